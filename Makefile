@@ -1,0 +1,37 @@
+# `make demo` and `make test` do all set-up themselves, in ./.venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# A machine without an NVIDIA GPU takes the one torch release that is tested on CPUs;
+# elsewhere the range in pyproject.toml decides.
+TORCH := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo "torch>=2.11,<2.14" || echo "torch==2.13.0")
+
+.PHONY: demo test check format typing clean
+
+demo: $(VENV)/ready
+	$(BIN)/parplan demo -o out/demo
+
+test: $(VENV)/ready typing
+	$(BIN)/python -m pytest -q
+
+check: $(VENV)/ready typing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+typing:
+	@mkdir -p build/typing && ln -sfn ../.. build/typing/parplan
+
+$(VENV)/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "parplan needs Python 3.11 or newer: make PYTHON=python3.x ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet -e ".[torch,dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build out

@@ -1,0 +1,63 @@
+"""What each action and message of a plan costs: the numbers that the players are fed.
+
+`LayerCosts` hold one layer and one micro-batch, from the model of the hardware
+(`parplan.sim.cost_model`) or from measurements (`parplan.backend.calibrate`). `StageCosts` hold one
+pipeline stage, with its communication.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerCosts:
+    """Seconds that one rank spends in one layer on one micro-batch."""
+
+    forward_s: float
+    input_gradient_s: float
+    weight_gradient_s: float
+    recompute_s: float = 0.0
+    """The part of the forward that runs again before the gradients."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCosts:
+    """The three kinds of layers of a language model."""
+
+    embedding: LayerCosts
+    block: LayerCosts
+    head: LayerCosts
+    """Final normalisation, output projection and loss."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageCosts:
+    """Seconds that one rank of one pipeline stage spends, per micro-batch unless said otherwise."""
+
+    forward_s: float
+    input_gradient_s: float
+    """Including what is recomputed."""
+    weight_gradient_s: float
+    first_gradient_extra_s: float = 0.0
+    """Added to the first weight gradient of a step, which creates what later ones accumulate in."""
+    send_s: float = 0.0
+    """How long a message to the next or previous stage occupies its link."""
+    latency_s: float = 0.0
+    """How long after that the message arrives."""
+    reduce_s: float = 0.0
+    """Once per step: the data-parallel reduction of the gradients."""
+    reduce_buckets: int = 1
+    """Equal parts in which they are reduced, each as soon as its share of the backward is done."""
+    optimizer_s: float = 0.0
+    """Once per step, when all the gradients of the rank are reduced."""
+    gather_s: float = 0.0
+    """Once per step, after the optimizer: the sharded parameters are gathered again."""
+
+    def action_s(self, op: str) -> float:
+        """Seconds of one action F, B, I or W."""
+        if op == "F":
+            return self.forward_s
+        if op == "I":
+            return self.input_gradient_s
+        if op == "W":
+            return self.weight_gradient_s
+        return self.input_gradient_s + self.weight_gradient_s

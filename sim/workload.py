@@ -1,0 +1,56 @@
+"""What is trained: a model, its data, and how its numbers are kept."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from parplan.hardware.errors import ParplanError
+from parplan.sim.model import Model
+
+Precision = Literal["bf16", "fp16", "fp32"]
+Attention = Literal["flash", "unfused"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """One training step: `global_batch` sequences of `seq_len` tokens through `model`."""
+
+    model: Model
+    seq_len: int
+    global_batch: int
+    precision: Precision = "bf16"
+    """bf16 and fp16: mixed precision with fp32 master parameters. fp32: everything in fp32."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    attention: Attention = "flash"
+    """Unfused attention keeps the seq_len x seq_len scores of every head."""
+
+    def __post_init__(self) -> None:
+        for name in ("seq_len", "global_batch"):
+            if getattr(self, name) < 1:
+                raise ParplanError(f"{name}: must be at least 1, got {getattr(self, name)}")
+        if 0 < self.model.learned_positions < self.seq_len:
+            raise ParplanError(
+                f"seq_len: {self.model.name} has {self.model.learned_positions} positions, "
+                f"got {self.seq_len}"
+            )
+
+    @property
+    def bytes_per_value(self) -> int:
+        """Bytes of one parameter or activation as it is computed with."""
+        return 4 if self.precision == "fp32" else 2
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one step."""
+        return self.seq_len * self.global_batch
+
+    @property
+    def model_flops(self) -> float:
+        """FLOPs that the model itself needs in a step, without recomputation.
+
+        6 per matrix parameter and token, and 12 L h s per token for the full (not halved)
+        attention matrix: Narayanan et al. 2021, arXiv:2104.04473, Appendix.
+        """
+        m = self.model
+        matrices = m.num_layers * m.block_matrix_parameters + m.vocab_size * m.hidden_size
+        attention = 2 * m.num_layers * m.hidden_size * self.seq_len
+        return 6.0 * self.tokens * (matrices + attention)
