@@ -44,9 +44,11 @@ class StageCosts:
     latency_s: float = 0.0
     """How long after that the message arrives."""
     reduce_s: float = 0.0
-    """Once per step: the data-parallel reduction of the gradients."""
+    """One data-parallel reduction of the gradients, after the last backward of the step."""
     reduce_buckets: int = 1
     """Equal parts in which they are reduced, each as soon as its share of the backward is done."""
+    reduce_each_micro_batch: bool = False
+    """Whether every backward is followed by a reduction, as sharded gradients need it."""
     optimizer_s: float = 0.0
     """Once per step, when all the gradients of the rank are reduced."""
     gather_s: float = 0.0
