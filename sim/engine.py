@@ -64,6 +64,10 @@ class _Engine:
         self.events: list[Event] = []
         self.end_ps = 0
 
+    @property
+    def now(self) -> int:
+        return int(self.env.now)
+
     def run(self) -> Run:
         ranks = [self.env.process(self._rank(rank)) for rank in range(len(self.schedule))]
         try:
@@ -91,9 +95,9 @@ class _Engine:
                 self.waiting[rank] = (action, message)
                 yield self._arrival(message)
                 del self.waiting[rank]
-            start = self.env.now
+            start = self.now
             yield self.env.timeout(self._duration_ps(action, created))
-            self._record(rank, "compute", str(action), start, self.env.now)
+            self._record(rank, "compute", str(action), start, self.now)
             self._send(rank, action)
             if action.op in "BW":
                 cost = self.costs[action.stage]
@@ -138,13 +142,16 @@ class _Engine:
             arrival.succeed()
             return
         cost = self.costs[action.stage]
-        start = max(self.env.now, self.link_free_ps.get((rank, to_rank), 0))
+        start = max(self.now, self.link_free_ps.get((rank, to_rank), 0))
         sent = start + to_ps(cost.send_s)
         self.link_free_ps[rank, to_rank] = sent
         if sent > start:
             self._record(rank, "send", f"{action}>{message.to_stage}", start, sent)
-        timer = self.env.timeout(sent + to_ps(cost.latency_s) - self.env.now)
-        timer.callbacks.append(lambda _: arrival.succeed())
+        self.env.process(self._arrive(arrival, sent + to_ps(cost.latency_s) - self.now))
+
+    def _arrive(self, arrival: simpy.Event, delay_ps: int) -> Process:
+        yield self.env.timeout(delay_ps)
+        arrival.succeed()
 
     def _reduce(self, rank: int, stage: int, backward_start: int) -> None:
         """Reduce the gradients of a stage whose backward began at `backward_start` and ends now."""
@@ -152,7 +159,7 @@ class _Engine:
         total, buckets = to_ps(cost.reduce_s), cost.reduce_buckets
         if total == 0:
             return
-        backward = self.env.now - backward_start
+        backward = self.now - backward_start
         for i in range(buckets):
             ready = backward_start + backward * (i + 1) // buckets
             start = max(ready, self.reduce_free_ps[rank])
@@ -162,7 +169,7 @@ class _Engine:
 
     def _finish(self, rank: int, stages: Sequence[int]) -> None:
         """Optimizer and parameter gather of the rank, after its last gradient is reduced."""
-        now = max(self.env.now, self.reduce_free_ps[rank])
+        now = max(self.now, self.reduce_free_ps[rank])
         for stage in stages:
             end = now + to_ps(self.costs[stage].optimizer_s)
             if end > now:
