@@ -1,0 +1,43 @@
+"""From a plan to its prediction: compile (lists, costs, memory), then simulate."""
+
+from dataclasses import dataclass
+
+from parplan.hardware.cluster import Cluster
+from parplan.sim.cost_model import model_costs, stage_costs
+from parplan.sim.costs import StageCosts
+from parplan.sim.engine import simulate
+from parplan.sim.instructions import Schedule
+from parplan.sim.memory import StageMemory, stage_memory
+from parplan.sim.plan import Plan, check_plan
+from parplan.sim.run import Run
+from parplan.sim.schedules import make_schedule
+from parplan.sim.workload import Workload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledPlan:
+    """A plan with what a player needs: the list of each rank, and the costs of each stage."""
+
+    plan: Plan
+    schedule: Schedule
+    costs: tuple[StageCosts, ...]
+    memory: tuple[StageMemory, ...]
+
+    @property
+    def peak_bytes(self) -> float:
+        """Memory of the fullest rank."""
+        return max(stage.total_bytes for stage in self.memory)
+
+
+def compile_plan(workload: Workload, cluster: Cluster, plan: Plan) -> CompiledPlan:
+    """Lower `plan` for `workload` on `cluster`; raises `ParplanError` if they do not match."""
+    check_plan(plan, workload, cluster.num_accelerators)
+    schedule = make_schedule(plan.schedule, plan.num_stages, plan.num_micro_batches)
+    costs = stage_costs(workload, cluster, plan, model_costs(workload, cluster, plan))
+    memory = stage_memory(workload, plan, schedule)
+    return CompiledPlan(plan=plan, schedule=schedule, costs=costs, memory=memory)
+
+
+def predict(compiled: CompiledPlan) -> Run:
+    """Simulate one training step of a compiled plan."""
+    return simulate(compiled.schedule, compiled.costs)
