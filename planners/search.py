@@ -1,0 +1,69 @@
+"""The record of a search: every candidate with its verdict, and the best read from the record."""
+
+from dataclasses import dataclass
+
+from parplan.hardware.cluster import Cluster
+from parplan.hardware.errors import ParplanError
+from parplan.sim.memory import GB
+from parplan.sim.plan import Plan
+from parplan.sim.predict import CompiledPlan, compile_plan, predict
+from parplan.sim.run import Run
+from parplan.sim.workload import Workload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One candidate: whether it fits, why not, and its predicted step time if it does."""
+
+    plan: Plan
+    reason: str = ""
+    """Why the candidate is not possible; empty if it is."""
+    memory_bytes: tuple[float, ...] = ()
+    """Peak of one rank of each stage; empty for a candidate that cannot be laid out."""
+    step_s: float | None = None
+    """None until simulated, and for a candidate that does not fit."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the candidate is possible."""
+        return not self.reason
+
+
+def compile_candidate(
+    workload: Workload, cluster: Cluster, plan: Plan, memory_ratio: float
+) -> tuple[CompiledPlan | None, Trial]:
+    """Compile a candidate and judge it; no `CompiledPlan` when it cannot be laid out at all."""
+    try:
+        compiled = compile_plan(workload, cluster, plan)
+    except ParplanError as error:
+        return None, Trial(plan=plan, reason=str(error))
+    memory = tuple(stage.total_bytes for stage in compiled.memory)
+    limit = memory_ratio * cluster.accelerator.memory_bytes
+    return compiled, Trial(
+        plan=plan, reason=_too_large(compiled, limit, memory_ratio), memory_bytes=memory
+    )
+
+
+def _too_large(compiled: CompiledPlan, limit: float, ratio: float) -> str:
+    stage, memory = max(enumerate(compiled.memory), key=lambda item: item[1].total_bytes)
+    if memory.total_bytes <= limit:
+        return ""
+    return (
+        f"stage {stage}: {memory.total_bytes / GB:.1f} of {limit / GB:.1f} GB "
+        f"({ratio:.0%} of the device): {memory}"
+    )
+
+
+def simulate_candidate(compiled: CompiledPlan, trial: Trial) -> tuple[Trial, Run]:
+    """The trial with its predicted step time, and the run behind it."""
+    run = predict(compiled)
+    done = Trial(
+        plan=trial.plan, reason=trial.reason, memory_bytes=trial.memory_bytes, step_s=run.step_s
+    )
+    return done, run
+
+
+def best_trial(trials: list[Trial]) -> Trial | None:
+    """The fastest simulated candidate, the first of equals; None if nothing fits."""
+    timed = [trial for trial in trials if trial.step_s is not None]
+    return min(timed, key=lambda trial: trial.step_s or 0.0, default=None)
