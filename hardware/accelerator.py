@@ -15,6 +15,8 @@ class DenseRates:
     fp16: float | None = None
     bf16: float | None = None
     fp8: float | None = None
+    fp4: float | None = None
+    int8: float | None = None
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -1,13 +1,13 @@
 """The record of a search: every candidate with its verdict, and the best read from the record."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
 from parplan.sim.memory import GB
 from parplan.sim.plan import Plan
-from parplan.sim.predict import CompiledPlan, compile_plan, predict
-from parplan.sim.run import Run
+from parplan.sim.predict import CompiledPlan, compile_plan
 from parplan.sim.workload import Workload
 
 
@@ -29,19 +29,15 @@ class Trial:
         return not self.reason
 
 
-def compile_candidate(
-    workload: Workload, cluster: Cluster, plan: Plan, memory_ratio: float
-) -> tuple[CompiledPlan | None, Trial]:
-    """Compile a candidate and judge it; no `CompiledPlan` when it cannot be laid out at all."""
+def judge(workload: Workload, cluster: Cluster, memory_ratio: float, plan: Plan) -> Trial:
+    """Compile a candidate and say whether it can be laid out and fits in memory."""
     try:
         compiled = compile_plan(workload, cluster, plan)
     except ParplanError as error:
-        return None, Trial(plan=plan, reason=str(error))
+        return Trial(plan=plan, reason=str(error))
     memory = tuple(stage.total_bytes for stage in compiled.memory)
     limit = memory_ratio * cluster.accelerator.memory_bytes
-    return compiled, Trial(
-        plan=plan, reason=_too_large(compiled, limit, memory_ratio), memory_bytes=memory
-    )
+    return Trial(plan=plan, reason=_too_large(compiled, limit, memory_ratio), memory_bytes=memory)
 
 
 def _too_large(compiled: CompiledPlan, limit: float, ratio: float) -> str:
@@ -54,16 +50,7 @@ def _too_large(compiled: CompiledPlan, limit: float, ratio: float) -> str:
     )
 
 
-def simulate_candidate(compiled: CompiledPlan, trial: Trial) -> tuple[Trial, Run]:
-    """The trial with its predicted step time, and the run behind it."""
-    run = predict(compiled)
-    done = Trial(
-        plan=trial.plan, reason=trial.reason, memory_bytes=trial.memory_bytes, step_s=run.step_s
-    )
-    return done, run
-
-
-def best_trial(trials: list[Trial]) -> Trial | None:
+def best_trial(trials: Sequence[Trial]) -> Trial | None:
     """The fastest simulated candidate, the first of equals; None if nothing fits."""
     timed = [trial for trial in trials if trial.step_s is not None]
     return min(timed, key=lambda trial: trial.step_s or 0.0, default=None)

@@ -1,0 +1,65 @@
+"""The command line: `parplan COMMAND ...`. Exit code 0: done; 1: a run failed or nothing fits;
+2: a mistake in what was given; 130: interrupted.
+
+Each command is a module with `add_arguments(parser)` and `run(args) -> int`, imported when it is
+asked for, so that planning starts fast.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from parplan.hardware.errors import ParplanError, RunFailedError
+
+COMMANDS = {
+    "plan": ("parplan.experiments.plan_command", "find the fastest parallel plan"),
+    "demo": ("parplan.experiments.demo_command", "plan a large model; plan and run a small one"),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def make_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser, with the arguments of `command` alone."""
+    parser = _Parser(
+        prog="parplan",
+        description="Find the fastest parallel plan for training a model, and check it.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, summary) in COMMANDS.items():
+        sub = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:])
+        if name == command:
+            importlib.import_module(module).add_arguments(sub)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        args = make_parser(argv[0] if argv else None).parse_args(argv)
+        args.argv = argv
+        return int(importlib.import_module(COMMANDS[args.command][0]).run(args))
+    except RunFailedError as error:
+        return _fail(f"failed: {error}", 1)
+    except ParplanError as error:
+        return _fail(f"error: {error}", 2)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        # The reader of our output has gone; what is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"parplan: {message}", file=sys.stderr)
+    return code

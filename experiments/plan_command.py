@@ -1,0 +1,229 @@
+"""`parplan plan`: search for the fastest plan, log as Advanced Parallelization does, explain.
+
+AP's log goes to stdout, line for line. Progress and what parplan adds go to stderr.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from parplan.experiments.output import OutputFolder, check_writable, write_whole
+from parplan.experiments.plan_output import write_plan, write_report
+from parplan.experiments.progress import Progress
+from parplan.experiments.request import (
+    add_workload_arguments,
+    batches,
+    requested_cluster,
+    requested_workload,
+)
+from parplan.hardware.cluster import Cluster
+from parplan.planners import ap_log
+from parplan.planners.ap_space import DEFAULT_VERSION, SETTINGS, ap_candidates, one_batch
+from parplan.planners.checks import check_candidates, check_request
+from parplan.planners.exhaustive import Report, exhaustive
+from parplan.planners.options import Options, settings_from_environment
+from parplan.planners.search import Trial
+from parplan.planners.space import full_candidates
+from parplan.sim.memory import GB
+from parplan.sim.plan import Plan
+from parplan.sim.workload import Workload
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `parplan plan`."""
+    add_workload_arguments(parser)
+    parser.add_argument(
+        "--space",
+        choices=("ap", "full"),
+        default="ap",
+        help="the candidates of AP (default), or parplan's own, wider space",
+    )
+    parser.add_argument(
+        "--ap-version",
+        choices=tuple(SETTINGS),
+        default=DEFAULT_VERSION,
+        help="whose candidate rule and line format to follow (default %(default)s)",
+    )
+    _add_options(parser)
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("out/plan"), help="folder (default %(default)s)"
+    )
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "search options", "auto where not given; PARPLAN_* variables set the last three as well"
+    )
+    group.add_argument("--num-stages", type=_auto_or_int, help="maximum number of pipeline stages")
+    group.add_argument("--num-micro-batches", type=_auto_or_int, help="of each pipeline")
+    for name in ("activation-recomputation", "distribute-parameter"):
+        group.add_argument(f"--{name}", type=_auto_or_bool, metavar="{auto,true,false}")
+    group.add_argument("--no-pipeline-parallel", action="store_true", help="no pipelines")
+    group.add_argument(
+        "--memory-ratio",
+        type=float,
+        dest="memory_ratio_percent",
+        metavar="PERCENT",
+        help="share of each device's memory that a plan may use (default 80)",
+    )
+    group.add_argument("--workers", type=int, help="processes at most (default 16)")
+    group.add_argument(
+        "--detailed-log",
+        type=int,
+        choices=(0, 1, 2),
+        help=f"1: also print every candidate; 2: write them to {ap_log.DETAIL_NAME}",
+    )
+
+
+def _auto_or_int(text: str) -> int | str:
+    try:
+        return text if text == "auto" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected auto or a number, got {text!r}") from None
+
+
+def _auto_or_bool(text: str) -> bool | str:
+    words: dict[str, bool | str] = {"auto": "auto", "true": True, "false": False}
+    if text.lower() not in words:
+        raise argparse.ArgumentTypeError(f"expected auto, true or false, got {text!r}")
+    return words[text.lower()]
+
+
+def options_of(args: argparse.Namespace) -> Options:
+    """The options on the command line, else in the environment, else the defaults."""
+    given = settings_from_environment() | {
+        name: value
+        for name in (
+            *("num_stages", "num_micro_batches", "activation_recomputation"),
+            *("distribute_parameter", "memory_ratio_percent", "workers", "detailed_log"),
+        )
+        if (value := getattr(args, name)) is not None
+    }
+    return Options(
+        pipeline_parallel=not args.no_pipeline_parallel,
+        mixed_precision=not args.no_mixed_precision,
+        **given,
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plan, print, write; 1 if nothing fits."""
+    options = options_of(args)
+    batch, vary = one_batch(batches(args.global_batch))
+    cluster, workload = requested_cluster(args.cluster), requested_workload(args, batch)
+    check_request(workload, cluster, options)
+    candidates = _candidates(args, workload, cluster, options, vary)
+    output = OutputFolder(args.output, args.argv)
+    check_writable(Path.cwd())
+
+    if vary:
+        _say("warning", ap_log.batches_vary(batches(args.global_batch)))
+    _info(ap_log.GOT_DATABASES)
+    _info(ap_log.num_candidates(len(candidates)))
+    _info(ap_log.COMPILE_START)
+    report = exhaustive(
+        workload,
+        cluster,
+        candidates,
+        memory_ratio=options.memory_ratio,
+        workers=options.workers,
+        progress=Progress(),
+    )
+    _log_report(report)
+    _log_details(report, options.detailed_log, args.ap_version)
+    write_report(output, report, f"{workload.model.name} on {cluster.name}")
+    if report.best is None:
+        return _nothing_fits(output, report, args)
+    _finish(output, workload, cluster, report.best, args)
+    return 0
+
+
+def _candidates(
+    args: argparse.Namespace, workload: Workload, cluster: Cluster, options: Options, vary: bool
+) -> list[Plan]:
+    if args.space == "full":
+        candidates = full_candidates(workload, cluster, options)
+    else:
+        candidates = ap_candidates(workload, cluster, options, args.ap_version, vary)
+    check_candidates(workload, cluster, candidates)
+    return candidates
+
+
+def _log_report(report: Report) -> None:
+    _info(ap_log.compile_time(report.compile_s))
+    _info(ap_log.COMPILE_FINISHED)
+    _info(ap_log.num_possible(report.num_possible))
+    _info(ap_log.SELECT_START)
+    _info(ap_log.cost_time(report.cost_s))
+    _info(ap_log.SELECT_FINISHED)
+
+
+def _log_details(report: Report, level: int, version: str) -> None:
+    lines = [_detail(i, trial, version) for i, trial in enumerate(report.trials, start=1)]
+    if level == 1:
+        for line in lines:
+            _info(line)
+    elif level == 2:
+        write_whole(Path(ap_log.DETAIL_NAME), "".join(f"{line}\n" for line in lines).encode())
+
+
+def _detail(number: int, trial: Trial, version: str) -> str:
+    line = f"candidate {number}: {ap_log.selected_line(trial.plan, version)}: "
+    if trial.step_s is None:
+        return f"{line}not possible: {trial.reason}"
+    return f"{line}{max(trial.memory_bytes) / GB:.1f} GB, {trial.step_s:.4g} s"
+
+
+def _finish(
+    output: OutputFolder,
+    workload: Workload,
+    cluster: Cluster,
+    best: Trial,
+    args: argparse.Namespace,
+) -> None:
+    line = ap_log.selected_line(best.plan, args.ap_version)
+    prediction = write_plan(output, workload, cluster, best)
+    output.write_manifest(_inputs(args))
+    write_whole(Path(ap_log.DUMP_NAME), f"{line}\n".encode())
+    _info(ap_log.SELECTED)
+    _info(line)
+    _info("train: true")
+    peak = max(best.memory_bytes)
+    share = peak / cluster.accelerator.memory_bytes
+    rate = workload.model_flops / prediction.step_s / cluster.num_accelerators
+    mfu = rate / cluster.accelerator.peak_flop_per_s.of(workload.precision)
+    _note(
+        f"predicted step {prediction.step_s:.3f} s, {workload.tokens / prediction.step_s:,.0f} "
+        f"tokens/s, MFU {mfu:.1%}, bubble {prediction.bubble:.1%}, "
+        f"peak memory {peak / GB:.1f} GB per device ({share:.0%})"
+    )
+    _note(f"results: {output.path}/ ({', '.join(sorted(output.files))}); {ap_log.DUMP_NAME}")
+    if args.space == "ap":
+        _note("AP's own candidates were searched; --space full searches parplan's wider space")
+
+
+def _nothing_fits(output: OutputFolder, report: Report, args: argparse.Namespace) -> int:
+    output.write_manifest(_inputs(args))
+    closest = report.closest
+    why = f"; the closest: {closest.reason}" if closest else ""
+    _note(f"no candidate is possible{why}")
+    _note(f"every candidate and its reason: {output.path / 'trials.csv'}")
+    return 1
+
+
+def _inputs(args: argparse.Namespace) -> dict[str, Any]:
+    given = {k: v for k, v in vars(args).items() if k not in ("argv", "command")}
+    return given | {"output": str(args.output)}
+
+
+def _info(line: str) -> None:
+    _say("info", line)
+
+
+def _say(level: str, line: str) -> None:
+    print(f"[{level}] {line}", flush=True)
+
+
+def _note(line: str) -> None:
+    print(f"parplan: {line}", file=sys.stderr)

@@ -1,0 +1,48 @@
+"""What `parplan plan` writes."""
+
+from typing import Any
+
+from parplan.experiments.figures import cost_landscape, gantt
+from parplan.experiments.output import OutputFolder
+from parplan.hardware.cluster import Cluster
+from parplan.planners.exhaustive import Report
+from parplan.planners.search import Trial
+from parplan.sim.plan_file import plan_table
+from parplan.sim.predict import compile_plan, predict
+from parplan.sim.run import Run
+from parplan.sim.timeline import chrome_trace
+from parplan.sim.workload import Workload
+
+
+def write_report(output: OutputFolder, report: Report, title: str) -> None:
+    """`trials.csv` and `landscape.png`: every candidate of the search."""
+    output.write_csv("trials.csv", [_row(i, t) for i, t in enumerate(report.trials, start=1)])
+    output.write_figure("landscape.png", cost_landscape(report.trials, title))
+
+
+def _row(number: int, trial: Trial) -> dict[str, Any]:
+    layers = trial.plan.stage_layers
+    return {
+        "candidate": number,
+        **trial.plan.to_json(),
+        "stage_layers": " ".join(map(str, layers)) if layers else "",
+        "verdict": "fits" if trial.fits else "does not fit",
+        "reason": trial.reason,
+        "memory_bytes_per_stage": " ".join(f"{b:.0f}" for b in trial.memory_bytes),
+        "step_s": "" if trial.step_s is None else repr(trial.step_s),
+    }
+
+
+def write_plan(output: OutputFolder, workload: Workload, cluster: Cluster, best: Trial) -> Run:
+    """`plan.json`, `timeline.json` and `gantt.png` of the chosen plan; returns its run."""
+    run = predict(compile_plan(workload, cluster, best.plan))
+    prediction = {
+        "step_s": run.step_s,
+        "bubble": run.bubble,
+        "memory_bytes_per_stage": list(best.memory_bytes),
+    }
+    table = plan_table(best.plan, workload, cluster.name)
+    output.write_json("plan.json", {**table, "predicted": prediction})
+    output.write_json("timeline.json", chrome_trace({"predicted": run}))
+    output.write_figure("gantt.png", gantt({"predicted": run}))
+    return run

@@ -1,0 +1,160 @@
+"""The cost and memory models: what has to hold whatever the constants."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parplan.hardware.accelerator import Accelerator, DenseRates
+from parplan.hardware.cluster import Cluster, Link, Tier
+from parplan.hardware.groups import ring_link
+from parplan.sim.cost_model import model_costs, prefetched_s, stage_costs, stage_parameters
+from parplan.sim.memory import block_bytes, stage_memory
+from parplan.sim.model import Model, model_preset
+from parplan.sim.plan import Plan, zero_fields
+from parplan.sim.predict import compile_plan, predict
+from parplan.sim.schedules import make_schedule
+from parplan.sim.workload import Workload
+
+DEVICE = Accelerator(
+    name="test",
+    peak_flop_per_s=DenseRates(bf16=100e12, fp32=10e12),
+    memory_bytes=80 * 10**9,
+    hbm_bytes_per_s=1e12,
+    gemm_efficiency=1.0,
+    hbm_efficiency=1.0,
+    kernel_launch_s=0.0,
+)
+NODE, NETWORK = Link(latency_s=1e-6, bytes_per_s=100e9), Link(latency_s=1e-5, bytes_per_s=10e9)
+CLUSTER = Cluster(
+    name="two nodes",
+    accelerator=DEVICE,
+    num_nodes=2,
+    tiers=(Tier(name="node", size=8, link=NODE), Tier(name="cluster", size=16, link=NETWORK)),
+)
+LLAMA = Workload(model=model_preset("llama2-13b"), seq_len=1024, global_batch=64)
+
+
+def plan(**fields: object) -> Plan:
+    layout = {"num_stages": 1, "tensor_parallel": 1, **fields}
+    data_parallel = 16 // (layout["num_stages"] * layout["tensor_parallel"])  # type: ignore[operator]
+    size = layout.setdefault("batch_per_device", 1)
+    layout.setdefault("num_micro_batches", 64 // data_parallel // size)  # type: ignore[operator]
+    return Plan(data_parallel=data_parallel, **layout)  # type: ignore[arg-type]
+
+
+def test_the_stages_hold_the_model_exactly_once() -> None:
+    for tensor in (1, 2, 4):
+        for stages in (1, 2, 4):
+            parameters = stage_parameters(LLAMA, plan(num_stages=stages, tensor_parallel=tensor))
+            assert sum(parameters) * tensor == LLAMA.model.num_parameters
+
+
+def test_a_tied_projection_is_on_both_ends_of_a_pipeline() -> None:
+    model = model_preset("gpt3-175b")
+    assert model.tied_embeddings
+    workload = replace(LLAMA, model=model)
+    extra = sum(stage_parameters(workload, plan(num_stages=2))) - model.num_parameters
+    assert extra == model.vocab_size * model.hidden_size
+
+
+def test_adam_in_mixed_precision_takes_sixteen_bytes_per_parameter() -> None:
+    # ZeRO, arXiv:1910.02054, section 3.1: 2 + 2 + K with K = 12; figure 1 for the stages.
+    schedule = make_schedule("1f1b", 1, 4)
+
+    def state_bytes(zero: int) -> float:
+        (m,) = stage_memory(LLAMA, plan(**zero_fields(zero)), schedule)
+        return m.total_bytes - m.activation_bytes
+
+    n, dp = LLAMA.model.num_parameters, 16
+    whole = LLAMA.model.block_parameters
+    assert state_bytes(0) == 16 * n
+    assert state_bytes(1) == pytest.approx((4 + 12 / dp) * n)
+    assert state_bytes(2) == pytest.approx((2 + 14 / dp) * n + 2 * whole, rel=0.02)
+    assert state_bytes(3) == pytest.approx(16 / dp * n + 4 * whole, rel=0.02)
+
+
+def test_activations_of_a_gpt_block() -> None:
+    # Korthikanti et al. 2022, arXiv:2205.05198, equation 1: s b h (34 + 5 a s / h) bytes with
+    # dropout, whose masks (s b h for each of two, a s s b for the scores, with the dropped scores
+    # 2 a s s b) are not kept here.
+    model = Model(
+        name="gpt",
+        num_layers=1,
+        hidden_size=1024,
+        num_heads=16,
+        num_kv_heads=16,
+        ffn_size=4096,
+        vocab_size=1000,
+        mlp="plain",
+        norm="layernorm",
+        bias=True,
+        tied_embeddings=False,
+        source="test",
+    )
+    unfused = Workload(model=model, seq_len=512, global_batch=64, attention="unfused")
+    s, b, h, a = 512, 4, 1024, 16
+    one = plan(batch_per_device=b)
+    assert block_bytes(unfused, one) == s * b * h * (34 - 2) + a * s * s * b * (5 - 3)
+    flash = replace(unfused, attention="flash")
+    assert block_bytes(flash, one) == s * b * h * (34 - 2)
+
+
+def test_recomputation_trades_time_for_memory() -> None:
+    workload = replace(LLAMA, attention="unfused")
+    runs, memories = [], []
+    for recomputation in ("none", "selective", "full"):
+        compiled = compile_plan(workload, CLUSTER, plan(num_stages=2, recomputation=recomputation))
+        runs.append(predict(compiled).step_s)
+        memories.append(compiled.peak_bytes)
+    assert runs[0] < runs[1] < runs[2]
+    assert memories[0] > memories[1] > memories[2]
+
+
+def test_a_block_takes_at_least_its_floating_point_operations() -> None:
+    one = plan()
+    block = model_costs(LLAMA, CLUSTER, one).block
+    matrices_s = 2 * LLAMA.model.block_matrix_parameters * LLAMA.seq_len / 100e12
+    assert matrices_s < block.forward_s < 2 * matrices_s
+    assert matrices_s < block.input_gradient_s < 2 * matrices_s
+    assert block.weight_gradient_s == pytest.approx(matrices_s)
+
+
+@given(
+    stages=st.sampled_from([1, 2, 4, 8]),
+    tensor=st.sampled_from([1, 2]),
+    size=st.sampled_from([1, 2, 4]),
+    zero=st.integers(0, 3),
+)
+@settings(deadline=None, max_examples=40)
+def test_a_faster_machine_is_never_slower(stages: int, tensor: int, size: int, zero: int) -> None:
+    p = plan(num_stages=stages, tensor_parallel=tensor, batch_per_device=size, **zero_fields(zero))
+    rates = DenseRates(bf16=200e12, fp32=10e12)
+    faster = replace(CLUSTER, accelerator=replace(DEVICE, peak_flop_per_s=rates))
+    link = replace(NETWORK, bytes_per_s=2 * NETWORK.bytes_per_s)
+    wider = replace(CLUSTER, tiers=(CLUSTER.tiers[0], replace(CLUSTER.tiers[1], link=link)))
+    step_s = predict(compile_plan(LLAMA, CLUSTER, p)).step_s
+    assert predict(compile_plan(LLAMA, faster, p)).step_s <= step_s
+    assert predict(compile_plan(LLAMA, wider, p)).step_s <= step_s
+
+
+def test_a_gather_hides_behind_the_computation() -> None:
+    assert prefetched_s(10.0, 0.0, 5) == 10.0
+    assert prefetched_s(10.0, 5.0, 5) == 10.0 + 1.0
+    assert prefetched_s(5.0, 10.0, 5) == 10.0 + 1.0
+
+
+def test_the_pipeline_crosses_the_network_and_tensor_parallelism_does_not() -> None:
+    p = plan(num_stages=2, tensor_parallel=8)
+    (first, _) = stage_costs(LLAMA, CLUSTER, p, model_costs(LLAMA, CLUSTER, p))
+    message = 2 * 1024 * 5120 // 8
+    assert first.latency_s == NETWORK.latency_s
+    assert first.send_s == pytest.approx(message / NETWORK.bytes_per_s)
+    assert ring_link(CLUSTER, 8, 1) == NODE
+
+
+def test_a_ring_over_nodes_uses_the_network_links_of_all_its_members() -> None:
+    link = ring_link(CLUSTER, 16, 1)
+    assert link.bytes_per_s == min(NODE.bytes_per_s, 8 * NETWORK.bytes_per_s)
+    assert ring_link(CLUSTER, 2, 8) == NETWORK
