@@ -53,17 +53,20 @@ class _MarkedStage(PipelineStage):
     """A stage that tells when it computes. The last one's forward ends with the loss."""
 
     clock: "_Clock"
+    begun: tuple[int, float] | None = None
+    """Micro-batch and start of a forward whose loss is not computed yet."""
 
     def forward_one_chunk(self, fwd_chunk_id: int, *args: Any, **kwargs: Any) -> Any:
-        self.forward_start_s = self.clock.now()
+        self.begun = (fwd_chunk_id, self.clock.now())
         output = super().forward_one_chunk(fwd_chunk_id, *args, **kwargs)
-        self.forwarded = fwd_chunk_id
         if not self.is_last:
             self.forward_done()
         return output
 
     def forward_done(self) -> None:
-        self.clock.tell("F", self.stage_index, self.forwarded, self.forward_start_s)
+        if self.begun is not None:  # None when torch tries the loss out to learn shapes
+            self.clock.tell("F", self.stage_index, *self.begun)
+            self.begun = None
 
     def backward_one_chunk(self, bwd_chunk_id: int, *args: Any, **kwargs: Any) -> Any:
         start_s = self.clock.now()
@@ -129,7 +132,6 @@ class PipelineStep:
         _check_world(plan)
         stages = cut(layers, plan, num_first, num_last)
         modules = [StageModule(stage, device, precision) for stage in stages]
-        self.example = example_micro_batch
         self.shapes = _boundary_shapes(modules, example_micro_batch)
         pp_size, dp_size = plan.num_stages, plan.data_parallel
         rank = dist.get_rank() if plan.num_devices > 1 else 0
@@ -249,19 +251,16 @@ class PipelineStep:
 
     def _make_runtime(self, inputs: torch.Tensor, micro_batches: int) -> _PipelineScheduleRuntime:
         micro_batch = inputs.chunk(micro_batches)[0]
-        planned = (
-            micro_batch.shape == self.example.shape and micro_batch.dtype == self.example.dtype
-        )
+        shapes = self._shapes_for(micro_batch)
         stages = []
         for index, module in self.wrapped.items():
-            # Shapes that were not planned are found out by torch in the first step.
             stage = _MarkedStage(
                 module,
                 index,
                 self.num_stages,
                 self.device,
-                input_args=self.shapes[index] if planned else None,
-                output_args=self.shapes[index + 1] if planned else None,
+                input_args=shapes[index] if shapes else None,
+                output_args=shapes[index + 1] if shapes else None,
                 group=self.pp_group,
             )
             stage.clock = self.clock
@@ -280,6 +279,20 @@ class PipelineStep:
             path.write_text(write_csv(self._schedule(micro_batches)), encoding="utf-8")
             runtime._load_csv(str(path), format="compute_only")
         return runtime
+
+    def _shapes_for(self, micro_batch: torch.Tensor) -> list[torch.Tensor] | None:
+        """What passes between the stages for such a micro-batch; None: torch has to find out."""
+        planned = len(self.shapes[0])
+        if micro_batch.shape[1:] != self.shapes[0].shape[1:]:
+            return None
+        if len(micro_batch) == planned:
+            return self.shapes
+        if any(len(shape) != planned for shape in self.shapes):
+            return None
+        return [
+            shape.new_empty(len(micro_batch), *shape.shape[1:]).requires_grad_(shape.requires_grad)
+            for shape in self.shapes
+        ]
 
 
 def _no_sync(module: nn.Module) -> contextlib.AbstractContextManager[None]:

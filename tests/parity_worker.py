@@ -1,9 +1,9 @@
-"""Run by torchrun: every case trains as planned, and then alone, and the two are compared.
+"""Run by torchrun: each case trains by its plan and then alone, and the two are compared.
 
-The first and the last rank print a line of JSON per case: its name, the rank, the largest relative
-difference of losses, that of weights (relative to the largest weight of the tensor), the marks.
-Everything is in float64: a bias of the keys has no gradient but rounding, which Adam would
-magnify to full steps in float32.
+Argument: JSON of {case: {"plan": ..., "schedule": CSV text or null, "batches": sizes}}. Every rank
+prints a line of JSON per case. Weights are compared relative to the largest of their tensor, in
+float64: a bias of the keys has no gradient but rounding errors, which Adam would magnify to whole
+steps in float32.
 """
 
 import json
@@ -14,100 +14,118 @@ import torch.distributed as dist
 from torch import nn
 
 from parplan.backend.pipeline import PipelineStep
+from parplan.sim.instructions import read_csv
 from parplan.sim.plan import Plan
 
-VOCABULARY, WIDTH, LENGTH, BATCH, STEPS = 31, 16, 6, 8, 5
+VOCABULARY, WIDTH, LENGTH = 31, 16, 6
 
 
 class Block(nn.Module):
-    """Attention and MLP, small."""
-
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.norm = nn.LayerNorm(WIDTH)
         self.projection = nn.Linear(WIDTH, 3 * WIDTH)
         self.up = nn.Linear(WIDTH, 4 * WIDTH)
         self.down = nn.Linear(4 * WIDTH, WIDTH)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x):
         query, key, value = self.projection(self.norm(x)).chunk(3, dim=-1)
         x = x + nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         return x + self.down(nn.functional.gelu(self.up(x)))
 
 
-def make_layers() -> list[nn.Module]:
+def make_layers():
     torch.manual_seed(1)
     blocks = [Block() for _ in range(4)]
     return [nn.Embedding(VOCABULARY, WIDTH), *blocks, nn.Linear(WIDTH, VOCABULARY)]
 
 
-def loss_fn(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def loss_fn(logits, targets):
     return nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
-def batches() -> list[torch.Tensor]:
+def make_batches(sizes):
     generator = torch.Generator().manual_seed(2)
-    return [
-        torch.randint(VOCABULARY, (BATCH, LENGTH + 1), generator=generator) for _ in range(STEPS)
-    ]
+    batches = [torch.randint(VOCABULARY, (n, LENGTH + 1), generator=generator) for n in sizes]
+    return [(batch[:, :-1], batch[:, 1:]) for batch in batches]
 
 
-def train_alone() -> tuple[list[float], list[nn.Module]]:
-    layers = make_layers()
-    model = nn.Sequential(*layers)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+def train(parameters, batches, train_loss, eval_loss):
+    """Losses before and after each step."""
+    optimizer = torch.optim.AdamW(parameters, lr=1e-2)
     losses = []
-    for batch in batches():
-        loss = loss_fn(model(batch[:, :-1]), batch[:, 1:])
-        loss.backward()
+    for batch in batches:
+        losses.append(train_loss(*batch).item())
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(loss.item())
-    return losses, layers
+        losses.append(eval_loss(*batch).item())
+    return losses
 
 
-def train_planned(plan: Plan) -> tuple[list[float], list[int], list[nn.Module], int]:
+def train_alone(batches):
     layers = make_layers()
-    marks = []
+    model = nn.Sequential(*layers)
+
+    def train_loss(inputs, targets):
+        loss = loss_fn(model(inputs), targets)
+        loss.backward()
+        return loss
+
+    @torch.no_grad()
+    def eval_loss(inputs, targets):
+        return loss_fn(model(inputs), targets)
+
+    return train(model.parameters(), batches, train_loss, eval_loss), layers
+
+
+def train_planned(case, batches):
+    layers, marks = make_layers(), []
+    plan = Plan.from_json(case["plan"])
+    schedule = read_csv(case["schedule"]) if case.get("schedule") else None
     step = PipelineStep(
         layers=layers,
         plan=plan,
         loss_fn=loss_fn,
-        example_micro_batch=batches()[0][: plan.batch_per_device, :-1],
+        example_micro_batch=batches[0][0][: plan.batch_per_device],
         device=torch.device("cpu"),
         mark=lambda *mark: marks.append(mark),
+        schedule=schedule,
     )
-    optimizer = torch.optim.AdamW(step.parameters(), lr=1e-2)
-    losses = []
-    for batch in batches():
-        loss = step.step(batch[:, :-1], batch[:, 1:])
-        step.evaluate(batch[:, :-1], batch[:, 1:])
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
+    losses = train(step.parameters(), batches, step.step, step.evaluate)
     own = {id(p) for p in step.parameters()}
-    mine = [layer for layer in layers if all(id(p) in own for p in layer.parameters())]
-    return losses, [layers.index(layer) for layer in mine], mine, len(marks)
+    return (
+        losses,
+        {i: x for i, x in enumerate(layers) if {id(p) for p in x.parameters()} <= own},
+        [f"{stage}{kind}{micro_batch}" for kind, stage, micro_batch, start_s, end_s in marks],
+    )
 
 
-def differences(plan: Plan) -> tuple[float, float, int]:
-    losses, layers = train_alone()
-    planned_losses, places, planned, marks = train_planned(plan)
-    loss = max(abs(a - b) / abs(a) for a, b in zip(losses, planned_losses, strict=True))
-    weight = 0.0
-    for place, layer in zip(places, planned, strict=True):
-        for a, b in zip(layers[place].parameters(), layer.parameters(), strict=True):
-            weight = max(weight, ((a - b).abs().max() / a.abs().max()).item())
-    return loss, weight, marks
+def largest_difference(ours, theirs):
+    pairs = zip(ours.parameters(), theirs.parameters(), strict=True)
+    return max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
+
+
+def compare(case):
+    batches = make_batches(case.get("batches", [8] * 5))
+    expected_losses, expected = train_alone(batches)
+    losses, layers, marks = train_planned(case, batches)
+    initial = make_layers()
+    pairs = zip(losses, expected_losses, strict=True)
+    return {
+        "loss": max(abs(a - b) / abs(b) for a, b in pairs),
+        "weight": max(largest_difference(x, expected[i]) for i, x in layers.items()),
+        "moved": min(largest_difference(x, initial[i]) for i, x in layers.items()),
+        "layers": list(layers),
+        "marks": marks,
+    }
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     dist.init_process_group("gloo")
-    for name, table in json.loads(sys.argv[1]).items():
-        loss, weight, marks = differences(Plan.from_json(table))
-        if dist.get_rank() in (0, dist.get_world_size() - 1):
-            sys.stdout.write(json.dumps([name, dist.get_rank(), loss, weight, marks]) + "\n")
-            sys.stdout.flush()
+    for name, case in json.loads(sys.argv[1]).items():
+        line = json.dumps({"case": name, "rank": dist.get_rank(), **compare(case)})
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
     dist.destroy_process_group()
