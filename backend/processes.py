@@ -1,0 +1,95 @@
+"""The processes that torchrun started, seen as one: same device rule, same data, same decisions."""
+
+import atexit
+import logging
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from parplan.hardware.errors import ParplanError
+
+T = TypeVar("T")
+
+LOG = logging.getLogger("parplan")
+
+
+def join_processes() -> torch.device:
+    """Set up the process group of a torchrun start, unless there is one; the device to compute on.
+
+    One GPU per process with nccl where the machine has enough of them, otherwise the CPU with gloo.
+    A plain `python` start is a run of one process.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    local_world = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if not dist.is_initialized():
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            LOG.info("One process: no parallelism. Start more with torchrun --nproc-per-node N.")
+        else:
+            enough = torch.cuda.is_available() and local_world <= torch.cuda.device_count()
+            dist.init_process_group("nccl" if enough else "gloo")
+            atexit.register(_leave)
+    on_gpu = dist.get_backend() == "nccl" if dist.is_initialized() else torch.cuda.is_available()
+    if not on_gpu:
+        return torch.device("cpu")
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def num_processes() -> int:
+    """How many processes run this script."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_first() -> bool:
+    """Whether this is the process that speaks for all."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def agree(decide: Callable[[], T]) -> T:
+    """What `decide` returns on the first process, on all of them; also its `ParplanError`."""
+    answer: list[T | ParplanError | None] = [None]
+    if is_first():
+        try:
+            answer = [decide()]
+        except ParplanError as error:
+            answer = [error]
+    if num_processes() > 1:
+        dist.broadcast_object_list(answer)
+    if isinstance(answer[0], ParplanError):
+        raise answer[0]
+    return answer[0]  # type: ignore[return-value]
+
+
+def check_same_batch(*parts: torch.Tensor) -> None:
+    """Raise `ParplanError` on every process unless all were given the same tensors."""
+    if num_processes() == 1:
+        return
+    sums = [(tuple(part.shape), part.double().sum().item()) for part in parts]
+    everyone: list[object] = [None] * num_processes()
+    dist.all_gather_object(everyone, sums)
+    for rank, other in enumerate(everyone):
+        if other != everyone[0]:
+            raise ParplanError(
+                f"process {rank} was given another first batch than process 0; every process has "
+                "to see the same global batch (no DistributedSampler; shuffle with the same seed)"
+            )
+
+
+def broadcast_weights(model: nn.Module, device: torch.device) -> None:
+    """Give every process the parameters and buffers of the first one."""
+    if num_processes() == 1:
+        return
+    for tensor in (*model.parameters(), *model.buffers()):
+        on_device = tensor.detach().to(device)
+        dist.broadcast(on_device, 0)
+        tensor.data.copy_(on_device)
