@@ -132,7 +132,7 @@ class PipelineStep:
         _check_world(plan)
         stages = cut(layers, plan, num_first, num_last)
         modules = [StageModule(stage, device, precision) for stage in stages]
-        self.shapes = _boundary_shapes(modules, example_micro_batch)
+        self.shapes = boundary_shapes(modules, example_micro_batch)
         pp_size, dp_size = plan.num_stages, plan.data_parallel
         rank = dist.get_rank() if plan.num_devices > 1 else 0
         self.pp_rank, self.dp_rank = divmod(rank, dp_size)
@@ -322,7 +322,7 @@ def _check_world(plan: Plan) -> None:
         )
 
 
-def _boundary_shapes(stages: Sequence[nn.Module], example: torch.Tensor) -> list[torch.Tensor]:
+def boundary_shapes(stages: Sequence[nn.Module], example: torch.Tensor) -> list[torch.Tensor]:
     """What goes into each stage and out of the last one, on the meta device.
 
     Raises `ParplanError` naming the stage that fails or returns anything but one tensor.

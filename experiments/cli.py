@@ -16,6 +16,7 @@ from parplan.hardware.errors import ParplanError, RunFailedError
 
 COMMANDS = {
     "plan": ("parplan.experiments.plan_command", "find the fastest parallel plan"),
+    "execute": ("parplan.experiments.execute_command", "run plans here, compare with prediction"),
     "demo": ("parplan.experiments.demo_command", "plan a large model; plan and run a small one"),
 }
 

@@ -1,0 +1,135 @@
+"""Starts worker processes with torchrun, watches them, and leaves none behind.
+
+The workers run `parplan.backend.worker` on a job, a table of JSON. What rank 0 prints as a line is
+progress; what it returns comes back. Imports no torch, so that a command can start without it.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from parplan.hardware.errors import ParplanError, RunFailedError
+from parplan.hardware.strict import read_json
+
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    # Freed memory stays with the process (glibc): without this every step gives its activations
+    # back to the kernel and faults them in again, which takes longer than some of its layers.
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**40),
+}
+"""What the workers find in their environment unless it is set already."""
+
+STOP_S = 10.0
+"""How long torchrun may take to stop its workers before it is killed."""
+
+WORKER = "parplan.backend.worker"
+
+Report = Callable[[str], None]
+
+
+def launch(
+    job: Mapping[str, Any],
+    num_processes: int,
+    *,
+    timeout_s: float,
+    report: Report = lambda line: None,
+    module: str = WORKER,
+) -> Any:
+    """Run `module` on `job` in `num_processes` local processes; returns what rank 0 returned.
+
+    Raises `ParplanError` without torch, and `RunFailedError` with the failed rank's last words when
+    a worker dies or the job takes longer than `timeout_s`. No process outlives the call.
+    """
+    if num_processes < 1:
+        raise ParplanError(f"processes: must be at least 1, got {num_processes}")
+    if importlib.util.find_spec("torch") is None:
+        raise ParplanError("executing plans needs torch: pip install 'parplan[torch]'")
+    with tempfile.TemporaryDirectory(prefix="parplan-") as name:
+        folder = Path(name)
+        (folder / "job.json").write_text(json.dumps({**job, "launcher": os.getpid()}))
+        with (folder / "torchrun.log").open("w") as log:
+            process = subprocess.Popen(
+                _command(folder, num_processes, module),
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**ENVIRONMENT, **os.environ},
+                start_new_session=True,
+            )
+            try:
+                _watch(process, timeout_s, report)
+            finally:
+                _stop(process)
+        if process.returncode != 0:
+            raise RunFailedError(_last_words(folder, process.returncode))
+        return read_json(folder / "result.json")
+
+
+def _command(folder: Path, num_processes: int, module: str) -> list[str]:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts=0"]
+    torchrun += [f"--nproc-per-node={num_processes}", f"--log-dir={folder}", "--redirects=2"]
+    return [*torchrun, "--module", module, str(folder)]
+
+
+def _watch(process: subprocess.Popen[str], timeout_s: float, report: Report) -> None:
+    """Pass on the lines of the workers until torchrun ends."""
+    assert process.stdout is not None
+    reader = threading.Thread(target=_pass_on, args=(process.stdout, report), daemon=True)
+    reader.start()
+    deadline = time.monotonic() + timeout_s
+    try:
+        process.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        raise RunFailedError(
+            f"the workers did not finish within {timeout_s:g} s and were stopped"
+        ) from None
+    reader.join(timeout=1.0)
+
+
+def _pass_on(lines: Any, report: Report) -> None:
+    for line in lines:
+        report(line.rstrip("\n"))
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """End torchrun, which ends its workers; these also end by themselves when it is gone."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _last_words(folder: Path, code: int) -> str:
+    """Which rank failed first, how, and the last line that it wrote."""
+    log = (folder / "torchrun.log").read_text(errors="replace")
+    cause = log.rpartition("Root Cause")[2]
+    rank = re.search(r"rank\s*:\s*(\d+)", cause)
+    exit_code = re.search(r"exitcode\s*:\s*(-?\d+)", cause)
+    if rank is None or exit_code is None:
+        return f"torchrun ended with exit code {code}: {_last_line(log)}"
+    number = int(exit_code[1])
+    how = f"exit code {number}"
+    if number < 0:
+        how = f"signal {-number} ({signal.Signals(-number).name})"
+    logs = sorted(folder.glob(f"*/attempt_0/{rank[1]}/stderr.log"))
+    words = _last_line(logs[0].read_text(errors="replace")) if logs else ""
+    return f"worker {rank[1]} died with {how}" + (f": {words}" if words else "")
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""

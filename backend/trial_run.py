@@ -1,0 +1,131 @@
+"""Training steps of one plan, timed, with what every rank did in each."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+
+from parplan.backend.chain import Chain
+from parplan.backend.pipeline import PipelineStep
+from parplan.sim.plan import Plan
+from parplan.sim.run import Event, Run
+
+LEARNING_RATE = 1e-3
+
+
+class Sample(NamedTuple):
+    """One training step as this rank saw it; times of `time.perf_counter`, which all processes of
+    a machine share."""
+
+    start_s: float
+    end_s: float
+    loss: float
+    marks: list[tuple[str, float, float]]
+    """(event name, start, end) of the compute stream."""
+
+
+class TrialRun:
+    """A plan ready to be trained: `step` as often as wanted, then `run` and `samples_s`."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        plan: Plan,
+        batch: tuple[torch.Tensor, torch.Tensor],
+        device: torch.device,
+        precision: str,
+    ) -> None:
+        self.plan, self.batch, self.device = plan, batch, device
+        self.marks: list[tuple[str, float, float]] = []
+        self.samples: list[Sample] = []
+        self.pipeline = PipelineStep(
+            layers=chain.layers,
+            plan=plan,
+            loss_fn=chain.loss_fn,
+            example_micro_batch=batch[0][: plan.batch_per_device].to(device),
+            device=device,
+            num_first=chain.num_first,
+            num_last=chain.num_last,
+            precision=precision,
+            mark=self._mark,
+        )
+        parameters = list(self.pipeline.parameters())
+        self.optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE)
+
+    def _mark(self, kind: str, stage: int, micro_batch: int, start_s: float, end_s: float) -> None:
+        self.marks.append((f"{stage}{kind}{micro_batch}", start_s, end_s))
+
+    def step(self) -> None:
+        """One whole training step, begun by all ranks together."""
+        self.marks = []
+        if dist.is_initialized():
+            dist.barrier()
+        start_s = self._now()
+        loss = self.pipeline.step(*self.batch)
+        before_s = self._now()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        end_s = self._now()
+        stage = min(self.pipeline.modules)
+        self.marks.append((f"optimizer {stage}", before_s, end_s))
+        self.samples.append(Sample(start_s, end_s, loss.item(), self.marks))
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    @property
+    def losses(self) -> list[float]:
+        """Of every step so far."""
+        return [sample.loss for sample in self.samples]
+
+    def gather(self, warm_up: int) -> tuple[list[float], Run] | None:
+        """Seconds of every step after `warm_up`, and the median one as a run; on rank 0 alone.
+
+        A step lasts from when the first rank began until the last one ended.
+        """
+        own = self.samples[warm_up:]
+        everyone: list[list[Sample]] = [own]
+        if dist.is_initialized():
+            everyone = [[] for _ in range(dist.get_world_size())]
+            dist.all_gather_object(everyone, own)
+            if dist.get_rank():
+                return None
+        steps = list(zip(*everyone, strict=True))
+        seconds = [max(s.end_s for s in step) - min(s.start_s for s in step) for step in steps]
+        median = statistics.median_low(seconds)
+        return seconds, self._run(steps[seconds.index(median)], median)
+
+    def _run(self, samples: Sequence[Sample], step_s: float) -> Run:
+        """One step with the events of the first data-parallel replica."""
+        zero_s = min(sample.start_s for sample in samples)
+        events = [
+            Event(rank, "compute", name, start_s - zero_s, end_s - zero_s)
+            for rank, sample in enumerate(samples[:: self.plan.data_parallel])
+            for name, start_s, end_s in sample.marks
+        ]
+        return Run(step_s=step_s, events=tuple(events), source="measured")
+
+
+def train_alone(
+    chain: Chain, batch: tuple[torch.Tensor, torch.Tensor], device: torch.device, steps: int
+) -> list[float]:
+    """The losses of the same training in one process without a plan."""
+    parameters = [p for layer in chain.layers for p in layer.to(device).parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE)
+    inputs, targets = (part.to(device) for part in batch)
+    losses = []
+    for _ in range(steps):
+        values = inputs
+        for layer in chain.layers:
+            values = layer(values)
+        loss = chain.loss_fn(values, targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses

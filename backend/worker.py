@@ -1,0 +1,65 @@
+"""What torchrun starts: one process of a job of `parplan.backend.execute`."""
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from parplan.hardware.errors import ParplanError
+
+CHECK_EVERY_S = 0.5
+
+
+def end_with(launcher: int) -> None:
+    """End this process soon after its parent or the launcher has gone, whatever it waits for."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent and _alive(launcher):
+            time.sleep(CHECK_EVERY_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def say(line: str) -> None:
+    """Progress, from rank 0."""
+    if os.environ.get("RANK") == "0":
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+
+
+def main() -> None:
+    """Do the job of the folder that is the only argument; rank 0 leaves `result.json` there."""
+    folder = Path(sys.argv[1])
+    job: dict[str, Any] = json.loads((folder / "job.json").read_text())
+    end_with(job["launcher"])
+    from parplan.backend.measure import measure
+
+    try:
+        result = measure(job, say)
+    except ParplanError as error:
+        # One line for the launcher to repeat.
+        sys.stderr.write(f"{error}\n")
+        sys.exit(1)
+    if os.environ.get("RANK") == "0":
+        part = folder / "result.part"
+        part.write_text(json.dumps(result))
+        part.rename(folder / "result.json")
+
+
+if __name__ == "__main__":
+    main()
