@@ -96,7 +96,8 @@ def _small_model(
     chain: Chain, depth: int, device: torch.device, precision: str
 ) -> DistributedDataParallel:
     first, last = chain.num_first, len(chain.layers) - chain.num_last
-    layers = [*chain.layers[:first], *chain.layers[first : first + depth], *chain.layers[last:]]
+    blocks = [chain.layers[first]] * depth
+    layers = [*chain.layers[:first], *blocks, *chain.layers[last:]]
     module = nn.Sequential(*(copy.deepcopy(layer) for layer in layers)).to(device)
     return DistributedDataParallel(StageModule(module, device, precision))
 

@@ -1,0 +1,141 @@
+"""`parplan execute`: real plans on two real processes, compared with their predictions."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from parplan.backend.execute import execute
+from parplan.hardware.errors import ParplanError
+from parplan.sim.model import model_preset
+from parplan.sim.plan import Plan
+from parplan.sim.plan_file import read_plan
+from parplan.sim.workload import Workload
+from tests.commands import parplan
+
+pytestmark = pytest.mark.timeout(200)
+
+SMALL = ("execute", "gpt-tiny", "--layers", "2", "--seq-len", "16", "--global-batch", "8")
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("execute")
+    words = (*SMALL, "--processes", "2", "--repeats", "3", "-o", "results")
+    done = parplan(*words, cwd=folder, timeout_s=180)
+    assert done.returncode == 0, done.stderr
+    return folder / "results", done.stdout
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "executed.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_data_parallel_and_both_pipelines_ran_with_and_without_recomputation(
+    executed: tuple[Path, str],
+) -> None:
+    ran = {(r["num_stages"], r["schedule"], r["recomputation"]) for r in rows(executed[0])}
+    for recomputation in ("none", "full"):
+        assert {("2", s, recomputation) for s in ("gpipe", "1f1b")} <= ran
+        assert ("1", "1f1b", recomputation) in ran
+
+
+def test_every_plan_trains_as_one_process_does(executed: tuple[Path, str]) -> None:
+    # fp32 sums in another order: a few units in the seventh digit.
+    assert all(float(row["loss_difference"]) < 1e-5 for row in rows(executed[0]))
+
+
+def test_the_table_shows_what_the_file_holds(executed: tuple[Path, str]) -> None:
+    folder, out = executed
+    for row in rows(folder):
+        assert any(line.startswith(row["name"] + " ") for line in out.splitlines())
+        predicted, measured = float(row["predicted_s"]), float(row["measured_s"])
+        assert float(row["error"]) == pytest.approx(predicted / measured - 1)
+        assert measured in [pytest.approx(float(s), abs=1e-6) for s in row["samples_s"].split()]
+        assert len(row["samples_s"].split()) == 3
+    assert "mean absolute error" in out
+
+
+def test_predicted_and_measured_are_in_one_timeline_with_the_same_actions(
+    executed: tuple[Path, str],
+) -> None:
+    events = json.loads((executed[0] / "timeline.json").read_text())["traceEvents"]
+    processes = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
+    actions: dict[str, set[str]] = {}
+    for event in events:
+        if event["ph"] == "X" and event["cat"] == "compute":
+            actions.setdefault(processes[event["pid"]], set()).add(event["name"])
+    predicted = {name: a for name, a in actions.items() if name.startswith("predicted")}
+    assert len(predicted) >= 6
+    for name, found in predicted.items():
+        assert actions[name.replace("predicted", "measured", 1)] == found
+
+
+def test_the_chosen_plan_can_be_read_and_run_again(executed: tuple[Path, str]) -> None:
+    plan, workload, _ = read_plan(executed[0] / "plan.json")
+    assert plan.num_devices == 2
+    assert workload.model.num_layers == 2
+    words = ("execute", "--plan", executed[0] / "plan.json", "--repeats", "1")
+    done = parplan(*words, cwd=executed[0].parent, timeout_s=180)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_plan_that_cannot_be_executed_is_refused_before_the_start() -> None:
+    workload = Workload(
+        model=model_preset("gpt-tiny"), seq_len=16, global_batch=8, precision="fp32"
+    )
+    with pytest.raises(ParplanError, match="cannot be executed yet"):
+        execute(workload, 2, [Plan(tensor_parallel=2, num_micro_batches=8)])
+    with pytest.raises(ParplanError, match="= 1 devices, but the cluster has 2"):
+        execute(workload, 2, [Plan(num_micro_batches=8)])
+
+
+def workers(of: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (path / "cmdline").read_text().split("\0")
+            job = next((w for w in words if "parplan-" in w), None)
+            if "parplan.backend.worker" in words and job and "torch.distributed.run" not in words:
+                launcher = json.loads((Path(words[-2]) / "job.json").read_text())["launcher"]
+                found += [int(path.name)] if launcher == of else []
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def wait_for(condition, within_s: float) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert condition()
+
+
+@pytest.mark.parametrize("how", ["a worker dies", "the user interrupts"])
+def test_an_early_end_leaves_one_line_and_no_process(tmp_path: Path, how: str) -> None:
+    words = [sys.executable, "-m", "parplan.experiments", *SMALL, "--repeats", "100000"]
+    command = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: len(workers(command.pid)) == 2, within_s=60)
+    mine = workers(command.pid)
+    if how == "a worker dies":
+        os.kill(mine[0], signal.SIGKILL)
+    else:
+        command.send_signal(signal.SIGINT)
+    _, err = command.communicate(timeout=60)
+    lines = [line for line in err.splitlines() if "calibrating" not in line and "step" not in line]
+    if how == "a worker dies":
+        assert command.returncode == 1
+        assert len(lines) == 1
+        assert "died with signal 9 (SIGKILL)" in lines[0]
+    else:
+        assert command.returncode == 130
+        assert lines == ["parplan: interrupted"]
+    wait_for(lambda: not any(Path("/proc", str(pid)).exists() for pid in mine), within_s=15)
+    assert not (tmp_path / "out" / "execute" / "executed.csv").exists()
