@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         timeout_s=args.timeout,
         report=_note,
     )
-    print(table(execution))
+    print(table(execution), flush=True)
     _write(output, execution, workload, args)
     _note(f"results: {output.path}/ ({', '.join(sorted(output.files))})")
     return 0
