@@ -125,6 +125,7 @@ def compare(loop, plan, optimizer_first):
             for name, value in weights.items()
         ),
         "names": list(weights),
+        "all_names": list(expected),
     }
 
 
