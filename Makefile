@@ -11,7 +11,7 @@ TORCH := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo "torch>=2.11,<2.1
 demo: $(VENV)/ready
 	$(BIN)/parplan demo -o out/demo
 
-test: $(VENV)/ready typing
+test: check
 	$(BIN)/python -m pytest -q
 
 check: $(VENV)/ready typing

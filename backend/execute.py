@@ -1,17 +1,23 @@
 """Run plans on this machine and compare each with its prediction. Imports no torch."""
 
 import dataclasses
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from parplan.backend.launch import Report, launch
 from parplan.hardware.errors import ParplanError
+from parplan.sim.memory import GB
 from parplan.sim.plan import Plan, check_plan
 from parplan.sim.run import Event, Run
 from parplan.sim.workload import Workload
 
 TIMEOUT_S = 1800.0
+
+STATE_BYTES = 16
+"""fp32 parameter, gradient and two moments of AdamW."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +82,7 @@ def execute(
         raise ParplanError(f"repeats and warm-up: must be at least 1, got {repeats} and {warm_up}")
     for plan in plans:
         _check(plan, workload, num_processes)
+    _check_memory(workload, num_processes, len(plans))
     job = {
         "workload": dataclasses.asdict(workload),
         "plans": [plan.to_json() for plan in plans],
@@ -97,6 +104,23 @@ def _check(plan: Plan, workload: Workload, num_processes: int) -> None:
         raise ParplanError(
             "plan: tensor_parallel, virtual_stages and distribute_param cannot be executed yet, "
             "only predicted"
+        )
+
+
+def _check_memory(workload: Workload, num_processes: int, num_plans: int) -> None:
+    """Refuse what this machine's memory cannot hold: every plan keeps its own model and optimizer.
+
+    The workers of a machine with GPUs find out themselves.
+    """
+    if shutil.which("nvidia-smi"):
+        return
+    copies = num_processes * (num_plans + 2)
+    needed = STATE_BYTES * workload.model.num_parameters * copies
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise ParplanError(
+            f"{workload.model.name}: {copies} copies with their optimizers need "
+            f"{needed / GB:.0f} GB, this machine has {there / GB:.0f} GB; take fewer layers"
         )
 
 

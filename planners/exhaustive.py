@@ -5,6 +5,7 @@ The steps and their order are those of Advanced Parallelization.
 
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -111,7 +112,13 @@ def _mapper(workers: int) -> Iterator[Callable[..., Iterable[Any]]]:
         return
     # Spawned workers inherit neither locks nor threads of this process.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, os.cpu_count() or 1), mp_context=context) as pool:
+    with ProcessPoolExecutor(
+        min(workers, os.cpu_count() or 1),
+        mp_context=context,
+        # An interrupt ends this process, which then ends its workers.
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    ) as pool:
         try:
             yield partial(pool.map, chunksize=CHUNK)
         except BaseException:

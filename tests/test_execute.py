@@ -97,6 +97,12 @@ def test_a_plan_that_cannot_be_executed_is_refused_before_the_start() -> None:
         execute(workload, 2, [Plan(num_micro_batches=8)])
 
 
+def test_a_model_that_this_machine_cannot_hold_is_refused_before_the_start() -> None:
+    workload = Workload(model=model_preset("llama3-405b"), seq_len=16, global_batch=2)
+    with pytest.raises(ParplanError, match=r"llama3-405b: \d+ copies .* take fewer layers"):
+        execute(workload, 2, [Plan(data_parallel=2)])
+
+
 def workers(of: int) -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*"):
