@@ -81,6 +81,18 @@ def accelerator_preset(name: str) -> Accelerator:
     return _accelerator(_presets(), name)
 
 
+def accelerator_table(name: str) -> AcceleratorTable:
+    """The preset of an accelerator as it is written, with its sources.
+
+    Raises `ParplanError` that suggests near names.
+    """
+    catalogue = _presets()
+    known = catalogue.find("accelerator", name)
+    if known is None:
+        raise unknown_name("accelerator", name, catalogue.accelerator)
+    return catalogue.build("accelerator", AcceleratorTable, known)
+
+
 def cluster_preset(name: str) -> Cluster:
     """The cluster `name` (see above); raises `ParplanError` that suggests near names."""
     return _named(_presets(), name)

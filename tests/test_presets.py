@@ -39,7 +39,9 @@ def test_every_accelerator_is_plausible(name: str) -> None:
     rates = device.peak_flop_per_s
     wide = rates.bf16 or rates.fp16 or rates.fp32
     assert wide is not None
-    assert 1e11 < wide < 1e16
+    assert 1e10 < wide < 1e16
+    # FLOP per byte of memory traffic: a rate in the wrong unit would be far out.
+    assert 3 < wide / device.hbm_bytes_per_s < 600
     # A rate with sparsity among dense ones would be four times the next wider one.
     if rates.fp8 and rates.bf16:
         assert rates.fp8 < 2.1 * rates.bf16

@@ -1,0 +1,138 @@
+"""`parplan hardware`: what is known of accelerators and clusters, and where it comes from."""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+
+from parplan.hardware.cluster import Cluster
+from parplan.hardware.errors import ParplanError, unknown_name
+from parplan.hardware.preset_tables import AcceleratorTable
+from parplan.hardware.presets import (
+    accelerator_names,
+    accelerator_table,
+    cluster_names,
+    cluster_preset,
+)
+
+GB = 1e9
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `parplan hardware`."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions.add_parser("list", help="every accelerator and cluster")
+    show = actions.add_parser("show", help="all values of one, with their sources")
+    show.add_argument("name", help="an accelerator such as h100-sxm, or a cluster such as 64xh100")
+    compare = actions.add_parser("compare", help="two accelerators side by side")
+    compare.add_argument("first")
+    compare.add_argument("second")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what is asked for."""
+    if args.action == "list":
+        print(listing())
+    elif args.action == "show":
+        print(shown(args.name))
+    else:
+        print(compared(args.first, args.second))
+    return 0
+
+
+def listing() -> str:
+    """A line per accelerator, then the names of the clusters."""
+    rows = [("name", "16-bit TFLOP/s", "memory GB", "GB/s", "title")]
+    for name in accelerator_names():
+        table = accelerator_table(name)
+        rates = table.dense_tflop_per_s
+        rate = rates.bf16 or rates.fp16
+        rows.append(
+            (
+                name,
+                f"{rate:g}" if rate else "-",
+                f"{table.memory_gb:g}",
+                f"{table.hbm_gb_per_s:g}",
+                table.title,
+            )
+        )
+    clusters = "\n".join(f"  {name}" for name in cluster_names())
+    return f"{_columns(rows)}\n\nclusters, and nodes (4xNODE for four of them):\n{clusters}"
+
+
+def shown(name: str) -> str:
+    """All values of an accelerator or a cluster."""
+    try:
+        table = accelerator_table(name)
+    except ParplanError:
+        try:
+            return _cluster(cluster_preset(name))
+        except ParplanError as error:
+            known = [*accelerator_names(), *cluster_names()]
+            raise error if "x" in name else unknown_name("hardware", name, known) from None
+    return _columns([*_values(table), *_sources(table)])
+
+
+def compared(first: str, second: str) -> str:
+    """The values of two accelerators, and the second's over the first's."""
+    a, b = accelerator_table(first), accelerator_table(second)
+    rows = [("", first, second, "ratio")]
+    for (label, left), (_, right) in zip(_values(a), _values(b), strict=True):
+        rows.append((label, left, right, _ratio(left, right)))
+    return _columns(rows)
+
+
+def _ratio(left: str, right: str) -> str:
+    try:
+        return f"{float(right) / float(left):.2f}"
+    except (ValueError, ZeroDivisionError):
+        return ""
+
+
+def _values(table: AcceleratorTable) -> list[tuple[str, str]]:
+    rates = dataclasses.asdict(table.dense_tflop_per_s)
+    return [
+        ("title", table.title),
+        *((f"{d} [TFLOP/s, dense]", "-" if r is None else f"{r:g}") for d, r in rates.items()),
+        ("memory [GB]", f"{table.memory_gb:g}"),
+        ("usable memory [MiB]", f"{table.usable_memory_mib:g}"),
+        ("memory bandwidth [GB/s]", f"{table.hbm_gb_per_s:g}"),
+        ("link", table.link),
+        ("link [GB/s per direction]", f"{table.link_gb_per_s_per_direction:g}"),
+        ("PCIe [GB/s per direction]", f"{table.pcie_gb_per_s_per_direction:g}"),
+        ("processors", f"{table.num_processors}"),
+        ("share of peak, large products", f"{table.gemm_efficiency:g}"),
+        ("share of memory bandwidth", f"{table.hbm_efficiency:g}"),
+        ("shortest kernel [us]", f"{table.kernel_launch_us:g}"),
+    ]
+
+
+def _sources(table: AcceleratorTable) -> list[tuple[str, str]]:
+    return [(f"source of {k}", v) for k, v in dataclasses.asdict(table.sources).items()]
+
+
+def _cluster(cluster: Cluster) -> str:
+    rows = [
+        ("cluster", cluster.name),
+        ("accelerator", cluster.accelerator.name),
+        ("accelerators", f"{cluster.num_accelerators}"),
+        ("nodes", f"{cluster.num_nodes}"),
+    ]
+    for tier in cluster.tiers:
+        link = tier.link
+        rows.append(
+            (
+                f"{tier.name} of {tier.size}",
+                f"{link.bytes_per_s / GB:.4g} GB/s per accelerator and direction, "
+                f"{link.latency_s * 1e6:g} us",
+            )
+        )
+    return _columns(rows)
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    ]
+    return "\n".join(line.rstrip() for line in lines)
