@@ -16,6 +16,7 @@ from parplan.hardware.errors import ParplanError, RunFailedError
 
 COMMANDS = {
     "plan": ("parplan.experiments.plan_command", "find the fastest parallel plan"),
+    "simulate": ("parplan.experiments.simulate_command", "play one plan in the simulator"),
     "execute": ("parplan.experiments.execute_command", "run plans here, compare with prediction"),
     "hardware": ("parplan.experiments.hardware_command", "show accelerators and clusters"),
     "demo": ("parplan.experiments.demo_command", "plan a large model; plan and run a small one"),

@@ -1,0 +1,65 @@
+"""`parplan simulate`: a plan file, played again."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from parplan.experiments.cli import main
+from parplan.hardware.presets import cluster_preset
+from parplan.sim.instructions import write_csv
+from parplan.sim.model import model_preset
+from parplan.sim.plan import Plan
+from parplan.sim.plan_file import plan_table
+from parplan.sim.predict import compile_plan, predict
+from parplan.sim.schedules import make_schedule
+from parplan.sim.workload import Workload
+
+WORKLOAD = Workload(model=model_preset("llama3-8b"), seq_len=2048, global_batch=32)
+PLAN = Plan(num_stages=4, num_micro_batches=8, data_parallel=4, recomputation="full")
+
+
+@pytest.fixture(autouse=True)
+def plan_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("plan.json").write_text(json.dumps(plan_table(PLAN, WORKLOAD, "16xh100")))
+
+
+def test_it_plays_what_was_planned(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "plan.json"]) == 0
+    run = predict(compile_plan(WORKLOAD, cluster_preset("16xh100"), PLAN))
+    assert f"step {run.step_s:.4g} s" in capsys.readouterr().out
+    written = {path.name for path in Path("out/simulate").iterdir()}
+    assert written == {"schedule.csv", "timeline.json", "gantt.png", "manifest.json"}
+    assert Path("out/simulate/schedule.csv").read_text() == write_csv(make_schedule("1f1b", 4, 8))
+
+
+def test_a_schedule_of_the_users_own(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.csv").write_text(write_csv(make_schedule("gpipe", 4, 8)))
+    assert main(["simulate", "plan.json", "--schedule", "mine.csv"]) == 0
+    gpipe = Plan(**{**PLAN.to_json(), "schedule": "gpipe"})
+    compiled = compile_plan(WORKLOAD, cluster_preset("16xh100"), gpipe)
+    out = capsys.readouterr().out
+    assert f"step {predict(compiled).step_s:.4g} s" in out
+    assert str(compiled.memory[0]) in out
+
+
+@pytest.mark.parametrize(
+    ("csv", "message"),
+    [
+        ("0F0\n1F0\n2F0\n3F0\n", "mine.csv: 0F1 is missing"),
+        ("0F0\n", "mine.csv: 1 rows, but the plan has num_stages 4"),
+        ("0F0x\n\n\n\n", "mine.csv: row 1: '0F0x' is not an action"),
+    ],
+)
+def test_a_wrong_schedule_is_refused(
+    capsys: pytest.CaptureFixture[str], csv: str, message: str
+) -> None:
+    Path("mine.csv").write_text(csv)
+    assert main(["simulate", "plan.json", "--schedule", "mine.csv"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_another_cluster_has_to_hold_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "plan.json", "--cluster", "8xh100"]) == 2
+    assert "= 16 devices, but the cluster has 8" in capsys.readouterr().err
