@@ -6,12 +6,14 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from parplan.backend.chain import Chain
 from parplan.backend.layer_times import LayerTimes, Setting
 from parplan.hardware.errors import ParplanError
+from parplan.hardware.files import write_whole
 from parplan.planners import ap_log
 from parplan.planners.options import Options
 from parplan.planners.search import Trial, best_trial
@@ -122,13 +124,25 @@ def choose_plan(
     ]
     LOG.info(ap_log.cost_time(time.perf_counter() - start_s))
     LOG.info(ap_log.SELECT_FINISHED)
-    for trial in trials if options.detailed_log else ():
-        step = trial.reason or f"{trial.step_s:.6f} s"
-        LOG.info("%s, %s : %s", ap_log.selected_line(trial.plan), trial.plan.schedule, step)
+    _log_details(trials, options.detailed_log)
     best = best_trial(trials)
     if best is None:
         raise ParplanError(f"no plan fits in memory: {trials[0].reason}")
     return best.plan
+
+
+def _log_details(trials: Sequence[Trial], level: int) -> None:
+    """Every candidate: in the log (level 1) or in a file (2)."""
+    lines = [
+        f"{ap_log.selected_line(trial.plan)}, schedule : {trial.plan.schedule}: "
+        + (f"not possible: {trial.reason}" if trial.reason else f"{trial.step_s:.6f} s")
+        for trial in trials
+    ]
+    if level == 1:
+        for line in lines:
+            LOG.info(line)
+    elif level == 2:
+        write_whole(Path(ap_log.DETAIL_NAME), "".join(f"{line}\n" for line in lines).encode())
 
 
 def compile_measured(

@@ -29,8 +29,14 @@ def measure_machine(
     """Measure messages between neighbours, gradient reductions over all processes, and AdamW.
 
     `batch`: the inputs and targets of one process's micro-batch. Every process calls it at the
-    same time. Of one process alone communication costs nothing.
+    same time. Of one process alone communication costs nothing. Random numbers stay as they are.
     """
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), torch.enable_grad():
+        return _measure(chain, batch, device, precision)
+
+
+def _measure(chain: Chain, batch: Batch, device: torch.device, precision: str) -> MachineCosts:
     optimizer_s = _optimizer_s_per_parameter(chain, device)
     memory_bytes = memory_of_process(device)
     if not dist.is_initialized() or dist.get_world_size() == 1:

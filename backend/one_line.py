@@ -9,10 +9,22 @@ import torch
 from torch import nn
 
 from parplan.backend.chain import Chain, check_chain, find_chain
+from parplan.backend.choose import choose_plan, executable_plans
+from parplan.backend.layer_times import Setting, measure_layers
+from parplan.backend.machine import measure_machine
 from parplan.backend.pipeline import LossFunction, PipelineStep
-from parplan.backend.processes import agree, broadcast_weights, check_same_batch, join_processes
+from parplan.backend.processes import (
+    agree,
+    broadcast_weights,
+    check_same_batch,
+    is_first,
+    join_processes,
+    num_processes,
+)
 from parplan.hardware.errors import ParplanError
-from parplan.planners.options import Options, settings_from_environment
+from parplan.hardware.files import write_whole
+from parplan.planners import ap_log
+from parplan.planners.options import Options, settings_from_environment, switched_off
 from parplan.sim.plan import Plan
 
 M = TypeVar("M", bound=nn.Module)
@@ -54,6 +66,9 @@ def enable_advanced_parallelization(
     loss was.
     Raises `ParplanError` for what cannot be parallelised or executed, saying why.
     """
+    if switched_off():
+        return model
+    _speak()
     if distribute_parameter is True:
         raise ParplanError("distribute_parameter: cannot be executed yet; use 'auto' or False")
     options = Options(
@@ -85,6 +100,7 @@ class PlannedForward:
         self.own_forward: Callable[..., Any] = model.forward
         self.plan = plan
         self.step: PipelineStep | None = None
+        self.precision = "bf16" if options.mixed_precision else "fp32"
         self.device = join_processes()
 
     def __call__(self, inputs: torch.Tensor, targets: torch.Tensor | None = None) -> torch.Tensor:
@@ -117,7 +133,12 @@ class PlannedForward:
         check_same_batch(inputs, targets)
         broadcast_weights(self.model, self.device)
         check_chain(self.model, self.own_forward, self.chain, inputs, targets)
-        plan = self.plan = agree(lambda: self._choose(inputs, targets))
+        if self.plan is None:
+            self.plan = self._search(inputs, targets)
+        plan = self.plan
+        _check_batch(plan, len(inputs))
+        if is_first():
+            self._announce(plan)
         self.step = PipelineStep(
             layers=self.chain.layers,
             plan=plan,
@@ -126,21 +147,52 @@ class PlannedForward:
             device=self.device,
             num_first=self.chain.num_first,
             num_last=self.chain.num_last,
-            precision="bf16" if self.options.mixed_precision else "fp32",
+            precision=self.precision,
         )
         leave_out(self.model, self.chain.layers, self.step)
         return self.step
 
-    def _choose(self, inputs: torch.Tensor, targets: torch.Tensor) -> Plan:
-        plan = self.plan or Plan(batch_per_device=len(inputs))
-        batch = plan.data_parallel * plan.num_micro_batches * plan.batch_per_device
-        if batch != len(inputs):
-            raise ParplanError(
-                f"plan: data_parallel {plan.data_parallel} x num_micro_batches "
-                f"{plan.num_micro_batches} x batch_per_device {plan.batch_per_device} = {batch}, "
-                f"but the global batch is {len(inputs)}"
-            )
-        return plan
+    def _search(self, inputs: torch.Tensor, targets: torch.Tensor) -> Plan:
+        """Measure on all processes, choose on the first one."""
+        chain, device = self.chain, self.device
+        plans = executable_plans(num_processes(), chain.num_blocks, len(inputs), self.options)
+        settings = sorted({Setting(p.batch_per_device, p.recomputation) for p in plans})
+        blocks = range(chain.num_first, chain.num_first + chain.num_blocks)
+        batch = inputs, targets
+        times = measure_layers(
+            chain.layers, chain.loss_fn, batch, settings, blocks, device, self.precision
+        )
+        own = max(1, len(inputs) // num_processes())
+        micro_batch = inputs[:own], targets[:own]
+        machine = measure_machine(chain, micro_batch, device, self.precision)
+        return agree(lambda: choose_plan(plans, chain, times, machine, self.options))
+
+    def _announce(self, plan: Plan) -> None:
+        """AP's last lines, and its dump file where the script was started."""
+        line = ap_log.selected_line(plan)
+        write_whole(self.folder / ap_log.DUMP_NAME, f"{line}\n".encode())
+        for text in (ap_log.SELECTED, line, "train: true"):
+            LOG.info(text)
+
+
+def _check_batch(plan: Plan, batch: int) -> None:
+    planned = plan.data_parallel * plan.num_micro_batches * plan.batch_per_device
+    if planned != batch:
+        raise ParplanError(
+            f"plan: data_parallel {plan.data_parallel} x num_micro_batches "
+            f"{plan.num_micro_batches} x batch_per_device {plan.batch_per_device} = {planned}, "
+            f"but the global batch is {batch}"
+        )
+
+
+def _speak() -> None:
+    """Let the log be seen, as AP's is, unless the script has set up logging itself."""
+    if LOG.hasHandlers():
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("[info] %(message)s"))
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
 
 
 class _Loss(torch.autograd.Function):

@@ -3,8 +3,6 @@
 import csv
 import io
 import json
-import os
-import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,39 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from parplan.experiments.provenance import provenance
-from parplan.hardware.errors import ParplanError
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Put `content` at `path` in one step; raises `ParplanError` and leaves what was there."""
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
-    except OSError as error:
-        raise ParplanError(f"{path}: cannot be written: {error.strerror}") from None
-
-
-def check_writable(folder: Path) -> None:
-    """Make `folder` if need be; raises `ParplanError` unless files can be made in it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ParplanError(f"{folder}: cannot be written to: {error.strerror}") from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+from parplan.hardware.files import check_writable, write_whole
 
 
 class OutputFolder:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from parplan.experiments.output import OutputFolder, check_writable, write_whole
+from parplan.experiments.output import OutputFolder
 from parplan.experiments.plan_output import write_plan, write_report
 from parplan.experiments.progress import Progress
 from parplan.experiments.request import (
@@ -18,6 +18,7 @@ from parplan.experiments.request import (
     requested_workload,
 )
 from parplan.hardware.cluster import Cluster
+from parplan.hardware.files import check_writable, write_whole
 from parplan.planners import ap_log
 from parplan.planners.ap_space import DEFAULT_VERSION, SETTINGS, ap_candidates, one_batch
 from parplan.planners.checks import check_candidates, check_request

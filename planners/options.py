@@ -93,11 +93,11 @@ def settings_from_environment(environment: Mapping[str, str] | None = None) -> d
     return settings
 
 
-def switched_on(environment: Mapping[str, str] | None = None) -> bool:
-    """Whether `PARPLAN_ENABLE_ADVANCED_PARALLELIZATION` is 1 (or unset or 0: False)."""
+def switched_off(environment: Mapping[str, str] | None = None) -> bool:
+    """Whether `PARPLAN_ENABLE_ADVANCED_PARALLELIZATION` is 0 (1 or unset: False)."""
     environment = os.environ if environment is None else environment
     name = f"{PREFIX}ENABLE_ADVANCED_PARALLELIZATION"
-    value = environment.get(name, "0")
+    value = environment.get(name, "1")
     if value not in ("0", "1"):
         raise ParplanError(f"{name}: expected 0 or 1, got {value!r}")
-    return value == "1"
+    return value == "0"

@@ -3,7 +3,7 @@
 import pytest
 
 from parplan.hardware.errors import ParplanError
-from parplan.planners.options import Options, settings_from_environment, switched_on
+from parplan.planners.options import Options, settings_from_environment, switched_off
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ def test_a_wrong_variable_is_refused_by_name(text: str) -> None:
 
 def test_the_switch() -> None:
     name = "PARPLAN_ENABLE_ADVANCED_PARALLELIZATION"
-    assert switched_on({name: "1"})
-    assert not switched_on({name: "0"})
-    assert not switched_on({})
+    assert switched_off({name: "0"})
+    assert not switched_off({name: "1"})
+    assert not switched_off({})
     with pytest.raises(ParplanError, match=name):
-        switched_on({name: "on"})
+        switched_off({name: "on"})
