@@ -1,19 +1,112 @@
-"""How long kernels take: a roofline (Williams et al. 2009) of peak rate and memory bandwidth."""
+"""Kernels as values: what a device is asked to compute, with its operations and its traffic.
 
-from parplan.hardware.accelerator import Accelerator
+How long one takes: `parplan.hardware.kernel_times`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from parplan.hardware.errors import ParplanError
 
 BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1}
+"""Bytes of a value as it lies in memory."""
+
+Direction = Literal["forward", "backward"]
 
 
-def gemm_s(accelerator: Accelerator, m: int, n: int, k: int, dtype: str) -> float:
-    """Seconds of the product of an m x k and a k x n matrix."""
-    rate = accelerator.peak_flop_per_s.of(dtype) * accelerator.gemm_efficiency
-    num_bytes = BYTES[dtype] * (m * k + k * n + m * n)
-    memory_s = num_bytes / (accelerator.hbm_bytes_per_s * accelerator.hbm_efficiency)
-    return max(2.0 * m * n * k / rate, memory_s, accelerator.kernel_launch_s)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gemm:
+    """`batch` products of an m x k and a k x n matrix."""
+
+    m: int
+    n: int
+    k: int
+    dtype: str
+    batch: int = 1
+    transposed: Literal["NN", "TN", "NT"] = "TN"
+    """Which operands lie transposed in memory, column-major as BLAS counts: for a linear layer on
+    row-major tensors TN is the forward, NN the gradient of the input, NT that of the weights."""
+    accumulate: bool = False
+    """Whether the product is added to what the output holds, in fp32 (gradient accumulation)."""
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "m", "n", "k", "batch")
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations, a multiplication and an addition for each term."""
+        return 2.0 * self.batch * self.m * self.n * self.k
+
+    @property
+    def num_bytes(self) -> float:
+        """Bytes read and written when each value crosses the memory interface once."""
+        m, n, k, size = self.m, self.n, self.k, BYTES[self.dtype]
+        output = 8 if self.accumulate else size
+        return float(self.batch * (size * (m * k + k * n) + output * m * n))
 
 
-def memory_bound_s(accelerator: Accelerator, num_bytes: float) -> float:
-    """Seconds of a kernel that reads and writes `num_bytes` in all and computes little."""
-    memory_s = num_bytes / (accelerator.hbm_bytes_per_s * accelerator.hbm_efficiency)
-    return max(memory_s, accelerator.kernel_launch_s)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attention:
+    """Scaled dot-product attention of `batch` sequences, fused (flash) or as separate kernels."""
+
+    batch: int
+    heads: int
+    kv_heads: int
+    query_len: int
+    key_len: int
+    head_size: int
+    dtype: str
+    causal: bool = True
+    flash: bool = True
+    direction: Direction = "forward"
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "batch", "heads", "kv_heads", "query_len", "key_len", "head_size")
+
+    @property
+    def flops(self) -> float:
+        """Operations that are computed: the masked half counts unless the kernel skips it.
+
+        Two products forward; backward four, and a fifth where flash attention computes the scores
+        again (Dao et al. 2022, arXiv:2205.14135, Appendix B).
+        """
+        products = 2 if self.direction == "forward" else 5 if self.flash else 4
+        share = 0.5 if self.causal and self.flash else 1.0
+        scores = float(self.batch * self.heads * self.query_len * self.key_len)
+        return share * products * 2.0 * scores * self.head_size
+
+    @property
+    def num_bytes(self) -> float:
+        """Bytes read and written; unfused kernels write the scores and read them twice or more."""
+        size = BYTES[self.dtype]
+        queries = self.batch * self.heads * self.query_len * self.head_size
+        keys = self.batch * self.kv_heads * self.key_len * self.head_size
+        passes = 1 if self.direction == "forward" else 2
+        operands = passes * size * 2 * (queries + keys)
+        scores = 0 if self.flash else self.batch * self.heads * self.query_len * self.key_len
+        return float(operands + passes * size * 4 * scores)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryBound:
+    """A kernel that reads and writes `num_bytes` in all and computes little."""
+
+    num_bytes: float
+
+    def __post_init__(self) -> None:
+        if self.num_bytes < 0:
+            raise ParplanError(f"num_bytes: must not be negative, got {self.num_bytes}")
+
+    @property
+    def flops(self) -> float:
+        """None that count."""
+        return 0.0
+
+
+Kernel = Gemm | Attention | MemoryBound
+
+
+def _check_positive(kernel: object, *names: str) -> None:
+    for name in names:
+        if getattr(kernel, name) < 1:
+            raise ParplanError(f"{name}: must be at least 1, got {getattr(kernel, name)}")

@@ -11,7 +11,7 @@ from parplan.hardware.accelerator import Accelerator
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.collectives import all_gather_s, all_reduce_s, reduce_scatter_s
 from parplan.hardware.groups import ring_link
-from parplan.hardware.kernels import gemm_s, memory_bound_s
+from parplan.hardware.kernel_times import gemm_s, memory_bound_s
 from parplan.sim.costs import LayerCosts, ModelCosts, StageCosts
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
