@@ -1,4 +1,4 @@
-"""The one line in ordinary scripts: as real processes (one_line_worker.py), and its refusals."""
+"""The one line in ordinary scripts: as real processes (one_line_worker.py)."""
 
 import json
 import os
@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.torchrun import torchrun
+
 TOLERANCE = 1e-9
 """Relative, in float64, as in test_pipeline_parity.py."""
 
@@ -19,14 +21,6 @@ PLANS = {
 }
 
 LOOPS = ("usual", "accumulating", "zeroing_after_forward", "evaluating", "smaller_last_batch")
-
-
-def torchrun(num_processes, *arguments, cwd):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={num_processes}", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,13 @@
 """Plans executed by real processes against one process that trains alone (see parity_worker.py)."""
 
 import json
-import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 from parplan.sim.schedules import make_schedule
+from tests.torchrun import torchrun
 
 TOLERANCE = 1e-9
 """Relative, in float64: two orders above what Adam makes of rounding differences in five steps,
@@ -72,10 +71,7 @@ FOUR_PROCESSES = {
 def results(num_processes, cases):
     """What every rank found for every case: case -> rank -> its line."""
     worker = Path(__file__).with_name("parity_worker.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={num_processes}", str(worker), json.dumps(cases)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    done = torchrun(num_processes, worker, json.dumps(cases))
     found = defaultdict(dict)
     for line in done.stdout.splitlines():
         result = json.loads(line)
