@@ -1,0 +1,112 @@
+"""The critical path has no gap; its resources are what shortens the step."""
+
+import dataclasses
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parplan.sim.costs import StageCosts
+from parplan.sim.critical_path import RESOURCES, critical_path, sensitivities
+from parplan.sim.engine import simulate
+from parplan.sim.idle import bubble_by_cause, idle_by_cause
+from parplan.sim.instructions import Schedule, read_csv
+from parplan.sim.schedules import make_schedule
+
+SPLIT = read_csv("0F0,0F1,0I0,0I1,0W0,0W1\n1F0,1I0,1F1,1I1,1W0,1W1\n")
+CHUNKED = read_csv("0F0,0F1,2F0,2F1,2B0,2B1,0B0,0B1\n1F0,1F1,3F0,3F1,3B0,3B1,1B0,1B1\n")
+SCHEDULES = [
+    make_schedule("1f1b", 3, 5),
+    make_schedule("gpipe", 4, 3),
+    make_schedule("1f1b", 1, 2),
+    SPLIT,
+    CHUNKED,
+]
+
+# Few distinct values, so that ties are frequent; messages may be far longer than computations.
+seconds = st.sampled_from([0.0, 0.25, 1.0, 1.5, 40.0]) | st.floats(0, 3)
+
+
+@st.composite
+def stage_costs(draw: st.DrawFn) -> StageCosts:
+    return StageCosts(
+        **{field: draw(seconds) for fields in RESOURCES.values() for field in fields},
+        reduce_buckets=draw(st.integers(1, 3)),
+        reduce_each_micro_batch=draw(st.booleans()),
+    )
+
+
+def cost(**given: float) -> StageCosts:
+    return StageCosts(
+        **{"forward_s": 1.0, "input_gradient_s": 1.0, "weight_gradient_s": 1.0, **given}  # type: ignore[arg-type]
+    )
+
+
+@given(st.sampled_from(SCHEDULES), st.data())
+@settings(deadline=None, max_examples=300)
+def test_the_path_goes_from_start_to_end_without_a_gap(
+    schedule: Schedule, data: st.DataObject
+) -> None:
+    stages = 1 + max(a.stage for rank in schedule for a in rank)
+    costs = [data.draw(stage_costs()) for _ in range(stages)]
+    run = simulate(schedule, costs)
+    path = critical_path(schedule, costs, run)
+    if run.step_s == 0:
+        return
+    assert path[0].start_s == 0
+    assert path[-1].end_s == run.step_s
+    assert all(a.end_s == b.start_s for a, b in itertools.pairwise(path))
+
+
+@given(st.sampled_from(SCHEDULES), st.data())
+@settings(deadline=None, max_examples=200)
+def test_busy_and_idle_seconds_make_the_step(schedule: Schedule, data: st.DataObject) -> None:
+    stages = 1 + max(a.stage for rank in schedule for a in rank)
+    run = simulate(schedule, [data.draw(stage_costs()) for _ in range(stages)])
+    for rank, idle in enumerate(idle_by_cause(schedule, run)):
+        values = dataclasses.asdict(idle).values()
+        assert min(values) >= 0
+        assert idle.total_s + run.busy_s(rank) == pytest.approx(run.step_s)
+    assert sum(bubble_by_cause(schedule, run).values()) == pytest.approx(run.bubble, abs=1e-12)
+
+
+def test_the_slowest_stage_is_on_the_path() -> None:
+    schedule, costs = make_schedule("1f1b", 3, 8), [cost(), cost(forward_s=5.0), cost()]
+    first, *_ = sensitivities(schedule, costs, simulate(schedule, costs))
+    by_stage = {s.stage: s for s in sensitivities(schedule, costs, simulate(schedule, costs))}
+    assert first.resource == "compute"
+    assert by_stage[1].gain_s > 5 * by_stage[0].gain_s
+    # 8 forwards and 7 backwards; one backward hides behind the last trip to stage 2 and back.
+    assert by_stage[1].on_path_s == 8 * 5 + 7 * 2
+
+
+def test_the_gain_is_that_of_the_step_played_again() -> None:
+    schedule = make_schedule("gpipe", 2, 2)
+    costs = [cost(latency_s=0.5, send_s=0.25, optimizer_s=1.0)] * 2
+    run = simulate(schedule, costs)
+    gains = {s.resource: s for s in sensitivities(schedule, costs, run) if s.stage is None}
+    assert run.step_s == 3 * 3 + 2 * 0.75 + 1
+    assert gains["latency"].gain_if_free_s == 1.0
+    assert gains["latency"].on_path_s == 1.0
+    assert gains["bandwidth"].gain_if_free_s == 0.5
+    assert gains["optimizer"].gain_s == pytest.approx(1 - 1 / 1.1)
+    assert "reduction" not in gains
+
+
+def test_causes_of_the_bubble() -> None:
+    schedule = make_schedule("1f1b", 2, 2)
+    idle = idle_by_cause(schedule, simulate(schedule, [cost(latency_s=0.5)] * 2))
+    # Rank 1 waits a forward and a message; afterwards rank 0 waits for the first gradient.
+    assert (idle[1].warm_up_s, idle[1].communication_s) == (1.0, 0.5)
+    assert idle[0].warm_up_s == 0.5 + 1 + 2 - 1
+    assert idle[0].communication_s > 0
+    assert idle[0].end_s == 0
+    assert idle[1].end_s == 0.5 + 2
+
+
+def test_waiting_for_reductions_is_told_apart() -> None:
+    schedule = make_schedule("gpipe", 1, 1)
+    (idle,) = idle_by_cause(schedule, simulate(schedule, [cost(reduce_s=2.0, optimizer_s=1.0)]))
+    assert idle.data_parallel_s == 2.0
+    assert idle.total_s == 2.0
