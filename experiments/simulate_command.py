@@ -10,7 +10,7 @@ from parplan.experiments.output import OutputFolder
 from parplan.experiments.request import requested_cluster
 from parplan.hardware.errors import ParplanError
 from parplan.sim.instructions import Schedule, check_complete, read_csv, write_csv
-from parplan.sim.memory import GB, stage_memory
+from parplan.sim.memory import GB, rank_memory
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import read_plan
 from parplan.sim.predict import CompiledPlan, compile_plan, predict
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 def _with_schedule(compiled: CompiledPlan, workload: Workload, path: Path) -> CompiledPlan:
     """The same plan with the instruction lists of a file."""
     schedule = _read_schedule(path, compiled.plan)
-    memory = stage_memory(workload, compiled.plan, schedule)
+    memory = rank_memory(workload, compiled.plan, schedule)
     return dataclasses.replace(compiled, schedule=schedule, memory=memory)
 
 
@@ -83,7 +83,7 @@ def summary(compiled: CompiledPlan, result: Run) -> str:
         f"rank {rank}: computes {result.busy_s(rank):.4g} s" for rank in range(result.num_ranks)
     ]
     lines += [
-        f"stage {stage}: {memory.total_bytes / GB:.1f} GB ({memory})"
-        for stage, memory in enumerate(compiled.memory)
+        f"rank {rank}: {memory.total_bytes / GB:.1f} GB ({memory})"
+        for rank, memory in enumerate(compiled.memory)
     ]
     return "\n".join(lines)

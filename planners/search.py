@@ -19,7 +19,7 @@ class Trial:
     reason: str = ""
     """Why the candidate is not possible; empty if it is."""
     memory_bytes: tuple[float, ...] = ()
-    """Peak of one rank of each stage; empty for a candidate that cannot be laid out."""
+    """Peak of each pipeline rank; empty for a candidate that cannot be laid out."""
     step_s: float | None = None
     """None until simulated, and for a candidate that does not fit."""
 
@@ -35,17 +35,17 @@ def judge(workload: Workload, cluster: Cluster, memory_ratio: float, plan: Plan)
         compiled = compile_plan(workload, cluster, plan)
     except ParplanError as error:
         return Trial(plan=plan, reason=str(error))
-    memory = tuple(stage.total_bytes for stage in compiled.memory)
+    memory = tuple(rank.total_bytes for rank in compiled.memory)
     limit = memory_ratio * cluster.accelerator.memory_bytes
     return Trial(plan=plan, reason=_too_large(compiled, limit, memory_ratio), memory_bytes=memory)
 
 
 def _too_large(compiled: CompiledPlan, limit: float, ratio: float) -> str:
-    stage, memory = max(enumerate(compiled.memory), key=lambda item: item[1].total_bytes)
+    rank, memory = max(enumerate(compiled.memory), key=lambda item: item[1].total_bytes)
     if memory.total_bytes <= limit:
         return ""
     return (
-        f"stage {stage}: {memory.total_bytes / GB:.1f} of {limit / GB:.1f} GB "
+        f"rank {rank}: {memory.total_bytes / GB:.1f} of {limit / GB:.1f} GB "
         f"({ratio:.0%} of the device): {memory}"
     )
 

@@ -1,4 +1,4 @@
-"""Bytes that one rank of each stage needs at its peak.
+"""Bytes that one rank needs at its peak.
 
 Parameters, gradients and optimizer state: Rajbhandari et al. 2020 (ZeRO, arXiv:1910.02054,
 section 3.1): 2 + 2 + 12 bytes per parameter with Adam in mixed precision. Activations: what the
@@ -6,10 +6,11 @@ backward of each operation reads, as counted by Korthikanti et al. 2022 (arXiv:2
 section 4.1), without dropout, for the plain and the gated MLP.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from parplan.sim.cost_model import stage_parameters
-from parplan.sim.instructions import Schedule
+from parplan.sim.instructions import Action, RankActions, Schedule
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 
@@ -17,8 +18,27 @@ GB = 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StageMemory:
-    """Peak bytes of one rank by what they hold."""
+class StageNeeds:
+    """Bytes of one stage on one of its ranks."""
+
+    parameter_bytes: float
+    gradient_bytes: float
+    optimizer_bytes: float
+    gathered_parameter_bytes: float
+    """One layer whole while it is computed, where the parameters are sharded."""
+    gathered_gradient_bytes: float
+    """The same for its gradients."""
+    saved_bytes: float
+    """Kept by one micro-batch from its forward to the end of its backward."""
+    recomputed_bytes: float
+    """Beside them for one block at a time, while its activations are there again."""
+    recomputed_stage_bytes: float
+    """The same for all blocks: a split backward (I, later W) keeps them in between."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankMemory:
+    """Bytes of one rank at its peak, by what they hold."""
 
     parameter_bytes: float
     gradient_bytes: float
@@ -26,10 +46,14 @@ class StageMemory:
     activation_bytes: float
 
     @property
+    def state_bytes(self) -> float:
+        """What is held from the start of the step to its end."""
+        return self.parameter_bytes + self.gradient_bytes + self.optimizer_bytes
+
+    @property
     def total_bytes(self) -> float:
         """All of it."""
-        held = self.parameter_bytes + self.gradient_bytes
-        return held + self.optimizer_bytes + self.activation_bytes
+        return self.state_bytes + self.activation_bytes
 
     def __str__(self) -> str:
         return (
@@ -40,38 +64,87 @@ class StageMemory:
         )
 
 
-def stage_memory(workload: Workload, plan: Plan, schedule: Schedule) -> tuple[StageMemory, ...]:
-    """The peak memory of one rank of every stage, with as many micro-batches in flight as
-    `schedule` keeps."""
-    in_flight = micro_batches_in_flight(schedule, plan.total_stages)
+def rank_memory(workload: Workload, plan: Plan, schedule: Schedule) -> tuple[RankMemory, ...]:
+    """The peak memory of every pipeline rank, with as many micro-batches in flight as `schedule`
+    keeps. (Over time: `parplan.sim.memory_over_time`.)"""
+    needs = stage_needs(workload, plan)
+    return tuple(peak_memory(actions, needs) for actions in schedule)
+
+
+def peak_memory(actions: RankActions, needs: Sequence[StageNeeds]) -> RankMemory:
+    """The peak of a rank that plays `actions`; `needs` are those of all stages."""
+    own = [needs[stage] for stage in sorted({action.stage for action in actions})]
+    peak = max((needed for _, needed, _ in activation_bytes(actions, needs)), default=0.0)
+    # One layer at a time is whole, of whichever stage.
+    parameters = max((n.gathered_parameter_bytes for n in own), default=0.0)
+    gradients = max((n.gathered_gradient_bytes for n in own), default=0.0)
+    return RankMemory(
+        parameter_bytes=parameters + sum(n.parameter_bytes for n in own),
+        gradient_bytes=gradients + sum(n.gradient_bytes for n in own),
+        optimizer_bytes=sum(n.optimizer_bytes for n in own),
+        activation_bytes=peak,
+    )
+
+
+def activation_bytes(
+    actions: RankActions, needs: Sequence[StageNeeds]
+) -> Iterator[tuple[Action, float, float]]:
+    """For each action: the activations while it runs, and those that are kept after it, in bytes.
+
+    A split backward frees nothing before its W: an upper bound, as W needs the inputs of the
+    products and the gradients of their outputs.
+    """
+    kept = 0.0
+    for action in actions:
+        stage, op, _ = action
+        need = needs[stage]
+        extra = need.recomputed_stage_bytes
+        if op == "F":
+            kept += need.saved_bytes
+            yield action, kept, kept
+        elif op == "B":
+            while_running = kept + need.recomputed_bytes
+            kept -= need.saved_bytes
+            yield action, while_running, kept
+        elif op == "I":
+            kept += extra
+            yield action, kept, kept
+        else:
+            while_running = kept
+            kept -= need.saved_bytes + extra
+            yield action, while_running, kept
+
+
+def stage_needs(workload: Workload, plan: Plan) -> tuple[StageNeeds, ...]:
+    """What every stage needs under `plan`."""
     layers = plan.layers_of_stages(workload.model.num_layers)
     return tuple(
-        _one_stage(workload, plan, stage, layers[stage], parameters, in_flight[stage])
+        _one_stage(workload, plan, stage, layers[stage], parameters)
         for stage, parameters in enumerate(stage_parameters(workload, plan))
     )
 
 
 def _one_stage(
-    workload: Workload, plan: Plan, stage: int, num_blocks: int, parameters: float, in_flight: int
-) -> StageMemory:
+    workload: Workload, plan: Plan, stage: int, num_blocks: int, parameters: float
+) -> StageNeeds:
     value, dp, model = workload.bytes_per_value, plan.data_parallel, workload.model
-    # A sharded stage holds one whole layer more: the one that is being computed, gathered.
     whole = min(parameters, max(model.block_parameters, parameters / max(1, num_blocks)))
-    working = parameters / dp + whole if plan.distribute_low_prec_param else parameters
-    gradients = parameters / dp + whole if plan.distribute_gradient else parameters
     moments = 8 if workload.optimizer == "adamw" else 0
     master = 0 if workload.precision == "fp32" else 4
-    is_last = stage == plan.total_stages - 1
-    activations = in_flight * num_blocks * saved_block_bytes(workload, plan)
-    if plan.recomputation != "none":
-        activations += block_bytes(workload, plan) - saved_block_bytes(workload, plan)
-    if is_last:
-        activations += in_flight * head_bytes(workload, plan)
-    return StageMemory(
-        parameter_bytes=value * working,
-        gradient_bytes=value * gradients,
+    saved = saved_block_bytes(workload, plan)
+    recomputed = 0.0
+    if plan.recomputation != "none" and num_blocks:
+        recomputed = block_bytes(workload, plan) - saved
+    head = head_bytes(workload, plan) if stage == plan.total_stages - 1 else 0.0
+    return StageNeeds(
+        parameter_bytes=value * parameters / (dp if plan.distribute_low_prec_param else 1),
+        gradient_bytes=value * parameters / (dp if plan.distribute_gradient else 1),
         optimizer_bytes=(moments + master) * parameters / (dp if plan.distribute_param else 1),
-        activation_bytes=activations,
+        gathered_parameter_bytes=value * whole * plan.distribute_low_prec_param,
+        gathered_gradient_bytes=value * whole * plan.distribute_gradient,
+        saved_bytes=num_blocks * saved + head,
+        recomputed_bytes=recomputed,
+        recomputed_stage_bytes=num_blocks * recomputed,
     )
 
 

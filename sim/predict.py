@@ -7,7 +7,7 @@ from parplan.sim.cost_model import model_costs, stage_costs
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine import simulate
 from parplan.sim.instructions import Schedule
-from parplan.sim.memory import StageMemory, stage_memory
+from parplan.sim.memory import RankMemory, rank_memory
 from parplan.sim.plan import Plan, check_plan
 from parplan.sim.run import Run
 from parplan.sim.schedules import make_schedule
@@ -16,17 +16,18 @@ from parplan.sim.workload import Workload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledPlan:
-    """A plan with what a player needs: the list of each rank, and the costs of each stage."""
+    """A plan with what a player needs: the list and the memory of each pipeline rank, the costs of
+    each stage."""
 
     plan: Plan
     schedule: Schedule
     costs: tuple[StageCosts, ...]
-    memory: tuple[StageMemory, ...]
+    memory: tuple[RankMemory, ...]
 
     @property
     def peak_bytes(self) -> float:
         """Memory of the fullest rank."""
-        return max(stage.total_bytes for stage in self.memory)
+        return max(rank.total_bytes for rank in self.memory)
 
 
 def compile_plan(workload: Workload, cluster: Cluster, plan: Plan) -> CompiledPlan:
@@ -34,7 +35,7 @@ def compile_plan(workload: Workload, cluster: Cluster, plan: Plan) -> CompiledPl
     check_plan(plan, workload, cluster.num_accelerators)
     schedule = make_schedule(plan.schedule, plan.num_stages, plan.num_micro_batches)
     costs = stage_costs(workload, cluster, plan, model_costs(workload, cluster, plan))
-    memory = stage_memory(workload, plan, schedule)
+    memory = rank_memory(workload, plan, schedule)
     return CompiledPlan(plan=plan, schedule=schedule, costs=costs, memory=memory)
 
 

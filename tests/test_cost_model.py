@@ -10,7 +10,7 @@ from parplan.hardware.accelerator import Accelerator, DenseRates
 from parplan.hardware.cluster import Cluster, Link, Tier
 from parplan.hardware.groups import ring_link
 from parplan.sim.cost_model import model_costs, prefetched_s, stage_costs, stage_parameters
-from parplan.sim.memory import block_bytes, stage_memory
+from parplan.sim.memory import block_bytes, rank_memory
 from parplan.sim.model import Model, model_preset
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.predict import compile_plan, predict
@@ -64,7 +64,7 @@ def test_adam_in_mixed_precision_takes_sixteen_bytes_per_parameter() -> None:
     schedule = make_schedule("1f1b", 1, 4)
 
     def state_bytes(zero: int) -> float:
-        (m,) = stage_memory(LLAMA, plan(**zero_fields(zero)), schedule)
+        (m,) = rank_memory(LLAMA, plan(**zero_fields(zero)), schedule)
         return m.total_bytes - m.activation_bytes
 
     n, dp = LLAMA.model.num_parameters, 16

@@ -1,0 +1,100 @@
+"""Memory over a step: what is made is freed, and the peak is what planning counts with."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parplan.hardware.errors import ParplanError
+from parplan.sim.costs import StageCosts
+from parplan.sim.engine import simulate
+from parplan.sim.instructions import Schedule, read_csv
+from parplan.sim.memory import StageNeeds, peak_memory
+from parplan.sim.memory_over_time import MemoryOverTime, memory_over_time
+from parplan.sim.schedules import make_schedule
+
+SPLIT = read_csv("0F0,0F1,0I0,0I1,0W0,0W1\n1F0,1I0,1F1,1I1,1W0,1W1\n")
+CHUNKED = read_csv("0F0,0F1,2F0,2F1,2B0,2B1,0B0,0B1\n1F0,1F1,3F0,3F1,3B0,3B1,1B0,1B1\n")
+SCHEDULES = [make_schedule("1f1b", 3, 5), make_schedule("gpipe", 4, 3), SPLIT, CHUNKED]
+
+
+def needs(**given: float) -> StageNeeds:
+    names = StageNeeds.__dataclass_fields__
+    return StageNeeds(**{**dict.fromkeys(names, 0.0), **given})
+
+
+def costs(schedule: Schedule, **given: float) -> list[StageCosts]:
+    stages = 1 + max(a.stage for rank in schedule for a in rank)
+    one = {"forward_s": 1.0, "input_gradient_s": 1.0, "weight_gradient_s": 1.0, **given}
+    return [StageCosts(**one)] * stages  # type: ignore[arg-type]
+
+
+def played(
+    schedule: Schedule, need: StageNeeds, message_bytes: float = 0.0, **seconds: float
+) -> tuple[MemoryOverTime, ...]:
+    stages = costs(schedule, **seconds)
+    run = simulate(schedule, stages)
+    return memory_over_time(schedule, [need] * len(stages), run, message_bytes=message_bytes)
+
+
+@given(st.sampled_from(SCHEDULES), st.data())
+@settings(deadline=None, max_examples=200)
+def test_what_is_made_is_freed(schedule: Schedule, data: st.DataObject) -> None:
+    seconds = st.sampled_from([0.0, 0.5, 1.0, 20.0])
+    drawn = {
+        n: data.draw(seconds) for n in ("forward_s", "input_gradient_s", "send_s", "latency_s")
+    }
+    for memory in played(schedule, needs(saved_bytes=4.0, recomputed_bytes=2.0), 1.0, **drawn):
+        assert memory.activation_bytes[-1] == memory.message_bytes[-1] == 0
+        assert min(memory.activation_bytes) == min(memory.message_bytes) == 0
+        assert all(a <= b for a, b in pairwise(memory.times_s))
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_peak_is_that_of_planning(schedule: Schedule) -> None:
+    need = needs(
+        parameter_bytes=100.0, saved_bytes=4.0, recomputed_bytes=2.0, recomputed_stage_bytes=6.0
+    )
+    for actions, memory in zip(schedule, played(schedule, need), strict=True):
+        assert memory.peak_bytes == peak_memory(actions, [need] * 4).total_bytes
+
+
+def test_one_f_one_b_keeps_a_micro_batch_less_on_each_later_rank() -> None:
+    memory = played(make_schedule("1f1b", 3, 8), needs(saved_bytes=1.0))
+    assert [m.peak_bytes for m in memory] == [3, 2, 1]
+
+
+def test_the_peak_is_reached_in_the_first_backward_when_it_recomputes() -> None:
+    (memory,) = played(make_schedule("1f1b", 1, 2), needs(saved_bytes=1.0, recomputed_bytes=5.0))
+    assert (memory.peak_bytes, memory.peak_s) == (6.0, 1.0)
+
+
+def test_a_split_backward_keeps_what_it_recomputed_until_its_weight_gradients() -> None:
+    need = needs(saved_bytes=1.0, recomputed_bytes=1.0, recomputed_stage_bytes=3.0)
+    first, second = played(SPLIT, need)
+    assert first.peak_bytes == 2 * (1 + 3)
+    assert second.peak_bytes == 2 * (1 + 3)
+
+
+def test_a_message_waits_on_its_receiver() -> None:
+    # Rank 1 gets the second forward while it computes the first one.
+    schedule = make_schedule("gpipe", 2, 2)
+    _, second = played(schedule, needs(), 1.0, forward_s=2.0, send_s=1.0)
+    held = dict(zip(second.times_s, second.message_bytes, strict=True))
+    assert held[2.0] == 1  # on its way
+    assert held[3.0] == 0  # used
+    assert held[4.0] == 1
+
+
+def test_fragmentation_wastes_a_share_of_what_comes_and_goes() -> None:
+    schedule = make_schedule("1f1b", 1, 1)
+    stages = costs(schedule)
+    need = needs(parameter_bytes=10.0, saved_bytes=4.0)
+    run = simulate(schedule, stages)
+    (memory,) = memory_over_time(schedule, [need], run, fragmented_share=0.5)
+    assert memory.peak_bytes == 10 + 1.5 * 4
+    assert np.array_equal(memory.total_bytes - 10, 1.5 * memory.activation_bytes)
+    with pytest.raises(ParplanError, match="fragmented_share: must not be negative"):
+        memory_over_time(schedule, [need], run, fragmented_share=-0.1)
