@@ -3,20 +3,28 @@
 import argparse
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from parplan.experiments.figures import gantt
+from parplan.experiments.memory_figure import memory_figure
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.request import requested_cluster
 from parplan.hardware.errors import ParplanError
+from parplan.sim.critical_path import critical_path, sensitivities
+from parplan.sim.idle import bubble_by_cause
 from parplan.sim.instructions import Schedule, check_complete, read_csv, write_csv
-from parplan.sim.memory import GB, rank_memory
+from parplan.sim.memory import GB, message_bytes, rank_memory, stage_needs
+from parplan.sim.memory_over_time import MemoryOverTime, memory_over_time
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import read_plan
 from parplan.sim.predict import CompiledPlan, compile_plan, predict
 from parplan.sim.run import Run
 from parplan.sim.timeline import chrome_trace
 from parplan.sim.workload import Workload
+
+FASTER = 0.1
+MOST_GAINING = 6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--schedule",
         type=Path,
         help="a CSV of instruction lists, one row per pipeline rank (0F0,1F0,0B0, ...)",
+    )
+    parser.add_argument(
+        "--fragmented-share",
+        type=float,
+        default=0.0,
+        help="what the allocator wastes, as a share of activations and messages (default 0)",
     )
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("out/simulate"), help="(default %(default)s)"
@@ -42,10 +56,19 @@ def run(args: argparse.Namespace) -> int:
         compiled = _with_schedule(compiled, workload, args.schedule)
     output = OutputFolder(args.output, args.argv)
     result = predict(compiled)
-    print(summary(compiled, result))
+    memory = memory_over_time(
+        compiled.schedule,
+        stage_needs(workload, compiled.plan),
+        result,
+        message_bytes=message_bytes(workload, compiled.plan),
+        fragmented_share=args.fragmented_share,
+    )
+    print(summary(compiled, result, memory))
     output.write_text("schedule.csv", write_csv(compiled.schedule))
     output.write_json("timeline.json", chrome_trace({"predicted": result}))
     output.write_figure("gantt.png", gantt({"predicted": result}))
+    _write_memory(output, memory, result, limit_bytes=cluster.accelerator.memory_bytes)
+    _write_causes(output, compiled, result)
     inputs = {"plan": str(args.plan), "cluster": cluster.name, "schedule": str(args.schedule)}
     output.write_manifest(inputs)
     print(f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))})", file=sys.stderr)
@@ -76,14 +99,49 @@ def _read_schedule(path: Path, plan: Plan) -> Schedule:
     return schedule
 
 
-def summary(compiled: CompiledPlan, result: Run) -> str:
-    """Step, bubble, and each stage's busy time and memory."""
+def summary(compiled: CompiledPlan, result: Run, memory: Sequence[MemoryOverTime]) -> str:
+    """Step, bubble by cause, each rank's busy time and memory, and what would shorten the step."""
+    causes = bubble_by_cause(compiled.schedule, result)
+    shares = [f"{name.replace('_', ' ')} {share:.1%}" for name, share in causes.items() if share]
     lines = [f"step {result.step_s:.4g} s, bubble {result.bubble:.1%}"]
+    lines[0] += f" ({', '.join(shares)})" if shares else ""
     lines += [
-        f"rank {rank}: computes {result.busy_s(rank):.4g} s" for rank in range(result.num_ranks)
-    ]
-    lines += [
-        f"rank {rank}: {memory.total_bytes / GB:.1f} GB ({memory})"
-        for rank, memory in enumerate(compiled.memory)
+        f"rank {m.rank}: computes {result.busy_s(m.rank):.4g} s; "
+        f"peak {m.peak_bytes / GB:.1f} GB at {m.peak_s:.4g} s ({m.state})"
+        for m in memory
     ]
     return "\n".join(lines)
+
+
+def _write_memory(
+    output: OutputFolder, memory: Sequence[MemoryOverTime], result: Run, limit_bytes: float
+) -> None:
+    rows = [
+        {
+            "rank": m.rank,
+            "time_s": repr(float(time_s)),
+            "activation_bytes": f"{activations:.0f}",
+            "message_bytes": f"{messages:.0f}",
+            "total_bytes": f"{total:.0f}",
+        }
+        for m in memory
+        for time_s, activations, messages, total in zip(
+            m.times_s, m.activation_bytes, m.message_bytes, m.total_bytes, strict=True
+        )
+    ]
+    output.write_csv("memory.csv", rows)
+    output.write_figure("memory.png", memory_figure(memory, result.step_s, limit_bytes))
+
+
+def _write_causes(output: OutputFolder, compiled: CompiledPlan, result: Run) -> None:
+    path = critical_path(compiled.schedule, compiled.costs, result)
+    output.write_csv("critical_path.csv", [link._asdict() for link in path])
+    found = sensitivities(compiled.schedule, compiled.costs, result, FASTER)
+    output.write_csv("sensitivity.csv", [dataclasses.asdict(row) for row in found])
+    print(f"seconds gained if a resource were {FASTER:.0%} faster, or free:")
+    for row in found[:MOST_GAINING]:
+        where = "" if row.stage is None else f" of stage {row.stage}"
+        print(
+            f"  {row.resource}{where}: {row.gain_s:.4g} s, {row.gain_if_free_s:.4g} s "
+            f"(critical path: {row.on_path_s:.4g} s)"
+        )

@@ -202,5 +202,11 @@ def head_bytes(workload: Workload, plan: Plan) -> float:
     return _tokens(workload, plan) * (workload.bytes_per_value * 2 * m.hidden_size + logits)
 
 
+def message_bytes(workload: Workload, plan: Plan) -> float:
+    """Activations of one micro-batch between two stages, of one tensor-parallel rank."""
+    values = _tokens(workload, plan) * workload.model.hidden_size / plan.tensor_parallel
+    return workload.bytes_per_value * values
+
+
 def _tokens(workload: Workload, plan: Plan) -> int:
     return plan.batch_per_device * workload.seq_len

@@ -30,7 +30,16 @@ def test_it_plays_what_was_planned(capsys: pytest.CaptureFixture[str]) -> None:
     run = predict(compile_plan(WORKLOAD, cluster_preset("16xh100"), PLAN))
     assert f"step {run.step_s:.4g} s" in capsys.readouterr().out
     written = {path.name for path in Path("out/simulate").iterdir()}
-    assert written == {"schedule.csv", "timeline.json", "gantt.png", "manifest.json"}
+    assert written == {
+        "critical_path.csv",
+        "gantt.png",
+        "manifest.json",
+        "memory.csv",
+        "memory.png",
+        "schedule.csv",
+        "sensitivity.csv",
+        "timeline.json",
+    }
     assert Path("out/simulate/schedule.csv").read_text() == write_csv(make_schedule("1f1b", 4, 8))
 
 
