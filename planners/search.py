@@ -44,8 +44,9 @@ def _too_large(compiled: CompiledPlan, limit: float, ratio: float) -> str:
     rank, memory = max(enumerate(compiled.memory), key=lambda item: item[1].total_bytes)
     if memory.total_bytes <= limit:
         return ""
+    what = "stage" if compiled.plan.virtual_stages == 1 else "rank"
     return (
-        f"rank {rank}: {memory.total_bytes / GB:.1f} of {limit / GB:.1f} GB "
+        f"{what} {rank}: {memory.total_bytes / GB:.1f} of {limit / GB:.1f} GB "
         f"({ratio:.0%} of the device): {memory}"
     )
 
