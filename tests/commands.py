@@ -11,7 +11,7 @@ def parplan(
     *arguments: str | Path,
     cwd: Path,
     environment: Mapping[str, str] | None = None,
-    timeout_s: float = 60,
+    timeout_s: float = 300,
 ) -> subprocess.CompletedProcess[str]:
     """`parplan ARGUMENTS` in `cwd`; never raises for its exit code."""
     return subprocess.run(

@@ -58,7 +58,7 @@ def test_when_nothing_fits_the_closest_says_what_it_needs() -> None:
     assert max(report.closest.memory_bytes) == least
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 def test_worker_processes_find_the_same() -> None:
     plans = CANDIDATES * (POOL_FROM // len(CANDIDATES) + 1)
     progress: list[tuple[str, int, int]] = []

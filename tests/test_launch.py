@@ -34,7 +34,7 @@ else:
     time.sleep(100)
 """
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     monkeypatch.setenv("PYTHONPATH", path)
 
-    def run(do: str, timeout_s: float = 60, **rest):
+    def run(do: str, timeout_s: float = 200, **rest):
         job = {"do": do, "pids": str(pids), **rest}
         return launch(job, 2, timeout_s=timeout_s, module="their_worker")
 
@@ -53,7 +53,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return run
 
 
-def all_gone(pids: Path, within_s: float = 5.0) -> bool:
+def all_gone(pids: Path, within_s: float = 60.0) -> bool:
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         if not any(Path("/proc", pid.name).exists() for pid in pids.iterdir()):
@@ -80,8 +80,8 @@ def test_a_killed_worker_is_named_with_its_signal(start) -> None:
 
 
 def test_a_hanging_worker_is_stopped_in_time(start) -> None:
-    with pytest.raises(RunFailedError, match="did not finish within 8 s and were stopped"):
-        start("hang", timeout_s=8)
+    with pytest.raises(RunFailedError, match="did not finish within 20 s and were stopped"):
+        start("hang", timeout_s=20)
     assert len(list(start.pids.iterdir())) == 2
     assert all_gone(start.pids)
 
@@ -89,11 +89,11 @@ def test_a_hanging_worker_is_stopped_in_time(start) -> None:
 def test_no_worker_outlives_a_killed_launcher(start, tmp_path: Path) -> None:
     code = (
         "from parplan.backend.launch import launch\n"
-        f"launch({{'do': 'hang', 'pids': {str(start.pids)!r}}}, 2, timeout_s=60, "
+        f"launch({{'do': 'hang', 'pids': {str(start.pids)!r}}}, 2, timeout_s=200, "
         "module='their_worker')\n"
     )
     launcher = subprocess.Popen([sys.executable, "-c", code])
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while len(list(start.pids.iterdir())) < 2 and time.monotonic() < deadline:
         time.sleep(0.1)
     launcher.kill()

@@ -23,7 +23,7 @@ def masked(text: str) -> str:
     return re.sub(r"= \d+ \[ms\]", "= N [ms]", text)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("code", blocks("python"))
 def test_every_python_block_runs(code: str, tmp_path: Path) -> None:
     done = subprocess.run(

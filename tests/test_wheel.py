@@ -21,7 +21,7 @@ def package_files() -> set[str]:
     }
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_wheel_holds_every_file_of_the_packages(tmp_path: Path) -> None:
     source = tmp_path / "source"
     skip = shutil.ignore_patterns("__pycache__")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def torchrun(
-    num_processes: int, *arguments: str | Path, cwd: Path | None = None, timeout_s: float = 120
+    num_processes: int, *arguments: str | Path, cwd: Path | None = None, timeout_s: float = 300
 ) -> subprocess.CompletedProcess[str]:
     """Run a script with its arguments on so many processes; fails unless it exits with 0."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
