@@ -47,10 +47,12 @@ class Workload:
     def model_flops(self) -> float:
         """FLOPs that the model itself needs in a step, without recomputation.
 
-        6 per matrix parameter and token, and 12 L h s per token for the full (not halved)
-        attention matrix: Narayanan et al. 2021, arXiv:2104.04473, Appendix.
+        6 per matrix parameter that the token meets, and 12 L h s per token for the full (not
+        halved) attention matrix: Narayanan et al. 2021, arXiv:2104.04473, Appendix.
         """
         m = self.model
-        matrices = m.num_layers * m.block_matrix_parameters + m.vocab_size * m.hidden_size
-        attention = 2 * m.num_layers * m.hidden_size * self.seq_len
+        matrices = sum(m.active_matrix_parameters(kind) for kind in m.layer_kinds)
+        matrices += m.vocab_size * m.hidden_size
+        value_size = m.mla.value_size if m.mla is not None else m.head_size
+        attention = m.num_layers * m.num_heads * (m.head_size + value_size) * self.seq_len
         return 6.0 * self.tokens * (matrices + attention)
