@@ -10,6 +10,17 @@ from parplan.sim.workload import Workload
 
 Recomputation = Literal["none", "selective", "full"]
 
+POSITIVE = (
+    "num_stages",
+    "num_micro_batches",
+    "batch_per_device",
+    "data_parallel",
+    "tensor_parallel",
+    "context_parallel",
+    "expert_parallel",
+    "virtual_stages",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -25,6 +36,12 @@ class Plan:
     tensor_parallel: int = 1
     sequence_parallel: bool = False
     """Splits the activations between tensor-parallel regions along the sequence (Korthikanti)."""
+    context_parallel: int = 1
+    """Ranks that each have an equal part of every sequence."""
+    expert_parallel: int = 1
+    """Data- and context-parallel ranks that the experts of a layer are spread over."""
+    expert_tensor_parallel: int | None = None
+    """Tensor-parallel degree within an expert; None: that of the rest."""
     recomputation: Recomputation = "none"
     distribute_param: bool = False
     """Shards fp32 master parameters and optimizer state over data-parallel ranks (ZeRO-1)."""
@@ -39,8 +56,7 @@ class Plan:
     """Blocks on each of the num_stages x virtual_stages stages; None: as even as possible."""
 
     def __post_init__(self) -> None:
-        counts = ("num_stages", "num_micro_batches", "batch_per_device", "data_parallel")
-        for name in (*counts, "tensor_parallel", "virtual_stages"):
+        for name in POSITIVE:
             if getattr(self, name) < 1:
                 raise ParplanError(f"{name}: must be at least 1, got {getattr(self, name)}")
         if self.distribute_gradient and not self.distribute_param:

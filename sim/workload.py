@@ -6,7 +6,7 @@ from typing import Literal
 from parplan.hardware.errors import ParplanError
 from parplan.sim.model import Model
 
-Precision = Literal["bf16", "fp16", "fp32"]
+Precision = Literal["bf16", "fp16", "fp32", "fp8"]
 Attention = Literal["flash", "unfused"]
 
 
@@ -18,12 +18,19 @@ class Workload:
     seq_len: int
     global_batch: int
     precision: Precision = "bf16"
-    """bf16 and fp16: mixed precision with fp32 master parameters. fp32: everything in fp32."""
+    """bf16 and fp16: mixed precision with fp32 master parameters. fp32: everything in fp32.
+    fp8: as bf16, with the products of the blocks' linear layers in 8 bits."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     attention: Attention = "flash"
     """Unfused attention keeps the seq_len x seq_len scores of every head."""
+    dropout: bool = False
+    """Whether attention, projections and MLPs end in dropout, whose masks are kept."""
+    expert_load: float = 1.0
+    """Tokens of the rank whose experts get most, over those of the mean rank."""
 
     def __post_init__(self) -> None:
+        if self.expert_load < 1:
+            raise ParplanError(f"expert_load: must be at least 1, got {self.expert_load}")
         for name in ("seq_len", "global_batch"):
             if getattr(self, name) < 1:
                 raise ParplanError(f"{name}: must be at least 1, got {getattr(self, name)}")
