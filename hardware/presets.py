@@ -171,3 +171,12 @@ def _from_table(catalogue: _Catalogue, name: str) -> Cluster:
     devices = table.accelerators_used or table.num_nodes * node.accelerators
     make = partial(cluster_of, name, node, _accelerator(catalogue, node.accelerator))
     return make(table.num_nodes, devices)
+
+
+def node_table(name: str) -> NodeTable:
+    """The preset of a node as it is written; raises `ParplanError` that suggests near names."""
+    catalogue = _presets()
+    known = catalogue.find("node", name)
+    if known is None:
+        raise unknown_name("node", name, catalogue.node)
+    return catalogue.build("node", NodeTable, known)

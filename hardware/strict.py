@@ -20,7 +20,7 @@ MAX_FILE_BYTES = 64 * 1024 * 1024
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file; raises `ParplanError` naming the file when it can't be read."""
     try:
-        return tomllib.loads(_text(path))
+        return tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:
         raise ParplanError(f"{path}: not valid TOML: {error}") from None
 
@@ -28,12 +28,13 @@ def read_toml(path: Path) -> dict[str, Any]:
 def read_json(path: Path) -> Any:
     """The value of a JSON file; raises `ParplanError` naming the file when it can't be read."""
     try:
-        return json.loads(_text(path))
+        return json.loads(read_text(path))
     except (json.JSONDecodeError, RecursionError) as error:
         raise ParplanError(f"{path}: not valid JSON: {error}") from None
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file; raises `ParplanError` naming it when it can't be read."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ParplanError(f"{path}: larger than the {MAX_FILE_BYTES} bytes that are read")

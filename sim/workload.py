@@ -7,7 +7,7 @@ from parplan.hardware.errors import ParplanError
 from parplan.sim.model import Model
 
 Precision = Literal["bf16", "fp16", "fp32", "fp8"]
-Attention = Literal["flash", "unfused"]
+Attention = Literal["flash", "unfused", "eager"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +22,10 @@ class Workload:
     fp8: as bf16, with the products of the blocks' linear layers in 8 bits."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     attention: Attention = "flash"
-    """Unfused attention keeps the seq_len x seq_len scores of every head."""
+    """Unfused attention writes the seq_len x seq_len scores of every head, and scales, masks and
+    softmaxes them in one kernel; eager attention takes a kernel for each."""
+    fused_norms: bool = True
+    """Whether a normalisation is one kernel, or a chain of elementwise ones in fp32."""
     dropout: bool = False
     """Whether attention, projections and MLPs end in dropout, whose masks are kept."""
     expert_load: float = 1.0
