@@ -33,7 +33,7 @@ NODES = {
 
 GBIT = 1e9 / 8
 
-_RATE = re.compile(r"([\d.]+)\s*([GT])b/s", re.IGNORECASE)
+_RATE = re.compile(r"([\d.]+)\s*([GT])b/[sS]")
 _COUNT = re.compile(r"(\d+)\s*x\s")
 
 
@@ -77,7 +77,7 @@ def network_of(text: str | None, accelerators_per_node: int) -> Network | None:
     found = _RATE.search(part)
     if found is None:
         return None
-    rate = float(found[1]) * (1000 if found[2] in "Tt" else 1) * GBIT
+    rate = float(found[1]) * (1000 if found[2] == "T" else 1) * GBIT
     count = _COUNT.search(part)
     if count is not None:
         return Network(per_accelerator=int(count[1]) * rate / accelerators_per_node)
