@@ -1,0 +1,67 @@
+"""Which ranks a plan's collectives go over, and how long they take there.
+
+Ranks are placed with tensor parallelism innermost, then context, data and pipeline parallelism.
+Experts are spread over neighbouring ranks of a stage (Megatron-LM's order tp-cp-ep-dp-pp).
+"""
+
+from parplan.hardware.cluster import Cluster, Link
+from parplan.hardware.collectives import all_gather_s, all_reduce_s, reduce_scatter_s
+from parplan.hardware.groups import ring_link
+from parplan.sim.layers.ops import Exchange
+from parplan.sim.plan import Plan
+
+NO_TIME = Link(latency_s=0.0, bytes_per_s=float("inf"))
+
+
+class Communication:
+    """The groups of `plan` on `cluster`."""
+
+    def __init__(self, cluster: Cluster, plan: Plan) -> None:
+        self.cluster = cluster
+        self.plan = plan
+        tensor, shards = plan.tensor_parallel, plan.sharded_over
+        expert_split = plan.expert_tensor_parallel or tensor
+        spread = plan.expert_parallel * expert_split
+        # Ranks, and the distance between neighbours.
+        self.groups: dict[str, tuple[int, int]] = {
+            "tensor": (tensor, 1),
+            "context": (plan.context_parallel, tensor),
+            "expert": (plan.expert_parallel, expert_split),
+            "replicas": (plan.replicas, tensor),
+            "shards": (shards, tensor),
+            "copies": (plan.replicas // shards, tensor * shards),
+            "expert replicas": (plan.replicas * tensor // spread, spread),
+        }
+        self._links: dict[str, Link] = {}
+
+    def size(self, group: str) -> int:
+        """How many ranks a group has."""
+        return self.groups[group][0]
+
+    def exchange_s(self, exchange: Exchange) -> float:
+        """Seconds of an exchange within a layer."""
+        return self.collective_s(exchange.op, exchange.num_bytes, exchange.group)
+
+    def collective_s(self, op: str, num_bytes: float, group: str) -> float:
+        """Seconds of a collective; `num_bytes` as `Exchange` counts them."""
+        size, _ = self.groups[group]
+        if size == 1 or num_bytes == 0:
+            return 0.0
+        link = self._link(group)
+        if op == "all_reduce":
+            return all_reduce_s(link, size, num_bytes)
+        if op == "reduce_scatter":
+            return reduce_scatter_s(link, size, num_bytes)
+        # Of what a rank sends to all of them, one part stays: the same bytes as a gather.
+        return all_gather_s(link, size, num_bytes)
+
+    def neighbour(self) -> Link:
+        """The link from a stage to the next one."""
+        if self.plan.num_stages == 1:
+            return NO_TIME
+        return self.cluster.link_between(0, self.plan.tensor_parallel * self.plan.replicas)
+
+    def _link(self, group: str) -> Link:
+        if group not in self._links:
+            self._links[group] = ring_link(self.cluster, *self.groups[group])
+        return self._links[group]
