@@ -5,6 +5,8 @@ rows (backward: of keys) goes to one processor, and the causal mask makes the la
 sequence about twice as long as the average one.
 """
 
+import math
+
 from parplan.hardware.accelerator import Accelerator
 from parplan.hardware.gemm_times import throttled
 from parplan.hardware.kernel_efficiency import AttentionEfficiency
@@ -36,7 +38,8 @@ def flash_attention_s(
     whole_s = average_s / (0.5 if kernel.causal else 1.0)
     tiles = kernel.batch * kernel.heads * rows / c.rows
     longest_s = whole_s * accelerator.num_processors / tiles
-    total = c.fixed_s + (average_s**c.sharpness + longest_s**c.sharpness) ** (1 / c.sharpness)
+    both = math.pow(average_s, c.sharpness) + math.pow(longest_s, c.sharpness)
+    total = c.fixed_s + math.pow(both, 1 / c.sharpness)
     return max(total, kernel.flops / peak, kernel.num_bytes / accelerator.hbm_bytes_per_s)
 
 

@@ -13,6 +13,8 @@ from parplan.hardware.kernels import BYTES, Gemm
 K_STEP = 64
 """Terms of k that a tile loads at a time."""
 MAX_SPLIT = 8
+GROUP_STREAMS = 4
+"""Products of a group that run beside each other (streams of TransformerEngine's grouped GEMM)."""
 SPLIT_BYTES = 8
 """Bytes for each value of the output and part of a split k: written and read in fp32."""
 
@@ -40,9 +42,7 @@ def tiled_gemm_s(accelerator: Accelerator, constants: GemmEfficiency, kernel: Ge
     layout = {"TN": 1.0, "NN": c.layout_nn, "NT": c.layout_nt}[kernel.transposed]
     loop = throttled(c.main_loop, c.throttle, kernel.flops / best_rate, c.throttle_s)
     rate = best_rate * layout * loop / processors
-    best = min(
-        _tiling_s(kernel, c, (a, b), rate, memory, processors) for a, b in c.tiles
-    )
+    best = min(_tiling_s(kernel, c, (a, b), rate, memory, processors) for a, b in c.tiles)
     total = c.fixed_s + best
     if kernel.grouped:
         total = max(total, kernel.batch * c.group_s)
@@ -68,18 +68,23 @@ def _tiling_s(
     )
     once = c.prologue_s * area
     once += a * b * kernel.output_bytes * processors / (bytes_per_s * c.output_ratio)
-    tiles = kernel.batch * -(-kernel.m // a) * -(-kernel.n // b)
+    together = min(kernel.batch, GROUP_STREAMS) if kernel.grouped else kernel.batch
+    tiles = together * -(-kernel.m // a) * -(-kernel.n // b)
     best, split = math.inf, 1
     while True:
         load = tiles * split / processors
         waves = max(1.0, load)
         waves += c.wave_quantisation * (math.ceil(load) - waves)
-        body = waves * (-(-kernel.k // (K_STEP * split)) * K_STEP * step + once)
-        traffic, parts_s = kernel.num_bytes, 0.0
+        body = (
+            kernel.batch
+            / together
+            * waves
+            * (-(-kernel.k // (K_STEP * split)) * K_STEP * step + once)
+        )
+        traffic = kernel.num_bytes
         if split > 1:
             traffic += SPLIT_BYTES * split * kernel.batch * kernel.m * kernel.n
-            parts_s = c.split_s
-        best = min(best, math.hypot(body, traffic / bytes_per_s) + parts_s)
+        best = min(best, math.hypot(body, traffic / bytes_per_s))
         if tiles * split >= processors or split >= MAX_SPLIT:
             return best
         split *= 2

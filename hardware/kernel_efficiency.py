@@ -41,8 +41,6 @@ class GemmEfficiency:
     """Bandwidth at which tiles load operands (second-level cache) over that of the memory."""
     memory_share: float
     """Bandwidth of a product that the memory limits, over that of a long copy."""
-    split_s: float
-    """Seconds that adding up the parts of a split k takes beside its traffic."""
     fixed_s: float
     """Seconds of every product beside all that."""
     group_s: float
@@ -53,7 +51,7 @@ class GemmEfficiency:
             raise ParplanError(f"tiles: expected pairs of positive numbers, got {self.tiles}")
         _check_positive(self, "main_loop", "throttle_s", "layout_nn", "layout_nt")
         _check_positive(self, "output_ratio", "cache_ratio", "memory_share")
-        _check_not_negative(self, "small_tile", "prologue_s", "split_s", "fixed_s", "group_s")
+        _check_not_negative(self, "small_tile", "prologue_s", "fixed_s", "group_s")
         _check_share(self, "throttle", "wave_quantisation")
 
 
