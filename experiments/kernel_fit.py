@@ -26,6 +26,9 @@ ROWS = (64, 128, 256)
 """Rows of an attention tile that are tried."""
 SOFT = 0.1
 """Relative error above which a measurement pulls with constant force."""
+PULL = 0.01
+"""Relative error that a constant costs which is a factor e from its start: what measurements do
+not decide stays near a plausible value, also where the model is asked beyond them."""
 
 Bounds = Mapping[str, tuple[float, float]]
 Values = dict[str, float]
@@ -70,7 +73,7 @@ ATTENTION_BOUNDS: Bounds = {
 }
 ATTENTION_START: Values = {
     "main_loop": 0.75,
-    "throttle": 0.1,
+    "throttle": 0.01,
     "throttle_s": 1e-2,
     "wide_head": 0.9,
     "sharpness": 3.0,
@@ -161,11 +164,11 @@ def _least_squares(
     def residuals(logs: NDArray[np.float64]) -> NDArray[np.float64]:
         accelerator = device(_values(logs, bounds))
         predicted = np.array([kernel_s(accelerator, m.kernel) for m in measurements])
-        logs_of_ratio: NDArray[np.float64] = np.log(predicted / measured)
-        return logs_of_ratio
+        return np.append(np.log(predicted / measured), PULL * (logs - started))
 
     low, high = np.log(np.array(list(bounds.values()))).T
-    inside = np.clip(np.log([start[name] for name in bounds]), low + 1e-3, high - 1e-3)
+    started = np.log([start[name] for name in bounds])
+    inside = np.clip(started, low + 1e-3, high - 1e-3)
     result: Any = least_squares(
         residuals,
         inside,

@@ -38,6 +38,7 @@ FAMILIES: Mapping[str, tuple[str | None, str]] = {
     "amd-cdna4": (A100, "assumed from A100 PCIe: tiles on compute units in the same way"),
     "default": (None, "assumed: no measurement by shape, and no tiles on many processors"),
 }
+OPS = ("matmul", "group_matmul", "sdp_fwd", "sdp_bwd")
 GEMMS = ("matmul", "group_matmul")
 COLUMNS = ("accelerator", "operation", "use", "rows", "median", "p90", "bias")
 Judged = tuple[Measurement, float]
@@ -146,7 +147,8 @@ def _panel(panel: Any, name: str, own: Sequence[Judged]) -> None:
     panel.plot(limits, limits, color="0.3", linewidth=0.8)
     for factor in (0.8, 1.2):
         panel.plot(limits, factor * limits, color="0.7", linewidth=0.8, linestyle="--")
-    for index, op in enumerate(_ops(own)):
+    present = _ops(own)
+    for index, op in ((i, op) for i, op in enumerate(OPS) if op in present):
         for held_out in (False, True):
             rows = [(m.seconds * 1e6, e) for m, e in own if (m.op, m.held_out) == (op, held_out)]
             panel.scatter(
