@@ -1,6 +1,6 @@
 """The attention half of a block."""
 
-from parplan.hardware.kernels import Attention, Gemm, MemoryBound
+from parplan.hardware.kernels import Attention, Gemm, Layout, MemoryBound
 from parplan.sim.layers.ops import Exchange, Op
 from parplan.sim.layers.shapes import (
     Shapes,
@@ -92,7 +92,8 @@ def _core(x: Shapes) -> Op:
             kv_heads=kv_heads,
             query_len=max(1, x.seq_len // x.context),
             key_len=x.seq_len,
-            head_size=(m.head_size + value_size) // 2,
+            head_size=m.head_size,
+            value_size=value_size,
             dtype=x.attention_dtype,
             direction=direction,
         )
@@ -119,8 +120,8 @@ def _unfused(
     batch = x.batch * heads
     scores = float(batch * queries * keys)
 
-    def product(m: int, n: int, k: int, layout: str) -> Gemm:
-        return Gemm(m=m, n=n, k=k, dtype=x.attention_dtype, batch=batch, transposed=layout)  # type: ignore[arg-type]
+    def product(m: int, n: int, k: int, layout: Layout) -> Gemm:
+        return Gemm(m=m, n=n, k=k, dtype=x.attention_dtype, batch=batch, transposed=layout)
 
     mask = scores if x.dropout else 0.0
     softmax = MemoryBound(num_bytes=2 * x.value_bytes * scores)

@@ -102,11 +102,27 @@ def linear(
         name=name,
         forward=(
             *casts,
-            Gemm(m=m, n=outputs, k=inputs, dtype=x.dtype, batch=groups, transposed="TN"),
+            Gemm(
+                m=m,
+                n=outputs,
+                k=inputs,
+                dtype=x.dtype,
+                batch=groups,
+                transposed="TN",
+                grouped=groups > 1,
+            ),
         ),
         input_gradient=(
             *casts,
-            Gemm(m=m, n=inputs, k=outputs, dtype=x.dtype, batch=groups, transposed="NN"),
+            Gemm(
+                m=m,
+                n=inputs,
+                k=outputs,
+                dtype=x.dtype,
+                batch=groups,
+                transposed="NN",
+                grouped=groups > 1,
+            ),
         ),
         weight_gradient=(
             Gemm(
@@ -117,6 +133,7 @@ def linear(
                 batch=groups,
                 transposed="NT",
                 accumulate=x.accumulate,
+                grouped=groups > 1,
             ),
         ),
         input_bytes=x.value_bytes * groups * m * inputs if keeps_input else 0.0,
