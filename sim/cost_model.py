@@ -30,7 +30,7 @@ OPTIMIZER_BYTES = {
 
 def model_costs(workload: Workload, cluster: Cluster, plan: Plan) -> ModelCosts:
     """The costs of every kind of layer for one micro-batch on one rank of `plan`."""
-    timing, x = timing_of(cluster, plan), shapes_of(workload, plan)
+    timing, x = timing_of(workload, cluster, plan), shapes_of(workload, plan)
     none = frozenset[str]()
     blocks = {}
     for kind in dict.fromkeys(workload.model.layer_kinds):
@@ -45,7 +45,7 @@ def model_costs(workload: Workload, cluster: Cluster, plan: Plan) -> ModelCosts:
     )
 
 
-def timing_of(cluster: Cluster, plan: Plan) -> Timing:
+def timing_of(workload: Workload, cluster: Cluster, plan: Plan) -> Timing:
     """Kernels and exchanges of `plan` on `cluster`; equal kernels are timed once."""
     device, known = cluster.accelerator, dict[Kernel, float]()
 
@@ -57,6 +57,7 @@ def timing_of(cluster: Cluster, plan: Plan) -> Timing:
     return Timing(
         kernel_s=seconds,
         exchange_s=Communication(cluster, plan).exchange_s,
+        framework=workload.framework,
         overlap_exchanges=plan.overlap_tensor_parallel,
     )
 
@@ -98,17 +99,19 @@ def _stage(
     forward = sum(layer.forward_s for layer in layers)
     input_gradient = sum(layer.input_gradient_s + layer.recompute_s for layer in layers)
     own = parameters.held(plan, plan.distribute_param)
+    message_s = workload.framework.message_s if plan.num_stages > 1 else 0.0
     neighbour = links.neighbour()
     return StageCosts(
-        forward_s=prefetched_s(forward, each_time, len(layers)),
-        input_gradient_s=prefetched_s(input_gradient, each_time, len(layers)),
+        forward_s=prefetched_s(forward, each_time, len(layers)) + message_s,
+        input_gradient_s=prefetched_s(input_gradient, each_time, len(layers)) + message_s,
         weight_gradient_s=sum(layer.weight_gradient_s for layer in layers),
         send_s=message_bytes(workload, plan) / neighbour.bytes_per_s,
         latency_s=neighbour.latency_s,
         reduce_s=_reduce_s(workload, plan, links, parameters),
         reduce_buckets=max(1, len(layers)) if plan.overlap_gradient_reduction else 1,
         reduce_each_micro_batch=plan.distribute_gradient,
-        optimizer_s=optimizer_s(workload, plan, links.cluster.accelerator, own),
+        optimizer_s=optimizer_s(workload, plan, links.cluster.accelerator, own)
+        + workload.framework.step_s,
         gather_s=gathered if plan.zero_stage in (1, 2) else 0.0,
     )
 

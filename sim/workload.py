@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from parplan.hardware.errors import ParplanError
+from parplan.sim.framework import NO_OVERHEAD, Framework
 from parplan.sim.model import Model
 
 Precision = Literal["bf16", "fp16", "fp32", "fp8"]
@@ -30,6 +31,9 @@ class Workload:
     """Whether attention, projections and MLPs end in dropout, whose masks are kept."""
     expert_load: float = 1.0
     """Tokens of the rank whose experts get most, over those of the mean rank."""
+
+    framework: Framework = NO_OVERHEAD
+    """What the software that trains costs beside its kernels."""
 
     def __post_init__(self) -> None:
         if self.expert_load < 1:

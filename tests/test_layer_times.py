@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parplan.hardware.kernels import Kernel, MemoryBound
+from parplan.sim.framework import NO_OVERHEAD
 from parplan.sim.layers.ops import Exchange, Op
 from parplan.sim.layers.times import Timing, layer_costs, split_by_cause
 
@@ -61,9 +62,18 @@ def test_overlap_on_request_hides_tensor_parallel_exchanges() -> None:
 
 
 def test_a_slow_host_sets_the_pace() -> None:
-    timing = dataclasses.replace(TIMING, host_s_per_kernel=3.0)
-    costs = layer_costs([PLAIN, PLAIN], NONE, timing)
-    assert (costs.forward_s, costs.input_gradient_s) == (6, 6)
+    slow = dataclasses.replace(NO_OVERHEAD, host_s_per_kernel=3.0, backward_host_share=2.0)
+    costs = layer_costs([PLAIN, PLAIN], NONE, dataclasses.replace(TIMING, framework=slow))
+    assert costs.forward_s == 2 * 3
+    # Two kernels each backward, launched at 6 s: 24 s, of which the weight gradients take 8.
+    assert costs.input_gradient_s + costs.weight_gradient_s == 2 * 2 * 6
+
+
+def test_what_does_not_hide_slows_the_kernels() -> None:
+    half = dataclasses.replace(NO_OVERHEAD, hidden_share=0.5)
+    hidden = dataclasses.replace(PLAIN, backward_exchanges=exchange(5, overlaps=True))
+    costs = layer_costs([hidden], NONE, dataclasses.replace(TIMING, framework=half))
+    assert costs.input_gradient_s == 2 + 2.5
 
 
 @given(st.lists(st.tuples(*[st.floats(0, 10)] * 4, st.booleans()), max_size=5), st.booleans())

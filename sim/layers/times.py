@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from parplan.hardware.kernels import Kernel
 from parplan.sim.costs import LayerCosts
+from parplan.sim.framework import NO_OVERHEAD, Framework
 from parplan.sim.layers.ops import Exchange, Op
 
 
@@ -14,8 +15,7 @@ class Timing:
 
     kernel_s: Callable[[Kernel], float]
     exchange_s: Callable[[Exchange], float]
-    host_s_per_kernel: float = 0.0
-    """What the host needs to launch one kernel, which counts where the device is faster."""
+    framework: Framework = NO_OVERHEAD
     overlap_exchanges: bool = False
     """Whether blocking tensor-parallel exchanges too run beside their neighbours' kernels."""
 
@@ -55,23 +55,34 @@ def split_by_cause(
     return seconds
 
 
-def _forward_s(ops: Iterable[Op], timing: Timing) -> float:
-    total, kernels = 0.0, 0
+def _forward_s(ops: Sequence[Op], timing: Timing) -> float:
+    device_s = 0.0
     for op in ops:
         own = _kernels_s(op.forward, timing)
-        total += own + sum(_exposed(op.forward_exchanges, own, timing).values())
-        kernels += len(op.forward)
-    return max(total, kernels * timing.host_s_per_kernel)
+        device_s += own + sum(_exposed(op.forward_exchanges, own, timing).values())
+    kernels = sum(len(op.forward) for op in ops)
+    return max(device_s, _host_s(kernels, [op.forward_exchanges for op in ops], timing))
 
 
-def _input_gradient_s(ops: Iterable[Op], timing: Timing) -> float:
-    total, kernels = 0.0, 0
+def _input_gradient_s(ops: Sequence[Op], timing: Timing) -> float:
+    """With all of a backward's exchanges; the host launches weight gradients in between."""
+    device_s = 0.0
     for op in ops:
-        total += _kernels_s(op.input_gradient, timing)
+        device_s += _kernels_s(op.input_gradient, timing)
         hidden_s = _backward_kernels_s(op, timing)
-        total += sum(_exposed(op.backward_exchanges, hidden_s, timing).values())
-        kernels += len(op.input_gradient)
-    return max(total, kernels * timing.host_s_per_kernel)
+        device_s += sum(_exposed(op.backward_exchanges, hidden_s, timing).values())
+    kernels = sum(len(op.input_gradient) + len(op.weight_gradient) for op in ops)
+    share = timing.framework.backward_host_share
+    host_s = share * _host_s(kernels, [op.backward_exchanges for op in ops], timing)
+    weights_s = _kernels_s((k for op in ops for k in op.weight_gradient), timing)
+    return max(device_s, host_s - weights_s)
+
+
+def _host_s(kernels: int, exchanges: Iterable[Sequence[Exchange]], timing: Timing) -> float:
+    """What the host needs to launch so many kernels and these exchanges."""
+    each = timing.framework
+    count = sum(map(len, exchanges))
+    return kernels * each.host_s_per_kernel + count * each.host_s_per_exchange
 
 
 def _backward_kernels_s(op: Op, timing: Timing) -> float:
@@ -91,7 +102,8 @@ def _exposed(exchanges: Iterable[Exchange], beside_s: float, timing: Timing) -> 
         where = overlapping if hides else blocking
         where[exchange.group] = where.get(exchange.group, 0.0) + timing.exchange_s(exchange)
     for group, seconds in overlapping.items():
-        left_s = max(0.0, seconds - beside_s)
-        beside_s = max(0.0, beside_s - seconds)
+        hidden_s = timing.framework.hidden_share * min(seconds, beside_s)
+        beside_s -= hidden_s
+        left_s = seconds - hidden_s
         blocking[group] = blocking.get(group, 0.0) + left_s
     return blocking
