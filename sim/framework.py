@@ -19,7 +19,7 @@ class Framework:
 
     name: str
     host_s_per_kernel: float
-    """What the host needs to launch a kernel of the forward: the device waits where it is faster."""
+    """What the host needs to launch a kernel of the forward; a faster device waits."""
     host_s_per_exchange: float
     """The same for a collective within a layer."""
     backward_host_share: float

@@ -9,6 +9,7 @@ from parplan.experiments.cases.read import Case, CaseModel, CaseParallel
 from parplan.experiments.cases.stack import Stack, stack_of
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
+from parplan.sim.framework import framework
 from parplan.sim.model import LatentAttention, MixtureOfExperts, Model
 from parplan.sim.plan import Plan, Recomputation, zero_fields
 from parplan.sim.workload import Precision, Workload
@@ -49,6 +50,7 @@ def _workload(case: Case, stack: Stack, cluster: Cluster) -> Workload:
         attention=stack.attention,
         fused_norms=stack.fused_norms,
         dropout=stack.dropout,
+        framework=framework(stack.framework),
     )
 
 

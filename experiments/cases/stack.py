@@ -23,6 +23,8 @@ class Stack:
     """Whether gradients are added up and reduced in fp32."""
     overlap_gradient_reduction: bool
     overlap_parameter_gather: bool
+    framework: str
+    """A table of `sim/frameworks.toml`."""
     source: str
 
 
