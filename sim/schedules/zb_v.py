@@ -20,26 +20,28 @@ def zb_v(num_ranks: int, num_micro_batches: int) -> Schedule:
 
 
 def _rank(rank: int, num_ranks: int, num_micro_batches: int) -> RankActions:
-    laid_out = max(2 * num_ranks - 1, num_micro_batches)
     stage = {"a": rank, "b": 2 * num_ranks - 1 - rank}
     done: dict[str, int] = defaultdict(int)
     actions = []
-    for step in _steps(rank, num_ranks, laid_out):
-        chunk, op = step
+    for step in _steps(rank, num_ranks, max(2 * num_ranks - 1, num_micro_batches)):
         if done[step] < num_micro_batches:
-            actions.append(Action(stage[chunk], op, done[step]))
+            actions.append(Action(stage[step[0]], step[1], done[step]))
         done[step] += 1
     return tuple(actions)
 
 
 def _steps(rank: int, num_ranks: int, num_micro_batches: int) -> Iterator[str]:
-    """The rank's chunk (a is the first, b the second) and operation, in order."""
+    """Chunk (a is the rank's first stage, b its second) and operation, in order."""
     p, m = num_ranks, num_micro_batches
-    # Warm-up: forwards until the first micro-batch is back, then whole passes of chunk b.
+    # Warm-up: forwards until the first micro-batch is back, then whole passes of b.
     yield from ["aF"] * (2 * (p - rank) - 1)
     yield from ["bF", "aF"] * rank
     yield from ["bF", "bI", "bW"] * (p - rank)
-    # Steady state: a whole pass of each chunk in turn, until chunk a is out of forwards; chunk b
-    # then has its last p - rank forwards left.
-    yield from ["aF", "aI", "aW", "bF", "bI", "bW"] * (m - 2 * p + rank + 1 - 1)
-    yield from ()
+    # Steady state: a whole pass of each chunk in turn, until a and then b have no forward left.
+    yield from ["aF", "aI", "aW", "bF", "bI", "bW"] * (m - 2 * p + 1 + rank)
+    yield from ["aI", "aW", "bF", "bI", "bW"] * (p - 1 - rank)
+    # The end: input gradients first, weight gradients fill what is left.
+    yield from ["aI", "bI"] * rank
+    yield from ["aI", "aW"] * (p - rank)
+    yield from ["bW"] * rank
+    yield from ["aW"] * rank
