@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from parplan.hardware.errors import ParplanError
 from parplan.sim.instructions import Action, Schedule
+from parplan.sim.schedules.zb_h1 import zb_h1, zb_h2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,21 +40,55 @@ def zero_bubble(
 
     `memory_limit`: micro-batches whose activations a rank may hold (default: twice the ranks);
     `weight_share`: the part of them that the weight gradient still needs. The best of the
-    heuristic's four variants by the longest time that a rank is occupied. Raises `ParplanError`
-    for a limit below one micro-batch.
+    heuristic's four variants and of ZB-H1 and ZB-H2, where they fit, by the longest time that a
+    rank is occupied. Raises `ParplanError` for a limit below one micro-batch.
     """
+    times = times or PassTimes()
     limit = 2.0 * num_ranks if memory_limit is None else memory_limit
     if not limit >= 1 or not 0 <= weight_share <= 1:
         raise ParplanError(
             f"memory_limit {limit:g}, weight_share {weight_share:g}; "
             "need at least 1, and a share from 0 to 1"
         )
-    plays = [
-        _Play(num_ranks, num_micro_batches, times or PassTimes(), limit, weight_share, *variant)
-        for variant in itertools.product((False, True), repeat=2)
-    ]
-    best = min(plays, key=lambda play: play.span())
-    return tuple(tuple(actions) for actions in best.actions)
+    known = [make(num_ranks, num_micro_batches) for make in (zb_h1, zb_h2)]
+    candidates = [s for s in known if peak_micro_batches(s, weight_share) <= limit + 1e-9]
+    for variant in itertools.product((False, True), repeat=2):
+        play = _Play(num_ranks, num_micro_batches, times, limit, weight_share, *variant)
+        candidates.append(tuple(map(tuple, play.actions)))
+    return min(candidates, key=lambda schedule: occupied_time(schedule, times))
+
+
+def peak_micro_batches(schedule: Schedule, weight_share: float = 1.0) -> float:
+    """The most micro-batches whose activations a rank holds; `weight_share` as above."""
+    change = {"F": 1.0, "I": weight_share - 1.0, "W": -weight_share}
+    return max(max(itertools.accumulate(change[a.op] for a in rank)) for rank in schedule)
+
+
+def occupied_time(schedule: Schedule, times: PassTimes) -> float:
+    """The longest time between a rank's first start and its last end (the paper's cost).
+
+    `schedule` has one stage per rank, is complete and does not deadlock.
+    """
+    duration = {"F": times.forward, "I": times.input_gradient, "W": times.weight_gradient}
+    arrived: dict[tuple[int, str, int], float] = {}
+    place, now, began = [0] * len(schedule), [0.0] * len(schedule), [0.0] * len(schedule)
+    turn = list(range(len(schedule)))[::-1]
+    while turn:
+        rank = turn.pop()
+        for action in schedule[rank][place[rank] :]:
+            outside = action.op == "F" and rank > 0 or action.op == "I" and rank < len(schedule) - 1
+            if outside and (rank, action.op, action.micro_batch) not in arrived:
+                break
+            ready = arrived.get((rank, action.op, action.micro_batch), 0.0)
+            start = max(now[rank], ready)
+            began[rank] = start if place[rank] == 0 else began[rank]
+            now[rank] = start + duration[action.op]
+            place[rank] += 1
+            to = rank + {"F": 1, "I": -1, "W": len(schedule)}[action.op]
+            if 0 <= to < len(schedule):
+                arrived[to, action.op, action.micro_batch] = now[rank] + times.message
+                turn.append(to)
+    return max(end - start for end, start in zip(now, began, strict=True))
 
 
 class _Play:
@@ -84,18 +119,12 @@ class _Play:
         self.arrived[0]["F"] = [0.0] * num_micro_batches
         self.held = [0.0] * num_ranks
         self.idle = [0.0] * num_ranks
-        self.began = [math.inf] * num_ranks
         self.free = [0.0] * num_ranks
         self.last = ["F"] * num_ranks
-        self.asleep = [False] * num_ranks
         self.queue: list[tuple[float, int]] = [(0.0, rank) for rank in range(num_ranks)]
         while self.queue:
             now, rank = heapq.heappop(self.queue)
             self._turn(rank, now)
-
-    def span(self) -> float:
-        """The longest time from a rank's first forward to its last weight gradient."""
-        return max(end - began for end, began in zip(self.free, self.began, strict=True))
 
     def _turn(self, rank: int, now: float) -> None:
         if now < self.free[rank]:
@@ -142,7 +171,6 @@ class _Play:
         return arrived[count] if count < len(arrived) else math.inf
 
     def _start(self, rank: int, op: str, now: float) -> None:
-        self.began[rank] = min(self.began[rank], now)
         if self.actions[rank]:
             self.idle[rank] += now - self.free[rank]
         self.actions[rank].append(Action(rank, op, self.done[rank][op]))
