@@ -23,9 +23,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from parplan.backend.partition import cut
 from parplan.hardware.errors import ParplanError
-from parplan.sim.instructions import Schedule, check_complete, rank_of_stages, write_csv
+from parplan.sim.instructions import Schedule, rank_of_stages, write_csv
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import make_schedule
+from parplan.sim.validate import check_program
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(outputs, targets) -> the mean loss of a micro-batch."""
@@ -245,7 +246,7 @@ class PipelineStep:
     def _schedule(self, micro_batches: int) -> Schedule:
         plan = self.plan
         if self.given_schedule is not None and micro_batches == plan.num_micro_batches:
-            check_complete(self.given_schedule, plan.total_stages, micro_batches)
+            check_program(self.given_schedule, plan.total_stages, micro_batches)
             return self.given_schedule
         return make_schedule(plan.schedule, plan.num_stages, micro_batches)
 

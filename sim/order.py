@@ -28,9 +28,9 @@ def progress(program: Program, num_stages: int) -> Progress:
     order: list[tuple[int, Instruction]] = []
     turns = deque(rank for rank, instructions in enumerate(program) if instructions)
 
-    def finish(result: Action | Communication) -> None:
-        done.add(result)
-        turns.extend(waiting.pop(result, ()))
+    def finish(key: Action | Communication) -> None:
+        done.add(key)
+        turns.extend(waiting.pop(key, ()))
 
     while turns:
         rank = turns.popleft()
@@ -43,7 +43,7 @@ def progress(program: Program, num_stages: int) -> Progress:
             continue
         order.append((rank, instruction))
         for action in parts(instruction):
-            finish(_result(action))
+            finish(result(action))
         place[rank] += 1
         if place[rank] < len(program[rank]):
             turns.append(rank)
@@ -91,5 +91,6 @@ def sent_by(action: Action, num_stages: int) -> Communication | None:
     return None
 
 
-def _result(action: Action) -> Action:
+def result(action: Action) -> Action:
+    """What others wait for: B for either backward that makes the gradient of the input."""
     return action._replace(op="B") if action.op == "I" else action

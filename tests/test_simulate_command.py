@@ -8,6 +8,7 @@ import pytest
 from parplan.experiments.cli import main
 from parplan.hardware.presets import cluster_preset
 from parplan.sim.instructions import write_csv
+from parplan.sim.lowering import add_communication
 from parplan.sim.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import plan_table
@@ -44,12 +45,25 @@ def test_a_schedule_of_the_users_own(capsys: pytest.CaptureFixture[str]) -> None
     assert str(compiled.memory[0]) in out
 
 
+def test_lists_with_communication_are_played_as_their_computations(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    schedule = make_schedule("1f1b", 4, 8)
+    Path("mine.csv").write_text(write_csv(add_communication(schedule, reduce_gradients=True)))
+    assert main(["simulate", "plan.json", "--schedule", "mine.csv"]) == 0
+    assert Path("out/simulate/schedule.csv").read_text() == write_csv(schedule)
+    text = write_csv(add_communication(schedule)).replace("1RECV_F7,", "")
+    Path("mine.csv").write_text(text)
+    assert main(["simulate", "plan.json", "--schedule", "mine.csv"]) == 2
+    assert "mine.csv: rank 1: 1RECV_F7 is missing" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("csv", "message"),
     [
         ("0F0\n1F0\n2F0\n3F0\n", "mine.csv: 0F1 is missing"),
         ("0F0\n", "mine.csv: 1 rows, but the plan has num_stages 4"),
-        ("0F0x\n\n\n\n", "mine.csv: row 1: '0F0x' is not an action"),
+        ("0F0x\n\n\n\n", "mine.csv: row 1, column 1: '0F0x' is not an action"),
     ],
 )
 def test_a_wrong_schedule_is_refused(

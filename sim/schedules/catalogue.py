@@ -18,7 +18,7 @@ from parplan.sim.schedules.limits import (
 from parplan.sim.schedules.looped_bfs import looped_bfs
 from parplan.sim.schedules.one_f_one_b import one_f_one_b
 from parplan.sim.schedules.placement import Placement
-from parplan.sim.schedules.zb_h1 import zb_h1, zb_h2
+from parplan.sim.schedules.zb_handcrafted import zb_h1, zb_h2
 from parplan.sim.schedules.zb_v import zb_v
 from parplan.sim.schedules.zero_bubble import zero_bubble
 
@@ -75,9 +75,7 @@ CATALOGUE: dict[str, ScheduleKind] = {
         whole_rounds=True,
         limit=unequal_rounds,
     ),
-    "zb-v": ScheduleKind(
-        function=zb_v, placement="v", virtual_stages=TWO, splits_backward=True
-    ),
+    "zb-v": ScheduleKind(function=zb_v, placement="v", virtual_stages=TWO, splits_backward=True),
     "dualpipe-v": ScheduleKind(
         function=dualpipe_v,
         placement="v",

@@ -19,8 +19,9 @@ def hanayo(num_ranks: int, num_micro_batches: int, virtual_stages: int) -> Sched
     """`virtual_stages` / 2 waves, with at most twice as many micro-batches on their way as ranks.
 
     With as many micro-batches as ranks, the paper's case, that is no limit, and a rank holds no
-    more activations than in 1F1B; with many, nearly twice as many. A rank runs the backward of the earliest micro-batch, else the forward of the earliest one and
-    of its last stage. Raises `ParplanError` for an odd number of virtual stages.
+    more activations than in 1F1B; with many, nearly twice as many. A rank runs the backward of the
+    earliest micro-batch, else the forward of the earliest one and of its last stage. Raises
+    `ParplanError` for an odd number of virtual stages.
     """
     if virtual_stages % 2:
         raise ParplanError(f"hanayo: virtual_stages {virtual_stages}; needs an even number")

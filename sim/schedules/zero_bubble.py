@@ -9,8 +9,9 @@ import math
 from dataclasses import dataclass
 
 from parplan.hardware.errors import ParplanError
-from parplan.sim.instructions import Action, Schedule
-from parplan.sim.schedules.zb_h1 import zb_h1, zb_h2
+from parplan.sim.instructions import Action, Communication, Schedule, parts
+from parplan.sim.order import needs, progress, result
+from parplan.sim.schedules.zb_handcrafted import zb_h1, zb_h2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,25 +71,20 @@ def occupied_time(schedule: Schedule, times: PassTimes) -> float:
     `schedule` has one stage per rank, is complete and does not deadlock.
     """
     duration = {"F": times.forward, "I": times.input_gradient, "W": times.weight_gradient}
-    arrived: dict[tuple[int, str, int], float] = {}
-    place, now, began = [0] * len(schedule), [0.0] * len(schedule), [0.0] * len(schedule)
-    turn = list(range(len(schedule)))[::-1]
-    while turn:
-        rank = turn.pop()
-        for action in schedule[rank][place[rank] :]:
-            outside = action.op == "F" and rank > 0 or action.op == "I" and rank < len(schedule) - 1
-            if outside and (rank, action.op, action.micro_batch) not in arrived:
-                break
-            ready = arrived.get((rank, action.op, action.micro_batch), 0.0)
-            start = max(now[rank], ready)
-            began[rank] = start if place[rank] == 0 else began[rank]
-            now[rank] = start + duration[action.op]
-            place[rank] += 1
-            to = rank + {"F": 1, "I": -1, "W": len(schedule)}[action.op]
-            if 0 <= to < len(schedule):
-                arrived[to, action.op, action.micro_batch] = now[rank] + times.message
-                turn.append(to)
-    return max(end - start for end, start in zip(now, began, strict=True))
+    ended: dict[Action | Communication, float] = {}
+    now = [0.0] * len(schedule)
+    began: dict[int, float] = {}
+    for rank, instruction in progress(schedule, len(schedule)).order:
+        (action,) = parts(instruction)
+        arrivals = [
+            ended[need] + (times.message if need.stage != rank else 0.0)
+            for need in needs(action, len(schedule))
+        ]
+        start = max([now[rank], *arrivals])
+        began.setdefault(rank, start)
+        now[rank] = start + duration[action.op]
+        ended[result(action)] = now[rank]
+    return max(end - began[rank] for rank, end in enumerate(now))
 
 
 class _Play:
