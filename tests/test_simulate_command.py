@@ -61,7 +61,7 @@ def test_lists_with_communication_are_played_as_their_computations(
 @pytest.mark.parametrize(
     ("csv", "message"),
     [
-        ("0F0\n1F0\n2F0\n3F0\n", "mine.csv: 0F1 is missing"),
+        ("0F0\n1F0\n2F0\n3F0\n", "mine.csv: 0B0 is missing (and 59 more problems)"),
         ("0F0\n", "mine.csv: 1 rows, but the plan has num_stages 4"),
         ("0F0x\n\n\n\n", "mine.csv: row 1, column 1: '0F0x' is not an action"),
     ],
