@@ -13,6 +13,9 @@ from parplan.sim.instructions import Action, Communication, Schedule, parts
 from parplan.sim.order import needs, progress, result
 from parplan.sim.schedules.zb_handcrafted import zb_h1, zb_h2
 
+ROUNDING = 1e-9
+"""Limits and instants that differ by less than this share are taken to be equal."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassTimes:
@@ -52,11 +55,15 @@ def zero_bubble(
             "need at least 1, and a share from 0 to 1"
         )
     known = [make(num_ranks, num_micro_batches) for make in (zb_h1, zb_h2)]
-    candidates = [s for s in known if peak_micro_batches(s, weight_share) <= limit + 1e-9]
+    candidates = [
+        (occupied_time(schedule, times), schedule)
+        for schedule in known
+        if peak_micro_batches(schedule, weight_share) <= limit + ROUNDING
+    ]
     for variant in itertools.product((False, True), repeat=2):
         play = _Play(num_ranks, num_micro_batches, times, limit, weight_share, *variant)
-        candidates.append(tuple(map(tuple, play.actions)))
-    return min(candidates, key=lambda schedule: occupied_time(schedule, times))
+        candidates.append((play.occupied_time(), tuple(map(tuple, play.actions))))
+    return min(candidates, key=lambda candidate: candidate[0])[1]
 
 
 def peak_micro_batches(schedule: Schedule, weight_share: float = 1.0) -> float:
@@ -115,12 +122,18 @@ class _Play:
         self.arrived[0]["F"] = [0.0] * num_micro_batches
         self.held = [0.0] * num_ranks
         self.idle = [0.0] * num_ranks
+        self.most_idle = 0.0
+        self.began = [-1.0] * num_ranks
         self.free = [0.0] * num_ranks
         self.last = ["F"] * num_ranks
         self.queue: list[tuple[float, int]] = [(0.0, rank) for rank in range(num_ranks)]
         while self.queue:
             now, rank = heapq.heappop(self.queue)
             self._turn(rank, now)
+
+    def occupied_time(self) -> float:
+        """As the function of that name, of what was played."""
+        return max(end - began for end, began in zip(self.free, self.began, strict=True))
 
     def _turn(self, rank: int, now: float) -> None:
         if now < self.free[rank]:
@@ -135,7 +148,7 @@ class _Play:
         """What the rank starts now, or nothing and when it looks again."""
         forward, backward = self._arrival(rank, "F"), self._arrival(rank, "I")
         done = self.done[rank]
-        room = self.held[rank] + 1 <= self.limit + 1e-9
+        room = self.held[rank] + 1 <= self.limit + ROUNDING
         late = done["I"] - done["W"]
         if done["F"] == self.m and done["I"] == self.m:
             return ("W" if late else "", math.inf)
@@ -147,7 +160,7 @@ class _Play:
             if not room and late:
                 return "W", now
         gap = min(backward, forward if room and forward > now else math.inf) - now
-        grows = self.idle[rank] + gap > max(self.idle)
+        grows = self.idle[rank] + gap > self.most_idle
         if late and (gap >= self.duration["W"] or grows):
             return "W", now
         return "", now + gap
@@ -159,7 +172,7 @@ class _Play:
             hop = self.duration["I"] + self.message
             ahead = self.p * self.duration["F"] + (self.p - 1) * self.message
             first = ahead + (self.p - 1 - rank) * hop
-            return end > first + 1e-9 and not self.delay_first_backward
+            return end > first * (1 + ROUNDING) and not self.delay_first_backward
         return self.last[rank] == "F" and not self.run_ahead and backward < end
 
     def _arrival(self, rank: int, op: str) -> float:
@@ -167,8 +180,11 @@ class _Play:
         return arrived[count] if count < len(arrived) else math.inf
 
     def _start(self, rank: int, op: str, now: float) -> None:
-        if self.actions[rank]:
+        if self.began[rank] < 0:
+            self.began[rank] = now
+        else:
             self.idle[rank] += now - self.free[rank]
+            self.most_idle = max(self.most_idle, self.idle[rank])
         self.actions[rank].append(Action(rank, op, self.done[rank][op]))
         self.done[rank][op] += 1
         self.held[rank] += self.held_by[op]
