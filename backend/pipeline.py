@@ -84,6 +84,17 @@ class _MarkedStage(PipelineStage):
             self.clock.tell("W", self.stage_index, bwd_chunk_id, start_s)
         return result
 
+    # Where neighbouring stages share a rank, torch hands gradients over in evaluation as well, and
+    # fails because there are none (torch 2.13).
+    def get_local_bwd_output(self, mb_index: int) -> Any:
+        if not self.has_backward:
+            return ()
+        return super().get_local_bwd_output(mb_index)  # type: ignore[no-untyped-call]
+
+    def set_local_bwd_input(self, next_stage_bwd_outputs: Any, mb_index: int) -> None:
+        if self.has_backward:
+            super().set_local_bwd_input(next_stage_bwd_outputs, mb_index)
+
 
 class _Clock:
     """Reads the time for the marks; waits for the device only when somebody listens."""
