@@ -57,7 +57,8 @@ def occupied_s(schedule: Schedule, times: PassTimes) -> float:
 def bubble_rate(schedule: Schedule, case: dict[str, Any]) -> float:
     times = paper_times(case)
     work = times.forward + times.input_gradient + times.weight_gradient
-    cost = occupied_s(schedule, times)
+    # Above 16 stages by the longest path, which is the same (below) and faster.
+    cost = (occupied_s if len(schedule) <= 16 else occupied_time)(schedule, times)
     return (cost - case["num_micro_batches"] * work) / cost
 
 
@@ -112,7 +113,8 @@ def test_it_is_complete_and_keeps_to_the_limit(
     schedule = zero_bubble(p, m, times=times, memory_limit=limit, weight_share=share)
     assert explain(schedule, p, m) == []
     assert peak_micro_batches(schedule, share) <= limit + 1e-6
-    assert occupied_time(schedule, times) == pytest.approx(occupied_s(schedule, times), rel=1e-9)
+    for one in (schedule, make_schedule("1f1b", p, m)):
+        assert occupied_time(one, times) == pytest.approx(occupied_s(one, times), rel=1e-9)
 
 
 @given(p=st.integers(1, 8), m=st.integers(1, 24), times=times)

@@ -10,6 +10,18 @@ from parplan.sim.schedules.gpipe import gpipe
 from parplan.sim.schedules.one_f_one_b import one_f_one_b
 from parplan.sim.schedules.zero_bubble import PassTimes
 
+__all__ = [
+    "CATALOGUE",
+    "SCHEDULES",
+    "PassTimes",
+    "ScheduleFunction",
+    "ScheduleKind",
+    "make_program",
+    "make_schedule",
+    "schedule_kind",
+    "why_not",
+]
+
 ScheduleFunction = Callable[[int, int], Schedule]
 """(pipeline ranks, micro-batches) -> the list of every rank."""
 

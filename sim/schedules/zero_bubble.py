@@ -78,6 +78,7 @@ def occupied_time(schedule: Schedule, times: PassTimes) -> float:
     `schedule` has one stage per rank, is complete and does not deadlock.
     """
     duration = {"F": times.forward, "I": times.input_gradient, "W": times.weight_gradient}
+    duration["B"] = times.input_gradient + times.weight_gradient
     ended: dict[Action | Communication, float] = {}
     now = [0.0] * len(schedule)
     began: dict[int, float] = {}
