@@ -45,6 +45,20 @@ def test_a_schedule_of_the_users_own(capsys: pytest.CaptureFixture[str]) -> None
     assert str(compiled.memory[0]) in out
 
 
+def test_a_plan_file_may_name_any_schedule_with_one_stage_per_rank(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table = plan_table(PLAN, WORKLOAD, "16xh100")
+    table["plan"]["schedule"] = "zb-h2"
+    Path("plan.json").write_text(json.dumps(table))
+    assert main(["simulate", "plan.json"]) == 0
+    assert Path("out/simulate/schedule.csv").read_text() == write_csv(make_schedule("zb-h2", 4, 8))
+    table["plan"]["schedule"] = "zb-v"
+    Path("plan.json").write_text(json.dumps(table))
+    assert main(["simulate", "plan.json"]) == 2
+    assert "zb-v: virtual_stages 1; needs 2" in capsys.readouterr().err
+
+
 def test_lists_with_communication_are_played_as_their_computations(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
