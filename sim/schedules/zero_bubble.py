@@ -14,7 +14,7 @@ from parplan.sim.order import needs, progress, result
 from parplan.sim.schedules.zb_handcrafted import zb_h1, zb_h2
 
 ROUNDING = 1e-9
-"""Limits and instants that differ by less than this share are taken to be equal."""
+"""What sums of floats may be over a limit, or past an instant (relative), and still keep to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ def zero_bubble(
 
 def peak_micro_batches(schedule: Schedule, weight_share: float = 1.0) -> float:
     """The most micro-batches whose activations a rank holds; `weight_share` as above."""
-    change = {"F": 1.0, "I": weight_share - 1.0, "W": -weight_share}
+    change = {"F": 1.0, "B": -1.0, "I": weight_share - 1.0, "W": -weight_share}
     return max(max(itertools.accumulate(change[a.op] for a in rank)) for rank in schedule)
 
 
