@@ -201,6 +201,12 @@ def test_the_report_has_both_sides_and_the_constants_of_the_other_accelerator() 
     assert {"fitted", "held out", "+ near shapes", "as b200", "as a100-pcie-80gb"} <= uses
 
 
+def test_an_accelerator_without_attention_is_refused() -> None:
+    products = [m for m in MEASUREMENTS if m.accelerator == A100 and m.op in GEMMS]
+    with pytest.raises(ParplanError, match="a100-pcie-80gb: no row of 'sdp_fwd' to fit"):
+        fit_all(products)
+
+
 def test_rows_that_cannot_be_read_are_refused_with_file_and_line(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"kind": "other"}\n{"kind": "SimuMax op efficiency"}\n')

@@ -1,5 +1,7 @@
 """The kernel time model: what has to hold on every accelerator, whatever its constants."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -180,6 +182,13 @@ def test_measured_accelerators_have_their_own_constants_and_relatives_take_them(
     assert DEVICES["gb300"].kernels == own
     assert DEVICES["h100-sxm"].kernels == A100.kernels
     assert DEVICES["tpu-v4"].kernels is None
+
+
+def test_planning_loads_neither_scipy_nor_torch() -> None:
+    code = "import sys, parplan.experiments.plan_command, parplan.experiments.hardware_command; "
+    code += "print([m for m in ('scipy', 'torch') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_processors_come_from_the_preset() -> None:
