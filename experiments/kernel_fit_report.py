@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from parplan.experiments.kernel_fit import fitted, rounded
 from parplan.experiments.kernel_neighbours import Judged, corrected
+from parplan.experiments.kernel_peaks import PEAK, SQUARE, peak_errors
 from parplan.experiments.microbench import DATA, Measurement, read_measurements
 from parplan.hardware.accelerator import Accelerator
 from parplan.hardware.kernel_efficiency import KernelEfficiency
@@ -134,6 +135,15 @@ def _other_accelerators(
             for op in _ops(judged):
                 rows += _row(name, op, use, [e for m, e in judged if m.op == op])
     return rows
+
+
+def peak_rows(path: Path | None) -> list[tuple[str, ...]]:
+    """Rows of the same table for products of accelerators that were not fitted."""
+    found = peak_errors(path or DATA)
+    best = [error for kind, _, error in found if kind == PEAK]
+    squares = [error for kind, _, error in found if kind == SQUARE]
+    unfitted = _row("13 accelerators", "best product", "not fitted", best)
+    return unfitted + _row("half a tpu-v7x", "square", "not fitted", squares)
 
 
 def _row(name: str, op: str, use: str, relative: Sequence[float]) -> list[tuple[str, ...]]:

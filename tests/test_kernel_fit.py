@@ -24,6 +24,7 @@ from parplan.experiments.kernel_fit_report import (
     toml_text,
 )
 from parplan.experiments.kernel_neighbours import corrected
+from parplan.experiments.kernel_peaks import PEAK, peak_errors
 from parplan.experiments.microbench import DATA, Measurement, read_measurements
 from parplan.hardware.errors import ParplanError
 from parplan.hardware.kernel_efficiency import (
@@ -146,9 +147,10 @@ def test_the_shipped_file_is_that_of_the_shipped_data() -> None:
     assert toml_text(shipped()) == text
     # Another machine may round otherwise on the way to a minimum: compare what is predicted.
     own = [m for m in MEASUREMENTS if m.accelerator == A100]
-    refitted = errors(fit_all(own), own)
-    for (_, again), (_, before) in zip(refitted, errors(shipped(), own), strict=True):
-        assert 1 + again == pytest.approx(1 + before, rel=0.02)
+    again = [error for _, error in errors(fit_all(own), own)]
+    before = [error for _, error in errors(shipped(), own)]
+    assert np.add(again, 1) == pytest.approx(np.add(before, 1), rel=0.05)
+    assert quantiles(again) == pytest.approx(quantiles(before), abs=0.005)
 
 
 def test_held_out_products_are_within_the_targets() -> None:
@@ -199,6 +201,15 @@ def test_a_figure_has_a_panel_for_each_accelerator_with_units() -> None:
 def test_the_report_has_both_sides_and_the_constants_of_the_other_accelerator() -> None:
     uses = {row[2] for row in report(MEASUREMENTS, shipped())}
     assert {"fitted", "held out", "+ near shapes", "as b200", "as a100-pcie-80gb"} <= uses
+
+
+def test_best_products_are_not_predicted_faster_than_they_were_measured() -> None:
+    peaks = [(what, error) for kind, what, error in peak_errors() if kind == PEAK]
+    assert len({what.split()[0] for what, _ in peaks}) == 13
+    for what, error in peaks:
+        # Presets take their best rate from the bf16 rows of the same accelerator or a sister.
+        if what.endswith("bf16"):
+            assert error > -1e-3, what
 
 
 def test_an_accelerator_without_attention_is_refused() -> None:
