@@ -2,8 +2,10 @@
 
 import argparse
 import dataclasses
+import importlib
 from collections.abc import Sequence
 
+from parplan.experiments.kernel_fit_arguments import add_fit_arguments
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError, unknown_name
 from parplan.hardware.preset_tables import AcceleratorTable
@@ -26,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compare = actions.add_parser("compare", help="two accelerators side by side")
     compare.add_argument("first")
     compare.add_argument("second")
+    add_fit_arguments(actions.add_parser("fit-kernels", help="fit the model of kernel times"))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,6 +37,10 @@ def run(args: argparse.Namespace) -> int:
         print(listing())
     elif args.action == "show":
         print(shown(args.name))
+    elif args.action == "fit-kernels":
+        # Imported here: fitting needs scipy, which takes long to load.
+        command = importlib.import_module("parplan.experiments.kernel_fit_command")
+        return int(command.run(args))
     else:
         print(compared(args.first, args.second))
     return 0

@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from parplan.hardware.errors import ParplanError, unknown_name
+from parplan.hardware.kernel_efficiency import KernelEfficiency
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +51,13 @@ class Accelerator:
     """Share of the memory bandwidth that a long streaming kernel reaches."""
     kernel_launch_s: float
     """Time that every kernel takes at least."""
+    num_processors: int = 1
+    """Streaming multiprocessors, compute units or cores that tiles are spread over."""
+    kernels: KernelEfficiency | None = None
+    """What keeps kernels from the roofline; None: nothing but the two shares above."""
 
     def __post_init__(self) -> None:
-        for name in ("memory_bytes", "hbm_bytes_per_s"):
+        for name in ("memory_bytes", "hbm_bytes_per_s", "num_processors"):
             if getattr(self, name) <= 0:
                 raise ParplanError(f"{name}: must be positive, got {getattr(self, name)}")
         for name in ("gemm_efficiency", "hbm_efficiency"):

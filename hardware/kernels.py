@@ -12,6 +12,7 @@ BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1}
 """Bytes of a value as it lies in memory."""
 
 Direction = Literal["forward", "backward"]
+Layout = Literal["NN", "TN", "NT"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,11 +24,15 @@ class Gemm:
     k: int
     dtype: str
     batch: int = 1
-    transposed: Literal["NN", "TN", "NT"] = "TN"
+    transposed: Layout = "TN"
     """Which operands lie transposed in memory, column-major as BLAS counts: for a linear layer on
     row-major tensors TN is the forward, NN the gradient of the input, NT that of the weights."""
     accumulate: bool = False
-    """Whether the product is added to what the output holds, in fp32 (gradient accumulation)."""
+    """Whether the product is added to what the output holds (gradient accumulation)."""
+    output_dtype: str | None = None
+    """By default that of the operands, or fp32 where the output accumulates."""
+    grouped: bool = False
+    """Whether the `batch` products are kernels of their own (experts), not one batched kernel."""
 
     def __post_init__(self) -> None:
         _check_positive(self, "m", "n", "k", "batch")
@@ -41,8 +46,13 @@ class Gemm:
     def num_bytes(self) -> float:
         """Bytes read and written when each value crosses the memory interface once."""
         m, n, k, size = self.m, self.n, self.k, BYTES[self.dtype]
-        output = 8 if self.accumulate else size
-        return float(self.batch * (size * (m * k + k * n) + output * m * n))
+        return float(self.batch * (size * (m * k + k * n) + self.output_bytes * m * n))
+
+    @property
+    def output_bytes(self) -> int:
+        """Bytes written, and read where it accumulates, for one value of the output."""
+        size = BYTES[self.output_dtype or ("fp32" if self.accumulate else self.dtype)]
+        return 2 * size if self.accumulate else size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +65,13 @@ class Attention:
     query_len: int
     key_len: int
     head_size: int
+    """Features of a query and of a key of one head."""
     dtype: str
     causal: bool = True
     flash: bool = True
     direction: Direction = "forward"
+    value_size: int | None = None
+    """Features of a value of one head; by default `head_size`."""
 
     def __post_init__(self) -> None:
         _check_positive(self, "batch", "heads", "kv_heads", "query_len", "key_len", "head_size")
@@ -70,21 +83,27 @@ class Attention:
         Two products forward; backward four, and a fifth where flash attention computes the scores
         again (Dao et al. 2022, arXiv:2205.14135, Appendix B).
         """
-        products = 2 if self.direction == "forward" else 5 if self.flash else 4
+        of_keys, of_values = (1, 1) if self.direction == "forward" else (3 if self.flash else 2, 2)
         share = 0.5 if self.causal and self.flash else 1.0
         scores = float(self.batch * self.heads * self.query_len * self.key_len)
-        return share * products * 2.0 * scores * self.head_size
+        features = of_keys * self.head_size + of_values * self.value_features
+        return share * 2.0 * scores * features
 
     @property
     def num_bytes(self) -> float:
         """Bytes read and written; unfused kernels write the scores and read them twice or more."""
-        size = BYTES[self.dtype]
-        queries = self.batch * self.heads * self.query_len * self.head_size
-        keys = self.batch * self.kv_heads * self.key_len * self.head_size
+        size, features = BYTES[self.dtype], self.head_size + self.value_features
+        queries = self.batch * self.heads * self.query_len * features
+        keys = self.batch * self.kv_heads * self.key_len * features
         passes = 1 if self.direction == "forward" else 2
-        operands = passes * size * 2 * (queries + keys)
+        operands = passes * size * (queries + keys)
         scores = 0 if self.flash else self.batch * self.heads * self.query_len * self.key_len
         return float(operands + passes * size * 4 * scores)
+
+    @property
+    def value_features(self) -> int:
+        """Features of a value of one head."""
+        return self.value_size or self.head_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from parplan.hardware.accelerator import Accelerator, DenseRates
 from parplan.hardware.cluster import Cluster, Link, Tier
 from parplan.hardware.errors import ParplanError
+from parplan.hardware.kernel_efficiency import kernel_efficiency
 
 GB = 10**9
 MIB = 2**20
@@ -107,6 +108,8 @@ def accelerator_of(name: str, table: AcceleratorTable) -> Accelerator:
         gemm_efficiency=table.gemm_efficiency,
         hbm_efficiency=table.hbm_efficiency,
         kernel_launch_s=table.kernel_launch_us * 1e-6,
+        num_processors=table.num_processors,
+        kernels=kernel_efficiency(name, table.family),
     )
 
 

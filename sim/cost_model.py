@@ -1,8 +1,9 @@
 """Seconds per layer and stage, from the shapes of the workload and the model of the hardware.
 
 Block: the matrix products of Narayanan et al. 2021 (arXiv:2104.04473, section 3), split over
-tensor-parallel ranks as in Megatron-LM, and the memory-bound kernels between them. Each backward
-computes two products (input and weight gradient) for each one of the forward.
+tensor-parallel ranks as in Megatron-LM, attention, and the memory-bound kernels between them.
+The backward computes two products, of their own shapes, for each one of the forward: the gradients
+of the input and of the weights.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,8 @@ from parplan.hardware.accelerator import Accelerator
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.collectives import all_gather_s, all_reduce_s, reduce_scatter_s
 from parplan.hardware.groups import ring_link
-from parplan.hardware.kernel_times import gemm_s, memory_bound_s
+from parplan.hardware.kernel_times import kernel_s, memory_bound_s
+from parplan.hardware.kernels import Attention, Direction, Gemm
 from parplan.sim.costs import LayerCosts, ModelCosts, StageCosts
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
@@ -34,6 +36,7 @@ class _Shapes:
         self.value_bytes = workload.bytes_per_value
         self.tokens = plan.batch_per_device * workload.seq_len
         self.split = plan.tensor_parallel
+        self.accumulate = plan.num_micro_batches > 1
         # Rows outside of the tensor-parallel regions; sequence parallelism splits them too.
         self.own_tokens = self.tokens / (self.split if plan.sequence_parallel else 1)
 
@@ -49,47 +52,75 @@ def model_costs(workload: Workload, cluster: Cluster, plan: Plan) -> ModelCosts:
 
 def _block_costs(workload: Workload, cluster: Cluster, plan: Plan) -> LayerCosts:
     device, shapes = cluster.accelerator, _Shapes(workload, plan)
-    matrices = _block_matrices_s(device, shapes)
-    attention = _attention_s(device, shapes, workload)
+    layers = _block_layers(shapes)
+    attention = _attention_s(device, shapes, workload, "forward")
     elementwise = _block_elementwise_s(device, shapes)
     exchange = _exchange_s(cluster, shapes)
-    forward = matrices + attention + elementwise + exchange
-    # Flash attention recomputes its scores: five products in the backward for two in the forward
-    # (Dao et al. 2022, arXiv:2205.14135, Appendix B).
-    attention_backward = (2.5 if workload.attention == "flash" else 2.0) * attention
+    forward = sum(_forward_s(device, shapes, n, k) for n, k in layers)
+    forward += attention + elementwise + exchange
+    input_gradient = sum(_input_gradient_s(device, shapes, n, k) for n, k in layers)
+    input_gradient += _attention_s(device, shapes, workload, "backward")
     recompute = {"none": 0.0, "selective": attention, "full": forward}[plan.recomputation]
     return LayerCosts(
         forward_s=forward,
-        input_gradient_s=matrices + attention_backward + 2 * elementwise + exchange,
-        weight_gradient_s=matrices,
+        input_gradient_s=input_gradient + 2 * elementwise + exchange,
+        weight_gradient_s=sum(_weight_gradient_s(device, shapes, n, k) for n, k in layers),
         recompute_s=recompute,
     )
 
 
-def _block_matrices_s(device: Accelerator, x: _Shapes) -> float:
+def _block_layers(x: _Shapes) -> tuple[tuple[int, int], ...]:
+    """Features out of and into each linear layer of a block, on one tensor-parallel rank."""
     m, t = x.model, x.split
     ups = 2 if m.mlp == "gated" else 1
-    products = (
+    return (
         ((m.hidden_size + 2 * m.kv_size) // t, m.hidden_size),
         (m.hidden_size, m.hidden_size // t),
         (ups * m.ffn_size // t, m.hidden_size),
         (m.hidden_size, m.ffn_size // t),
     )
-    return sum(gemm_s(device, x.tokens, n, k, x.dtype) for n, k in products)
 
 
-def _attention_s(device: Accelerator, x: _Shapes, workload: Workload) -> float:
-    """Scores and weighted values. Flash attention skips the masked half of the scores."""
-    seq, heads = workload.seq_len, x.model.num_heads // x.split
-    sequences = x.tokens // seq
-    if workload.attention == "flash":
-        flops = 0.5 * 4.0 * x.tokens * seq * x.model.hidden_size / x.split
-        rate = device.peak_flop_per_s.of(x.dtype) * device.gemm_efficiency
-        return max(flops / rate, device.kernel_launch_s)
-    rows = sequences * heads * seq
-    products = gemm_s(device, rows, seq, x.model.head_size, x.dtype)
-    products += gemm_s(device, rows, x.model.head_size, seq, x.dtype)
-    return products + memory_bound_s(device, 2 * x.value_bytes * rows * seq)
+def _forward_s(device: Accelerator, x: _Shapes, n: int, k: int) -> float:
+    """Seconds of a linear layer of `k` features in and `n` out."""
+    return kernel_s(device, Gemm(m=x.tokens, n=n, k=k, dtype=x.dtype, transposed="TN"))
+
+
+def _input_gradient_s(device: Accelerator, x: _Shapes, n: int, k: int) -> float:
+    """Seconds of the gradient of its input."""
+    return kernel_s(device, Gemm(m=x.tokens, n=k, k=n, dtype=x.dtype, transposed="NN"))
+
+
+def _weight_gradient_s(device: Accelerator, x: _Shapes, n: int, k: int) -> float:
+    """Seconds of the gradient of its weights, added up over micro-batches in their own type."""
+    kernel = Gemm(
+        m=n,
+        n=k,
+        k=x.tokens,
+        dtype=x.dtype,
+        transposed="NT",
+        accumulate=x.accumulate,
+        output_dtype=x.dtype,
+    )
+    return kernel_s(device, kernel)
+
+
+def _attention_s(
+    device: Accelerator, x: _Shapes, workload: Workload, direction: Direction
+) -> float:
+    """Scores and weighted values, or their gradients."""
+    kernel = Attention(
+        batch=x.tokens // workload.seq_len,
+        heads=x.model.num_heads // x.split,
+        kv_heads=max(1, x.model.num_kv_heads // x.split),
+        query_len=workload.seq_len,
+        key_len=workload.seq_len,
+        head_size=x.model.head_size,
+        dtype=x.dtype,
+        flash=workload.attention == "flash",
+        direction=direction,
+    )
+    return kernel_s(device, kernel)
 
 
 def _block_elementwise_s(device: Accelerator, x: _Shapes) -> float:
@@ -124,16 +155,16 @@ def _head_costs(workload: Workload, cluster: Cluster, plan: Plan) -> LayerCosts:
     """Normalisation, projection to the vocabulary, and the loss on fp32 logits."""
     device, x = cluster.accelerator, _Shapes(workload, plan)
     vocab = -(-x.model.vocab_size // x.split)
-    product = gemm_s(device, x.tokens, vocab, x.model.hidden_size, x.dtype)
+    hidden = x.model.hidden_size
     norm = memory_bound_s(device, 2 * x.value_bytes * x.own_tokens * x.model.hidden_size)
     # Cast to fp32, read for the maximum and the sum; the backward reads and writes them once more.
     logits = x.tokens * vocab
     loss = memory_bound_s(device, logits * (x.value_bytes + 4 + 4 + 4))
     exchange = _exchange_s(cluster, x) / 4
     return LayerCosts(
-        forward_s=product + norm + loss + exchange,
-        input_gradient_s=product + 2 * norm + loss + exchange,
-        weight_gradient_s=product,
+        forward_s=_forward_s(device, x, vocab, hidden) + norm + loss + exchange,
+        input_gradient_s=_input_gradient_s(device, x, vocab, hidden) + 2 * norm + loss + exchange,
+        weight_gradient_s=_weight_gradient_s(device, x, vocab, hidden),
     )
 
 

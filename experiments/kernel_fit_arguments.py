@@ -1,0 +1,13 @@
+"""The arguments of `parplan hardware fit-kernels`, apart from what is slow to import."""
+
+import argparse
+from pathlib import Path
+
+
+def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `parplan hardware fit-kernels`."""
+    parser.add_argument(
+        "--data", type=Path, help="measurements, JSON lines (default: the shipped ones)"
+    )
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the constants there, TOML")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="put a figure there, PNG")
