@@ -102,6 +102,7 @@ class _Engine:
         self.stages = [_in_ps(cost) for cost in costs]
         self.rank_of = {a.stage: r for r, actions in enumerate(schedule) for a in actions}
         self.arrivals: dict[tuple[int, bool, int], Arrival] = {}
+        # Messages that only their sender, or only their receiver, has come to.
         self.waiting: dict[int, int] = {}
         self.reduce_free_ps = [0] * len(schedule)
         self.spans: list[Span] = []
@@ -132,63 +133,63 @@ class _Engine:
         )
 
     def _rank(self, rank: int, first: int) -> Process:
-        env, arrivals, durations = self.env, self.arrivals, self.durations_ps
+        env, durations, arrivals = self.env, self.durations_ps, self.arrivals
+        starts, ends, send = self.start, self.end, self.links.send
         last_stage = len(self.stages) - 1
         last_gradient = last_gradient_index(self.schedule[rank])
         created: set[int] = set()
-        for index, (stage, op, micro_batch) in enumerate(self.schedule[rank]):
+        now = 0
+        for place, (stage, op, micro_batch) in enumerate(self.schedule[rank], start=first):
             ticks = self.stages[stage]
             forward, sends = op == "F", op != "W"
             if sends and stage != (0 if forward else last_stage):
                 key = stage, forward, micro_batch
-                arrival = arrivals.get(key)
+                arrival = arrivals.pop(key, None)
                 if arrival is None:
                     arrival = arrivals[key] = Arrival(env)
                 if arrival.callbacks is not None:  # It has not arrived.
-                    self.waiting[rank] = index
+                    self.waiting[rank] = place - first
                     yield arrival
+                    now = int(env.now)
             table = ticks.duration
             if op in "BW" and stage not in created:
                 created.add(stage)
                 table = ticks.first_gradient
-            start = self.start[first + index] = env.now
-            yield env.timeout(table[op] if durations is None else durations[first + index])
-            self.end[first + index] = env.now
-            if op in "BW" and (ticks.reduce_each or last_gradient[stage] == index):
-                self._reduce(rank, stage, start)
+            start = starts[place] = now
+            duration = table[op] if durations is None else durations[place]
+            yield simpy.Timeout(env, duration)
+            ends[place] = now = start + duration
+            if op in "BW" and (ticks.reduce_each or last_gradient[stage] == place - first):
+                self._reduce(rank, stage, start, now)
             if sends and stage != (last_stage if forward else 0):
-                arrival = self._send(rank, first + index, stage, forward, micro_batch)
+                to_stage = stage + 1 if forward else stage - 1
+                key = to_stage, forward, micro_batch
+                arrival = arrivals.pop(key, None)
+                if arrival is None:
+                    arrival = arrivals[key] = Arrival(env)
+                to_rank = self.rank_of[to_stage]
+                if to_rank == rank:
+                    arrival.after(0)
+                else:
+                    self.links.send((rank, to_rank), place, now, ticks.send, ticks.latency, arrival)
                 if self.blocking:
                     yield arrival
-        self._finish(rank, sorted(last_gradient))
+                    now = int(env.now)
+        self._finish(rank, now, sorted(last_gradient))
 
-    def _send(self, rank: int, place: int, stage: int, forward: bool, micro_batch: int) -> Arrival:
-        to_stage = stage + 1 if forward else stage - 1
-        key = to_stage, forward, micro_batch
-        arrival = self.arrivals.get(key)
-        if arrival is None:
-            arrival = self.arrivals[key] = Arrival(self.env)
-        to_rank = self.rank_of[to_stage]
-        if to_rank == rank:
-            arrival.after(0)
-        else:
-            ticks = self.stages[stage]
-            self.links.send((rank, to_rank), place, ticks.send, ticks.latency, arrival)
-        return arrival
-
-    def _reduce(self, rank: int, stage: int, backward_start: int) -> None:
-        """Reduce the gradients of a stage whose backward began at `backward_start`, ends now."""
+    def _reduce(self, rank: int, stage: int, start: int, end: int) -> None:
+        """Reduce the gradients of a stage whose backward took from `start` to `end`."""
         ticks = self.stages[stage]
         if ticks.reduce == 0:
             return
         free = self.reduce_free_ps[rank]
-        spans = bucket_spans(backward_start, self.env.now, ticks.reduce, ticks.buckets, free)
+        spans = bucket_spans(start, end, ticks.reduce, ticks.buckets, free)
         self.spans += reduce_spans(rank, stage, spans)
         self.reduce_free_ps[rank] = self.spans[-1].end_ps
 
-    def _finish(self, rank: int, stages: Sequence[int]) -> None:
+    def _finish(self, rank: int, now: int, stages: Sequence[int]) -> None:
         """Optimizer and parameter gather of the rank, after its last gradient is reduced."""
-        now = max(self.env.now, self.reduce_free_ps[rank])
+        now = max(now, self.reduce_free_ps[rank])
         costs = [(s, self.stages[s].optimizer, self.stages[s].gather) for s in stages]
         spans, end = finish_spans(rank, now, costs)
         self.spans += spans

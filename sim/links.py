@@ -26,10 +26,15 @@ class OwnLinks:
         self._free_ps: dict[tuple[int, int], int] = {}
 
     def send(
-        self, pair: tuple[int, int], place: int, send_ps: int, latency_ps: int, arrival: Arrival
+        self,
+        pair: tuple[int, int],
+        place: int,
+        now: int,
+        send_ps: int,
+        latency_ps: int,
+        arrival: Arrival,
     ) -> None:
         """Send the message of the action at `place`; it arrives `latency_ps` after it left."""
-        now = self.env.now
         start = max(now, self._free_ps.get(pair, 0))
         end = start + send_ps
         self._free_ps[pair] = self.end[place] = end

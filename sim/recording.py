@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parplan.sim.action_arrays import B, F, I, ActionArrays
+from parplan.sim.action_arrays import ActionArrays, B, F, I
 from parplan.sim.data_parallel import Span
 from parplan.sim.event_table import EventTable
 from parplan.sim.run import Events, Run
