@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -56,7 +56,7 @@ class ActionArrays:
         ops = [OPS[op] for op in self.op.tolist()]
         actions = list(map(Action, self.stage.tolist(), ops, self.micro_batch.tolist()))
         bounds = self.first.tolist()
-        return tuple(tuple(actions[a:b]) for a, b in zip(bounds, bounds[1:], strict=False))
+        return tuple(tuple(actions[a:b]) for a, b in pairwise(bounds))
 
 
 def action_arrays(schedule: Schedule) -> ActionArrays:

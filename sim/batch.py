@@ -60,8 +60,8 @@ def _block(
                 add(now, latency[stage], out=arrived)
             if blocking:
                 now[:] = arrived
-    ends = np.maximum(rank_free, reduce_free) + tables.finish[block]
-    return ends.max(axis=0)
+    ends: Ints = np.maximum(rank_free, reduce_free) + tables.finish[block]
+    return np.asarray(ends.max(axis=0))
 
 
 def _reduce(

@@ -171,7 +171,7 @@ class _Engine:
                 if to_rank == rank:
                     arrival.after(0)
                 else:
-                    self.links.send((rank, to_rank), place, now, ticks.send, ticks.latency, arrival)
+                    send((rank, to_rank), place, now, ticks.send, ticks.latency, arrival)
                 if self.blocking:
                     yield arrival
                     now = int(env.now)

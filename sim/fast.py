@@ -138,8 +138,10 @@ class _Swept:
 
 
 def _entries(tape: Tape, tables: SweepTables, compiled: bool) -> Any:
-    columns = (tape.place, tape.rank, tape.stage, tables.column)
-    columns += (tape.slot_in, tape.slot_out, tape.link, tables.reduces)
+    columns = (
+        *(tape.place, tape.rank, tape.stage, tables.column),
+        *(tape.slot_in, tape.slot_out, tape.link, tables.reduces),
+    )
     return columns if compiled else tuple(a.tolist() for a in columns)
 
 
@@ -178,11 +180,12 @@ def _sweep_numba(tape: Tape, ticks: StageTicks, durations_ps: Ints | None, block
     tables = sweep_tables(tape, ticks, durations_ps, loops.LANES)
     end = np.zeros((len(tables.duration), loops.LANES), dtype=np.int64)
     loops.sweep_blocks(
-        (tape.rank, tape.stage, tables.column, tape.slot_in, tape.slot_out)
-        + (tape.link, tables.reduces),
-        (tables.duration, tables.send, tables.latency)
-        + (tables.each_total, tables.each_tail, tables.last_total, tables.last_tail)
-        + (tables.finish,),
+        _entries(tape, tables, True)[1:],
+        (
+            *(tables.duration, tables.send, tables.latency),
+            *(tables.each_total, tables.each_tail, tables.last_total, tables.last_tail),
+            tables.finish,
+        ),
         (tape.num_ranks, tape.num_slots, tape.num_links),
         blocking,
         end,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -36,19 +37,20 @@ def as_run(lists: ActionArrays, played: Played) -> Run:
     none = np.full(len(lists), -1)
     no_spans = np.full(spans.shape[1], -1)
     rank, stage = lists.rank(), lists.stage
-    columns = {
+    columns: dict[str, Any] = {
         "rank": (rank, rank[sent], spans[0]),
         "stage": (stage, stage[sent], spans[1]),
         "kind": (lists.op, lists.op[sent], spans[2]),
         "micro_batch": (lists.micro_batch, lists.micro_batch[sent], no_spans),
         "to_stage": (none, (stage + towards)[sent], no_spans),
     }
-    times = {
+    times: dict[str, Any] = {
         "start_ps": (played.start, played.send_start[sent], spans[3]),
         "end_ps": (played.end, played.send_end[sent], spans[4]),
     }
-    table = EventTable(
+    whole: dict[str, Any] = {
         **{name: np.concatenate(parts).astype(np.int32) for name, parts in columns.items()},
         **{name: np.concatenate(parts).astype(np.int64) for name, parts in times.items()},
-    )
+    }
+    table = EventTable(**whole)
     return Run(step_s=played.end_ps / PS_PER_S, events=Events(table.in_order()))

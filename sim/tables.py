@@ -39,7 +39,7 @@ class SweepTables:
     @property
     def lanes(self) -> int:
         """Candidates in a block."""
-        return self.duration.shape[2]
+        return int(self.duration.shape[2])
 
 
 def sweep_tables(
@@ -53,7 +53,7 @@ def sweep_tables(
     count = ticks.num_candidates
     if durations_ps is None:
         column, durations = tape.column, ticks.durations.reshape(count, -1)
-        stage = np.repeat(np.arange(tape.num_stages), VARIANTS)
+        stage = np.repeat(np.arange(tape.num_stages, dtype=np.int32), VARIANTS)
     else:
         column, durations, stage = tape.place, durations_ps, tape.lists.stage
         if durations.shape != (count, len(tape)):
@@ -63,7 +63,8 @@ def sweep_tables(
     _check_range(tape, ticks, durations_ps)
     reduces, reductions = _reductions(tape, ticks, durations, stage)
     finish = np.zeros((count, tape.num_ranks), dtype=np.int64)
-    np.add.at(finish, (slice(None), tape.rank_of_stage), ticks.optimizer + ticks.gather)
+    for stage_number, rank in enumerate(tape.rank_of_stage.tolist()):
+        finish[:, rank] += ticks.optimizer[:, stage_number] + ticks.gather[:, stage_number]
     parts = (durations, ticks.send, ticks.latency, *reductions, finish)
     blocks = [_in_blocks(part, lanes) for part in parts]
     names = ("duration", "send", "latency", "each_total", "each_tail", "last_total", "last_tail")
@@ -128,7 +129,7 @@ def reduce_tail(backward: Ints, total: Ints, buckets: Ints) -> Ints:
     n = np.maximum(buckets, 1)
     first = backward // n + total
     last = backward + total - total * (n - 1) // n
-    tail = np.maximum(first, last)
+    tail: Ints = np.maximum(first, last)
     for c in zip(*np.nonzero((np.abs(backward - total) < 2 * n) & (n > 2)), strict=True):
         b, t, k = int(backward[c]), int(total[c]), int(n[c])
         tail[c] = max(b * (i + 1) // k + t - t * i // k for i in range(k))

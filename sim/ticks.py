@@ -57,12 +57,7 @@ class StageTicks:
     @property
     def num_stages(self) -> int:
         """Stages of each candidate."""
-        return self.durations.shape[1]
-
-    def longest(self) -> int:
-        """An upper bound of what one stage spends on one micro-batch, and of anything else."""
-        parts = (self.durations.sum(axis=2), self.send, self.latency, self.reduce)
-        return sum(int(a.max(initial=0)) for a in (*parts, self.optimizer, self.gather))
+        return int(self.durations.shape[1])
 
 
 def stage_ticks(candidates: Sequence[Sequence[StageCosts]]) -> StageTicks:
@@ -103,7 +98,10 @@ def ticks_of_seconds(
 
     def whole(values: npt.ArrayLike) -> Ints:
         wide = np.broadcast_to(np.asarray(values, dtype=np.float64), shape)
-        return np.rint(wide * PS_PER_S).astype(np.int64)
+        ticks = np.rint(wide * PS_PER_S)
+        if not (np.abs(ticks) < 2.0**62).all():
+            raise ParplanError(f"costs: {wide.flat[np.argmax(~(np.abs(ticks) < 2.0**62))]} s")
+        return ticks.astype(np.int64)
 
     variants = (f, i + w, i, w, (i + w) + extra, w + extra)
     return StageTicks(
