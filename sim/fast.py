@@ -6,7 +6,7 @@ covers all that the engine covers but shared links, where times decide the order
 (`parplan.sim.contended`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,11 +27,14 @@ from parplan.sim.ticks import PS_PER_S, Ints, StageTicks, stage_ticks
 
 Kernel = Literal["auto", "python", "numpy", "numba"]
 
-LOOP_BELOW = 24
-"""So many candidates or fewer are swept sooner one by one than by numpy calls for each action."""
+LOOP_BELOW = 4
+"""So many candidates are swept sooner by numpy calls for each action than one by one."""
 
-COMPILE_FROM = 10_000_000
-"""Actions times candidates that take longer without numba than numba takes to load."""
+CALLS_S, LANE_S = 1.7e-6, 3e-9
+"""What an action costs with numpy, about: once, and for each candidate."""
+
+LOAD_S = 3.0
+"""What loading numba takes, about, when its machine code is not kept from before."""
 
 
 def fast_step_s(tape: Tape, costs: Sequence[StageCosts], *, kernel: Kernel = "auto") -> float:
@@ -61,7 +64,7 @@ def fast_many_ps(
     the kernel is not installed.
     """
     count = ticks.num_candidates
-    chosen = _choose(kernel, len(tape) * count, count)
+    chosen = _choose(kernel, len(tape), count)
     if chosen == "numpy":
         tables = sweep_tables(tape, ticks, durations_ps, min(batch.LANES, count))
         return batch.sweep_numpy(tape, tables, blocking_sends)
@@ -112,14 +115,20 @@ def fast_run(
     return as_run(tape.lists, played)
 
 
-def _choose(kernel: Kernel, work: int, count: int) -> Kernel:
+def kernel_for(tapes: Iterable[tuple[int, int]]) -> Kernel:
+    """The kernel that sweeps so many (actions, candidates), tape after tape, soonest."""
+    numpy_s = sum(actions * (CALLS_S + LANE_S * count) for actions, count in tapes)
+    return "auto" if compiled_loops(load=numpy_s > LOAD_S) is None else "numba"
+
+
+def _choose(kernel: Kernel, actions: int, count: int) -> Kernel:
     if kernel == "numba" and compiled_loops(load=True) is None:
         raise ParplanError("kernel: numba is not installed (pip install 'parplan[fast]')")
-    if kernel != "auto":
-        return kernel
-    if compiled_loops(load=work >= COMPILE_FROM) is not None:
-        return "numba"
-    return "python" if count <= LOOP_BELOW else "numpy"
+    if kernel == "auto":
+        kernel = kernel_for([(actions, count)])
+    if kernel == "auto":
+        kernel = "python" if count < LOOP_BELOW else "numpy"
+    return kernel
 
 
 @dataclass(frozen=True, slots=True)

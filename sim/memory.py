@@ -6,6 +6,7 @@ backward of each operation reads, as counted by Korthikanti et al. 2022 (arXiv:2
 section 4.1), without dropout, for the plain and the gated MLP.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from parplan.sim.cost_model import stage_parameters
@@ -43,7 +44,13 @@ class StageMemory:
 def stage_memory(workload: Workload, plan: Plan, schedule: Schedule) -> tuple[StageMemory, ...]:
     """The peak memory of one rank of every stage, with as many micro-batches in flight as
     `schedule` keeps."""
-    in_flight = micro_batches_in_flight(schedule, plan.total_stages)
+    return memory_in_flight(workload, plan, micro_batches_in_flight(schedule, plan.total_stages))
+
+
+def memory_in_flight(
+    workload: Workload, plan: Plan, in_flight: Sequence[int]
+) -> tuple[StageMemory, ...]:
+    """The peak memory of one rank of every stage that holds so many micro-batches at most."""
     layers = plan.layers_of_stages(workload.model.num_layers)
     return tuple(
         _one_stage(workload, plan, stage, layers[stage], parameters, in_flight[stage])

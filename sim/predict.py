@@ -1,13 +1,14 @@
 """From a plan to its prediction: compile (lists, costs, memory), then simulate."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from parplan.hardware.cluster import Cluster
 from parplan.sim.cost_model import model_costs, stage_costs
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine import simulate
 from parplan.sim.instructions import Schedule
-from parplan.sim.memory import StageMemory, stage_memory
+from parplan.sim.memory import StageMemory, memory_in_flight, micro_batches_in_flight
 from parplan.sim.plan import Plan, check_plan
 from parplan.sim.run import Run
 from parplan.sim.schedules import make_schedule
@@ -29,13 +30,37 @@ class CompiledPlan:
         return max(stage.total_bytes for stage in self.memory)
 
 
-def compile_plan(workload: Workload, cluster: Cluster, plan: Plan) -> CompiledPlan:
-    """Lower `plan` for `workload` on `cluster`; raises `ParplanError` if they do not match."""
-    check_plan(plan, workload, cluster.num_accelerators)
+class Scheduled(NamedTuple):
+    """The lists of a plan, and what follows from them alone."""
+
+    schedule: Schedule
+    in_flight: list[int]
+    """Micro-batches that each stage holds at most."""
+
+
+def schedule_key(plan: Plan) -> tuple[str, int, int, int]:
+    """What the lists of a plan depend on: plans with equal keys have equal lists."""
+    return plan.schedule, plan.num_stages, plan.virtual_stages, plan.num_micro_batches
+
+
+def scheduled(plan: Plan) -> Scheduled:
+    """The lists of `plan`."""
     schedule = make_schedule(plan.schedule, plan.num_stages, plan.num_micro_batches)
+    return Scheduled(schedule, micro_batches_in_flight(schedule, plan.total_stages))
+
+
+def compile_plan(
+    workload: Workload, cluster: Cluster, plan: Plan, lists: Scheduled | None = None
+) -> CompiledPlan:
+    """Lower `plan` for `workload` on `cluster`; raises `ParplanError` if they do not match.
+
+    `lists`: those of a plan with the same `schedule_key`, where they are at hand.
+    """
+    check_plan(plan, workload, cluster.num_accelerators)
+    lists = scheduled(plan) if lists is None else lists
     costs = stage_costs(workload, cluster, plan, model_costs(workload, cluster, plan))
-    memory = stage_memory(workload, plan, schedule)
-    return CompiledPlan(plan=plan, schedule=schedule, costs=costs, memory=memory)
+    memory = memory_in_flight(workload, plan, lists.in_flight)
+    return CompiledPlan(plan=plan, schedule=lists.schedule, costs=costs, memory=memory)
 
 
 def predict(compiled: CompiledPlan) -> Run:
