@@ -20,10 +20,11 @@ from parplan.sim.action_arrays import action_arrays, check_arrays
 from parplan.sim.costs import StageCosts
 from parplan.sim.data_parallel import Span, bucket_spans, finish_spans, reduce_spans
 from parplan.sim.instructions import OPS, Schedule, last_gradient_index
-from parplan.sim.links import Arrival, OwnLinks
+from parplan.sim.links import Arrival, make_links
 from parplan.sim.messages import deadlock
 from parplan.sim.recording import Played, as_run
 from parplan.sim.run import Run
+from parplan.sim.shared_links import SharedLinks
 from parplan.sim.ticks import PS_PER_S, to_ps
 
 __all__ = ["PS_PER_S", "simulate", "to_ps"]
@@ -37,11 +38,13 @@ def simulate(
     *,
     durations_ps: Sequence[int] | None = None,
     blocking_sends: bool = False,
+    links: SharedLinks | None = None,
 ) -> Run:
     """Play `schedule` with the costs of each stage and return the predicted run.
 
     `durations_ps`: of every action, the lists of the ranks one after the other, in place of what
     `costs` says. `blocking_sends`: a rank computes on only when its message has arrived.
+    `links`: those that several pairs of ranks share.
     Raises `ParplanError` when the schedule is not complete for `len(costs)` stages, or when its
     ranks wait for each other (each blocked rank is named with what it waits for).
     """
@@ -51,7 +54,7 @@ def simulate(
     check_arrays(lists, len(costs))
     if durations_ps is not None and len(durations_ps) != len(lists):
         raise ParplanError(f"durations_ps: {len(durations_ps)} durations for {len(lists)} actions")
-    engine = _Engine(schedule, costs, durations_ps, blocking_sends)
+    engine = _Engine(schedule, costs, durations_ps, blocking_sends, links)
     return as_run(lists, engine.run())
 
 
@@ -94,6 +97,7 @@ class _Engine:
         costs: Sequence[StageCosts],
         durations_ps: Sequence[int] | None,
         blocking: bool,
+        links: SharedLinks | None,
     ) -> None:
         self.env = simpy.Environment()
         self.schedule = schedule
@@ -109,7 +113,7 @@ class _Engine:
         self.end_ps = 0
         num_actions = sum(map(len, schedule))
         self.start, self.end = [0] * num_actions, [0] * num_actions
-        self.links = OwnLinks(self.env, num_actions)
+        self.links = make_links(self.env, num_actions, links)
 
     def run(self) -> Played:
         first, ranks = 0, []

@@ -7,7 +7,6 @@ covers all that the engine covers but shared links, where times decide the order
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,12 +15,11 @@ import numpy.typing as npt
 from parplan.hardware.errors import ParplanError
 from parplan.sim import batch
 from parplan.sim.costs import StageCosts
-from parplan.sim.data_parallel import Span, bucket_spans, finish_spans, reduce_spans
 from parplan.sim.instructions import Schedule
-from parplan.sim.lowering import REDUCES, Tape, lower
-from parplan.sim.recording import Played, as_run
+from parplan.sim.lowering import Tape, lower
 from parplan.sim.run import Run
 from parplan.sim.sweep import compiled_loops, sweep
+from parplan.sim.swept import Swept, run_of
 from parplan.sim.tables import SweepTables, sweep_tables
 from parplan.sim.ticks import PS_PER_S, Ints, StageTicks, stage_ticks
 
@@ -98,21 +96,11 @@ def fast_run(
     tables = sweep_tables(tape, ticks, own, 1)
     entries = _entries(tape, tables, False)
     swept = _sweep_one(tape, tables, entries, 0, blocking_sends, False)
-    duration = np.zeros(len(tape), dtype=np.int64)
-    duration[tape.place] = tables.duration[0, tables.column, 0]
-    start, send_end = np.array(swept.start), np.array(swept.sent)
-    sends = np.zeros(len(tape), dtype=np.int64)
+    send_end = np.asarray(swept.sent, dtype=np.int64)
     crossing = tape.link >= 0
-    sends[tape.place[crossing]] = ticks.send[0, tape.stage[crossing]]
-    played = Played(
-        start=start,
-        end=start + duration,
-        send_start=send_end - sends,
-        send_end=send_end,
-        spans=_spans(tape, ticks, swept, start + duration),
-        end_ps=int(swept.ends(tables, 0).max()),
-    )
-    return as_run(tape.lists, played)
+    send_start = send_end.copy()
+    send_start[tape.place[crossing]] -= ticks.send[0, tape.stage[crossing]]
+    return run_of(tape, ticks, tables, swept, send_start)
 
 
 def kernel_for(tapes: Iterable[tuple[int, int]]) -> Kernel:
@@ -131,21 +119,6 @@ def _choose(kernel: Kernel, actions: int, count: int) -> Kernel:
     return kernel
 
 
-@dataclass(frozen=True, slots=True)
-class _Swept:
-    """The times of one candidate; by rank when its list is done and its gradients are reduced."""
-
-    start: Any
-    sent: Any
-    rank_free: Any
-    reduce_free: Any
-
-    def ends(self, tables: SweepTables, candidate: int) -> Ints:
-        """The end of each rank, optimizer and gather included."""
-        free = np.maximum(self.rank_free, self.reduce_free)
-        return np.asarray(free + tables.finish[candidate, :, 0], dtype=np.int64)
-
-
 def _entries(tape: Tape, tables: SweepTables, compiled: bool) -> Any:
     columns = (
         *(tape.place, tape.rank, tape.stage, tables.column),
@@ -156,7 +129,7 @@ def _entries(tape: Tape, tables: SweepTables, compiled: bool) -> Any:
 
 def _sweep_one(
     tape: Tape, tables: SweepTables, entries: Any, candidate: int, blocking: bool, compiled: bool
-) -> _Swept:
+) -> Swept:
     def costs(values: Ints) -> Any:
         own = values[candidate, :, 0]
         return own if compiled else own.tolist()
@@ -165,7 +138,7 @@ def _sweep_one(
         return np.zeros(count, dtype=np.int64) if compiled else [0] * count
 
     loops = compiled_loops(load=True) if compiled else None
-    swept = _Swept(*(zeros(n) for n in (len(tape), len(tape), tape.num_ranks, tape.num_ranks)))
+    swept = Swept(*(zeros(n) for n in (len(tape), len(tape), tape.num_ranks, tape.num_ranks)))
     reduce = (tables.each_total, tables.each_tail, tables.last_total, tables.last_tail)
     (loops.sweep if loops else sweep)(
         entries,
@@ -200,26 +173,3 @@ def _sweep_numba(tape: Tape, ticks: StageTicks, durations_ps: Ints | None, block
         end,
     )
     return end.reshape(-1)[: tables.num_candidates]
-
-
-def _spans(tape: Tape, ticks: StageTicks, swept: _Swept, end: Ints) -> list[Span]:
-    """Reductions, optimizer steps and gathers of each rank."""
-    spans: list[Span] = []
-    reduces = np.zeros(len(tape), dtype=np.int32)
-    reduces[tape.place] = tape.reduces
-    total, buckets = ticks.reduce[0].tolist(), ticks.reduce_buckets[0].tolist()
-    each, free = ticks.reduce_each_micro_batch[0].tolist(), [0] * tape.num_ranks
-    rank_of = tape.rank_of_stage.tolist()
-    for place in np.flatnonzero(reduces).tolist():
-        stage = int(tape.lists.stage[place])
-        if total[stage] and (each[stage] or reduces[place] == REDUCES):
-            rank, begin = rank_of[stage], int(swept.start[place])
-            own = bucket_spans(begin, int(end[place]), total[stage], buckets[stage], free[rank])
-            spans += reduce_spans(rank, stage, own)
-            free[rank] = spans[-1].end_ps
-    optimizer, gather = ticks.optimizer[0].tolist(), ticks.gather[0].tolist()
-    for rank in range(tape.num_ranks):
-        stages = [(s, optimizer[s], gather[s]) for s, r in enumerate(rank_of) if r == rank]
-        now = max(swept.rank_free[rank], swept.reduce_free[rank])
-        spans += finish_spans(rank, now, stages)[0]
-    return spans

@@ -81,7 +81,7 @@ def lower(schedule: Schedule) -> Tape:
 def lower_arrays(lists: ActionArrays) -> Tape:
     """The tape of lists that are given as arrays."""
     check_arrays(lists)
-    producer, consumer = _partners(lists)
+    producer, consumer = partners(lists)
     order, slot_in, slot_out, num_slots = _ordered(lists, producer, consumer)
     rank = lists.rank()
     rank_of = np.zeros(lists.num_stages, dtype=np.int32)
@@ -104,7 +104,7 @@ def lower_arrays(lists: ActionArrays) -> Tape:
     )
 
 
-def _partners(lists: ActionArrays) -> tuple[Codes, Codes]:
+def partners(lists: ActionArrays) -> tuple[Codes, Codes]:
     """For each action the place of the one whose message it needs, and of the one that needs its
     own; -1 for none."""
     stages, size = lists.num_stages, lists.num_micro_batches
