@@ -8,6 +8,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from parplan.sim import event_loop
 from parplan.sim import sweep as loops
 
 LANES = 32
@@ -15,6 +16,7 @@ LANES = 32
 
 order_actions: Any = numba.njit(cache=True)(loops.order_actions)
 sweep: Any = numba.njit(cache=True)(loops.sweep)
+play_fifo: Any = numba.njit(cache=True)(event_loop.play_fifo)
 
 
 def _sweep_blocks(tape: Any, tables: Any, sizes: Any, blocking: bool, end: Any) -> None:
