@@ -94,15 +94,16 @@ class _Player:
 
     def _links(self) -> Codes:
         """By place: the shared links keep their numbers, those of their own follow."""
-        numbers = {pair: links[0] for pair, links in self.links.links.items()}
+        ranks, to_rank = self.tape.num_ranks, self.rank[self.consumer]
+        crosses = (self.consumer >= 0) & (to_rank != self.rank)
+        code = self.rank * ranks + to_rank
+        number = np.full(ranks * ranks, -1, dtype=np.int32)
         own = self.links.num_links
-        link = np.full(len(self.tape), -1, dtype=np.int32)
-        for place in np.flatnonzero(self.consumer >= 0).tolist():
-            pair = int(self.rank[place]), int(self.rank[self.consumer[place]])
-            if pair[0] != pair[1]:
-                link[place] = numbers.setdefault(pair, own)
-                own += link[place] == own
-        return link
+        for pair in np.flatnonzero(np.bincount(code[crosses])).tolist():
+            shared = self.links.links.get(divmod(pair, ranks))
+            number[pair] = shared[0] if shared else own
+            own += not shared
+        return np.where(crosses, number[code], -1).astype(np.int32)
 
     def play(self, candidate: int) -> tuple[Swept, Any]:
         """The times of one candidate, and when each message entered its link."""
@@ -141,8 +142,8 @@ class _Player:
     def _fifo(self, costs: list[Any], swept: Swept, send_start: Any) -> None:
         n, ranks = len(self.tape), self.tape.num_ranks
         num_links = 1 + max(int(self.link.max(initial=-1)), self.links.num_links - 1)
-        sizes = (ranks, ranks, n, n, n, n, num_links, num_links, num_links)
-        state = tuple(self._filled(size, 0 if i == 6 else -1) for i, size in enumerate(sizes))
+        sizes = (ranks, ranks, ranks, n, n, n, n, num_links, num_links, num_links)
+        state = tuple(self._filled(size, 0 if i == 7 else -1) for i, size in enumerate(sizes))
         given = (self.first, self.rank, self.producer, self.consumer, self.link)
         loops: Any = compiled_loops(load=True) if self._arrays else event_loop
         loops.play_fifo(

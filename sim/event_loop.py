@@ -26,7 +26,7 @@ def play_fifo(
     total: Read,
     tail: Read,
     blocking: bool,
-    state: tuple[Write, Write, Write, Write, Write, Write, Write, Write, Write],
+    state: tuple[Write, Write, Write, Write, Write, Write, Write, Write, Write, Write],
     rank_free: Write,
     reduce_free: Write,
     start: Write,
@@ -38,23 +38,23 @@ def play_fifo(
     `first`: by rank, the place of its first action. All else that is read is by place; `producer`
     and `consumer` are the places of the partners (-1: none), `link` that of the message (-1: it
     stays on its rank; below `num_shared`: shared), `reduces` whether there is a reduction with
-    `total` and `tail`. `state`: at, ready by rank; arrival, waiter, before, behind by place; free,
+    `total` and `tail`. `state`: at, ready, todo by rank; arrival, waiter, before, behind by place; free,
     head, tail by link; filled with -1, but `free` with 0.
     """
-    at, ready, arrival, waiter, before, behind, free, head, last = state
+    at, ready, todo, arrival, waiter, before, behind, free, head, last = state
     ranks = len(rank_free)
     heap = [(0, 0)]
     heap.pop()
-    # Ranks that may begin their next action from a time on.
-    todo = [(0, 0)]
-    todo.pop()
     for rank in range(ranks):
         at[rank] = first[rank] - 1
-        todo.append((0, rank))
+        ready[rank] = 0
+        todo[rank] = rank
+    num_todo = ranks
     while True:
-        while len(todo) > 0:
-            now, rank = todo.pop()
-            place = at[rank] + 1
+        while num_todo > 0:
+            num_todo -= 1
+            rank = todo[num_todo]
+            now, place = ready[rank], at[rank] + 1
             if place == first[rank + 1]:
                 rank_free[rank] = now
                 continue
@@ -62,7 +62,6 @@ def play_fifo(
             if needed >= 0:
                 if arrival[needed] < 0:
                     waiter[needed] = rank
-                    ready[rank] = now
                     continue
                 now = max(now, arrival[needed])
             at[rank] = place
@@ -77,20 +76,20 @@ def play_fifo(
         if key < ranks:
             place = at[key]
             here = link[place]
-            if consumer[place] < 0:
-                todo.append((now, key))
-            elif here < 0:
-                arrived = now
-                if not blocking:
-                    todo.append((now, key))
-            else:
-                if not blocking:
-                    todo.append((now, key))
-                if here >= num_shared:
-                    send_start[place] = max(now, free[here])
-                    free[here] = send_start[place] + send[place]
-                    sent[place] = free[here]
-                    arrived = free[here] + latency[place]
+            if not blocking or consumer[place] < 0:
+                ready[key] = now
+                todo[num_todo] = key
+                num_todo += 1
+            if consumer[place] >= 0:
+                if here < 0:
+                    arrived = now
+                elif here >= num_shared:
+                    begin = max(now, free[here])
+                    send_start[place] = begin
+                    begin += send[place]
+                    free[here] = begin
+                    sent[place] = begin
+                    arrived = begin + latency[place]
                 else:
                     # Behind all that were ready before, or now and stand before it.
                     sent[place] = now
@@ -128,6 +127,9 @@ def play_fifo(
         if arrived >= 0:
             arrival[place] = arrived
             if blocking:
-                todo.append((arrived, rank_of[place]))
+                ready[rank_of[place]] = arrived
+                todo[num_todo] = rank_of[place]
+                num_todo += 1
             if waiter[place] >= 0:
-                todo.append((ready[waiter[place]], waiter[place]))
+                todo[num_todo] = waiter[place]
+                num_todo += 1
