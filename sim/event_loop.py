@@ -38,8 +38,8 @@ def play_fifo(
     `first`: by rank, the place of its first action. All else that is read is by place; `producer`
     and `consumer` are the places of the partners (-1: none), `link` that of the message (-1: it
     stays on its rank; below `num_shared`: shared), `reduces` whether there is a reduction with
-    `total` and `tail`. `state`: at, ready, todo by rank; arrival, waiter, before, behind by place; free,
-    head, tail by link; filled with -1, but `free` with 0.
+    `total` and `tail`. `state`: at, ready, todo by rank; arrival, waiter, before, behind by place;
+    free, head, tail by link; filled with -1, but `free` with 0.
     """
     at, ready, todo, arrival, waiter, before, behind, free, head, last = state
     ranks = len(rank_free)

@@ -1,4 +1,4 @@
-"""Random deadlock-free instruction lists and costs, and Megatron's interleaved order."""
+"""Random deadlock-free instruction lists and costs."""
 
 import random
 
@@ -56,25 +56,3 @@ def random_costs(seed: int, stages: int) -> list[StageCosts]:
         )
         for _ in range(stages)
     ]
-
-
-def interleaved(ranks: int, size: int, chunks: int) -> Schedule:
-    """Interleaved 1F1B (Narayanan et al. 2021, arXiv:2104.04473); `ranks` divides `size`."""
-    assert size % ranks == 0
-    return tuple(_interleaved_rank(rank, ranks, size, chunks) for rank in range(ranks))
-
-
-def _interleaved_rank(rank: int, ranks: int, size: int, chunks: int) -> tuple[Action, ...]:
-    count = size * chunks
-    warm_up = min(2 * (ranks - rank - 1) + (chunks - 1) * ranks, count)
-
-    def action(op: str, i: int) -> Action:
-        group, place = divmod(i, ranks * chunks)
-        chunk, micro_batch = divmod(place, ranks)
-        chunk = chunk if op == "F" else chunks - 1 - chunk
-        return Action(chunk * ranks + rank, op, group * ranks + micro_batch)
-
-    forwards = [action("F", i) for i in range(count)]
-    backwards = [action("B", i) for i in range(count)]
-    steady = [a for pair in zip(forwards[warm_up:], backwards, strict=False) for a in pair]
-    return (*forwards[:warm_up], *steady, *backwards[count - warm_up :])

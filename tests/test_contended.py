@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parplan.experiments.benchmark import interleaved
 from parplan.hardware.errors import ParplanError
 from parplan.sim import event_loop
 from parplan.sim.contended import contended_many_ps, contended_run
@@ -18,7 +19,7 @@ from parplan.sim.schedules import make_schedule
 from parplan.sim.shared_links import FULL_RATE, SharedLinks, fair_rates, node_links
 from parplan.sim.sweep import compiled_loops
 from parplan.sim.ticks import PS_PER_S, stage_ticks
-from tests.random_lists import interleaved, random_costs, random_lists
+from tests.random_lists import random_costs, random_lists
 
 COMPILED = (False,) if compiled_loops(load=True) is None else (False, True)
 

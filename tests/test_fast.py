@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parplan.experiments.benchmark import interleaved
 from parplan.hardware.errors import ParplanError
 from parplan.sim import batch, fast
 from parplan.sim.costs import StageCosts
@@ -19,7 +20,7 @@ from parplan.sim.run import Run
 from parplan.sim.schedules import make_schedule
 from parplan.sim.sweep import compiled_loops
 from parplan.sim.ticks import PS_PER_S, stage_ticks
-from tests.random_lists import interleaved, random_costs, random_lists
+from tests.random_lists import random_costs, random_lists
 
 KERNELS: tuple[Kernel, ...] = ("python", "numpy")
 if compiled_loops(load=True) is not None:
