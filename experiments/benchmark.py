@@ -3,10 +3,11 @@
 Costs are random and differ between all stages, messages take time on their links.
 """
 
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -69,6 +70,7 @@ def measures(
     sizes: tuple[Size, ...] = SIZES, batch_size: Size = MIDDLE, candidates: int = 10_000
 ) -> Iterator[Measure]:
     """All figures, as they are found; the last of `sizes` is also lowered and swept alone."""
+    yield _bare()
     for size in sizes:
         yield from _engine(size, "at most 1.5 s" if size == SIZES[-1] else "")
     yield from _lowering(sizes[-1])
@@ -123,6 +125,23 @@ def num_events(schedule: Schedule, costs: list[StageCosts]) -> int:
     return count
 
 
+def _bare(processes: int = 8, events: int = 100_000) -> Measure:
+    """What SimPy does when processes only wait: a limit for everything that it plays."""
+
+    def process(env: simpy.Environment) -> Generator[simpy.Event, Any, None]:
+        for _ in range(events // processes):
+            yield simpy.Timeout(env, 1)
+
+    def play() -> None:
+        env = simpy.Environment()
+        for _ in range(processes):
+            env.process(process(env))
+        env.run()
+
+    what = f"SimPy, {processes} processes that only wait"
+    return Measure(what=what, value=events / cpu_s(play), unit="events/s")
+
+
 def _engine(size: Size, target: str) -> Iterator[Measure]:
     schedule, costs = size.schedule(), random_stages(size.stages)
     actions, events = sum(map(len, schedule)), num_events(schedule, costs)
@@ -142,15 +161,12 @@ def _lowering(size: Size) -> Iterator[Measure]:
     unit, scale = "ns/action", 1e9 / len(arrays)
     seconds = cpu_s(lambda: action_arrays(schedule))
     yield Measure(what=f"lists to arrays {size}", value=seconds * scale, unit=unit)
-    for loaded in (False, True):
-        if loaded and compiled_loops(load=True) is None:
+    for compiled in (False, True):
+        if compiled and compiled_loops(load=True) is None:
             return
-        # Lowering uses compiled loops only where they are loaded.
-        hidden = {} if loaded else {"parplan.sim.compiled": None}
-        with patch.dict(sys.modules, hidden):
-            lower_arrays(arrays)
-            seconds = cpu_s(lambda: lower_arrays(arrays))
-        what = f"arrays to tape {size}, {'numba' if loaded else 'Python'}"
+        lower_arrays(arrays, compiled=compiled)
+        seconds = cpu_s(partial(lower_arrays, arrays, compiled=compiled))
+        what = f"arrays to tape {size}, {'numba' if compiled else 'Python'}"
         yield Measure(what=what, value=seconds * scale, unit=unit, target="at most 200")
 
 
@@ -165,7 +181,7 @@ def _alone(size: Size) -> Iterator[Measure]:
     tape, costs = lower(size.schedule()), random_stages(size.stages)
     for kernel in _kernels("numpy"):
         fast_step_s(tape, costs, kernel=kernel)
-        seconds = cpu_s(lambda k=kernel: fast_step_s(tape, costs, kernel=k))  # type: ignore[misc]
+        seconds = cpu_s(partial(fast_step_s, tape, costs, kernel=kernel))
         what = f"one candidate {size}, {kernel}"
         yield Measure(what=what, value=seconds * 1e3, unit="ms", target="at most 5")
 
@@ -184,24 +200,22 @@ def _batch(size: Size, candidates: int) -> Iterator[Measure]:
 
 def _per_candidate(tape: Tape, ticks: StageTicks, kernel: Kernel) -> float:
     fast_many(tape, ticks, kernel=kernel)
-    return cpu_s(lambda: fast_many(tape, ticks, kernel=kernel), 3) / ticks.num_candidates
+    return cpu_s(partial(fast_many, tape, ticks, kernel=kernel), 3) / ticks.num_candidates
 
 
 def _contended(size: Size, candidates: int) -> Iterator[Measure]:
     schedule, costs = size.schedule(), random_stages(size.stages)
     tape, ticks = lower(schedule), random_ticks(candidates, size.stages)
     for sharing in ("fifo", "fair"):
-        links = node_links(size.ranks, 2, sharing)  # type: ignore[arg-type]
-        engine_s = cpu_s(lambda k=links: simulate(schedule, costs, links=k), 3)  # type: ignore[misc]
+        links = node_links(size.ranks, 2, sharing)
+        engine_s = cpu_s(partial(simulate, schedule, costs, links=links), 3)
         for compiled in (False, True):
             if compiled and (sharing == "fair" or compiled_loops(load=True) is None):
                 continue
             few = ticks if compiled else random_ticks(max(1, candidates // 100), size.stages)
-            contended_many_ps(tape, few, links, compiled=compiled)
-            seconds = cpu_s(
-                lambda t=few, k=links, c=compiled: contended_many_ps(tape, t, k, compiled=c),
-                3,  # type: ignore[misc]
-            )
+            play = partial(contended_many_ps, tape, few, links, compiled=compiled)
+            play()
+            seconds = cpu_s(play, 3)
             what = f"shared links, {sharing} {size}, {'numba' if compiled else 'Python'}"
             ratio = engine_s * few.num_candidates / seconds
             target = "at least 50" if compiled else ""

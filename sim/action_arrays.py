@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +62,8 @@ class ActionArrays:
 
 def action_arrays(schedule: Schedule) -> ActionArrays:
     """The lists of `schedule` as arrays."""
-    stages, ops, micro_batches = zip(*chain.from_iterable(schedule), strict=True) or ((), (), ())
+    actions = list(chain.from_iterable(schedule))
+    stages, ops, micro_batches = (list(map(itemgetter(i), actions)) for i in range(3))
     code = np.zeros(128, dtype=np.int32)
     code[[ord(op) for op in OPS]] = range(len(OPS))
     return ActionArrays(

@@ -105,7 +105,7 @@ class _Engine:
         self.blocking = blocking
         self.stages = [_in_ps(cost) for cost in costs]
         self.rank_of = {a.stage: r for r, actions in enumerate(schedule) for a in actions}
-        self.arrivals: dict[tuple[int, bool, int], Arrival] = {}
+        self.arrivals: dict[tuple[int, bool, int], Any] = {}
         # Messages that only their sender, or only their receiver, has come to.
         self.waiting: dict[int, int] = {}
         self.reduce_free_ps = [0] * len(schedule)
@@ -145,8 +145,8 @@ class _Engine:
         now = 0
         for place, (stage, op, micro_batch) in enumerate(self.schedule[rank], start=first):
             ticks = self.stages[stage]
-            forward, sends = op == "F", op != "W"
-            if sends and stage != (0 if forward else last_stage):
+            forward, gradient = op == "F", op == "B" or op == "W"
+            if op != "W" and stage != (0 if forward else last_stage):
                 key = stage, forward, micro_batch
                 arrival = arrivals.pop(key, None)
                 if arrival is None:
@@ -156,26 +156,23 @@ class _Engine:
                     yield arrival
                     now = int(env.now)
             table = ticks.duration
-            if op in "BW" and stage not in created:
+            if gradient and stage not in created:
                 created.add(stage)
                 table = ticks.first_gradient
             start = starts[place] = now
             duration = table[op] if durations is None else durations[place]
             yield simpy.Timeout(env, duration)
             ends[place] = now = start + duration
-            if op in "BW" and (ticks.reduce_each or last_gradient[stage] == place - first):
+            if gradient and (ticks.reduce_each or last_gradient[stage] == place - first):
                 self._reduce(rank, stage, start, now)
-            if sends and stage != (last_stage if forward else 0):
+            if op != "W" and stage != (last_stage if forward else 0):
                 to_stage = stage + 1 if forward else stage - 1
                 key = to_stage, forward, micro_batch
-                arrival = arrivals.pop(key, None)
-                if arrival is None:
-                    arrival = arrivals[key] = Arrival(env)
-                to_rank = self.rank_of[to_stage]
-                if to_rank == rank:
-                    arrival.after(0)
-                else:
-                    send((rank, to_rank), place, now, ticks.send, ticks.latency, arrival)
+                pair = rank, self.rank_of[to_stage]
+                awaited = arrivals.pop(key, None)
+                arrival = send(pair, place, now, ticks.send, ticks.latency, awaited)
+                if awaited is None:
+                    arrivals[key] = arrival
                 if self.blocking:
                     yield arrival
                     now = int(env.now)

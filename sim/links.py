@@ -41,13 +41,25 @@ class Links(Protocol):
     end: list[int]
 
     def send(
-        self, pair: Pair, place: int, now: int, send_ps: int, latency_ps: int, arrival: Arrival
-    ) -> None:
-        """Send the message of the action at `place`; it arrives `latency_ps` after it left."""
+        self,
+        pair: Pair,
+        place: int,
+        now: int,
+        send_ps: int,
+        latency_ps: int,
+        arrival: Arrival | None,
+    ) -> simpy.Event:
+        """Send the message of the action at `place`; it arrives `latency_ps` after it left.
+
+        `arrival`: what its receiver waits for already. Returns that, or a new event.
+        """
 
 
 class OwnLinks:
-    """A link for each directed pair of ranks, which carries one message at a time."""
+    """A link for each directed pair of ranks, which carries one message at a time.
+
+    What stays on its rank takes no time.
+    """
 
     def __init__(self, env: simpy.Environment, num_actions: int) -> None:
         self.env = env
@@ -56,14 +68,25 @@ class OwnLinks:
         self._free_ps: dict[Pair, int] = {}
 
     def send(
-        self, pair: Pair, place: int, now: int, send_ps: int, latency_ps: int, arrival: Arrival
-    ) -> None:
+        self,
+        pair: Pair,
+        place: int,
+        now: int,
+        send_ps: int,
+        latency_ps: int,
+        arrival: Arrival | None,
+    ) -> simpy.Event:
         """As `Links` says."""
-        start = max(now, self._free_ps.get(pair, 0))
-        end = start + send_ps
-        self._free_ps[pair] = self.end[place] = end
-        self.start[place] = start
-        arrival.after(end - now + latency_ps)
+        delay = 0
+        if pair[0] != pair[1]:
+            free = self._free_ps.get(pair, 0)
+            start = self.start[place] = free if free > now else now
+            end = self._free_ps[pair] = self.end[place] = start + send_ps
+            delay = end - now + latency_ps
+        if arrival is None:
+            return simpy.Timeout(self.env, delay)
+        arrival.after(delay)
+        return arrival
 
 
 class _Message(NamedTuple):
@@ -87,16 +110,23 @@ class FifoLinks(OwnLinks):
         self._will_serve = [False] * shared.num_links
 
     def send(
-        self, pair: Pair, place: int, now: int, send_ps: int, latency_ps: int, arrival: Arrival
-    ) -> None:
+        self,
+        pair: Pair,
+        place: int,
+        now: int,
+        send_ps: int,
+        latency_ps: int,
+        arrival: Arrival | None,
+    ) -> simpy.Event:
         """As `Links` says."""
         link = self._link_of.get(pair)
         if link is None:
-            super().send(pair, place, now, send_ps, latency_ps, arrival)
-            return
+            return super().send(pair, place, now, send_ps, latency_ps, arrival)
+        arrival = arrival or Arrival(self.env)
         heapq.heappush(self._queues[link], _Message(now, place, send_ps, latency_ps, arrival))
         if not self._will_serve[link]:
             self._serve_at(link, now, max(now, self._link_free[link]))
+        return arrival
 
     def _serve_at(self, link: int, now: int, time: int) -> None:
         self._will_serve[link] = True
@@ -126,17 +156,24 @@ class FairLinks(OwnLinks):
         self._changes = 0
 
     def send(
-        self, pair: Pair, place: int, now: int, send_ps: int, latency_ps: int, arrival: Arrival
-    ) -> None:
+        self,
+        pair: Pair,
+        place: int,
+        now: int,
+        send_ps: int,
+        latency_ps: int,
+        arrival: Arrival | None,
+    ) -> simpy.Event:
         """As `Links` says."""
         if pair not in self._links:
-            super().send(pair, place, now, send_ps, latency_ps, arrival)
-            return
+            return super().send(pair, place, now, send_ps, latency_ps, arrival)
+        arrival = arrival or Arrival(self.env)
         self._queues[pair].append(_Message(now, place, send_ps, latency_ps, arrival))
         if pair not in self._left:
             self._progress(now)
             self._begin(pair, now)
             self._change()
+        return arrival
 
     def _begin(self, pair: Pair, now: int) -> None:
         message = self._queues[pair][0]

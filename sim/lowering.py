@@ -78,11 +78,15 @@ def lower(schedule: Schedule) -> Tape:
     return lower_arrays(action_arrays(schedule))
 
 
-def lower_arrays(lists: ActionArrays) -> Tape:
-    """The tape of lists that are given as arrays."""
+def lower_arrays(lists: ActionArrays, *, compiled: bool | None = None) -> Tape:
+    """The tape of lists that are given as arrays.
+
+    `compiled`: whether to use numba; None: where it is loaded already.
+    """
     check_arrays(lists)
     producer, consumer = partners(lists)
-    order, slot_in, slot_out, num_slots = _ordered(lists, producer, consumer)
+    loops = None if compiled is False else compiled_loops(load=bool(compiled))
+    order, slot_in, slot_out, num_slots = _ordered(lists, producer, consumer, loops)
     rank = lists.rank()
     rank_of = np.zeros(lists.num_stages, dtype=np.int32)
     rank_of[lists.stage] = rank
@@ -120,10 +124,9 @@ def partners(lists: ActionArrays) -> tuple[Codes, Codes]:
 
 
 def _ordered(
-    lists: ActionArrays, producer: Codes, consumer: Codes
+    lists: ActionArrays, producer: Codes, consumer: Codes, loops: Any
 ) -> tuple[Codes, Codes, Codes, int]:
     n, ranks = len(lists), lists.num_ranks
-    loops: Any = compiled_loops(load=False)
     # at, ready; waiter, slot_of; free, order; slot_in, slot_out
     sizes = (ranks, ranks, n, n, n, n, n, n)
     work: list[Any] = [np.full(size, -1, dtype=np.int32) for size in sizes]
