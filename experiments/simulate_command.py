@@ -16,6 +16,7 @@ from parplan.sim.idle import bubble_by_cause
 from parplan.sim.instructions import Schedule, computations, read_program, write_csv
 from parplan.sim.memory import GB, message_bytes, rank_memory, stage_needs
 from parplan.sim.memory_over_time import MemoryOverTime, memory_over_time
+from parplan.sim.peaks import moments_of
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import read_plan
 from parplan.sim.predict import CompiledPlan, compile_plan, predict
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 def _with_schedule(compiled: CompiledPlan, workload: Workload, path: Path) -> CompiledPlan:
     """The same plan with the instruction lists of a file."""
     schedule = _read_schedule(path, compiled.plan)
-    memory = rank_memory(workload, compiled.plan, schedule)
+    memory = rank_memory(stage_needs(workload, compiled.plan), moments_of(schedule))
     return dataclasses.replace(compiled, schedule=schedule, memory=memory)
 
 

@@ -176,10 +176,16 @@ def stage_costs(
     Ranks are placed with tensor parallelism innermost and the pipeline outermost.
     """
     layers = plan.layers_of_stages(workload.model.num_layers)
-    return tuple(
-        _stage(workload, cluster, plan, _stage_layers(costs, stage, layers), stage)
-        for stage in range(len(layers))
-    )
+    parameters = stage_parameters(workload, plan)
+    # Most stages of a long pipeline are alike: each kind is costed once.
+    kinds = [(n, s == 0, s == len(layers) - 1, parameters[s]) for s, n in enumerate(layers)]
+    known = {
+        kind: _stage(
+            workload, cluster, plan, _stage_layers(costs, stage, layers), parameters[stage]
+        )
+        for kind, stage in {kind: stage for stage, kind in enumerate(kinds)}.items()
+    }
+    return tuple(known[kind] for kind in kinds)
 
 
 def _stage_layers(costs: ModelCosts, stage: int, layers: Sequence[int]) -> list[LayerCosts]:
@@ -189,9 +195,12 @@ def _stage_layers(costs: ModelCosts, stage: int, layers: Sequence[int]) -> list[
 
 
 def _stage(
-    workload: Workload, cluster: Cluster, plan: Plan, layers: Sequence[LayerCosts], stage: int
+    workload: Workload,
+    cluster: Cluster,
+    plan: Plan,
+    layers: Sequence[LayerCosts],
+    parameters: float,
 ) -> StageCosts:
-    parameters = stage_parameters(workload, plan)[stage]
     dp, distance = plan.data_parallel, plan.tensor_parallel
     dp_link = ring_link(cluster, dp, distance)
     num_bytes = workload.bytes_per_value * parameters

@@ -13,8 +13,9 @@ from parplan.hardware.kernel_times import kernel_s
 from parplan.hardware.kernels import Attention, Gemm
 from parplan.hardware.presets import accelerator_preset
 from parplan.sim.cost_model import model_costs, prefetched_s, stage_costs, stage_parameters
-from parplan.sim.memory import block_bytes, rank_memory
+from parplan.sim.memory import block_bytes, rank_memory, stage_needs
 from parplan.sim.model import Model, model_preset
+from parplan.sim.peaks import moments_of
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.predict import compile_plan, predict
 from parplan.sim.schedules import make_schedule
@@ -67,7 +68,8 @@ def test_adam_in_mixed_precision_takes_sixteen_bytes_per_parameter() -> None:
     schedule = make_schedule("1f1b", 1, 4)
 
     def state_bytes(zero: int) -> float:
-        (m,) = rank_memory(LLAMA, plan(**zero_fields(zero)), schedule)
+        needs = stage_needs(LLAMA, plan(**zero_fields(zero)))
+        (m,) = rank_memory(needs, moments_of(schedule))
         return m.total_bytes - m.activation_bytes
 
     n, dp = LLAMA.model.num_parameters, 16
