@@ -23,9 +23,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from parplan.backend.partition import cut
 from parplan.hardware.errors import ParplanError
-from parplan.sim.instructions import Schedule, check_complete, rank_of_stages, write_csv
+from parplan.sim.instructions import Schedule, rank_of_stages, write_csv
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import make_schedule
+from parplan.sim.validate import check_program
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(outputs, targets) -> the mean loss of a micro-batch."""
@@ -82,6 +83,17 @@ class _MarkedStage(PipelineStage):
         if self.has_backward:
             self.clock.tell("W", self.stage_index, bwd_chunk_id, start_s)
         return result
+
+    # Where neighbouring stages share a rank, torch hands gradients over in evaluation as well, and
+    # fails because there are none (torch 2.13).
+    def get_local_bwd_output(self, mb_index: int) -> Any:
+        if not self.has_backward:
+            return ()
+        return super().get_local_bwd_output(mb_index)  # type: ignore[no-untyped-call]
+
+    def set_local_bwd_input(self, next_stage_bwd_outputs: Any, mb_index: int) -> None:
+        if self.has_backward:
+            super().set_local_bwd_input(next_stage_bwd_outputs, mb_index)
 
 
 class _Clock:
@@ -245,7 +257,7 @@ class PipelineStep:
     def _schedule(self, micro_batches: int) -> Schedule:
         plan = self.plan
         if self.given_schedule is not None and micro_batches == plan.num_micro_batches:
-            check_complete(self.given_schedule, plan.total_stages, micro_batches)
+            check_program(self.given_schedule, plan.total_stages, micro_batches)
             return self.given_schedule
         return make_schedule(plan.schedule, plan.num_stages, micro_batches)
 

@@ -14,6 +14,7 @@ from scipy.optimize import least_squares
 
 from parplan.experiments.microbench import Measurement
 from parplan.hardware.accelerator import Accelerator
+from parplan.hardware.errors import ParplanError
 from parplan.hardware.kernel_efficiency import (
     AttentionEfficiency,
     GemmEfficiency,
@@ -89,8 +90,11 @@ def fitted(
 ) -> KernelEfficiency:
     """The constants with which `accelerator` comes closest to `measurements`.
 
-    Every one of its operations has to be among them: products, attention forward and backward.
+    Raises `ParplanError` unless products and attention of both directions are among them.
     """
+    for op in ("matmul", "sdp_fwd", "sdp_bwd"):
+        if not any(m.op == op for m in measurements):
+            raise ParplanError(f"{accelerator.name}: no row of {op!r} to fit; each one is needed")
     gemm = fit_gemm(accelerator, [m for m in measurements if "matmul" in m.op])
     forward, backward = (
         fit_attention(accelerator, [m for m in measurements if m.op == op])

@@ -3,7 +3,7 @@
 import argparse
 import io
 
-from parplan.experiments.kernel_fit_report import figure, fit_file, report, toml_text
+from parplan.experiments.kernel_fit_report import figure, fit_file, peak_rows, report, toml_text
 from parplan.hardware.files import write_whole
 
 
@@ -13,7 +13,7 @@ def run(args: argparse.Namespace) -> int:
     held_out = sum(m.held_out for m in measurements)
     print(f"{len(measurements)} kernels; {held_out} held out by the digest of their shape")
     print("error of predicted time: |error| median and 90th percentile, bias: median of the error")
-    for row in report(measurements, constants):
+    for row in [*report(measurements, constants), *peak_rows(args.data)]:
         print("{:16}{:14}{:20}{:>5}{:>9}{:>8}{:>8}".format(*row))
     if args.write:
         write_whole(args.write, toml_text(constants).encode())

@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from parplan.experiments.kernel_fit import fitted, rounded
+from parplan.experiments.kernel_neighbours import Judged, corrected
+from parplan.experiments.kernel_peaks import PEAK, SQUARE, peak_errors
 from parplan.experiments.microbench import DATA, Measurement, read_measurements
 from parplan.hardware.accelerator import Accelerator
 from parplan.hardware.kernel_efficiency import KernelEfficiency
@@ -38,10 +40,11 @@ FAMILIES: Mapping[str, tuple[str | None, str]] = {
     "amd-cdna4": (A100, "assumed from A100 PCIe: tiles on compute units in the same way"),
     "default": (None, "assumed: no measurement by shape, and no tiles on many processors"),
 }
+NEAR = "+ near shapes"
+"""Use: held out, with the interpolated residuals of `parplan.experiments.kernel_neighbours`."""
 OPS = ("matmul", "group_matmul", "sdp_fwd", "sdp_bwd")
 GEMMS = ("matmul", "group_matmul")
 COLUMNS = ("accelerator", "operation", "use", "rows", "median", "p90", "bias")
-Judged = tuple[Measurement, float]
 
 
 def fit_all(measurements: Sequence[Measurement]) -> dict[str, KernelEfficiency]:
@@ -97,7 +100,25 @@ def report(
     for name, op, members in groups:
         for held_out, use in ((False, "fitted"), (True, "held out")):
             rows += _row(name, op, use, [e for m, e in members if m.held_out == held_out])
+    rows += _near_shapes(judged, constants)
     return rows + _other_accelerators(measurements, constants)
+
+
+def _near_shapes(
+    judged: Sequence[Judged], constants: Mapping[str, KernelEfficiency]
+) -> list[tuple[str, ...]]:
+    """Held-out products once the residuals of fitted products of near shape are taken off."""
+    rows: list[tuple[str, ...]] = []
+    everywhere: list[float] = []
+    for name in constants:
+        own = [(m, e) for m, e in judged if m.accelerator == name and m.op in GEMMS]
+        known = [(m, e) for m, e in own if not m.held_out]
+        asked = [(m, e) for m, e in own if m.held_out]
+        if known and asked:
+            after = corrected(known, asked)
+            everywhere += after
+            rows += _row(name, "products", NEAR, after)
+    return _row("all", "products", NEAR, everywhere) + rows
 
 
 def _other_accelerators(
@@ -114,6 +135,15 @@ def _other_accelerators(
             for op in _ops(judged):
                 rows += _row(name, op, use, [e for m, e in judged if m.op == op])
     return rows
+
+
+def peak_rows(path: Path | None) -> list[tuple[str, ...]]:
+    """Rows of the same table for products of accelerators that were not fitted."""
+    found = peak_errors(path or DATA)
+    best = [error for kind, _, error in found if kind == PEAK]
+    squares = [error for kind, _, error in found if kind == SQUARE]
+    unfitted = _row("13 accelerators", "best product", "not fitted", best)
+    return unfitted + _row("half a tpu-v7x", "square", "not fitted", squares)
 
 
 def _row(name: str, op: str, use: str, relative: Sequence[float]) -> list[tuple[str, ...]]:

@@ -14,14 +14,16 @@ from parplan.hardware.errors import ParplanError
 from parplan.sim.cost_model import message_bytes
 from parplan.sim.critical_path import critical_path, sensitivities
 from parplan.sim.idle import bubble_by_cause
-from parplan.sim.instructions import Schedule, check_complete, read_csv, write_csv
+from parplan.sim.instructions import Schedule, computations, read_program, write_csv
 from parplan.sim.memory import GB, rank_memory, stage_needs
 from parplan.sim.memory_over_time import MemoryOverTime, memory_over_time
+from parplan.sim.peaks import moments_of
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import read_plan
 from parplan.sim.predict import CompiledPlan, compile_plan, predict
 from parplan.sim.run import Run
 from parplan.sim.timeline import chrome_trace
+from parplan.sim.validate import check_program
 from parplan.sim.workload import Workload
 
 FASTER = 0.1
@@ -79,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 def _with_schedule(compiled: CompiledPlan, workload: Workload, path: Path) -> CompiledPlan:
     """The same plan with the instruction lists of a file."""
     schedule = _read_schedule(path, compiled.plan)
-    memory = rank_memory(workload, compiled.plan, schedule)
+    memory = rank_memory(stage_needs(workload, compiled.plan), moments_of(schedule))
     return dataclasses.replace(compiled, schedule=schedule, memory=memory)
 
 
@@ -88,16 +90,16 @@ def _read_schedule(path: Path, plan: Plan) -> Schedule:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ParplanError(f"{path}: cannot be read: {error}") from None
-    schedule = read_csv(text, str(path))
-    if len(schedule) != plan.num_stages:
+    program = read_program(text, str(path))
+    if len(program) != plan.num_stages:
         raise ParplanError(
-            f"{path}: {len(schedule)} rows, but the plan has num_stages {plan.num_stages}"
+            f"{path}: {len(program)} rows, but the plan has num_stages {plan.num_stages}"
         )
     try:
-        check_complete(schedule, plan.total_stages, plan.num_micro_batches)
+        check_program(program, plan.total_stages, plan.num_micro_batches)
     except ParplanError as error:
         raise ParplanError(f"{path}: {error}") from None
-    return schedule
+    return computations(program)
 
 
 def summary(compiled: CompiledPlan, result: Run, memory: Sequence[MemoryOverTime]) -> str:

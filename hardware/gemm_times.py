@@ -5,6 +5,7 @@ them; splitting k as in Osama et al. 2023 (Stream-K, arXiv:2301.03598, section 3
 """
 
 import math
+from collections.abc import Iterator
 
 from parplan.hardware.accelerator import Accelerator
 from parplan.hardware.kernel_efficiency import GemmEfficiency
@@ -27,64 +28,56 @@ def throttled(rate: float, throttle: float, work_s: float, half_s: float) -> flo
 def tiled_gemm_s(accelerator: Accelerator, constants: GemmEfficiency, kernel: Gemm) -> float:
     """Seconds of `kernel`; never less than its roofline.
 
-    The best of several tiles is taken. One takes its loop over k, limited by the matrix unit or
-    by the cache, its output and a prologue; waves of tiles follow each other:
+    The best of several tiles is taken. A tile of a x b values takes its loop over k, limited by
+    the matrix unit or by the cache, its output and a prologue; waves of tiles follow each other:
 
-        body = waves x (k x max(2 a b / rate, (a + b) bytes / cache) + output + prologue)
+        body = waves (k max(2 a b / rate, (a + b) bytes / cache) + output + prologue)
 
-    for a x b tiles, and the time is the quadratic mean of body and memory traffic, and at least
-    the roofline.
+    and the time is the root of the sum of the squares of body and memory traffic.
     """
     c, processors = constants, accelerator.num_processors
-    peak = accelerator.peak_flop_per_s.of(kernel.dtype)
+    peak, flops, num_bytes = (
+        accelerator.peak_flop_per_s.of(kernel.dtype),
+        kernel.flops,
+        kernel.num_bytes,
+    )
     memory = accelerator.hbm_bytes_per_s * accelerator.hbm_efficiency
     best_rate = peak * accelerator.gemm_efficiency
     layout = {"TN": 1.0, "NN": c.layout_nn, "NT": c.layout_nt}[kernel.transposed]
-    loop = throttled(c.main_loop, c.throttle, kernel.flops / best_rate, c.throttle_s)
-    rate = best_rate * layout * loop / processors
-    best = min(_tiling_s(kernel, c, (a, b), rate, memory, processors) for a, b in c.tiles)
+    loop = throttled(c.main_loop, c.throttle, flops / best_rate, c.throttle_s)
+    flop_s = processors / (best_rate * layout * loop)
+    load_s = BYTES[kernel.dtype] * processors / (memory * c.cache_ratio)
+    traffic_s = num_bytes / (memory * c.memory_share)
+    write_s = kernel.output_bytes * processors / (memory * c.memory_share * c.output_ratio)
+    part_s = SPLIT_BYTES * kernel.batch * kernel.m * kernel.n / (memory * c.memory_share)
+    together = min(kernel.batch, GROUP_STREAMS) if kernel.grouped else kernel.batch
+    largest = c.tiles[0][0] * c.tiles[0][1]
+    best = math.inf
+    for a, b in c.tiles:
+        values = a * b
+        step_s = max(2 * values * flop_s * (values / largest) ** -c.small_tile, (a + b) * load_s)
+        once_s = c.prologue_s * values / largest + values * write_s
+        tiles = together * -(-kernel.m // a) * -(-kernel.n // b)
+        for split, body in _bodies(tiles, processors, kernel.k, step_s, once_s, c):
+            parts_s = split * part_s if split > 1 else 0.0
+            repeated = kernel.batch / together * body
+            best = min(best, math.hypot(repeated, traffic_s + parts_s))
     total = c.fixed_s + best
     if kernel.grouped:
         total = max(total, kernel.batch * c.group_s)
-    return max(total, kernel.flops / peak, kernel.num_bytes / accelerator.hbm_bytes_per_s)
+    return max(total, flops / peak, num_bytes / accelerator.hbm_bytes_per_s)
 
 
-def _tiling_s(
-    kernel: Gemm,
-    c: GemmEfficiency,
-    tile: tuple[int, ...],
-    rate: float,
-    memory: float,
-    processors: int,
-) -> float:
-    """Seconds with one size of tiles, k split in as many parts as serve best."""
-    a, b = tile
-    area = a * b / (c.tiles[0][0] * c.tiles[0][1])
-    size = BYTES[kernel.dtype]
-    bytes_per_s = memory * c.memory_share
-    step = max(
-        2 * a * b / (rate * area**c.small_tile),
-        size * (a + b) * processors / (memory * c.cache_ratio),
-    )
-    once = c.prologue_s * area
-    once += a * b * kernel.output_bytes * processors / (bytes_per_s * c.output_ratio)
-    together = min(kernel.batch, GROUP_STREAMS) if kernel.grouped else kernel.batch
-    tiles = together * -(-kernel.m // a) * -(-kernel.n // b)
-    best, split = math.inf, 1
+def _bodies(
+    tiles: int, processors: int, k: int, step_s: float, once_s: float, c: GemmEfficiency
+) -> Iterator[tuple[int, float]]:
+    """Seconds of all waves for each number of parts that k may be split in."""
+    split = 1
     while True:
         load = tiles * split / processors
         waves = max(1.0, load)
         waves += c.wave_quantisation * (math.ceil(load) - waves)
-        body = (
-            kernel.batch
-            / together
-            * waves
-            * (-(-kernel.k // (K_STEP * split)) * K_STEP * step + once)
-        )
-        traffic = kernel.num_bytes
-        if split > 1:
-            traffic += SPLIT_BYTES * split * kernel.batch * kernel.m * kernel.n
-        best = min(best, math.hypot(body, traffic / bytes_per_s))
+        yield split, waves * (-(-k // (K_STEP * split)) * K_STEP * step_s + once_s)
         if tiles * split >= processors or split >= MAX_SPLIT:
-            return best
+            return
         split *= 2

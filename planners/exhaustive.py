@@ -1,12 +1,15 @@
-"""Exhaustive search: compile every candidate, keep what fits in memory, simulate the rest.
+"""Exhaustive search: compile every candidate, keep what fits in memory, time the rest.
 
-The steps and their order are those of Advanced Parallelization.
+The steps and their order are those of Advanced Parallelization. Candidates that share their lists
+are taken together, so that the lists are made once, and are timed by the fast evaluator. The
+choice is then played by the simulator, which has to agree to the picosecond.
 """
 
 import multiprocessing
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -15,18 +18,19 @@ from functools import partial
 from typing import Any, TypeVar
 
 from parplan.hardware.cluster import Cluster
+from parplan.hardware.errors import ParplanError
 from parplan.planners.search import Trial, best_trial, judge
+from parplan.sim.fast import Kernel, fast_many, kernel_for
+from parplan.sim.lowering import lower
 from parplan.sim.plan import Plan
-from parplan.sim.predict import compile_plan, predict
+from parplan.sim.predict import compile_plan, predict, schedule_key, scheduled
+from parplan.sim.ticks import stage_ticks
 from parplan.sim.workload import Workload
 
-POOL_FROM = 400
+POOL_FROM = 10_000
 """Fewer candidates are done before worker processes have started."""
 
-CHUNK = 16
-"""Candidates that a worker process takes at a time."""
-
-Result = TypeVar("Result")
+Item = TypeVar("Item")
 Progress = Callable[[str, int, int], None]
 """(what is being done, how many are done, of how many)"""
 
@@ -73,35 +77,86 @@ def exhaustive(
 
     `memory_ratio`: the share of each device's memory that a plan may use.
     """
-    check = partial(judge, workload, cluster, memory_ratio)
-    cost = partial(_cost, workload, cluster)
+    check = partial(_check, workload, cluster, memory_ratio)
     with _mapper(workers if len(candidates) >= POOL_FROM else 1) as run:
         start = time.perf_counter()
-        checked = run(check, candidates)
-        trials = list(_collect("compile", checked, len(candidates), progress))
+        everything = list(enumerate(candidates))
+        trials = _in_groups(run, check, everything, schedule_key, "compile", progress)
         compiled = time.perf_counter()
-        possible = [i for i, trial in enumerate(trials) if trial.fits]
-        costed = run(cost, [trials[i] for i in possible])
-        for i, trial in zip(
-            possible, _collect("simulate", costed, len(possible), progress), strict=True
-        ):
-            trials[i] = trial
+        possible = [(i, trial) for i, trial in sorted(trials.items()) if trial.fits]
+        cost = partial(_cost, workload, cluster, _kernel(trial for _, trial in possible))
+        trials |= _in_groups(
+            run, cost, possible, lambda trial: schedule_key(trial.plan), "simulate", progress
+        )
         done = time.perf_counter()
-    return Report(trials=tuple(trials), compile_s=compiled - start, cost_s=done - compiled)
+    report = Report(
+        trials=tuple(trials[i] for i in range(len(candidates))),
+        compile_s=compiled - start,
+        cost_s=done - compiled,
+    )
+    _confirm(workload, cluster, report.best)
+    return report
 
 
-def _cost(workload: Workload, cluster: Cluster, trial: Trial) -> Trial:
+def _check(
+    workload: Workload, cluster: Cluster, memory_ratio: float, plans: Sequence[Plan]
+) -> list[Trial]:
+    """The verdicts on plans that share their lists."""
+    try:
+        lists = scheduled(plans[0])
+    except ParplanError:
+        lists = None  # Which is the verdict on each of them.
+    return [judge(workload, cluster, memory_ratio, plan, lists) for plan in plans]
+
+
+def _cost(
+    workload: Workload, cluster: Cluster, kernel: Kernel, trials: Sequence[Trial]
+) -> list[Trial]:
+    """The step times of possible candidates that share their lists."""
     # Compiled anew: that takes less time than handing the lists from process to process.
-    step_s = predict(compile_plan(workload, cluster, trial.plan)).step_s
-    return replace(trial, step_s=step_s)
+    lists = scheduled(trials[0].plan)
+    costs = [compile_plan(workload, cluster, trial.plan, lists).costs for trial in trials]
+    steps_s = fast_many(lower(lists.schedule), stage_ticks(costs), kernel=kernel)
+    return [replace(t, step_s=s) for t, s in zip(trials, steps_s.tolist(), strict=True)]
 
 
-def _collect(
-    what: str, results: Iterable[Result], total: int, progress: Progress
-) -> Iterator[Result]:
-    for done, result in enumerate(results, start=1):
-        yield result
-        progress(what, done, total)
+def _kernel(trials: Iterable[Trial]) -> Kernel:
+    """What sweeps all of `trials` soonest."""
+    counts = Counter(schedule_key(trial.plan) for trial in trials)
+    return kernel_for(
+        # F and B of every stage and micro-batch, or more where B is split.
+        (2 * stages * chunks * micro_batches, count)
+        for (_, stages, chunks, micro_batches), count in counts.items()
+    )
+
+
+def _confirm(workload: Workload, cluster: Cluster, best: Trial | None) -> None:
+    """Play the choice in the simulator itself."""
+    if best is not None:
+        step_s = predict(compile_plan(workload, cluster, best.plan)).step_s
+        if step_s != best.step_s:
+            raise AssertionError(f"{best.plan}: {step_s} s simulated, {best.step_s} s evaluated")
+
+
+def _in_groups(
+    run: Callable[..., Iterable[list[Trial]]],
+    function: Callable[[Sequence[Item]], list[Trial]],
+    items: Sequence[tuple[int, Item]],
+    key: Callable[[Item], object],
+    what: str,
+    progress: Progress,
+) -> dict[int, Trial]:
+    """`function` of the items with equal keys together; its results under the items' numbers."""
+    groups: dict[object, list[tuple[int, Item]]] = {}
+    for number, item in items:
+        groups.setdefault(key(item), []).append((number, item))
+    results = run(function, [[item for _, item in group] for group in groups.values()])
+    trials: dict[int, Trial] = {}
+    for group, result in zip(groups.values(), results, strict=True):
+        for (number, _), trial in zip(group, result, strict=True):
+            trials[number] = trial
+            progress(what, len(trials), len(items))
+    return trials
 
 
 @contextmanager
@@ -120,7 +175,7 @@ def _mapper(workers: int) -> Iterator[Callable[..., Iterable[Any]]]:
         initargs=(signal.SIGINT, signal.SIG_IGN),
     ) as pool:
         try:
-            yield partial(pool.map, chunksize=CHUNK)
+            yield pool.map
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

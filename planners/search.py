@@ -7,7 +7,7 @@ from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
 from parplan.sim.memory import GB
 from parplan.sim.plan import Plan
-from parplan.sim.predict import CompiledPlan, compile_plan
+from parplan.sim.predict import CompiledPlan, Scheduled, compile_plan
 from parplan.sim.workload import Workload
 
 
@@ -29,10 +29,19 @@ class Trial:
         return not self.reason
 
 
-def judge(workload: Workload, cluster: Cluster, memory_ratio: float, plan: Plan) -> Trial:
-    """Compile a candidate and say whether it can be laid out and fits in memory."""
+def judge(
+    workload: Workload,
+    cluster: Cluster,
+    memory_ratio: float,
+    plan: Plan,
+    lists: Scheduled | None = None,
+) -> Trial:
+    """Compile a candidate and say whether it can be laid out and fits in memory.
+
+    `lists`: those of the candidate, where they are at hand.
+    """
     try:
-        compiled = compile_plan(workload, cluster, plan)
+        compiled = compile_plan(workload, cluster, plan, lists)
     except ParplanError as error:
         return Trial(plan=plan, reason=str(error))
     memory = tuple(rank.total_bytes for rank in compiled.memory)

@@ -5,182 +5,193 @@ neighbouring stage on another rank is sent as soon as it is computed, beside the
 directed pair of ranks is a link that carries one message at a time (first come, first served).
 Gradients are reduced on a data-parallel stream of the rank, in buckets, each as soon as its share
 of the backward is done. Time is counted in integer picoseconds, so that equal instants are equal.
+
+An action costs at most two events: its end, and the arrival of its message.
 """
 
 from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import simpy
 
 from parplan.hardware.errors import ParplanError
+from parplan.sim.action_arrays import action_arrays, check_arrays
 from parplan.sim.costs import StageCosts
-from parplan.sim.instructions import Action, Schedule, check_complete, last_gradient_index
-from parplan.sim.run import Event, Run
+from parplan.sim.data_parallel import Span, bucket_spans, finish_spans, reduce_spans
+from parplan.sim.instructions import OPS, Schedule, last_gradient_index
+from parplan.sim.links import Arrival, make_links
+from parplan.sim.messages import deadlock
+from parplan.sim.recording import Played, as_run
+from parplan.sim.run import Run
+from parplan.sim.shared_links import SharedLinks
+from parplan.sim.ticks import PS_PER_S, to_ps
 
-PS_PER_S = 10**12
+__all__ = ["PS_PER_S", "simulate", "to_ps"]
 
 Process = Generator[simpy.Event, Any, None]
 
 
-class Message(NamedTuple):
-    """What one stage makes and another waits for: activations (F) or their gradients (B)."""
-
-    to_stage: int
-    kind: str
-    micro_batch: int
-
-
-def to_ps(seconds: float) -> int:
-    """Seconds as whole picoseconds."""
-    return round(seconds * PS_PER_S)
-
-
-def simulate(schedule: Schedule, costs: Sequence[StageCosts]) -> Run:
+def simulate(
+    schedule: Schedule,
+    costs: Sequence[StageCosts],
+    *,
+    durations_ps: Sequence[int] | None = None,
+    blocking_sends: bool = False,
+    links: SharedLinks | None = None,
+) -> Run:
     """Play `schedule` with the costs of each stage and return the predicted run.
 
+    `durations_ps`: of every action, the lists of the ranks one after the other, in place of what
+    `costs` says. `blocking_sends`: a rank computes on only when its message has arrived.
+    `links`: those that several pairs of ranks share.
     Raises `ParplanError` when the schedule is not complete for `len(costs)` stages, or when its
     ranks wait for each other (each blocked rank is named with what it waits for).
     """
     if not schedule or not costs:
         raise ParplanError("a schedule needs at least one rank and one stage")
-    micro_batches = 1 + max((a.micro_batch for actions in schedule for a in actions), default=-1)
-    check_complete(schedule, len(costs), micro_batches)
-    engine = _Engine(schedule, costs)
-    return engine.run()
+    lists = action_arrays(schedule)
+    check_arrays(lists, len(costs))
+    if durations_ps is not None and len(durations_ps) != len(lists):
+        raise ParplanError(f"durations_ps: {len(durations_ps)} durations for {len(lists)} actions")
+    engine = _Engine(schedule, costs, durations_ps, blocking_sends, links)
+    return as_run(lists, engine.run())
+
+
+class _Stage(NamedTuple):
+    """The costs of one stage in picoseconds, and where its messages go."""
+
+    duration: dict[str, int]
+    first_gradient: dict[str, int]
+    """Durations of the first B or W of the step."""
+    send: int
+    latency: int
+    reduce: int
+    buckets: int
+    reduce_each: bool
+    optimizer: int
+    gather: int
+
+
+def _in_ps(cost: StageCosts) -> _Stage:
+    extra = cost.first_gradient_extra_s
+    return _Stage(
+        {op: to_ps(max(cost.action_s(op), 0.0)) for op in OPS},
+        {op: to_ps(max(cost.action_s(op) + extra, 0.0)) for op in "BW"},
+        to_ps(cost.send_s),
+        to_ps(cost.latency_s),
+        to_ps(cost.reduce_s),
+        cost.reduce_buckets,
+        cost.reduce_each_micro_batch,
+        to_ps(cost.optimizer_s),
+        to_ps(cost.gather_s),
+    )
 
 
 class _Engine:
     """The state of one simulation."""
 
-    def __init__(self, schedule: Schedule, costs: Sequence[StageCosts]) -> None:
+    def __init__(
+        self,
+        schedule: Schedule,
+        costs: Sequence[StageCosts],
+        durations_ps: Sequence[int] | None,
+        blocking: bool,
+        links: SharedLinks | None,
+    ) -> None:
         self.env = simpy.Environment()
         self.schedule = schedule
-        self.costs = costs
+        self.durations_ps = durations_ps
+        self.blocking = blocking
+        self.stages = [_in_ps(cost) for cost in costs]
         self.rank_of = {a.stage: r for r, actions in enumerate(schedule) for a in actions}
-        self.arrivals: dict[Message, simpy.Event] = {}
-        self.link_free_ps: dict[tuple[int, int], int] = {}
+        self.arrivals: dict[tuple[int, bool, int], Any] = {}
+        # Messages that only their sender, or only their receiver, has come to.
+        self.waiting: dict[int, int] = {}
         self.reduce_free_ps = [0] * len(schedule)
-        self.waiting: dict[int, tuple[Action, Message]] = {}
-        self.events: list[Event] = []
+        self.spans: list[Span] = []
         self.end_ps = 0
+        num_actions = sum(map(len, schedule))
+        self.start, self.end = [0] * num_actions, [0] * num_actions
+        self.links = make_links(self.env, num_actions, links)
 
-    @property
-    def now(self) -> int:
-        return int(self.env.now)
-
-    def run(self) -> Run:
-        ranks = [self.env.process(self._rank(rank)) for rank in range(len(self.schedule))]
+    def run(self) -> Played:
+        first, ranks = 0, []
+        for rank, actions in enumerate(self.schedule):
+            ranks.append(self.env.process(self._rank(rank, first)))
+            first += len(actions)
         try:
             self.env.run(until=self.env.all_of(ranks))
         except RuntimeError:
-            raise ParplanError(self._deadlock()) from None
-        self.events.sort(key=lambda e: (e.rank, e.start_s, e.end_s, e.stream))
-        return Run(step_s=self.end_ps / PS_PER_S, events=tuple(self.events))
+            blocked = [
+                (r, self.schedule[r][i]) for r, i in self.waiting.items() if ranks[r].is_alive
+            ]
+            raise deadlock(blocked, len(self.stages)) from None
+        return Played(
+            start=np.array(self.start),
+            end=np.array(self.end),
+            send_start=np.array(self.links.start),
+            send_end=np.array(self.links.end),
+            spans=self.spans,
+            end_ps=self.end_ps,
+        )
 
-    def _deadlock(self) -> str:
-        blocked = [
-            f"rank {rank} at {action} waits for {message.kind} of micro-batch "
-            f"{message.micro_batch} for stage {message.to_stage}"
-            for rank, (action, message) in sorted(self.waiting.items())
-        ]
-        return f"the schedule deadlocks: {'; '.join(blocked)}"
-
-    def _rank(self, rank: int) -> Process:
-        actions = self.schedule[rank]
-        last_gradient = last_gradient_index(actions)
+    def _rank(self, rank: int, first: int) -> Process:
+        env, durations, arrivals = self.env, self.durations_ps, self.arrivals
+        starts, ends, send = self.start, self.end, self.links.send
+        last_stage = len(self.stages) - 1
+        last_gradient = last_gradient_index(self.schedule[rank])
         created: set[int] = set()
-        for index, action in enumerate(actions):
-            message = self._needs(action)
-            if message is not None:
-                self.waiting[rank] = (action, message)
-                yield self._arrival(message)
-                del self.waiting[rank]
-            start = self.now
-            yield self.env.timeout(self._duration_ps(action, created))
-            self._record(rank, "compute", str(action), start, self.now)
-            self._send(rank, action)
-            if action.op in "BW":
-                cost = self.costs[action.stage]
-                if cost.reduce_each_micro_batch or last_gradient[action.stage] == index:
-                    self._reduce(rank, action.stage, start)
-        self._finish(rank, sorted(last_gradient))
+        now = 0
+        for place, (stage, op, micro_batch) in enumerate(self.schedule[rank], start=first):
+            ticks = self.stages[stage]
+            forward, gradient = op == "F", op == "B" or op == "W"
+            if op != "W" and stage != (0 if forward else last_stage):
+                key = stage, forward, micro_batch
+                arrival = arrivals.pop(key, None)
+                if arrival is None:
+                    arrival = arrivals[key] = Arrival(env)
+                if arrival.callbacks is not None:  # It has not arrived.
+                    self.waiting[rank] = place - first
+                    yield arrival
+                    now = int(env.now)
+            table = ticks.duration
+            if gradient and stage not in created:
+                created.add(stage)
+                table = ticks.first_gradient
+            start = starts[place] = now
+            duration = table[op] if durations is None else durations[place]
+            yield simpy.Timeout(env, duration)
+            ends[place] = now = start + duration
+            if gradient and (ticks.reduce_each or last_gradient[stage] == place - first):
+                self._reduce(rank, stage, start, now)
+            if op != "W" and stage != (last_stage if forward else 0):
+                to_stage = stage + 1 if forward else stage - 1
+                key = to_stage, forward, micro_batch
+                pair = rank, self.rank_of[to_stage]
+                awaited = arrivals.pop(key, None)
+                arrival = send(pair, place, now, ticks.send, ticks.latency, awaited)
+                if awaited is None:
+                    arrivals[key] = arrival
+                if self.blocking:
+                    yield arrival
+                    now = int(env.now)
+        self._finish(rank, now, sorted(last_gradient))
 
-    def _duration_ps(self, action: Action, created: set[int]) -> int:
-        cost = self.costs[action.stage]
-        seconds = cost.action_s(action.op)
-        if action.op in "BW" and action.stage not in created:
-            created.add(action.stage)
-            seconds += cost.first_gradient_extra_s
-        return to_ps(max(seconds, 0.0))
-
-    def _needs(self, action: Action) -> Message | None:
-        stage, op, micro_batch = action
-        if op == "F" and stage > 0:
-            return Message(stage, "F", micro_batch)
-        if op in "BI" and stage < len(self.costs) - 1:
-            return Message(stage, "B", micro_batch)
-        return None
-
-    def _makes(self, action: Action) -> Message | None:
-        stage, op, micro_batch = action
-        if op == "F" and stage < len(self.costs) - 1:
-            return Message(stage + 1, "F", micro_batch)
-        if op in "BI" and stage > 0:
-            return Message(stage - 1, "B", micro_batch)
-        return None
-
-    def _arrival(self, message: Message) -> simpy.Event:
-        return self.arrivals.setdefault(message, self.env.event())
-
-    def _send(self, rank: int, action: Action) -> None:
-        message = self._makes(action)
-        if message is None:
+    def _reduce(self, rank: int, stage: int, start: int, end: int) -> None:
+        """Reduce the gradients of a stage whose backward took from `start` to `end`."""
+        ticks = self.stages[stage]
+        if ticks.reduce == 0:
             return
-        arrival = self._arrival(message)
-        to_rank = self.rank_of[message.to_stage]
-        if to_rank == rank:
-            arrival.succeed()
-            return
-        cost = self.costs[action.stage]
-        start = max(self.now, self.link_free_ps.get((rank, to_rank), 0))
-        sent = start + to_ps(cost.send_s)
-        self.link_free_ps[rank, to_rank] = sent
-        if sent > start:
-            self._record(rank, "send", f"{action}>{message.to_stage}", start, sent)
-        self.env.process(self._arrive(arrival, sent + to_ps(cost.latency_s) - self.now))
+        free = self.reduce_free_ps[rank]
+        spans = bucket_spans(start, end, ticks.reduce, ticks.buckets, free)
+        self.spans += reduce_spans(rank, stage, spans)
+        self.reduce_free_ps[rank] = self.spans[-1].end_ps
 
-    def _arrive(self, arrival: simpy.Event, delay_ps: int) -> Process:
-        yield self.env.timeout(delay_ps)
-        arrival.succeed()
-
-    def _reduce(self, rank: int, stage: int, backward_start: int) -> None:
-        """Reduce the gradients of a stage whose backward began at `backward_start` and ends now."""
-        cost = self.costs[stage]
-        total, buckets = to_ps(cost.reduce_s), cost.reduce_buckets
-        if total == 0:
-            return
-        backward = self.now - backward_start
-        for i in range(buckets):
-            ready = backward_start + backward * (i + 1) // buckets
-            start = max(ready, self.reduce_free_ps[rank])
-            end = start + total * (i + 1) // buckets - total * i // buckets
-            self._record(rank, "data-parallel", f"reduce {stage}", start, end)
-            self.reduce_free_ps[rank] = end
-
-    def _finish(self, rank: int, stages: Sequence[int]) -> None:
+    def _finish(self, rank: int, now: int, stages: Sequence[int]) -> None:
         """Optimizer and parameter gather of the rank, after its last gradient is reduced."""
-        now = max(self.now, self.reduce_free_ps[rank])
-        for stage in stages:
-            end = now + to_ps(self.costs[stage].optimizer_s)
-            if end > now:
-                self._record(rank, "compute", f"optimizer {stage}", now, end)
-            now = end
-        for stage in stages:
-            end = now + to_ps(self.costs[stage].gather_s)
-            if end > now:
-                self._record(rank, "data-parallel", f"gather {stage}", now, end)
-            now = end
-        self.end_ps = max(self.end_ps, now)
-
-    def _record(self, rank: int, stream: str, name: str, start: int, end: int) -> None:
-        self.events.append(Event(rank, stream, name, start / PS_PER_S, end / PS_PER_S))
+        now = max(now, self.reduce_free_ps[rank])
+        costs = [(s, self.stages[s].optimizer, self.stages[s].gather) for s in stages]
+        spans, end = finish_spans(rank, now, costs)
+        self.spans += spans
+        self.end_ps = max(self.end_ps, end)

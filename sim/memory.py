@@ -8,10 +8,13 @@ backward of each operation reads (`parplan.sim.layers.ops`).
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from parplan.sim.cost_model import gradient_bytes, ops_of
 from parplan.sim.instructions import Action, RankActions, Schedule
 from parplan.sim.layers.blocks import recomputed_ops
 from parplan.sim.layers.ops import all_bytes, kept_bytes
+from parplan.sim.peaks import Moments
 from parplan.sim.plan import Plan
 from parplan.sim.stages import StageLayers, StageParameters, stage_parameters, stages_of
 from parplan.sim.workload import Workload
@@ -66,17 +69,19 @@ class RankMemory:
         )
 
 
-def rank_memory(workload: Workload, plan: Plan, schedule: Schedule) -> tuple[RankMemory, ...]:
-    """The peak memory of every pipeline rank, with as many micro-batches in flight as `schedule`
-    keeps. (Over time: `parplan.sim.memory_over_time`.)"""
-    needs = stage_needs(workload, plan)
-    return tuple(peak_memory(actions, needs) for actions in schedule)
+def rank_memory(needs: Sequence[StageNeeds], moments: Sequence[Moments]) -> tuple[RankMemory, ...]:
+    """The peak memory of every pipeline rank whose lists have these `moments`.
+
+    `needs`: those of all stages. Over time: `parplan.sim.memory_over_time`.
+    """
+    return tuple(_peak(needs, own) for own in moments)
 
 
-def peak_memory(actions: RankActions, needs: Sequence[StageNeeds]) -> RankMemory:
-    """The peak of a rank that plays `actions`; `needs` are those of all stages."""
-    own = [needs[stage] for stage in sorted({action.stage for action in actions})]
-    peak = max((needed for _, needed, _ in activation_bytes(actions, needs)), default=0.0)
+def _peak(needs: Sequence[StageNeeds], moments: Moments) -> RankMemory:
+    own = [needs[stage] for stage in moments.stages]
+    weights = [n.saved_bytes for n in own]
+    weights += [n.recomputed_stage_bytes for n in own]
+    weights += [n.recomputed_bytes for n in own]
     # One layer at a time is whole, of whichever stage.
     parameters = max((n.gathered_parameter_bytes for n in own), default=0.0)
     gradients = max((n.gathered_gradient_bytes for n in own), default=0.0)
@@ -84,7 +89,7 @@ def peak_memory(actions: RankActions, needs: Sequence[StageNeeds]) -> RankMemory
         parameter_bytes=parameters + sum(n.parameter_bytes for n in own),
         gradient_bytes=gradients + sum(n.gradient_bytes for n in own),
         optimizer_bytes=sum(n.optimizer_bytes for n in own),
-        activation_bytes=peak,
+        activation_bytes=float((moments.counts @ np.array(weights)).max(initial=0.0)),
     )
 
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from parplan.hardware.errors import ParplanError
 from parplan.sim.dependencies import producers
 from parplan.sim.instructions import Action, RankActions, Schedule
-from parplan.sim.memory import RankMemory, StageNeeds, activation_bytes, peak_memory
+from parplan.sim.memory import RankMemory, StageNeeds, activation_bytes, rank_memory
+from parplan.sim.peaks import moments_of
 from parplan.sim.run import Event, Run
 
 Floats = NDArray[np.float64]
@@ -66,10 +67,11 @@ def memory_over_time(
     if fragmented_share < 0:
         raise ParplanError(f"fragmented_share: must not be negative, got {fragmented_share}")
     messages = _messages(schedule, run) if message_bytes else []
+    peaks = rank_memory(needs, moments_of(schedule))
     return tuple(
         _rank(
             rank,
-            peak_memory(actions, needs),
+            peaks[rank],
             _activations(actions, needs, _compute(run, rank)),
             [(t, n * message_bytes) for r, t, n in messages if r == rank],
             fragmented_share,

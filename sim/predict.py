@@ -1,13 +1,15 @@
 """From a plan to its prediction: compile (lists, costs, memory), then simulate."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from parplan.hardware.cluster import Cluster
 from parplan.sim.cost_model import model_costs, stage_costs
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine import simulate
 from parplan.sim.instructions import Schedule
-from parplan.sim.memory import RankMemory, rank_memory
+from parplan.sim.memory import RankMemory, rank_memory, stage_needs
+from parplan.sim.peaks import Moments, moments_of
 from parplan.sim.plan import Plan, check_plan
 from parplan.sim.run import Run
 from parplan.sim.schedules import make_schedule
@@ -30,13 +32,39 @@ class CompiledPlan:
         return max(rank.total_bytes for rank in self.memory)
 
 
-def compile_plan(workload: Workload, cluster: Cluster, plan: Plan) -> CompiledPlan:
-    """Lower `plan` for `workload` on `cluster`; raises `ParplanError` if they do not match."""
+class Scheduled(NamedTuple):
+    """The lists of a plan, and what follows from them alone."""
+
+    schedule: Schedule
+    moments: tuple[Moments, ...]
+    """At which each rank may hold most."""
+
+
+def schedule_key(plan: Plan) -> tuple[str, int, int, int]:
+    """What the lists of a plan depend on: plans with equal keys have equal lists."""
+    return plan.schedule, plan.num_stages, plan.virtual_stages, plan.num_micro_batches
+
+
+def scheduled(plan: Plan) -> Scheduled:
+    """The lists of `plan`."""
+    schedule = make_schedule(
+        plan.schedule, plan.num_stages, plan.num_micro_batches, plan.virtual_stages
+    )
+    return Scheduled(schedule, moments_of(schedule))
+
+
+def compile_plan(
+    workload: Workload, cluster: Cluster, plan: Plan, lists: Scheduled | None = None
+) -> CompiledPlan:
+    """Lower `plan` for `workload` on `cluster`; raises `ParplanError` if they do not match.
+
+    `lists`: those of a plan with the same `schedule_key`, where they are at hand.
+    """
     check_plan(plan, workload, cluster.num_accelerators)
-    schedule = make_schedule(plan.schedule, plan.num_stages, plan.num_micro_batches)
+    lists = scheduled(plan) if lists is None else lists
     costs = stage_costs(workload, cluster, plan, model_costs(workload, cluster, plan))
-    memory = rank_memory(workload, plan, schedule)
-    return CompiledPlan(plan=plan, schedule=schedule, costs=costs, memory=memory)
+    memory = rank_memory(stage_needs(workload, plan), lists.moments)
+    return CompiledPlan(plan=plan, schedule=lists.schedule, costs=costs, memory=memory)
 
 
 def predict(compiled: CompiledPlan) -> Run:

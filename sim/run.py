@@ -1,7 +1,13 @@
 """What came of playing a plan, by the simulator (predicted) or by torch (measured)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from parplan.sim.event_table import EventTable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Event(NamedTuple):
@@ -17,22 +23,64 @@ class Event(NamedTuple):
     end_s: float
 
 
+class Events(Sequence[Event]):
+    """The rows of a table of events, made into `Event`s when they are first asked for."""
+
+    __slots__ = ("_rows", "table")
+
+    def __init__(self, table: EventTable) -> None:
+        self.table = table
+        self._rows: tuple[Event, ...] | None = None
+
+    @property
+    def rows(self) -> tuple[Event, ...]:
+        """All of them."""
+        if self._rows is None:
+            self._rows = tuple(map(Event._make, zip(*self.table.columns(), strict=True)))
+        return self._rows
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        return self.rows[index]
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return iter(self.rows)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Events):
+            return self.table == other.table
+        return self.rows == other
+
+    def __hash__(self) -> int:
+        return hash(self.rows)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} events>"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One training step."""
 
     step_s: float
-    events: tuple[Event, ...]
+    events: Sequence[Event]
+    """A tuple, or a view of a table of which each event is made when it is asked for."""
     source: str = "predicted"
     """Who played it: predicted or measured."""
 
     @property
     def num_ranks(self) -> int:
         """Pipeline ranks that did something."""
+        if isinstance(self.events, Events):
+            return self.events.table.num_ranks
         return 1 + max((event.rank for event in self.events), default=-1)
 
     def busy_s(self, rank: int) -> float:
         """Seconds in which the compute stream of `rank` was occupied."""
+        if isinstance(self.events, Events):
+            return self.events.table.busy_s(rank)
         return sum(
             e.end_s - e.start_s for e in self.events if e.rank == rank and e.stream == "compute"
         )
@@ -44,3 +92,14 @@ class Run:
             return 0.0
         busy = sum(self.busy_s(rank) for rank in range(self.num_ranks))
         return 1.0 - busy / (self.num_ranks * self.step_s)
+
+    def as_frame(self) -> "pd.DataFrame":
+        """The events as a table with the columns of `Event`, one row each."""
+        import pandas as pd
+
+        columns: Sequence[Sequence[object]]
+        if isinstance(self.events, Events):
+            columns = self.events.table.columns()
+        else:
+            columns = list(zip(*self.events, strict=True)) or [()] * len(Event._fields)
+        return pd.DataFrame(dict(zip(Event._fields, columns, strict=True)))

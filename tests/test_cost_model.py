@@ -9,9 +9,13 @@ from hypothesis import strategies as st
 from parplan.hardware.accelerator import Accelerator, DenseRates
 from parplan.hardware.cluster import Cluster, Link, Tier
 from parplan.hardware.groups import ring_link
+from parplan.hardware.kernel_times import kernel_s
+from parplan.hardware.kernels import Attention, Gemm
+from parplan.hardware.presets import accelerator_preset
 from parplan.sim.cost_model import model_costs, prefetched_s, stage_costs
-from parplan.sim.memory import rank_memory
+from parplan.sim.memory import rank_memory, stage_needs
 from parplan.sim.model import model_preset
+from parplan.sim.peaks import moments_of
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.predict import compile_plan, predict
 from parplan.sim.schedules import make_schedule
@@ -67,7 +71,8 @@ def test_adam_in_mixed_precision_takes_sixteen_bytes_per_parameter() -> None:
     schedule = make_schedule("1f1b", 1, 4)
 
     def state_bytes(zero: int) -> float:
-        (m,) = rank_memory(LLAMA, plan(**zero_fields(zero)), schedule)
+        needs = stage_needs(LLAMA, plan(**zero_fields(zero)))
+        (m,) = rank_memory(needs, moments_of(schedule))
         return m.total_bytes - m.activation_bytes
 
     n, dp = LLAMA.model.num_parameters, 16
@@ -96,6 +101,79 @@ def test_a_block_takes_at_least_its_floating_point_operations() -> None:
     assert matrices_s < block.forward_s < 2 * matrices_s
     assert matrices_s < block.input_gradient_s < 2 * matrices_s
     assert block.weight_gradient_s == pytest.approx(matrices_s)
+
+
+def test_every_product_of_a_block_is_timed_in_its_own_shape_and_layout() -> None:
+    device = accelerator_preset("a100-pcie-80gb")
+    cluster = replace(CLUSTER, accelerator=device)
+    p, m, tokens = plan(tensor_parallel=2, batch_per_device=2), LLAMA.model, 2 * LLAMA.seq_len
+    assert p.num_micro_batches > 1
+    layers = (  # Features out and in.
+        (3 * m.hidden_size // 2, m.hidden_size),
+        (m.hidden_size, m.hidden_size // 2),
+        (2 * m.ffn_size // 2, m.hidden_size),
+        (m.hidden_size, m.ffn_size // 2),
+    )
+
+    def seconds(m: int, n: int, k: int, **fields: object) -> float:
+        return kernel_s(device, Gemm(m=m, n=n, k=k, dtype="bf16", **fields))  # type: ignore[arg-type]
+
+    weights = sum(
+        seconds(out, into, tokens, transposed="NT", accumulate=True, output_dtype="bf16")
+        for out, into in layers
+    )
+    block = model_costs(LLAMA, cluster, p).blocks["dense", False]
+    assert block.weight_gradient_s == pytest.approx(weights)
+    # Beside products and attention: elementwise e and exchange x forward, 2 e + x backward.
+    forward = sum(seconds(tokens, out, into, transposed="TN") for out, into in layers)
+    inputs = sum(seconds(tokens, into, out, transposed="NN") for out, into in layers)
+    attention, gradient = (
+        kernel_s(
+            device,
+            Attention(
+                batch=2,
+                heads=m.num_heads // 2,
+                kv_heads=m.num_kv_heads // 2,
+                query_len=LLAMA.seq_len,
+                key_len=LLAMA.seq_len,
+                head_size=m.head_size,
+                dtype="bf16",
+                direction=direction,
+            ),
+        )
+        for direction in ("forward", "backward")
+    )
+    selective = model_costs(LLAMA, cluster, replace(p, recomputation="selective"))
+    assert selective.blocks["dense", True].recompute_s == pytest.approx(attention)
+    assert block.forward_s > forward + attention
+    assert block.input_gradient_s > inputs + gradient
+
+
+def test_unfused_attention_is_its_kernels_in_both_directions() -> None:
+    device = accelerator_preset("a100-pcie-80gb")
+    cluster, p, m = replace(CLUSTER, accelerator=device), plan(), LLAMA.model
+    flash, unfused = (
+        model_costs(replace(LLAMA, attention=kind), cluster, p).blocks["dense", False]  # type: ignore[arg-type]
+        for kind in ("flash", "unfused")
+    )
+    fields = {
+        "batch": 1,
+        "heads": m.num_heads,
+        "kv_heads": m.num_kv_heads,
+        "query_len": LLAMA.seq_len,
+        "key_len": LLAMA.seq_len,
+        "head_size": m.head_size,
+        "dtype": "bf16",
+    }
+
+    def more_s(direction: str) -> float:
+        kernel = Attention(direction=direction, **fields)  # type: ignore[arg-type]
+        return kernel_s(device, replace(kernel, flash=False)) - kernel_s(device, kernel)
+
+    assert unfused.forward_s - flash.forward_s == pytest.approx(more_s("forward"))
+    more_backward = unfused.input_gradient_s - flash.input_gradient_s
+    assert more_backward == pytest.approx(more_s("backward"))
+    assert unfused.weight_gradient_s == flash.weight_gradient_s
 
 
 @given(

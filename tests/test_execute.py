@@ -135,13 +135,16 @@ def test_an_early_end_leaves_one_line_and_no_process(tmp_path: Path, how: str) -
     command = subprocess.Popen(
         words, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
     )
-    wait_for(lambda: len(workers(command.pid)) == 2, within_s=120)
-    mine = workers(command.pid)
-    if how == "a worker dies":
-        os.kill(mine[0], signal.SIGKILL)
-    else:
-        command.send_signal(signal.SIGINT)
-    _, err = command.communicate(timeout=120)
+    try:
+        wait_for(lambda: len(workers(command.pid)) == 2, within_s=120)
+        mine = workers(command.pid)
+        if how == "a worker dies":
+            os.kill(mine[0], signal.SIGKILL)
+        else:
+            command.send_signal(signal.SIGINT)
+        _, err = command.communicate(timeout=120)
+    finally:
+        command.kill()  # Its workers end when it is gone.
     lines = [line for line in err.splitlines() if "calibrating" not in line and "step" not in line]
     if how == "a worker dies":
         assert command.returncode == 1

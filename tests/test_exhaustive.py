@@ -1,5 +1,8 @@
 """The exhaustive search: its record, its verdicts, its choice."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 
 from parplan.hardware.errors import ParplanError
@@ -8,6 +11,7 @@ from parplan.planners.checks import check_candidates, check_request
 from parplan.planners.exhaustive import POOL_FROM, exhaustive
 from parplan.planners.options import Options
 from parplan.planners.space import divisors, full_candidates
+from parplan.sim.fast import fast_many
 from parplan.sim.model import model_preset
 from parplan.sim.plan import check_plan
 from parplan.sim.predict import compile_plan, predict
@@ -56,6 +60,17 @@ def test_when_nothing_fits_the_closest_says_what_it_needs() -> None:
     assert report.closest is not None
     least = min(max(trial.memory_bytes) for trial in report.trials)
     assert max(report.closest.memory_bytes) == least
+
+
+def test_a_choice_that_the_simulator_does_not_confirm_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def wrong(*args: Any, **kwargs: Any) -> np.ndarray:
+        return fast_many(*args, **kwargs) * (1 - 1e-12)
+
+    monkeypatch.setattr("parplan.planners.exhaustive.fast_many", wrong)
+    with pytest.raises(AssertionError, match=r"s simulated, .* s evaluated"):
+        exhaustive(WORKLOAD, CLUSTER, CANDIDATES)
 
 
 @pytest.mark.timeout(400)

@@ -81,7 +81,7 @@ def test_operations_are_the_models_flops_and_parameters(name: str) -> None:
 
 
 def test_flash_attention_keeps_no_scores() -> None:
-    x = dataclasses.replace(shapes(), flash=True, dropout=False)
+    x = dataclasses.replace(shapes(), attention="flash", dropout=False)
     statistics = 4 * 16 * 2 * 512
     assert kept_bytes(block(x), frozenset()) == 32 * sbh(x) + statistics
 

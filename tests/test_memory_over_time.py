@@ -4,16 +4,17 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from parplan.hardware.errors import ParplanError
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine import simulate
 from parplan.sim.instructions import Schedule, read_csv
-from parplan.sim.memory import StageNeeds, peak_memory
+from parplan.sim.memory import StageNeeds, rank_memory
 from parplan.sim.memory_over_time import MemoryOverTime, memory_over_time
-from parplan.sim.schedules import make_schedule
+from parplan.sim.peaks import moments_of
+from parplan.sim.schedules import CATALOGUE, make_schedule, why_not
 
 SPLIT = read_csv("0F0,0F1,0I0,0I1,0W0,0W1\n1F0,1I0,1F1,1I1,1W0,1W1\n")
 CHUNKED = read_csv("0F0,0F1,2F0,2F1,2B0,2B1,0B0,0B1\n1F0,1F1,3F0,3F1,3B0,3B1,1B0,1B1\n")
@@ -57,8 +58,30 @@ def test_the_peak_is_that_of_planning(schedule: Schedule) -> None:
     need = needs(
         parameter_bytes=100.0, saved_bytes=4.0, recomputed_bytes=2.0, recomputed_stage_bytes=6.0
     )
-    for actions, memory in zip(schedule, played(schedule, need), strict=True):
-        assert memory.peak_bytes == peak_memory(actions, [need] * 4).total_bytes
+    peaks = rank_memory([need] * 4, moments_of(schedule))
+    assert [m.peak_bytes for m in played(schedule, need)] == [p.total_bytes for p in peaks]
+
+
+@given(st.sampled_from([n for n, k in CATALOGUE.items() if k.one_copy]), st.data())
+@settings(deadline=None, max_examples=100)
+def test_peaks_are_those_over_time_for_every_schedule(name: str, data: st.DataObject) -> None:
+    ranks, micro_batches = data.draw(st.integers(2, 4)), data.draw(st.integers(2, 12))
+    chunks = next((v for v in (1, 2) if not why_not(name, ranks, micro_batches, v)), None)
+    assume(chunks is not None)
+    schedule = make_schedule(name, ranks, micro_batches, chunks)
+    weights = st.integers(0, 9).map(float)
+    stages = [
+        needs(
+            saved_bytes=data.draw(weights),
+            recomputed_bytes=data.draw(weights),
+            recomputed_stage_bytes=data.draw(weights),
+        )
+        for _ in range(ranks * chunks)
+    ]
+    run = simulate(schedule, costs(schedule))
+    over_time = [m.activation_bytes.max() for m in memory_over_time(schedule, stages, run)]
+    peaks = rank_memory(stages, moments_of(schedule))
+    assert over_time == [p.activation_bytes for p in peaks]
 
 
 def test_one_f_one_b_keeps_a_micro_batch_less_on_each_later_rank() -> None:

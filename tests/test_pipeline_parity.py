@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from parplan.sim.schedules import make_schedule
+from parplan.sim.instructions import write_csv
+from parplan.sim.schedules import CATALOGUE, make_schedule
 from tests.torchrun import torchrun
 
 TOLERANCE = 1e-9
@@ -21,7 +22,21 @@ CHUNKED = "0F0,0F1,2F0,2F1,2B0,2B1,0B0,0B1\n1F0,1F1,3F0,3F1,3B0,3B1,1B0,1B1\n"
 
 SPLIT = "0F0,0F1,0I0,0I1,0W0,0W1\n1F0,1I0,1F1,1I1,1W0,1W1\n"
 
+CATALOGUED = {
+    name: 2 if 2 in kind.virtual_stages else 1
+    for name, kind in CATALOGUE.items()
+    if kind.one_copy and name not in ("gpipe", "1f1b")
+}
+"""Virtual stages of the schedules that a plan does not name yet, given as lists."""
+
 TWO_PROCESSES = {
+    **{
+        f"pp2 {name}": {
+            "plan": {**PIPELINE, "virtual_stages": virtual},
+            "schedule": write_csv(make_schedule(name, 2, 4, virtual)),
+        }
+        for name, virtual in CATALOGUED.items()
+    },
     **{
         f"dp2 {level}": {
             "plan": {
@@ -103,10 +118,11 @@ def test_four_processes_train_as_one():
         check(found[case], 4)
 
 
-@pytest.mark.parametrize("name", ["gpipe", "1f1b"])
+@pytest.mark.parametrize("name", ["gpipe", "1f1b", *CATALOGUED])
 def test_the_runtime_plays_our_instruction_lists(two, name):
-    for rank, actions in enumerate(make_schedule(name, 2, 4)):
-        first_step = two[f"pp2 {name} none"][rank]["marks"][: len(actions)]
+    for rank, actions in enumerate(make_schedule(name, 2, 4, CATALOGUED.get(name, 1))):
+        case = f"pp2 {name}" if name in CATALOGUED else f"pp2 {name} none"
+        first_step = two[case][rank]["marks"][: len(actions)]
         assert first_step == [str(action) for action in actions]
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from parplan.experiments.cli import main
 from parplan.hardware.presets import cluster_preset
+from parplan.sim.communication_form import add_communication
 from parplan.sim.instructions import write_csv
 from parplan.sim.model import model_preset
 from parplan.sim.plan import Plan
@@ -53,12 +54,39 @@ def test_a_schedule_of_the_users_own(capsys: pytest.CaptureFixture[str]) -> None
     assert str(compiled.memory[0]) in out
 
 
+def test_a_plan_file_may_name_any_schedule_with_one_stage_per_rank(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table = plan_table(PLAN, WORKLOAD, "16xh100")
+    table["plan"]["schedule"] = "zb-h2"
+    Path("plan.json").write_text(json.dumps(table))
+    assert main(["simulate", "plan.json"]) == 0
+    assert Path("out/simulate/schedule.csv").read_text() == write_csv(make_schedule("zb-h2", 4, 8))
+    table["plan"]["schedule"] = "zb-v"
+    Path("plan.json").write_text(json.dumps(table))
+    assert main(["simulate", "plan.json"]) == 2
+    assert "zb-v: virtual_stages 1; needs 2" in capsys.readouterr().err
+
+
+def test_lists_with_communication_are_played_as_their_computations(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    schedule = make_schedule("1f1b", 4, 8)
+    Path("mine.csv").write_text(write_csv(add_communication(schedule, reduce_gradients=True)))
+    assert main(["simulate", "plan.json", "--schedule", "mine.csv"]) == 0
+    assert Path("out/simulate/schedule.csv").read_text() == write_csv(schedule)
+    text = write_csv(add_communication(schedule)).replace("1RECV_F7,", "")
+    Path("mine.csv").write_text(text)
+    assert main(["simulate", "plan.json", "--schedule", "mine.csv"]) == 2
+    assert "mine.csv: rank 1: 1RECV_F7 is missing" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("csv", "message"),
     [
-        ("0F0\n1F0\n2F0\n3F0\n", "mine.csv: 0F1 is missing"),
+        ("0F0\n1F0\n2F0\n3F0\n", "mine.csv: 0B0 is missing (and 59 more problems)"),
         ("0F0\n", "mine.csv: 1 rows, but the plan has num_stages 4"),
-        ("0F0x\n\n\n\n", "mine.csv: row 1: '0F0x' is not an action"),
+        ("0F0x\n\n\n\n", "mine.csv: row 1, column 1: '0F0x' is not an action"),
     ],
 )
 def test_a_wrong_schedule_is_refused(

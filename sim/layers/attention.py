@@ -1,6 +1,8 @@
 """The attention half of a block."""
 
-from parplan.hardware.kernels import Attention, Gemm, Layout, MemoryBound
+import dataclasses
+
+from parplan.hardware.kernels import Attention, Kernel, MemoryBound
 from parplan.sim.layers.ops import Exchange, Op
 from parplan.sim.layers.shapes import (
     Shapes,
@@ -28,7 +30,7 @@ def attention_ops(x: Shapes) -> tuple[Op, ...]:
         m.num_heads * value_size // x.split,
         m.hidden_size,
         # Flash attention keeps its output, and both read the same tensor.
-        keeps_input=not x.flash,
+        keeps_input=x.attention != "flash",
         bias=m.bias,
     )
     return (
@@ -81,10 +83,6 @@ def _core(x: Shapes) -> Op:
     m, split = x.model, x.split
     heads, kv_heads = m.num_heads // split, max(1, m.num_kv_heads // split)
     value_size = m.mla.value_size if m.mla is not None else m.head_size
-    operands = x.tokens * (heads * m.head_size + kv_heads * (m.head_size + value_size))
-    rings = _ring(x, kv_heads * (m.head_size + value_size))
-    if not x.flash:
-        return _unfused(x, heads, value_size, x.value_bytes * operands, rings)
     forward, backward = (
         Attention(
             batch=x.batch,
@@ -95,59 +93,45 @@ def _core(x: Shapes) -> Op:
             head_size=m.head_size,
             value_size=value_size,
             dtype=x.attention_dtype,
+            flash=x.attention == "flash",
             direction=direction,
         )
         for direction in ("forward", "backward")
     )
-    output = x.value_bytes * x.tokens * heads * value_size
-    statistics = 4.0 * x.tokens * heads
-    return Op(
+    rings = _ring(x, kv_heads * (m.head_size + value_size))
+    operands = x.tokens * (heads * m.head_size + kv_heads * (m.head_size + value_size))
+    op = Op(
         name=CORE,
         forward=(forward,),
         input_gradient=(backward,),
         forward_exchanges=rings,
         backward_exchanges=2 * rings,
         input_bytes=x.value_bytes * operands,
-        inner_bytes=output + statistics,
+        # The output, and the logarithm of each row's sum in fp32.
+        inner_bytes=x.tokens * heads * (x.value_bytes * value_size + 4.0),
     )
+    return op if x.attention == "flash" else _with_scores(x, op, heads)
 
 
-def _unfused(
-    x: Shapes, heads: int, value_size: int, operand_bytes: float, rings: tuple[Exchange, ...]
-) -> Op:
-    """Scores, softmax (scaled and masked in one kernel), dropout, and weighted values."""
-    queries, keys, size = x.seq_len // x.context, x.seq_len, x.model.head_size
-    batch = x.batch * heads
-    scores = float(batch * queries * keys)
-
-    def product(m: int, n: int, k: int, layout: Layout) -> Gemm:
-        return Gemm(m=m, n=n, k=k, dtype=x.attention_dtype, batch=batch, transposed=layout)
-
-    mask = scores if x.dropout else 0.0
-    softmax = MemoryBound(num_bytes=2 * x.value_bytes * scores)
-    dropout = (MemoryBound(num_bytes=2 * x.value_bytes * scores + mask),) if x.dropout else ()
-    softmax_back = MemoryBound(num_bytes=3 * x.value_bytes * scores)
-    return Op(
-        name=CORE,
-        forward=(
-            product(queries, keys, size, "TN"),
-            softmax,
-            *dropout,
-            product(queries, value_size, keys, "NN"),
-        ),
-        input_gradient=(
-            product(queries, keys, value_size, "TN"),
-            product(keys, value_size, queries, "NT"),
-            *dropout,
-            softmax_back,
-            product(queries, size, keys, "NN"),
-            product(keys, size, queries, "NT"),
-        ),
-        forward_exchanges=rings,
-        backward_exchanges=2 * rings,
-        input_bytes=operand_bytes,
-        # The softmax and, with dropout, its mask and what is left of it.
-        inner_bytes=x.value_bytes * scores * (2 if x.dropout else 1) + mask,
+def _with_scores(x: Shapes, op: Op, heads: int) -> Op:
+    """Attention that writes its scores: dropout, and what else is not fused into the softmax."""
+    scores = float(x.batch * heads * (x.seq_len // x.context) * x.seq_len)
+    size = x.value_bytes * scores
+    forward: list[Kernel] = []
+    inner = size
+    if x.dropout:
+        forward.append(MemoryBound(num_bytes=2 * size + scores))
+        inner += size + scores
+    if x.attention == "eager":
+        # Scale and mask in the precision of the products, the softmax in fp32 and cast back.
+        forward += [MemoryBound(num_bytes=2 * size), MemoryBound(num_bytes=2 * size)]
+        forward += [MemoryBound(num_bytes=size + 4 * scores)] * 2
+        inner += 4 * scores
+    return dataclasses.replace(
+        op,
+        forward=(*op.forward, *forward),
+        input_gradient=(*op.input_gradient, *forward),
+        inner_bytes=inner,
     )
 
 

@@ -7,6 +7,7 @@ from parplan.hardware.kernels import Gemm, MemoryBound
 from parplan.sim.layers.ops import Exchange, Op
 from parplan.sim.model import Model
 from parplan.sim.plan import Plan
+from parplan.sim.workload import Attention as AttentionKind
 from parplan.sim.workload import Workload
 
 
@@ -32,10 +33,13 @@ class Shapes:
     """Of the linear layers' products."""
     attention_dtype: str
     value_bytes: int
-    flash: bool
+    attention: AttentionKind
     dropout: bool
     accumulate: bool
-    """Whether weight gradients are added to a buffer, as more than one micro-batch needs it."""
+    """Whether weight gradients are added to a buffer: over micro-batches, or in fp32."""
+    gradient_dtype: str
+    """What they are written in."""
+    fused_norms: bool
 
     @property
     def tokens(self) -> int:
@@ -60,7 +64,7 @@ class Shapes:
 
 def shapes_of(workload: Workload, plan: Plan) -> Shapes:
     """The sizes that `plan` gives one micro-batch of `workload`."""
-    low = workload.precision == "fp8"
+    wide = "bf16" if workload.precision == "fp8" else workload.precision
     return Shapes(
         model=workload.model,
         batch=plan.batch_per_device,
@@ -72,11 +76,13 @@ def shapes_of(workload: Workload, plan: Plan) -> Shapes:
         expert_split=plan.expert_tensor_parallel or plan.tensor_parallel,
         expert_load=workload.expert_load,
         dtype=workload.precision,
-        attention_dtype="bf16" if low else workload.precision,
+        attention_dtype=wide,
         value_bytes=workload.bytes_per_value,
-        flash=workload.attention == "flash",
+        attention=workload.attention,
         dropout=workload.dropout,
-        accumulate=plan.num_micro_batches > 1,
+        accumulate=plan.num_micro_batches > 1 or plan.gradient_dtype == "fp32",
+        gradient_dtype="fp32" if plan.gradient_dtype == "fp32" else wide,
+        fused_norms=workload.fused_norms,
     )
 
 
@@ -133,6 +139,7 @@ def linear(
                 batch=groups,
                 transposed="NT",
                 accumulate=x.accumulate,
+                output_dtype=x.gradient_dtype,
                 grouped=groups > 1,
             ),
         ),
@@ -162,13 +169,30 @@ def elementwise(
 
 
 def norm(x: Shapes, name: str) -> Op:
-    """A normalisation: reads and writes; backward reads input and gradient, and writes."""
+    """A normalisation: reads and writes; backward reads input and gradient, and writes.
+
+    Unfused it is a chain of kernels in fp32: cast, square, mean, product, cast, product with the
+    weights. Their backward takes twice their traffic, and reads what the products read.
+    """
     size = x.own_hidden_bytes
-    return elementwise(
-        name,
-        forward_bytes=2 * size,
-        backward_bytes=3 * size,
-        input_bytes=size,
+    if x.fused_norms:
+        return elementwise(
+            name,
+            forward_bytes=2 * size,
+            backward_bytes=3 * size,
+            input_bytes=size,
+            parameters=x.model.norm_parameters,
+        )
+    values = x.own_tokens * x.model.hidden_size
+    narrow = x.value_bytes
+    # Bytes of a value that each kernel reads and writes.
+    chain = (narrow + 4, 4 + 4, 4, 4 + 4, 4 + narrow, 2 * narrow)
+    return Op(
+        name=name,
+        forward=tuple(MemoryBound(num_bytes=values * each) for each in chain),
+        input_gradient=tuple(MemoryBound(num_bytes=2 * values * each) for each in chain),
+        input_bytes=4 * values,
+        inner_bytes=narrow * values,
         parameters=x.model.norm_parameters,
     )
 

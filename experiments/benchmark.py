@@ -1,0 +1,244 @@
+"""How fast the players are on this machine: CPU seconds of one process, the best of several runs.
+
+Costs are random and differ between all stages, messages take time on their links.
+"""
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import simpy
+
+from parplan.sim.action_arrays import action_arrays
+from parplan.sim.contended import contended_many_ps
+from parplan.sim.costs import StageCosts
+from parplan.sim.engine import simulate
+from parplan.sim.fast import Kernel, fast_many, fast_step_s
+from parplan.sim.instructions import Action, Schedule
+from parplan.sim.lowering import Tape, lower, lower_arrays
+from parplan.sim.schedules import make_schedule
+from parplan.sim.shared_links import node_links
+from parplan.sim.sweep import compiled_loops
+from parplan.sim.ticks import StageTicks, ticks_of_seconds
+
+SEED = 20
+REPEATS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Pipeline ranks, micro-batches, chunks of the model on each rank; 1F1B or interleaved."""
+
+    ranks: int
+    micro_batches: int
+    chunks: int
+
+    def __str__(self) -> str:
+        return f"({self.ranks}, {self.micro_batches}, {self.chunks})"
+
+    @property
+    def stages(self) -> int:
+        """Stages of the pipeline."""
+        return self.ranks * self.chunks
+
+    def schedule(self) -> Schedule:
+        """The lists."""
+        if self.chunks == 1:
+            return make_schedule("1f1b", self.ranks, self.micro_batches)
+        return interleaved(self.ranks, self.micro_batches, self.chunks)
+
+
+SMALL, MIDDLE = Size(4, 8, 1), Size(8, 64, 1)
+SIZES = (SMALL, MIDDLE, Size(16, 128, 2), Size(64, 512, 2))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measure:
+    """One figure, and what is aimed at."""
+
+    what: str
+    value: float
+    unit: str
+    target: str = ""
+
+
+def measures(
+    sizes: tuple[Size, ...] = SIZES, batch_size: Size = MIDDLE, candidates: int = 10_000
+) -> Iterator[Measure]:
+    """All figures, as they are found; the last of `sizes` is also lowered and swept alone."""
+    yield _bare()
+    for size in sizes:
+        yield from _engine(size, "at most 1.5 s" if size == SIZES[-1] else "")
+    yield from _lowering(sizes[-1])
+    yield from _alone(sizes[-1])
+    yield from _batch(batch_size, candidates)
+    yield from _contended(batch_size, max(1, candidates // 10))
+
+
+def cpu_s(function: Callable[[], object], repeats: int = REPEATS) -> float:
+    """CPU seconds of the fastest of several calls."""
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.process_time()
+        function()
+        best = min(best, time.process_time() - start)
+    return best
+
+
+def random_stages(count: int) -> list[StageCosts]:
+    """Costs of the stages of one candidate."""
+    draw = np.random.default_rng(SEED)
+    names = ("forward_s", "input_gradient_s", "weight_gradient_s", "send_s", "latency_s")
+    ranges = ((0.5, 1.0), (0.5, 1.0), (0.5, 1.0), (0.0, 0.3), (0.0, 0.1))
+    rows = [[float(draw.uniform(*r)) for r in ranges] for _ in range(count)]
+    return [StageCosts(**dict(zip(names, row, strict=True))) for row in rows]  # type: ignore[arg-type]
+
+
+def random_ticks(candidates: int, stages: int) -> StageTicks:
+    """Costs of many candidates."""
+    draw, shape = np.random.default_rng(SEED), (candidates, stages)
+    return ticks_of_seconds(
+        forward_s=draw.uniform(0.5, 1.0, shape),
+        input_gradient_s=draw.uniform(0.5, 1.0, shape),
+        weight_gradient_s=draw.uniform(0.5, 1.0, shape),
+        send_s=draw.uniform(0.0, 0.3, shape),
+        latency_s=draw.uniform(0.0, 0.1, shape),
+    )
+
+
+def num_events(schedule: Schedule, costs: list[StageCosts]) -> int:
+    """How many events SimPy handles."""
+    count = 0
+    schedule_event = simpy.Environment.schedule
+
+    def counted(*args: object, **kwargs: object) -> None:
+        nonlocal count
+        count += 1
+        schedule_event(*args, **kwargs)  # type: ignore[arg-type]
+
+    with patch.object(simpy.Environment, "schedule", counted):
+        simulate(schedule, costs)
+    return count
+
+
+def _bare(processes: int = 8, events: int = 100_000) -> Measure:
+    """What SimPy does when processes only wait: a limit for everything that it plays."""
+
+    def process(env: simpy.Environment) -> Generator[simpy.Event, Any, None]:
+        for _ in range(events // processes):
+            yield simpy.Timeout(env, 1)
+
+    def play() -> None:
+        env = simpy.Environment()
+        for _ in range(processes):
+            env.process(process(env))
+        env.run()
+
+    what = f"SimPy, {processes} processes that only wait"
+    return Measure(what=what, value=events / cpu_s(play), unit="events/s")
+
+
+def _engine(size: Size, target: str) -> Iterator[Measure]:
+    schedule, costs = size.schedule(), random_stages(size.stages)
+    actions, events = sum(map(len, schedule)), num_events(schedule, costs)
+    seconds = cpu_s(lambda: simulate(schedule, costs), 3 if actions > 10_000 else REPEATS)
+    yield Measure(what=f"SimPy {size}", value=seconds, unit="s", target=target)
+    yield Measure(
+        what=f"SimPy {size}", value=events / seconds, unit="events/s", target="at least 500,000"
+    )
+    yield Measure(
+        what=f"SimPy {size}", value=events / actions, unit="events/action", target="at most 2.5"
+    )
+
+
+def _lowering(size: Size) -> Iterator[Measure]:
+    schedule = size.schedule()
+    arrays = action_arrays(schedule)
+    unit, scale = "ns/action", 1e9 / len(arrays)
+    seconds = cpu_s(lambda: action_arrays(schedule))
+    yield Measure(what=f"lists to arrays {size}", value=seconds * scale, unit=unit)
+    for compiled in (False, True):
+        if compiled and compiled_loops(load=True) is None:
+            return
+        lower_arrays(arrays, compiled=compiled)
+        seconds = cpu_s(partial(lower_arrays, arrays, compiled=compiled))
+        what = f"arrays to tape {size}, {'numba' if compiled else 'Python'}"
+        yield Measure(what=what, value=seconds * scale, unit=unit, target="at most 200")
+
+
+def _kernels(*without: Kernel) -> list[Kernel]:
+    kernels: list[Kernel] = ["python", "numpy"]
+    if compiled_loops(load=True) is not None:
+        kernels.append("numba")
+    return [kernel for kernel in kernels if kernel not in without]
+
+
+def _alone(size: Size) -> Iterator[Measure]:
+    tape, costs = lower(size.schedule()), random_stages(size.stages)
+    for kernel in _kernels("numpy"):
+        fast_step_s(tape, costs, kernel=kernel)
+        seconds = cpu_s(partial(fast_step_s, tape, costs, kernel=kernel))
+        what = f"one candidate {size}, {kernel}"
+        yield Measure(what=what, value=seconds * 1e3, unit="ms", target="at most 5")
+
+
+def _batch(size: Size, candidates: int) -> Iterator[Measure]:
+    schedule = size.schedule()
+    engine_s = cpu_s(lambda: simulate(schedule, random_stages(size.stages)))
+    tape, ticks = lower(schedule), random_ticks(candidates, size.stages)
+    targets = {"numpy": "at least 100", "numba": "at least 1,000"}
+    for kernel in _kernels("python"):
+        seconds = _per_candidate(tape, ticks, kernel)
+        what = f"{candidates:,} candidates {size}, {kernel}"
+        yield Measure(what=what, value=seconds * 1e6, unit="us/candidate")
+        yield Measure(what=what, value=engine_s / seconds, unit="x SimPy", target=targets[kernel])
+
+
+def _per_candidate(tape: Tape, ticks: StageTicks, kernel: Kernel) -> float:
+    fast_many(tape, ticks, kernel=kernel)
+    return cpu_s(partial(fast_many, tape, ticks, kernel=kernel), 3) / ticks.num_candidates
+
+
+def _contended(size: Size, candidates: int) -> Iterator[Measure]:
+    schedule, costs = size.schedule(), random_stages(size.stages)
+    tape, ticks = lower(schedule), random_ticks(candidates, size.stages)
+    for sharing in ("fifo", "fair"):
+        links = node_links(size.ranks, 2, sharing)
+        engine_s = cpu_s(partial(simulate, schedule, costs, links=links), 3)
+        for compiled in (False, True):
+            if compiled and (sharing == "fair" or compiled_loops(load=True) is None):
+                continue
+            few = ticks if compiled else random_ticks(max(1, candidates // 100), size.stages)
+            play = partial(contended_many_ps, tape, few, links, compiled=compiled)
+            play()
+            seconds = cpu_s(play, 3)
+            what = f"shared links, {sharing} {size}, {'numba' if compiled else 'Python'}"
+            ratio = engine_s * few.num_candidates / seconds
+            target = "at least 50" if compiled else ""
+            yield Measure(what=what, value=ratio, unit="x SimPy", target=target)
+
+
+def interleaved(ranks: int, size: int, chunks: int) -> Schedule:
+    """Interleaved 1F1B (Narayanan et al. 2021, arXiv:2104.04473) of `size` micro-batches, which
+    `ranks` divides."""
+    return tuple(_interleaved_rank(rank, ranks, size, chunks) for rank in range(ranks))
+
+
+def _interleaved_rank(rank: int, ranks: int, size: int, chunks: int) -> tuple[Action, ...]:
+    count = size * chunks
+    warm_up = min(2 * (ranks - rank - 1) + (chunks - 1) * ranks, count)
+
+    def action(op: str, i: int) -> Action:
+        group, place = divmod(i, ranks * chunks)
+        chunk, micro_batch = divmod(place, ranks)
+        chunk = chunk if op == "F" else chunks - 1 - chunk
+        return Action(chunk * ranks + rank, op, group * ranks + micro_batch)
+
+    forwards = [action("F", i) for i in range(count)]
+    backwards = [action("B", i) for i in range(count)]
+    steady = [a for pair in zip(forwards[warm_up:], backwards, strict=False) for a in pair]
+    return (*forwards[:warm_up], *steady, *backwards[count - warm_up :])

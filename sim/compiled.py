@@ -1,0 +1,74 @@
+"""The loops over tapes, compiled by numba. Importing this module raises `ImportError` without it.
+
+Integers only, so that a compiler has nothing to round: the results are those of the other sweeps.
+"""
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from parplan.sim import event_loop
+from parplan.sim import sweep as loops
+
+LANES = 32
+"""Candidates that one loop handles side by side, in vector registers."""
+
+order_actions: Any = numba.njit(cache=True)(loops.order_actions)
+sweep: Any = numba.njit(cache=True)(loops.sweep)
+play_fifo: Any = numba.njit(cache=True)(event_loop.play_fifo)
+
+
+def _sweep_blocks(tape: Any, tables: Any, sizes: Any, blocking: bool, end: Any) -> None:
+    """Fill `end`, shape [blocks, lanes]; `sizes`: ranks, slots, links."""
+    rank, stage, column, slot_in, slot_out, link, reduces = tape
+    duration, send, latency, each_total, each_tail, last_total, last_tail, finish = tables
+    rank_free = np.zeros((sizes[0], LANES), dtype=np.int64)
+    reduce_free = np.zeros((sizes[0], LANES), dtype=np.int64)
+    arrival = np.zeros((sizes[1], LANES), dtype=np.int64)
+    link_free = np.zeros((sizes[2], LANES), dtype=np.int64)
+    for block in range(len(duration)):
+        rank_free[:] = 0
+        reduce_free[:] = 0
+        link_free[:] = 0
+        for k in range(len(rank)):
+            now, c = rank_free[rank[k]], column[k]
+            if slot_in[k] >= 0:
+                came = arrival[slot_in[k]]
+                for j in range(LANES):
+                    now[j] = max(now[j], came[j])
+            if reduces[k] > 0:
+                busy = reduce_free[rank[k]]
+                if reduces[k] == 2:
+                    for j in range(LANES):
+                        done = now[j] + last_tail[block, c, j]
+                        busy[j] = max(busy[j] + last_total[block, c, j], done)
+                else:
+                    for j in range(LANES):
+                        done = now[j] + each_tail[block, c, j]
+                        busy[j] = max(busy[j] + each_total[block, c, j], done)
+            takes = duration[block, c]
+            for j in range(LANES):
+                now[j] += takes[j]
+            if slot_out[k] >= 0:
+                goes = arrival[slot_out[k]]
+                if link[k] < 0:
+                    for j in range(LANES):
+                        goes[j] = now[j]
+                else:
+                    free = link_free[link[k]]
+                    size, lag = send[block, stage[k]], latency[block, stage[k]]
+                    for j in range(LANES):
+                        left = max(free[j], now[j]) + size[j]
+                        free[j] = left
+                        goes[j] = left + lag[j]
+                if blocking:
+                    for j in range(LANES):
+                        now[j] = goes[j]
+        for r in range(sizes[0]):
+            for j in range(LANES):
+                done = max(rank_free[r, j], reduce_free[r, j]) + finish[block, r, j]
+                end[block, j] = max(end[block, j], done)
+
+
+sweep_blocks: Any = numba.njit(cache=True)(_sweep_blocks)

@@ -1,0 +1,183 @@
+"""The fast evaluator for links that several pairs of ranks share.
+
+There the times decide in which order messages go, so that no order of the actions holds for every
+candidate and each is played event by event (`parplan.sim.event_loop`, `parplan.sim.fair_loop`), to
+the same picosecond as in the engine. A step over shared links never takes less time than over
+links of their own: `parplan.sim.fast` gives a lower bound.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from parplan.hardware.errors import ParplanError
+from parplan.sim import event_loop
+from parplan.sim.action_arrays import Codes
+from parplan.sim.costs import StageCosts
+from parplan.sim.fair_loop import Actions, FairPlay
+from parplan.sim.instructions import Schedule
+from parplan.sim.lowering import Tape, lower, partners
+from parplan.sim.run import Run
+from parplan.sim.shared_links import SharedLinks
+from parplan.sim.sweep import compiled_loops
+from parplan.sim.swept import Swept, run_of
+from parplan.sim.tables import SweepTables, sweep_tables
+from parplan.sim.ticks import Ints, StageTicks, stage_ticks
+
+EVENTS_TO_LOAD = 1_000_000
+"""Actions times candidates that take longer than numba takes to load."""
+
+
+def contended_many_ps(
+    tape: Tape,
+    ticks: StageTicks,
+    links: SharedLinks,
+    *,
+    durations_ps: Ints | None = None,
+    blocking_sends: bool = False,
+    compiled: bool | None = None,
+) -> Ints:
+    """The step time of each candidate, in picoseconds, shape [candidates].
+
+    `compiled`: whether to use numba; None: where it is installed and pays. Links that are shared
+    fairly are played without it. Raises `ParplanError` as `fast_many_ps` does.
+    """
+    work = len(tape) * ticks.num_candidates
+    if compiled and compiled_loops(load=True) is None:
+        raise ParplanError("compiled: numba is not installed (pip install 'parplan[fast]')")
+    if compiled is None:
+        compiled = compiled_loops(load=work >= EVENTS_TO_LOAD) is not None
+    tables = sweep_tables(tape, ticks, durations_ps, 1)
+    player = _Player(tape, tables, links, blocking_sends, compiled)
+    ends = [player.play(c)[0].ends(tables, c).max() for c in range(ticks.num_candidates)]
+    return np.array(ends, dtype=np.int64)
+
+
+def contended_run(
+    schedule: Schedule,
+    costs: Sequence[StageCosts],
+    links: SharedLinks,
+    *,
+    durations_ps: Sequence[int] | None = None,
+    blocking_sends: bool = False,
+) -> Run:
+    """The run of one candidate, equal to that of `parplan.sim.engine.simulate` with `links`."""
+    tape, ticks = lower(schedule), stage_ticks([costs])
+    own = None if durations_ps is None else np.array([durations_ps], dtype=np.int64)
+    tables = sweep_tables(tape, ticks, own, 1)
+    swept, send_start = _Player(tape, tables, links, blocking_sends, False).play(0)
+    return run_of(tape, ticks, tables, swept, np.asarray(send_start, dtype=np.int64))
+
+
+class _Player:
+    """A tape unrolled into the order of the lists, once for all candidates."""
+
+    def __init__(
+        self,
+        tape: Tape,
+        tables: SweepTables,
+        links: SharedLinks,
+        blocking: bool,
+        compiled: bool,
+    ) -> None:
+        self.tape, self.tables, self.links = tape, tables, links
+        self.blocking, self.compiled = blocking, compiled
+        self.producer, self.consumer = partners(tape.lists)
+        self.rank = tape.lists.rank()
+        self.column = np.zeros_like(tape.place)
+        self.column[tape.place] = tables.column
+        self.reduces = np.zeros_like(tape.place)
+        self.reduces[tape.place] = tables.reduces
+        self.link = self._links()
+        self.first = tape.lists.first
+
+    def _links(self) -> Codes:
+        """By place: the shared links keep their numbers, those of their own follow."""
+        ranks, to_rank = self.tape.num_ranks, self.rank[self.consumer]
+        crosses = (self.consumer >= 0) & (to_rank != self.rank)
+        code = self.rank * ranks + to_rank
+        number = np.full(ranks * ranks, -1, dtype=np.int32)
+        own = self.links.num_links
+        for pair in np.flatnonzero(np.bincount(code[crosses])).tolist():
+            shared = self.links.links.get(divmod(pair, ranks))
+            number[pair] = shared[0] if shared else own
+            own += not shared
+        return np.where(crosses, number[code], -1).astype(np.int32)
+
+    def play(self, candidate: int) -> tuple[Swept, Any]:
+        """The times of one candidate, and when each message entered its link."""
+        n, ranks = len(self.tape), self.tape.num_ranks
+        swept = Swept(*(self._filled(size, 0) for size in (n, n, ranks, ranks)))
+        send_start = self._filled(n, 0)
+        costs = self._costs(candidate)
+        if self.links.sharing == "fifo":
+            self._fifo(costs, swept, send_start)
+        else:
+            self._fair(costs, swept, send_start)
+        return swept, send_start
+
+    def _filled(self, size: int, value: int) -> Any:
+        return np.full(size, value, dtype=np.int64) if self._arrays else [value] * size
+
+    @property
+    def _arrays(self) -> bool:
+        return self.compiled and self.links.sharing == "fifo"
+
+    def _given(self, values: Ints | Codes) -> Any:
+        return values if self._arrays else values.tolist()
+
+    def _costs(self, candidate: int) -> list[Any]:
+        """Duration, send and latency, whether it reduces, total and tail, by place."""
+        t, stage, column = self.tables, self.tape.lists.stage, self.column
+        rows = [t.duration[candidate, column, 0]]
+        rows += [a[candidate, stage, 0] for a in (t.send, t.latency)]
+        total, tail = (np.zeros(len(stage), dtype=np.int64) for _ in range(2))
+        for code, totals, tails in ((1, t.each_total, t.each_tail), (2, t.last_total, t.last_tail)):
+            own = self.reduces == code
+            total[own] = totals[candidate, column[own], 0]
+            tail[own] = tails[candidate, column[own], 0]
+        return [self._given(a) for a in (*rows, self.reduces, total, tail)]
+
+    def _fifo(self, costs: list[Any], swept: Swept, send_start: Any) -> None:
+        n, ranks = len(self.tape), self.tape.num_ranks
+        num_links = 1 + max(int(self.link.max(initial=-1)), self.links.num_links - 1)
+        sizes = (ranks, ranks, ranks, n, n, n, n, num_links, num_links, num_links)
+        state = tuple(self._filled(size, 0 if i == 7 else -1) for i, size in enumerate(sizes))
+        given = (self.first, self.rank, self.producer, self.consumer, self.link)
+        loops: Any = compiled_loops(load=True) if self._arrays else event_loop
+        loops.play_fifo(
+            *(self._given(a) for a in given),
+            self.links.num_links,
+            *costs,
+            self.blocking,
+            state,
+            swept.rank_free,
+            swept.reduce_free,
+            swept.start,
+            send_start,
+            swept.sent,
+        )
+
+    def _fair(self, costs: list[Any], swept: Swept, send_start: Any) -> None:
+        names = ("duration", "send", "latency", "reduces", "total", "tail")
+        given = (self.first, self.rank, self.producer, self.consumer)
+        FairPlay(
+            actions=Actions(
+                **dict(
+                    zip(
+                        ("first", "rank_of", "producer", "consumer"),
+                        map(self._given, given),
+                        strict=True,
+                    )
+                ),
+                **dict(zip(names, costs, strict=True)),
+                links=self.links.links,
+                blocking=self.blocking,
+            ),
+            start=swept.start,
+            send_start=send_start,
+            sent=swept.sent,
+            rank_free=swept.rank_free,
+            reduce_free=swept.reduce_free,
+        ).play()

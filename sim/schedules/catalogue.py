@@ -1,0 +1,95 @@
+"""What is known of every pipeline schedule: where it fits, and what it does with the backward."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from parplan.sim.instructions import Program
+from parplan.sim.schedules.dualpipe import dualpipe, dualpipe_v
+from parplan.sim.schedules.gpipe import gpipe
+from parplan.sim.schedules.hanayo import hanayo
+from parplan.sim.schedules.interleaved import interleaved_1f1b
+from parplan.sim.schedules.interleaved_zb import interleaved_zb
+from parplan.sim.schedules.limits import (
+    odd_or_few_for_dualpipe,
+    too_few_for_dualpipe_v,
+    unequal_rounds,
+)
+from parplan.sim.schedules.looped_bfs import looped_bfs
+from parplan.sim.schedules.one_f_one_b import one_f_one_b
+from parplan.sim.schedules.placement import Placement
+from parplan.sim.schedules.zb_handcrafted import zb_h1, zb_h2
+from parplan.sim.schedules.zb_v import zb_v
+from parplan.sim.schedules.zero_bubble import zero_bubble
+
+ONE, TWO = range(1, 2), range(2, 3)
+ANY, EVEN = range(1, sys.maxsize), range(2, sys.maxsize, 2)
+
+
+def _no_limit(num_ranks: int, num_micro_batches: int, virtual_stages: int) -> str:
+    return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleKind:
+    """One schedule of the catalogue."""
+
+    function: Callable[..., Program]
+    """(pipeline ranks, micro-batches), then virtual stages unless only one number is allowed."""
+    placement: Placement = "loop"
+    """Which rank holds which stage."""
+    virtual_stages: range = ONE
+    """The numbers of stages per rank that are allowed."""
+    splits_backward: bool = False
+    """Whether input and weight gradients are (some of them) computed apart."""
+    overlaps: bool = False
+    """Whether it has pairs of a forward and a backward that run together."""
+    whole_rounds: bool = False
+    """Whether the micro-batches must make equal rounds, as every multiple of the ranks does."""
+    by_times: bool = False
+    """Whether the order depends on times and memory (`zero_bubble`)."""
+    limit: Callable[[int, int, int], str] = _no_limit
+    """(ranks, micro-batches, virtual stages) -> why they do not fit, empty if they do."""
+
+    @property
+    def one_copy(self) -> bool:
+        """Whether every stage is on one rank, as the simulator and torch's runtime expect it."""
+        return self.placement != "bidirectional"
+
+
+CATALOGUE: dict[str, ScheduleKind] = {
+    "gpipe": ScheduleKind(function=gpipe),
+    "1f1b": ScheduleKind(function=one_f_one_b),
+    "interleaved-1f1b": ScheduleKind(
+        function=interleaved_1f1b, virtual_stages=ANY, whole_rounds=True, limit=unequal_rounds
+    ),
+    "looped-bfs": ScheduleKind(function=looped_bfs, virtual_stages=ANY),
+    "hanayo": ScheduleKind(function=hanayo, placement="v", virtual_stages=EVEN),
+    "zb-h1": ScheduleKind(function=zb_h1, splits_backward=True),
+    "zb-h2": ScheduleKind(function=zb_h2, splits_backward=True),
+    "zb-auto": ScheduleKind(function=zero_bubble, splits_backward=True, by_times=True),
+    "interleaved-zb": ScheduleKind(
+        function=interleaved_zb,
+        virtual_stages=ANY,
+        splits_backward=True,
+        whole_rounds=True,
+        limit=unequal_rounds,
+    ),
+    "zb-v": ScheduleKind(function=zb_v, placement="v", virtual_stages=TWO, splits_backward=True),
+    "dualpipe-v": ScheduleKind(
+        function=dualpipe_v,
+        placement="v",
+        virtual_stages=TWO,
+        splits_backward=True,
+        overlaps=True,
+        limit=too_few_for_dualpipe_v,
+    ),
+    "dualpipe": ScheduleKind(
+        function=dualpipe,
+        placement="bidirectional",
+        splits_backward=True,
+        overlaps=True,
+        limit=odd_or_few_for_dualpipe,
+    ),
+}
+"""Every schedule by name."""

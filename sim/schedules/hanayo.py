@@ -1,0 +1,84 @@
+"""Waves: stages placed down and up the ranks, again and again, played greedily.
+
+After Liu et al. 2023 (Hanayo, arXiv:2308.15762): a wave is one way down and up, two stages per
+rank. The order is not the paper's action lists but our own: a play with forwards of one time unit
+and backwards of two, in which backwards go first.
+"""
+
+import heapq
+from collections.abc import Iterable
+
+from parplan.hardware.errors import ParplanError
+from parplan.sim.instructions import Action, Schedule
+from parplan.sim.schedules.placement import rank_of_stage
+
+_TIME = {"F": 1, "B": 2}
+
+
+def hanayo(num_ranks: int, num_micro_batches: int, virtual_stages: int) -> Schedule:
+    """`virtual_stages` / 2 waves, with at most twice as many micro-batches on their way as ranks.
+
+    With as many micro-batches as ranks, the paper's case, that is no limit, and a rank holds no
+    more activations than in 1F1B; with many, nearly twice as many. A rank runs the backward of the
+    earliest micro-batch, else the forward of the earliest one and of its last stage. Raises
+    `ParplanError` for an odd number of virtual stages.
+    """
+    if virtual_stages % 2:
+        raise ParplanError(f"hanayo: virtual_stages {virtual_stages}; needs an even number")
+    play = _Play(num_ranks, num_micro_batches, num_ranks * virtual_stages)
+    return tuple(tuple(actions) for actions in play.actions)
+
+
+class _Play:
+    """One play in time: what each rank can run, until when it is busy, what it has run."""
+
+    def __init__(self, num_ranks: int, num_micro_batches: int, num_stages: int) -> None:
+        self.last = num_stages - 1
+        self.num_micro_batches = num_micro_batches
+        self.rank_of = [rank_of_stage("v", num_ranks, s) for s in range(num_stages)]
+        self.actions: list[list[Action]] = [[] for _ in range(num_ranks)]
+        self.ready: list[list[tuple[bool, int, int, Action]]] = [[] for _ in range(num_ranks)]
+        self.busy = [False] * num_ranks
+        self.entered = 0
+        self.ends: list[tuple[int, int, Action]] = []
+        for _ in range(min(2 * num_ranks, num_micro_batches)):
+            self._enter()
+        self._start(range(num_ranks), 0)
+        while self.ends:
+            now, freed = self.ends[0][0], []
+            while self.ends and self.ends[0][0] == now:
+                _, rank, action = heapq.heappop(self.ends)
+                self.busy[rank] = False
+                freed += [rank, self._done(action)]
+            self._start(sorted(set(freed)), now)
+
+    def _enter(self) -> None:
+        if self.entered < self.num_micro_batches:
+            self._make_ready(Action(0, "F", self.entered))
+            self.entered += 1
+
+    def _make_ready(self, action: Action) -> int:
+        rank = self.rank_of[action.stage]
+        key = (action.op == "F", action.micro_batch, -action.stage, action)
+        heapq.heappush(self.ready[rank], key)
+        return rank
+
+    def _done(self, action: Action) -> int:
+        """The rank that gets something to run from this action, or may."""
+        stage, op, micro_batch = action
+        if op == "F":
+            if stage == self.last:
+                return self._make_ready(Action(stage, "B", micro_batch))
+            return self._make_ready(Action(stage + 1, "F", micro_batch))
+        if stage > 0:
+            return self._make_ready(Action(stage - 1, "B", micro_batch))
+        self._enter()
+        return self.rank_of[0]
+
+    def _start(self, ranks: Iterable[int], now: int) -> None:
+        for rank in ranks:
+            if not self.busy[rank] and self.ready[rank]:
+                action = heapq.heappop(self.ready[rank])[3]
+                self.busy[rank] = True
+                self.actions[rank].append(action)
+                heapq.heappush(self.ends, (now + _TIME[action.op], rank, action))

@@ -1,0 +1,118 @@
+"""Time as the players count it: whole picoseconds, so that equal instants are equal.
+
+`StageTicks` are the costs of many candidates at once, converted once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from parplan.hardware.errors import ParplanError
+from parplan.sim.costs import StageCosts
+
+PS_PER_S = 10**12
+
+VARIANTS = 6
+"""Durations of a stage: F, B, I, W, and the B and the W that create the gradients of a step."""
+
+Ints = npt.NDArray[np.int64]
+
+_FIELDS = (
+    *("forward_s", "input_gradient_s", "weight_gradient_s", "first_gradient_extra_s"),
+    *("send_s", "latency_s", "reduce_s", "optimizer_s", "gather_s"),
+    *("reduce_buckets", "reduce_each_micro_batch"),
+)
+
+
+def to_ps(seconds: float) -> int:
+    """Seconds as whole picoseconds."""
+    return round(seconds * PS_PER_S)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageTicks:
+    """The costs of `num_candidates` candidates on the same stages, in picoseconds.
+
+    `durations` has shape [candidates, stages, `VARIANTS`], all others [candidates, stages].
+    """
+
+    durations: Ints
+    send: Ints
+    latency: Ints
+    reduce: Ints
+    reduce_buckets: Ints
+    reduce_each_micro_batch: npt.NDArray[np.bool_]
+    optimizer: Ints
+    gather: Ints
+
+    @property
+    def num_candidates(self) -> int:
+        """How many candidates there are."""
+        return len(self.durations)
+
+    @property
+    def num_stages(self) -> int:
+        """Stages of each candidate."""
+        return int(self.durations.shape[1])
+
+
+def stage_ticks(candidates: Sequence[Sequence[StageCosts]]) -> StageTicks:
+    """The costs of the stages of every candidate.
+
+    Raises `ParplanError` when the candidates differ in the number of stages.
+    """
+    counts = sorted({len(stages) for stages in candidates})
+    if len(counts) != 1 or counts[0] == 0:
+        raise ParplanError(f"candidates: expected costs of equally many stages, got {counts}")
+    get = attrgetter(*_FIELDS)
+    rows = [get(stage) for stages in candidates for stage in stages]
+    table = np.array(rows, dtype=np.float64).T.reshape(len(_FIELDS), len(candidates), counts[0])
+    values: dict[str, Any] = dict(zip(_FIELDS, table, strict=True))
+    return ticks_of_seconds(**values)
+
+
+def ticks_of_seconds(
+    *,
+    forward_s: npt.ArrayLike,
+    input_gradient_s: npt.ArrayLike,
+    weight_gradient_s: npt.ArrayLike,
+    first_gradient_extra_s: npt.ArrayLike = 0.0,
+    send_s: npt.ArrayLike = 0.0,
+    latency_s: npt.ArrayLike = 0.0,
+    reduce_s: npt.ArrayLike = 0.0,
+    optimizer_s: npt.ArrayLike = 0.0,
+    gather_s: npt.ArrayLike = 0.0,
+    reduce_buckets: npt.ArrayLike = 1,
+    reduce_each_micro_batch: npt.ArrayLike = False,
+) -> StageTicks:
+    """The fields of `StageCosts` as arrays of shape [candidates, stages]; scalars are repeated."""
+    f, i, w, extra = (
+        np.atleast_2d(np.asarray(a, dtype=np.float64))
+        for a in (forward_s, input_gradient_s, weight_gradient_s, first_gradient_extra_s)
+    )
+    shape = np.broadcast_shapes(f.shape, i.shape, w.shape)
+
+    def whole(values: npt.ArrayLike) -> Ints:
+        wide = np.broadcast_to(np.asarray(values, dtype=np.float64), shape)
+        ticks = np.rint(wide * PS_PER_S)
+        if not (np.abs(ticks) < 2.0**62).all():
+            raise ParplanError(f"costs: {wide.flat[np.argmax(~(np.abs(ticks) < 2.0**62))]} s")
+        return ticks.astype(np.int64)
+
+    variants = (f, i + w, i, w, (i + w) + extra, w + extra)
+    return StageTicks(
+        durations=np.stack([whole(np.maximum(v, 0.0)) for v in variants], axis=2),
+        send=whole(send_s),
+        latency=whole(latency_s),
+        reduce=whole(reduce_s),
+        reduce_buckets=np.broadcast_to(np.asarray(reduce_buckets, dtype=np.int64), shape),
+        reduce_each_micro_batch=np.broadcast_to(
+            np.asarray(reduce_each_micro_batch, dtype=np.bool_), shape
+        ),
+        optimizer=whole(optimizer_s),
+        gather=whole(gather_s),
+    )
