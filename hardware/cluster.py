@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from parplan.hardware.accelerator import Accelerator
 from parplan.hardware.errors import ParplanError
+from parplan.hardware.fabric import Fabric
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,8 @@ class Tier:
     name: str
     size: int
     link: Link
+    fabric: Fabric | None = None
+    """What it is made of, where that is known; `parplan.hardware.interconnect` reads it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
