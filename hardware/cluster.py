@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from parplan.hardware.accelerator import Accelerator
+from parplan.hardware.collective_efficiency import CollectiveEfficiency
 from parplan.hardware.errors import ParplanError
 from parplan.hardware.fabric import Fabric
 
@@ -36,6 +37,8 @@ class Tier:
     link: Link
     fabric: Fabric | None = None
     """What it is made of, where that is known; `parplan.hardware.interconnect` reads it."""
+    collectives: CollectiveEfficiency | None = None
+    """What collectives reach on it; plain latency and bandwidth where not given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

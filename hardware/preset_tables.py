@@ -1,10 +1,16 @@
 """The tables of the preset files, as they are written there, and what they make."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
 from parplan.hardware.accelerator import Accelerator, DenseRates
 from parplan.hardware.cluster import Cluster, Link, Tier
+from parplan.hardware.collective_efficiency import (
+    EfficiencyTable,
+    efficiency_of,
+    read_efficiencies,
+)
 from parplan.hardware.errors import ParplanError
 from parplan.hardware.fabric import Fabric, torus_dims
 
@@ -136,14 +142,15 @@ def cluster_of(
             f"cluster {name!r}: {devices} accelerators cannot be spread evenly over "
             f"{num_nodes} nodes of {node.accelerators}"
         )
-    tiers = [_inside(tier, per_node) for tier in node.inside]
+    classes = read_efficiencies()
+    tiers = [_inside(tier, per_node, classes) for tier in node.inside]
     tiers = [t for i, t in enumerate(tiers) if i == len(tiers) - 1 or t.size < per_node]
     if num_nodes > 1 or not tiers:
-        tiers.append(_network(node, devices))
+        tiers.append(_network(node, devices, classes))
     return Cluster(name=name, accelerator=accelerator, tiers=tuple(tiers), num_nodes=num_nodes)
 
 
-def _inside(table: TierTable, per_node: int) -> Tier:
+def _inside(table: TierTable, per_node: int, classes: Mapping[str, EfficiencyTable]) -> Tier:
     nominal = table.link_gb_per_s_per_direction * GB
     link = Link(latency_s=table.latency_us * 1e-6, bytes_per_s=nominal * table.efficiency)
     size = min(table.size or per_node, per_node)
@@ -156,7 +163,8 @@ def _inside(table: TierTable, per_node: int) -> Tier:
         dims=_dims(table, size) if table.fabric == "torus" else (),
         efficiency_class=table.efficiency_class,
     )
-    return Tier(name=table.name, size=size, link=link, fabric=fabric)
+    efficiency = efficiency_of(fabric, classes)
+    return Tier(name=table.name, size=size, link=link, fabric=fabric, collectives=efficiency)
 
 
 def _dims(table: TierTable, size: int) -> tuple[int, ...]:
@@ -169,7 +177,7 @@ def _dims(table: TierTable, size: int) -> tuple[int, ...]:
     )
 
 
-def _network(node: NodeTable, devices: int) -> Tier:
+def _network(node: NodeTable, devices: int, classes: Mapping[str, EfficiencyTable]) -> Tier:
     """Each accelerator has its even share of the node's interfaces."""
     (table,) = node.network
     nominal = table.nics_per_node / node.accelerators * table.nic_gb_per_s_per_direction * GB
@@ -182,4 +190,5 @@ def _network(node: NodeTable, devices: int) -> Tier:
         nodes_per_switch=table.nodes_per_switch,
         efficiency_class=table.efficiency_class,
     )
-    return Tier(name=table.name, size=devices, link=link, fabric=fabric)
+    efficiency = efficiency_of(fabric, classes)
+    return Tier(name=table.name, size=devices, link=link, fabric=fabric, collectives=efficiency)
