@@ -3,8 +3,8 @@
 `collective_efficiency.toml` holds a table per class, fitted to published measurements by
 `parplan hardware fit-collectives`. Constants are relative to the tier's own latency and bandwidth,
 so that values measured on a machine keep their meaning. A fabric takes the class that it names, or
-else the class that lists its kind and whose bandwidth is nearest to its own. A fabric of a kind that
-no class lists takes the defaults below: plain latency and bandwidth, no launch time.
+else the class that lists its kind and whose bandwidth is nearest to its own. Kinds that no class
+lists take the defaults below: plain latency and bandwidth, no launch time.
 """
 
 from collections.abc import Mapping

@@ -13,10 +13,13 @@ from dataclasses import dataclass
 
 from parplan.hardware.cluster import Link
 from parplan.hardware.collective_group import Group, GroupLink
-from parplan.hardware.collective_work import ALGORITHMS, OPS, Work, work
+from parplan.hardware.collective_work import OPS, Work, work
 from parplan.hardware.errors import ParplanError
 
 PROTOCOLS = ("simple", "low-latency")
+
+LIBRARY = ("ring", "tree", "in-switch", "direct")
+"""The algorithms that NCCL and RCCL have, and the automatic choice is among. Others on request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,15 +46,13 @@ class Choice:
 
 
 def collective_s(
-    collective: Collective, group: Group, algorithms: Collection[str] = ALGORITHMS
+    collective: Collective, group: Group, algorithms: Collection[str] = LIBRARY
 ) -> float:
     """Seconds of `collective` by the fastest of `algorithms`; see `choose`."""
     return choose(collective, group, algorithms).seconds
 
 
-def choose(
-    collective: Collective, group: Group, algorithms: Collection[str] = ALGORITHMS
-) -> Choice:
+def choose(collective: Collective, group: Group, algorithms: Collection[str] = LIBRARY) -> Choice:
     """The fastest algorithm and protocol. One rank alone needs no time.
 
     Raises `ParplanError` when none of `algorithms` can do it, or for an unknown one.

@@ -20,7 +20,7 @@ def num_rings(links: Sequence[Sequence[int]], places: Sequence[int]) -> int:
 
 def _rings(links: Sequence[Sequence[int]], places: Sequence[int]) -> Iterator[tuple[int, ...]]:
     """Every ring once: from the first place, in the direction of its smaller neighbour."""
-    paths = [(places[0],)]
+    paths: list[tuple[int, ...]] = [(places[0],)]
     while paths:
         path = paths.pop()
         if len(path) == len(places):
