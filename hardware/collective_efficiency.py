@@ -82,17 +82,21 @@ def read_efficiencies(path: Path = EFFICIENCIES) -> dict[str, EfficiencyTable]:
     }
 
 
-def efficiency_of(fabric: Fabric, classes: Mapping[str, EfficiencyTable]) -> CollectiveEfficiency:
-    """The constants that hold for `fabric`; raises `ParplanError` if it names an unknown class."""
+def class_of(fabric: Fabric, classes: Mapping[str, EfficiencyTable]) -> str | None:
+    """The class that holds for `fabric`, if any; raises `ParplanError` if it names an unknown one."""
     if fabric.efficiency_class is not None:
         if fabric.efficiency_class not in classes:
             raise unknown_name("efficiency_class", fabric.efficiency_class, classes)
-        return classes[fabric.efficiency_class].constants
-    listed = [table for table in classes.values() if fabric.kind in table.fabrics]
-    if not listed:
-        return PLAIN
+        return fabric.efficiency_class
+    listed = [name for name, table in classes.items() if fabric.kind in table.fabrics]
 
-    def distance(table: EfficiencyTable) -> float:
-        return abs(log(table.gb_per_s_per_direction * 1e9 / fabric.nominal_bytes_per_s))
+    def distance(name: str) -> float:
+        return abs(log(classes[name].gb_per_s_per_direction * 1e9 / fabric.nominal_bytes_per_s))
 
-    return min(listed, key=distance).constants
+    return min(listed, key=distance, default=None)
+
+
+def efficiency_of(fabric: Fabric, classes: Mapping[str, EfficiencyTable]) -> CollectiveEfficiency:
+    """The constants that hold for `fabric`; raises `ParplanError` if it names an unknown class."""
+    name = class_of(fabric, classes)
+    return PLAIN if name is None else classes[name].constants

@@ -99,13 +99,14 @@ def _choices(collective: Collective, group: Group, algorithms: Collection[str]) 
             collective.op, algorithm, group.num_ranks, group.num_nodes, collective.num_bytes
         )
         for protocol in PROTOCOLS:
-            if done is None or not _available(group, algorithm, protocol):
+            if done is None or not available(group, algorithm, protocol):
                 continue
-            seconds = _work_s(done, group, collective.op, algorithm, protocol)
+            seconds = work_s(done, group, collective.op, algorithm, protocol)
             yield Choice(algorithm=algorithm, protocol=protocol, seconds=seconds)
 
 
-def _available(group: Group, algorithm: str, protocol: str) -> bool:
+def available(group: Group, algorithm: str, protocol: str) -> bool:
+    """Whether the links of `group` support `algorithm` by `protocol`."""
     links = [link for link in (group.inside, group.across) if link is not None]
     if algorithm == "in-switch" and (
         group.inside is None or group.inside.efficiency.switch_share is None or protocol != "simple"
@@ -119,7 +120,8 @@ def _available(group: Group, algorithm: str, protocol: str) -> bool:
     )
 
 
-def _work_s(done: Work, group: Group, op: str, algorithm: str, protocol: str) -> float:
+def work_s(done: Work, group: Group, op: str, algorithm: str, protocol: str) -> float:
+    """Seconds that `done` takes over the links of `group`; its bytes may be numpy arrays."""
     seconds, transfers = 0.0, []
     for link, steps, num_bytes in (
         (group.inside, done.inside_steps, done.inside_bytes),
@@ -128,14 +130,16 @@ def _work_s(done: Work, group: Group, op: str, algorithm: str, protocol: str) ->
         if link is None:
             continue
         seconds += link.efficiency.launch_us * 1e-6 + steps * _step_s(link, protocol)
-        share = _share(link, op, num_bytes, protocol)
-        bytes_per_s = link.bytes_per_s * share
+        bytes_per_s = link.bytes_per_s
         if algorithm != "ring" and link.tree_bytes_per_s is not None:
-            bytes_per_s = link.tree_bytes_per_s * share
+            bytes_per_s = link.tree_bytes_per_s
         if algorithm == "in-switch" and link is group.inside:
             bytes_per_s *= _switch_gain(group)
-        transfers.append(num_bytes / bytes_per_s if num_bytes else 0.0)
-    return seconds + (max(transfers) if done.overlapped else sum(transfers))
+        transfers.append(num_bytes / (bytes_per_s * _share(link, op, num_bytes, protocol)))
+    if len(transfers) < 2:
+        return seconds + transfers[0]
+    a, b = transfers
+    return seconds + ((a + b + abs(a - b)) / 2 if done.overlapped else a + b)
 
 
 def _step_s(link: GroupLink, protocol: str) -> float:
@@ -151,9 +155,9 @@ def _share(link: GroupLink, op: str, num_bytes: float, protocol: str) -> float:
     share = e.bandwidth_share * (e.all_to_all_share if op == "all_to_all" else 1.0)
     if protocol == "low-latency":
         return share * e.low_latency_share
-    if not num_bytes or not e.ramp_bytes:
-        return share
-    return float(share / (1 + e.ramp_bytes / num_bytes) ** e.ramp_power)
+    # A ramp has no share for no bytes; that much more than none makes it a very small one.
+    ramp: float = (1 + e.ramp_bytes / (num_bytes + 1e-9)) ** e.ramp_power
+    return share / ramp
 
 
 def _switch_gain(group: Group) -> float:

@@ -84,7 +84,8 @@ def test_a_double_tree_tends_to_its_closed_form_as_pieces_shrink(num_ranks: int)
         for pieces in (4, 32, 256)
     ]
     assert errors[2] < 0.01
-    assert errors[2] <= errors[0]
+    # Two and four ranks have no idle port to fill: they are there at once, but for one latency.
+    assert errors[2] < errors[0] or num_ranks <= 4
 
 
 @given(st.integers(1, 8), st.integers(1, 8), st.sampled_from(OPS), SIZES)
