@@ -83,7 +83,7 @@ def read_efficiencies(path: Path = EFFICIENCIES) -> dict[str, EfficiencyTable]:
 
 
 def class_of(fabric: Fabric, classes: Mapping[str, EfficiencyTable]) -> str | None:
-    """The class that holds for `fabric`, if any; raises `ParplanError` if it names an unknown one."""
+    """The class that holds for `fabric`, if any; raises `ParplanError` for an unknown one."""
     if fabric.efficiency_class is not None:
         if fabric.efficiency_class not in classes:
             raise unknown_name("efficiency_class", fabric.efficiency_class, classes)
