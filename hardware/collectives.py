@@ -114,8 +114,8 @@ def available(group: Group, algorithm: str, protocol: str) -> bool:
         return False
     if algorithm == "ring" and any(link.bytes_per_s == 0 for link in links):
         return False
-    # Both kinds of links need a low-latency protocol.
-    return protocol == "simple" or all(
+    # A link without a low-latency protocol is used as ever beside one that has it.
+    return protocol == "simple" or any(
         link.efficiency.low_latency_step_latencies is not None for link in links
     )
 
@@ -153,7 +153,7 @@ def _share(link: GroupLink, op: str, num_bytes: float, protocol: str) -> float:
     """The share of the bandwidth that `num_bytes` per rank (per node) reach."""
     e = link.efficiency
     share = e.bandwidth_share * (e.all_to_all_share if op == "all_to_all" else 1.0)
-    if protocol == "low-latency":
+    if protocol == "low-latency" and e.low_latency_step_latencies is not None:
         return share * e.low_latency_share
     # A ramp has no share for no bytes; that much more than none makes it a very small one.
     ramp: float = (1 + e.ramp_bytes / (num_bytes + 1e-9)) ** e.ramp_power
