@@ -99,7 +99,7 @@ def _mesh_bandwidths(ranks: Sequence[int], unit: int, tier: Tier) -> tuple[float
     """What rings and trees over `ranks` reach on a tier, per member of a unit.
 
     A full mesh of k units splits into k - 1 rings. On a partial one the rings are counted, and a
-    tree is taken to have two links per rank, which the ends of a path have at least.
+    tree is taken to have two links per rank; two ranks alone have those of their pair.
     """
     link, fabric = tier.link.bytes_per_s, tier.fabric
     if fabric is None or fabric.kind not in MESH_FABRICS or fabric.peer_bytes_per_s is None:
@@ -109,7 +109,8 @@ def _mesh_bandwidths(ranks: Sequence[int], unit: int, tier: Tier) -> tuple[float
     if not fabric.peer_links:
         return min(link, peer * (len(units) - 1)), None
     rings = num_rings(fabric.peer_links, sorted(rank % tier.size for rank in ranks))
-    return min(link, peer * rings), min(link, 2 * peer)
+    edges = 2 if len(units) > 2 else max(1, rings)
+    return min(link, peer * rings), min(link, peer * edges)
 
 
 def _across(cluster: Cluster, ranks: Sequence[int], members: int) -> GroupLink:
