@@ -139,7 +139,10 @@ def read_sweeps(
         elif table.hardware not in known:
             raise ParplanError(f"{path}:{line}: {table.hardware!r} is not in {MACHINES.name}")
         else:
-            sweeps.append(_sweep(table, known[table.hardware], classes))
+            try:
+                sweeps.append(_sweep(table, known[table.hardware], classes))
+            except ParplanError as error:
+                raise ParplanError(f"{path}:{line}: {error}") from None
     return split(sweeps), unusable
 
 
@@ -171,7 +174,11 @@ def _sweep(
     op = OPS.get(table.op, table.op)
     cluster = _cluster(machine, table.n_nodes)
     per_node = cluster.num_accelerators // table.n_nodes
-    used = table.n_accelerators // table.n_nodes
+    used, rest = divmod(table.n_accelerators, table.n_nodes)
+    if rest or used > per_node:
+        raise ParplanError(
+            f"{table.n_accelerators} ranks in {table.n_nodes} nodes of {per_node}: not even"
+        )
     ranks = [n * per_node + r for n in range(table.n_nodes) for r in range(used)]
     inner, outer = cluster.tiers[0].fabric, cluster.tiers[-1].fabric
     points = [

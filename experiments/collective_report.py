@@ -1,5 +1,6 @@
 """What a fit of collectives came to: its errors, its picture, and its file of constants."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -128,23 +129,26 @@ def rounded(value: float) -> float:
 
 
 def bandwidth_figure(sweeps: Sequence[Sweep], constants: Constants) -> Figure:
-    """Bus bandwidth over size, one panel per class of links and op: measured and predicted.
+    """Bus bandwidth over size, one panel per class of links and op with more than one measurement.
 
-    Filled: fitted. Open: not seen by the fit. Lines: the model, by colour of the number of ranks.
+    Filled: fitted. Open: not seen by the fit. Lines (crosses for one size): the model. Colours: the
+    number of ranks.
     """
-    panels = sorted({(sweep.link_class, sweep.op) for sweep in sweeps})
-    columns = 3
+    sizes = Counter((sweep.link_class, sweep.op) for sweep in sweeps for _ in sweep.num_bytes)
+    panels = sorted(panel for panel, count in sizes.items() if count > 1)
+    columns = 4
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(4.6 * columns, 3.4 * lines + 0.4), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False).flat
-    for ax in list(axes)[len(panels) :]:
+    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for ax in axes[len(panels) :]:
         ax.set_visible(False)
     for ax, (cls, op) in zip(axes, panels, strict=False):
         own = [s for s in sweeps if (s.link_class, s.op) == (cls, op)]
         _draw_panel(ax, own, constants)
         ax.set_title(f"{cls}: {op.replace('_', '-')}", fontsize=10)
     figure.suptitle(
-        "Bus bandwidth of collectives: measured (filled: fitted, open: held out), model (lines)",
+        "Bus bandwidth of collectives: measured (filled: fitted, open: not fitted), "
+        "model (lines; crosses for a single size)",
         fontsize=11,
     )
     return figure
@@ -152,34 +156,35 @@ def bandwidth_figure(sweeps: Sequence[Sweep], constants: Constants) -> Figure:
 
 def _draw_panel(axes: Axes, sweeps: Sequence[Sweep], constants: Constants) -> None:
     counts = sorted({sweep.group.num_ranks for sweep in sweeps})
-    colours = {n: f"C{index}" for index, n in enumerate(counts)}
-    labelled: set[int] = set()
-    for sweep in sweeps:
-        n = sweep.group.num_ranks
-        factor = bus_factor(sweep.op, n) / 1e9
-        sizes = np.array(sweep.num_bytes)
-        fitted = sweep.part == "fit"
-        axes.plot(
-            sizes,
-            factor * sizes / np.array(sweep.seconds),
-            "o" if fitted else "s",
-            markersize=3.5 if fitted else 5,
-            color=colours[n],
-            markerfacecolor=colours[n] if fitted else "none",
-        )
-        if len(sizes) > 1:
-            dense = np.geomspace(sizes.min(), sizes.max(), 120)
-            model_s = predicted_s(_at(sweep, dense), constants)
-            label = None if n in labelled else f"{n} ranks"
-            labelled.add(n)
-            axes.plot(dense, factor * dense / model_s, color=colours[n], lw=1.1, label=label)
+    for colour, n in zip((f"C{index}" for index in range(len(counts))), counts, strict=True):
+        for sweep in sweeps:
+            if sweep.group.num_ranks == n:
+                _draw_sweep(axes, sweep, constants, colour)
+        axes.plot([], [], color=colour, label=f"{n} ranks")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xlabel("size [bytes]")
     axes.set_ylabel("bus bandwidth [GB/s]")
     axes.grid(alpha=0.3)
-    if labelled:
-        axes.legend(fontsize=7)
+    axes.legend(fontsize=7)
+
+
+def _draw_sweep(axes: Axes, sweep: Sweep, constants: Constants, colour: str) -> None:
+    factor = bus_factor(sweep.op, sweep.group.num_ranks) / 1e9
+    sizes, fitted = np.array(sweep.num_bytes), sweep.part == "fit"
+    axes.plot(
+        sizes,
+        factor * sizes / np.array(sweep.seconds),
+        "o" if fitted else "s",
+        markersize=3.5 if fitted else 5,
+        color=colour,
+        markerfacecolor=colour if fitted else "none",
+    )
+    if len(sizes) == 1:
+        axes.plot(sizes, factor * sizes / predicted_s(sweep, constants), "x", color=colour)
+        return
+    dense = np.geomspace(sizes.min(), sizes.max(), 120)
+    axes.plot(dense, factor * dense / predicted_s(_at(sweep, dense), constants), color=colour, lw=1)
 
 
 def _at(sweep: Sweep, sizes: Iterable[float]) -> Sweep:
