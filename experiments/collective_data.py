@@ -131,6 +131,7 @@ def read_sweeps(
     machines = build(MachinesTable, read_toml(MACHINES), str(MACHINES))
     known = {name: machine for machine in machines.machine for name in machine.hardware}
     unusable = {table.id: table.reason for table in machines.unusable}
+    clusters: dict[tuple[str, int], Cluster] = {}
     sweeps = []
     for line, table in enumerate(_tables(path), start=1):
         reason = unusable.get(table.id) or _unusable(table)
@@ -140,7 +141,10 @@ def read_sweeps(
             raise ParplanError(f"{path}:{line}: {table.hardware!r} is not in {MACHINES.name}")
         else:
             try:
-                sweeps.append(_sweep(table, known[table.hardware], classes))
+                key = table.hardware, table.n_nodes
+                if key not in clusters:
+                    clusters[key] = _cluster(known[table.hardware], table.n_nodes)
+                sweeps.append(_sweep(table, clusters[key], classes))
             except ParplanError as error:
                 raise ParplanError(f"{path}:{line}: {error}") from None
     return split(sweeps), unusable
@@ -168,11 +172,8 @@ def _unusable(table: SweepTable) -> str | None:
     return None
 
 
-def _sweep(
-    table: SweepTable, machine: MachineTable, classes: Mapping[str, EfficiencyTable]
-) -> Sweep:
+def _sweep(table: SweepTable, cluster: Cluster, classes: Mapping[str, EfficiencyTable]) -> Sweep:
     op = OPS.get(table.op, table.op)
-    cluster = _cluster(machine, table.n_nodes)
     per_node = cluster.num_accelerators // table.n_nodes
     used, rest = divmod(table.n_accelerators, table.n_nodes)
     if rest or used > per_node:

@@ -98,11 +98,12 @@ def _choices(collective: Collective, group: Group, algorithms: Collection[str]) 
         done = work(
             collective.op, algorithm, group.num_ranks, group.num_nodes, collective.num_bytes
         )
+        if done is None:
+            continue
         for protocol in PROTOCOLS:
-            if done is None or not available(group, algorithm, protocol):
-                continue
-            seconds = work_s(done, group, collective.op, algorithm, protocol)
-            yield Choice(algorithm=algorithm, protocol=protocol, seconds=seconds)
+            if available(group, algorithm, protocol):
+                seconds = work_s(done, group, collective.op, algorithm, protocol)
+                yield Choice(algorithm=algorithm, protocol=protocol, seconds=seconds)
 
 
 def available(group: Group, algorithm: str, protocol: str) -> bool:

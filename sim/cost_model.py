@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from parplan.hardware.accelerator import Accelerator
 from parplan.hardware.cluster import Cluster
-from parplan.hardware.collectives import all_gather_s, all_reduce_s, reduce_scatter_s
-from parplan.hardware.groups import ring_link
+from parplan.hardware.collective_group import Group, group_of
+from parplan.hardware.collectives import Collective, collective_s
 from parplan.hardware.kernel_times import gemm_s, memory_bound_s
 from parplan.sim.costs import LayerCosts, ModelCosts, StageCosts
 from parplan.sim.plan import Plan
@@ -34,6 +34,7 @@ class _Shapes:
         self.value_bytes = workload.bytes_per_value
         self.tokens = plan.batch_per_device * workload.seq_len
         self.split = plan.tensor_parallel
+        self.sequence_parallel = plan.sequence_parallel
         # Rows outside of the tensor-parallel regions; sequence parallelism splits them too.
         self.own_tokens = self.tokens / (self.split if plan.sequence_parallel else 1)
 
@@ -109,8 +110,15 @@ def _exchange_s(cluster: Cluster, x: _Shapes) -> float:
     """
     if x.split == 1:
         return 0.0
+    group = group_of(cluster, range(x.split))
     num_bytes = x.value_bytes * x.tokens * x.model.hidden_size
-    return 2 * all_reduce_s(ring_link(cluster, x.split, 1), x.split, num_bytes)
+    ops = ("reduce_scatter", "all_gather") if x.sequence_parallel else ("all_reduce",)
+    return 2 * sum(_collective_s(op, num_bytes, group) for op in ops)
+
+
+def _collective_s(op: str, num_bytes: float, group: Group, parts: int = 1) -> float:
+    """Seconds of `parts` collectives, one after the other, that share `num_bytes` evenly."""
+    return parts * collective_s(Collective(op=op, num_bytes=num_bytes / parts), group)
 
 
 def _embedding_costs(workload: Workload, cluster: Cluster, plan: Plan) -> LayerCosts:
@@ -145,10 +153,32 @@ def stage_costs(
     Ranks are placed with tensor parallelism innermost and the pipeline outermost.
     """
     layers = plan.layers_of_stages(workload.model.num_layers)
+    parameters = stage_parameters(workload, plan)
+    of_stages = [_stage_layers(costs, stage, layers) for stage in range(len(layers))]
+    dp, distance = plan.data_parallel, plan.tensor_parallel
+    replicas = group_of(cluster, range(0, dp * distance, distance))
+    # Most stages are alike.
+    alike = [(size, len(own)) for size, own in zip(parameters, of_stages, strict=True)]
+    exchanges = {key: _replica_exchange_s(workload, plan, replicas, *key) for key in set(alike)}
     return tuple(
-        _stage(workload, cluster, plan, _stage_layers(costs, stage, layers), stage)
-        for stage in range(len(layers))
+        _stage(workload, cluster, plan, own, key[0], exchanges[key])
+        for own, key in zip(of_stages, alike, strict=True)
     )
+
+
+def _replica_exchange_s(
+    workload: Workload, plan: Plan, replicas: Group, parameters: float, num_layers: int
+) -> tuple[float, float]:
+    """Seconds to reduce the gradients over the data-parallel ranks, and to gather the parameters.
+
+    Both go layer by layer.
+    """
+    num_bytes, parts = workload.bytes_per_value * parameters, max(1, num_layers)
+    reduce = "reduce_scatter" if plan.distribute_param else "all_reduce"
+    reduce_s = _collective_s(reduce, num_bytes, replicas, parts)
+    if plan.zero_stage == 0:
+        return reduce_s, 0.0
+    return reduce_s, _collective_s("all_gather", num_bytes, replicas, parts)
 
 
 def _stage_layers(costs: ModelCosts, stage: int, layers: Sequence[int]) -> list[LayerCosts]:
@@ -158,15 +188,16 @@ def _stage_layers(costs: ModelCosts, stage: int, layers: Sequence[int]) -> list[
 
 
 def _stage(
-    workload: Workload, cluster: Cluster, plan: Plan, layers: Sequence[LayerCosts], stage: int
+    workload: Workload,
+    cluster: Cluster,
+    plan: Plan,
+    layers: Sequence[LayerCosts],
+    parameters: float,
+    exchange_s: tuple[float, float],
 ) -> StageCosts:
-    parameters = stage_parameters(workload, plan)[stage]
-    dp, distance = plan.data_parallel, plan.tensor_parallel
-    dp_link = ring_link(cluster, dp, distance)
-    num_bytes = workload.bytes_per_value * parameters
-    gathered = all_gather_s(dp_link, dp, num_bytes) if plan.distribute_low_prec_param else 0.0
-    reduce = reduce_scatter_s if plan.distribute_param else all_reduce_s
-    send = cluster.link_between(0, distance * dp) if plan.num_stages > 1 else None
+    dp, (reduce_s, gather_s) = plan.data_parallel, exchange_s
+    gathered = gather_s if plan.distribute_low_prec_param else 0.0
+    send = cluster.link_between(0, plan.tensor_parallel * dp) if plan.num_stages > 1 else None
     message_bytes = workload.bytes_per_value * plan.batch_per_device * workload.seq_len
     message_bytes *= workload.model.hidden_size // plan.tensor_parallel
     forward = sum(layer.forward_s for layer in layers)
@@ -179,11 +210,11 @@ def _stage(
         weight_gradient_s=weight_gradient,
         send_s=message_bytes / send.bytes_per_s if send else 0.0,
         latency_s=send.latency_s if send else 0.0,
-        reduce_s=reduce(dp_link, dp, num_bytes),
+        reduce_s=reduce_s,
         reduce_buckets=max(1, len(layers)),
         reduce_each_micro_batch=plan.distribute_gradient,
         optimizer_s=optimizer_s(workload, cluster.accelerator, own),
-        gather_s=all_gather_s(dp_link, dp, num_bytes) if plan.zero_stage in (1, 2) else 0.0,
+        gather_s=gather_s if plan.zero_stage in (1, 2) else 0.0,
     )
 
 
