@@ -50,24 +50,39 @@ def group_of(cluster: Cluster, ranks: Sequence[int]) -> Group:
     there, as `parplan.hardware.groups.ring_link`; over a mesh it uses the links between members
     alone. Raises `ParplanError` for an empty group, a repeated rank or one outside the cluster.
     """
-    if not ranks or len(set(ranks)) != len(ranks):
+    if not ranks or (not isinstance(ranks, range) and len(set(ranks)) != len(ranks)):
         raise ParplanError(f"ranks: expected different ranks, got {list(ranks)[:8]}")
-    cluster.tier_of(ranks)
+    low, high = _ends(ranks)
+    cluster.tier_of((low, high))
     per_node = cluster.num_accelerators // cluster.num_nodes
-    nodes = Counter(rank // per_node for rank in ranks)
+    num_nodes, first = _nodes(ranks, per_node)
     inside, unit = None, 1
     for tier in cluster.tiers:
         if _is_network(cluster, tier):
             break
-        if _crossed(ranks, unit, tier):
-            inside = _inside(ranks, unit, tier, inside)
+        if _crossed(first, unit, tier):
+            inside = _inside(first, unit, tier, inside)
         unit = tier.size
-    return Group(
-        num_ranks=len(ranks),
-        num_nodes=len(nodes),
-        inside=inside if max(nodes.values()) > 1 else None,
-        across=_across(cluster, ranks, min(nodes.values())) if len(nodes) > 1 else None,
-    )
+    across = _across(cluster, ranks, max(1, len(ranks) // num_nodes)) if num_nodes > 1 else None
+    return Group(num_ranks=len(ranks), num_nodes=num_nodes, inside=inside, across=across)
+
+
+def _nodes(ranks: Sequence[int], per_node: int) -> tuple[int, Sequence[int]]:
+    """How many nodes hold `ranks`, and the ranks on the node that holds most."""
+    if isinstance(ranks, range) and ranks.step > 0 and ranks[0] % per_node == 0:
+        # Evenly spaced ranks, as planners ask for by the thousand: no need to look at each.
+        last = (ranks[-1] - ranks[0]) // per_node
+        num_nodes = min(len(ranks), last + 1)
+        return num_nodes, ranks[: max(1, -(-per_node // ranks.step))]
+    nodes = Counter(rank // per_node for rank in ranks)
+    (busiest, _) = nodes.most_common(1)[0]
+    return len(nodes), [rank for rank in ranks if rank // per_node == busiest]
+
+
+def _ends(ranks: Sequence[int]) -> tuple[int, int]:
+    if isinstance(ranks, range) and ranks.step > 0:
+        return ranks[0], ranks[-1]
+    return min(ranks), max(ranks)
 
 
 def _is_network(cluster: Cluster, tier: Tier) -> bool:
@@ -116,6 +131,7 @@ def _mesh_bandwidths(ranks: Sequence[int], unit: int, tier: Tier) -> tuple[float
 def _across(cluster: Cluster, ranks: Sequence[int], members: int) -> GroupLink:
     """The network tiers that are crossed: the thinnest one's bandwidth, the last one's latency."""
     bytes_per_s, crossed = float("inf"), cluster.tiers[-1]
+    low, high = _ends(ranks)
     per_node = cluster.num_accelerators // cluster.num_nodes
     for tier in cluster.tiers:
         if not _is_network(cluster, tier):
@@ -123,10 +139,10 @@ def _across(cluster: Cluster, ranks: Sequence[int], members: int) -> GroupLink:
         crossed, share = tier, tier.link.bytes_per_s
         fabric = tier.fabric
         if fabric is not None and fabric.kind != "rail-fat-tree":
-            leaves = {rank // (per_node * fabric.nodes_per_switch) for rank in ranks}
-            share /= fabric.oversubscription if len(leaves) > 1 else 1.0
+            leaf = per_node * fabric.nodes_per_switch
+            share /= fabric.oversubscription if low // leaf != high // leaf else 1.0
         bytes_per_s = min(bytes_per_s, share * members)
-        if min(ranks) // tier.size == max(ranks) // tier.size:
+        if low // tier.size == high // tier.size:
             break
     return GroupLink(
         latency_s=crossed.link.latency_s,

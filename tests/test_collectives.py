@@ -5,7 +5,7 @@ from math import ceil, log2
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parplan.hardware.cluster import Link
@@ -199,6 +199,19 @@ def test_groups_of_a_cluster() -> None:
     assert strided.across is not None
     assert strided.across.bytes_per_s == pytest.approx(across.bytes_per_s)
     assert group_of(cluster, range(4)).across is None
+
+
+@given(
+    st.sampled_from(["4xdgx-h100", "4xLarge.2048GB", "2xpcie4-8", "dgx-1-v100"]),
+    st.integers(1, 32),
+    st.sampled_from([1, 2, 4, 8, 16]),
+)
+@settings(deadline=None)
+def test_evenly_spaced_ranks_are_a_group_as_any_others(name: str, size: int, stride: int) -> None:
+    cluster = cluster_preset(name)
+    ranks = range(0, size * stride, stride)
+    if ranks[-1] < cluster.num_accelerators:
+        assert group_of(cluster, ranks) == group_of(cluster, list(ranks))
 
 
 def test_a_ring_uses_all_links_of_a_unit_as_before() -> None:
