@@ -3,12 +3,10 @@
 import argparse
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
+from parplan.experiments import fit_collectives_command
 from parplan.hardware.cluster import Cluster
-from parplan.hardware.collective_efficiency import read_efficiencies
 from parplan.hardware.errors import ParplanError, unknown_name
-from parplan.hardware.files import write_whole
 from parplan.hardware.preset_tables import AcceleratorTable
 from parplan.hardware.presets import (
     accelerator_names,
@@ -29,12 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compare = actions.add_parser("compare", help="two accelerators side by side")
     compare.add_argument("first")
     compare.add_argument("second")
-    fit = actions.add_parser(
-        "fit-collectives", help="fit the constants of collectives to published measurements"
-    )
-    fit.add_argument("--data", type=Path, help="sweeps, one JSON object per line")
-    fit.add_argument("--write", type=Path, help="where to put the constants (TOML)")
-    fit.add_argument("-o", "--output", type=Path, default=Path("out/fit-collectives"))
+    fit_collectives_command.add_arguments(actions)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,40 +36,11 @@ def run(args: argparse.Namespace) -> int:
         print(listing())
     elif args.action == "show":
         print(shown(args.name))
-    elif args.action == "compare":
-        print(compared(args.first, args.second))
+    elif args.action == "fit-collectives":
+        return fit_collectives_command.run(args)
     else:
-        _fit_collectives(args)
+        print(compared(args.first, args.second))
     return 0
-
-
-def _fit_collectives(args: argparse.Namespace) -> None:
-    # scipy and matplotlib take a second to import, which the other actions need not wait for.
-    from parplan.experiments import collective_data, collective_fit, collective_report
-    from parplan.experiments.output import OutputFolder
-
-    folder = OutputFolder(args.output, args.argv)
-    classes = read_efficiencies()
-    data = args.data or collective_data.SWEEPS
-    sweeps, unusable = collective_data.read_sweeps(data, classes)
-    constants = collective_fit.fit([sweep for sweep in sweeps if sweep.part == "fit"])
-    print(_columns(collective_report.error_table(sweeps, constants)))
-    print("median absolute relative error of time")
-    print(
-        f"timing around a framework's calls adds {constants.host_call_us:.3g} us: no property of "
-        "the links, not written"
-    )
-    print(f"{len(unusable)} sweeps are not used:")
-    for reason in sorted(set(unusable.values())):
-        print(f"  {reason}: {', '.join(i for i in sorted(unusable) if unusable[i] == reason)}")
-    if args.write:
-        text = collective_report.efficiency_toml(sweeps, constants, classes)
-        write_whole(args.write, text.encode())
-        print(f"constants: {args.write}")
-    folder.write_csv("errors.csv", collective_report.error_rows(sweeps, constants))
-    folder.write_figure("collectives.png", collective_report.bandwidth_figure(sweeps, constants))
-    folder.write_manifest({"data": str(data)}, seed=0)
-    print(f"results: {args.output}/ (collectives.png, errors.csv, manifest.json)")
 
 
 def listing() -> str:
