@@ -6,7 +6,7 @@ stays there. The loss is soft (Huber-like), against single measurements that wer
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,8 @@ class Block:
     free: Mapping[str, tuple[str, ...]]
     shared: Mapping[str, str]
     """Class to the class whose launch time and steps it has."""
+    fixed: Mapping[str, float] = field(default_factory=dict)
+    """Constants of every class of the block that are known from elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +63,10 @@ class Constants:
 # Chosen by cross-validation over the fit part (`cross_validated_errors`; median relative error of
 # sizes of 1 MiB and more). Ramp: with it 6.8 % for NVLink 3 and 3.4 % for NVLink 4, without 8.1 and
 # 14.6 %. Low-latency protocol: NVLink 2 4.0 % with and 4.1 % without, NVLink 3 6.8 and 7.7 %; where
-# switches add up it does harm (NVLink 4 3.4 and 1.4 %, NVLink 5 8.6 and 3.7 %).
+# switches add up it does harm (NVLink 4 3.4 and 1.4 %, NVLink 5 8.6 and 3.7 %): there the sweeps do
+# not show it, since the switch serves short all-reduces. All-gathers need it, of which there is no
+# sweep with short messages, so it is taken from the table in NCCL's src/graph/tuning.cc (LL on
+# NVLink: about 0.5 us a step, a quarter of the bandwidth); NVLink 4 stays at 1.4 %, NVLink 5 5.6 %.
 BLOCKS = (
     Block(free={"nvlink2-mesh": ("launch_us", *RAMP, *LOW_LATENCY)}, shared={}),
     Block(
@@ -74,6 +79,7 @@ BLOCKS = (
             "host": ("host_call_us",),
         },
         shared={"nvlink5-switch": "nvlink4-switch"},
+        fixed={"low_latency_step_latencies": 0.25, "low_latency_share": 0.25},
     ),
     Block(free={"xgmi-mesh": ("bandwidth_share",)}, shared={}),
     Block(free={"infiniband": (*RAMP, *LOW_LATENCY)}, shared={}),
@@ -190,5 +196,5 @@ def _constants(
             if name in values[other]:
                 values[cls][name] = values[other][name]
     host = values.pop("host", {"host_call_us": known.host_call_us})
-    fitted = {cls: CollectiveEfficiency(**own) for cls, own in values.items()}
+    fitted = {cls: CollectiveEfficiency(**{**block.fixed, **own}) for cls, own in values.items()}
     return Constants(classes={**known.classes, **fitted}, **host)

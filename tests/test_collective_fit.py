@@ -139,6 +139,10 @@ def test_errors_on_sweeps_that_were_not_fitted(sweeps: list[Sweep], constants: C
         assert short is not None
         assert long <= 0.10
         assert short <= 0.25
+        if part == "held out":
+            readme = (Path(__file__).parent.parent / "README.md").read_text()
+            shown = f"{100 * long:.0f} % of the\ntime from 1 MiB on, {100 * short:.0f} % below"
+            assert shown in readme
 
 
 def test_the_picture_shows_measured_and_model(sweeps: list[Sweep], constants: Constants) -> None:
@@ -192,7 +196,7 @@ def test_only_fitted_sweeps_are_named_as_sources(
         ("8xh100", 0, "nvlink4-switch"),
         ("4xdgx-a100", 0, "nvlink3-switch"),
         ("4xdgx-a100", 1, "infiniband"),
-        ("2xaws-p5", 1, "efa"),
+        ("2xaws-p6-b200", 1, "efa"),
         ("hgx-h800", 0, "nvlink4-switch"),
         ("dgx-1-v100", 0, "nvlink2-mesh"),
         ("mi355x-8", 0, "xgmi-mesh"),
