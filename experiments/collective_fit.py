@@ -49,6 +49,8 @@ class Block:
     """Class to the class whose launch time and steps it has."""
     fixed: Mapping[str, float] = field(default_factory=dict)
     """Constants of every class of the block that are known from elsewhere."""
+    fixed_source: str = ""
+    """Where they are known from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,7 @@ BLOCKS = (
         },
         shared={"nvlink5-switch": "nvlink4-switch"},
         fixed={"low_latency_step_latencies": 0.25, "low_latency_share": 0.25},
+        fixed_source="low-latency protocol as in NCCL's src/graph/tuning.cc",
     ),
     Block(free={"xgmi-mesh": ("bandwidth_share",)}, shared={}),
     Block(free={"infiniband": (*RAMP, *LOW_LATENCY)}, shared={}),

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from parplan.experiments.collective_data import Sweep
-from parplan.experiments.collective_fit import Constants, predicted_s, relative_errors
+from parplan.experiments.collective_fit import BLOCKS, Constants, predicted_s, relative_errors
 from parplan.hardware.collective_efficiency import PLAIN, CollectiveEfficiency, EfficiencyTable
 from parplan.hardware.collectives import bus_factor
 
@@ -99,7 +99,8 @@ def efficiency_toml(
     for name, table in classes.items():
         fitted = constants.classes.get(name)
         ids = sorted({s.id for s in sweeps if s.part == "fit" and s.link_class == name})
-        source = f"fitted to {', '.join(ids)}" if fitted else table.source
+        known = [b.fixed_source for b in BLOCKS if name in b.free and b.fixed_source]
+        source = "; ".join([f"fitted to {', '.join(ids)}", *known]) if fitted else table.source
         fabrics = ", ".join(f'"{kind}"' for kind in table.fabrics)
         lines = [
             f"[{name}]",

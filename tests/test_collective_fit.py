@@ -1,6 +1,7 @@
 """The fit of collectives: it finds what is there, keeps to its split, and is what is shipped."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -184,9 +185,7 @@ def test_only_fitted_sweeps_are_named_as_sources(
     sweeps: list[Sweep], classes: dict[str, EfficiencyTable]
 ) -> None:
     fitted = {sweep.id for sweep in sweeps if sweep.part == "fit"}
-    named = {
-        word for table in classes.values() for word in table.source.replace(",", "").split()[2:]
-    }
+    named = {sweep for t in classes.values() for sweep in re.findall(r"coll-\d+", t.source)}
     assert named == fitted
 
 
