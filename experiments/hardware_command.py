@@ -5,6 +5,7 @@ import dataclasses
 import importlib
 from collections.abc import Sequence
 
+from parplan.experiments import fit_collectives_command
 from parplan.experiments.kernel_fit_arguments import add_fit_arguments
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError, unknown_name
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compare.add_argument("first")
     compare.add_argument("second")
     add_fit_arguments(actions.add_parser("fit-kernels", help="fit the model of kernel times"))
+    fit_collectives_command.add_arguments(actions)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
         # Imported here: fitting needs scipy, which takes long to load.
         command = importlib.import_module("parplan.experiments.kernel_fit_command")
         return int(command.run(args))
+    elif args.action == "fit-collectives":
+        return fit_collectives_command.run(args)
     else:
         print(compared(args.first, args.second))
     return 0

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from parplan.hardware.accelerator import Accelerator
+from parplan.hardware.collective_efficiency import CollectiveEfficiency
 from parplan.hardware.errors import ParplanError
+from parplan.hardware.fabric import Fabric
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,10 @@ class Tier:
     name: str
     size: int
     link: Link
+    fabric: Fabric | None = None
+    """What it is made of, where that is known; `parplan.hardware.interconnect` reads it."""
+    collectives: CollectiveEfficiency | None = None
+    """What collectives reach on it; plain latency and bandwidth where not given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

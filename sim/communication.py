@@ -5,8 +5,8 @@ Experts are spread over neighbouring ranks of a stage (Megatron-LM's order tp-cp
 """
 
 from parplan.hardware.cluster import Cluster, Link
-from parplan.hardware.collectives import all_gather_s, all_reduce_s, reduce_scatter_s
-from parplan.hardware.groups import ring_link
+from parplan.hardware.collective_group import Group, group_of
+from parplan.hardware.collectives import Collective, collective_s
 from parplan.sim.layers.ops import Exchange
 from parplan.sim.plan import Plan
 
@@ -32,7 +32,8 @@ class Communication:
             "copies": (plan.replicas // shards, tensor * shards),
             "expert replicas": (plan.replicas * tensor // spread, spread),
         }
-        self._links: dict[str, Link] = {}
+        self._groups: dict[str, Group] = {}
+        self._known: dict[tuple[str, float, str], float] = {}
 
     def size(self, group: str) -> int:
         """How many ranks a group has."""
@@ -47,13 +48,11 @@ class Communication:
         size, _ = self.groups[group]
         if size == 1 or num_bytes == 0:
             return 0.0
-        link = self._link(group)
-        if op == "all_reduce":
-            return all_reduce_s(link, size, num_bytes)
-        if op == "reduce_scatter":
-            return reduce_scatter_s(link, size, num_bytes)
-        # Of what a rank sends to all of them, one part stays: the same bytes as a gather.
-        return all_gather_s(link, size, num_bytes)
+        key = op, num_bytes, group
+        if key not in self._known:
+            collective = Collective(op=op, num_bytes=num_bytes)
+            self._known[key] = collective_s(collective, self._group(group))
+        return self._known[key]
 
     def neighbour(self) -> Link:
         """The link from a stage to the next one."""
@@ -61,7 +60,8 @@ class Communication:
             return NO_TIME
         return self.cluster.link_between(0, self.plan.tensor_parallel * self.plan.replicas)
 
-    def _link(self, group: str) -> Link:
-        if group not in self._links:
-            self._links[group] = ring_link(self.cluster, *self.groups[group])
-        return self._links[group]
+    def _group(self, group: str) -> Group:
+        if group not in self._groups:
+            size, distance = self.groups[group]
+            self._groups[group] = group_of(self.cluster, range(0, size * distance, distance))
+        return self._groups[group]
