@@ -20,7 +20,7 @@ from parplan.sim.action_arrays import action_arrays, check_arrays
 from parplan.sim.costs import StageCosts
 from parplan.sim.data_parallel import Span, bucket_spans, finish_spans, reduce_spans
 from parplan.sim.instructions import OPS, Schedule, last_gradient_index, rank_of_stages
-from parplan.sim.links import Arrival, make_links
+from parplan.sim.links import Arrival, make_links, times
 from parplan.sim.messages import deadlock
 from parplan.sim.recording import Played, as_run
 from parplan.sim.run import Run
@@ -144,7 +144,7 @@ class _Engine:
         self.spans: list[Span] = []
         self.end_ps = 0
         num_actions = sum(map(len, schedule))
-        self.start, self.end = [0] * num_actions, [0] * num_actions
+        self.start, self.end = times(num_actions), times(num_actions)
         self.links = make_links(self.env, num_actions, links)
 
     def run(self) -> Played:

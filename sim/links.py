@@ -1,8 +1,9 @@
 """How messages of the SimPy engine get from rank to rank."""
 
 import heapq
+from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, MutableSequence
 from typing import Any, NamedTuple, Protocol
 
 import simpy
@@ -23,6 +24,11 @@ class Arrival(simpy.Event):
         self.env.schedule(self, delay=time - now)
 
 
+def times(count: int) -> MutableSequence[int]:
+    """So many zeros, in one piece of memory."""
+    return array("q", bytes(8 * count))
+
+
 def call_after(
     env: simpy.Environment, delay_ps: int, priority: int, function: Callable[[], None]
 ) -> None:
@@ -37,8 +43,8 @@ def call_after(
 class Links(Protocol):
     """`start` and `end`: when the message of each action entered and left its link."""
 
-    start: list[int]
-    end: list[int]
+    start: MutableSequence[int]
+    end: MutableSequence[int]
 
     def send(
         self,
@@ -64,8 +70,8 @@ class OwnLinks:
 
     def __init__(self, env: simpy.Environment, num_actions: int) -> None:
         self.env = env
-        self.start = [0] * num_actions
-        self.end = [0] * num_actions
+        self.start = times(num_actions)
+        self.end = times(num_actions)
         self._free_ps: dict[Pair, int] = {}
 
     def send(
