@@ -9,7 +9,7 @@ of the backward is done. Time is counted in integer picoseconds, so that equal i
 An action costs at most two events: its end, and the arrival of its message.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,12 +19,12 @@ from parplan.hardware.errors import ParplanError
 from parplan.sim.action_arrays import action_arrays, check_arrays
 from parplan.sim.costs import StageCosts
 from parplan.sim.data_parallel import Span, bucket_spans, finish_spans, reduce_spans
-from parplan.sim.instructions import OPS, Schedule, last_gradient_index
-from parplan.sim.links import Arrival, make_links
+from parplan.sim.instructions import OPS, Schedule, last_gradient_index, rank_of_stages
+from parplan.sim.links import Arrival, make_links, times
 from parplan.sim.messages import deadlock
 from parplan.sim.recording import Played, as_run
 from parplan.sim.run import Run
-from parplan.sim.shared_links import SharedLinks
+from parplan.sim.shared_links import Pair, SharedLinks
 from parplan.sim.ticks import PS_PER_S, to_ps
 
 __all__ = ["PS_PER_S", "simulate", "to_ps"]
@@ -59,13 +59,10 @@ def simulate(
 
 
 class _Stage(NamedTuple):
-    """The costs of one stage in picoseconds, and where its messages go."""
+    """What a stage does beside its actions, in picoseconds."""
 
-    duration: dict[str, int]
     first_gradient: dict[str, int]
     """Durations of the first B or W of the step."""
-    send: int
-    latency: int
     reduce: int
     buckets: int
     reduce_each: bool
@@ -73,18 +70,53 @@ class _Stage(NamedTuple):
     gather: int
 
 
-def _in_ps(cost: StageCosts) -> _Stage:
+class _Work(NamedTuple):
+    """What an action of one stage is: times in picoseconds, and its messages."""
+
+    duration: int
+    makes_gradient: bool
+    """Of the weights."""
+    forward: bool
+    receives: bool
+    to_stage: int
+    pair: Pair | None
+    """The ranks that its message goes from and to; None if it makes none."""
+    send: int
+    latency: int
+
+
+def _stage(cost: StageCosts) -> _Stage:
     extra = cost.first_gradient_extra_s
     return _Stage(
-        {op: to_ps(max(cost.action_s(op), 0.0)) for op in OPS},
         {op: to_ps(max(cost.action_s(op) + extra, 0.0)) for op in "BW"},
-        to_ps(cost.send_s),
-        to_ps(cost.latency_s),
         to_ps(cost.reduce_s),
         cost.reduce_buckets,
         cost.reduce_each_micro_batch,
         to_ps(cost.optimizer_s),
         to_ps(cost.gather_s),
+    )
+
+
+def _works(costs: Sequence[StageCosts], rank_of: Mapping[int, int]) -> list[dict[str, _Work]]:
+    """By stage and op."""
+    return [
+        {op: _work(stage, op, costs[stage], rank_of) for op in OPS} for stage in range(len(costs))
+    ]
+
+
+def _work(stage: int, op: str, cost: StageCosts, rank_of: Mapping[int, int]) -> _Work:
+    from_stage, to_stage = (stage - 1, stage + 1) if op == "F" else (stage + 1, stage - 1)
+    has_messages = op != "W"
+    makes = has_messages and to_stage in rank_of
+    return _Work(
+        to_ps(max(cost.action_s(op), 0.0)),
+        op in "BW",
+        op == "F",
+        has_messages and from_stage in rank_of,
+        to_stage,
+        (rank_of[stage], rank_of[to_stage]) if makes else None,
+        to_ps(cost.send_s),
+        to_ps(cost.latency_s),
     )
 
 
@@ -103,16 +135,16 @@ class _Engine:
         self.schedule = schedule
         self.durations_ps = durations_ps
         self.blocking = blocking
-        self.stages = [_in_ps(cost) for cost in costs]
-        self.rank_of = {a.stage: r for r, actions in enumerate(schedule) for a in actions}
-        self.arrivals: dict[tuple[int, bool, int], Any] = {}
+        self.stages = [_stage(cost) for cost in costs]
+        self.works = _works(costs, rank_of_stages(schedule))
         # Messages that only their sender, or only their receiver, has come to.
+        self.arrivals: dict[tuple[int, bool, int], Any] = {}
         self.waiting: dict[int, int] = {}
         self.reduce_free_ps = [0] * len(schedule)
         self.spans: list[Span] = []
         self.end_ps = 0
         num_actions = sum(map(len, schedule))
-        self.start, self.end = [0] * num_actions, [0] * num_actions
+        self.start, self.end = times(num_actions), times(num_actions)
         self.links = make_links(self.env, num_actions, links)
 
     def run(self) -> Played:
@@ -137,51 +169,45 @@ class _Engine:
         )
 
     def _rank(self, rank: int, first: int) -> Process:
-        env, durations, arrivals = self.env, self.durations_ps, self.arrivals
-        starts, ends, send = self.start, self.end, self.links.send
-        last_stage = len(self.stages) - 1
+        env, durations, arrivals, works = self.env, self.durations_ps, self.arrivals, self.works
+        starts, ends, send_message = self.start, self.end, self.links.send
         last_gradient = last_gradient_index(self.schedule[rank])
         created: set[int] = set()
         now = 0
         for place, (stage, op, micro_batch) in enumerate(self.schedule[rank], start=first):
-            ticks = self.stages[stage]
-            forward, gradient = op == "F", op == "B" or op == "W"
-            if op != "W" and stage != (0 if forward else last_stage):
+            duration, gradient, forward, receives, to_stage, pair, send, lag = works[stage][op]
+            if receives:
                 key = stage, forward, micro_batch
                 arrival = arrivals.pop(key, None)
                 if arrival is None:
                     arrival = arrivals[key] = Arrival(env)
                 if arrival.callbacks is not None:  # It has not arrived.
                     self.waiting[rank] = place - first
-                    yield arrival
-                    now = int(env.now)
-            table = ticks.duration
+                    now = yield arrival
             if gradient and stage not in created:
                 created.add(stage)
-                table = ticks.first_gradient
+                duration = self.stages[stage].first_gradient[op]
+            if durations is not None:
+                duration = durations[place]
             start = starts[place] = now
-            duration = table[op] if durations is None else durations[place]
             yield simpy.Timeout(env, duration)
             ends[place] = now = start + duration
-            if gradient and (ticks.reduce_each or last_gradient[stage] == place - first):
-                self._reduce(rank, stage, start, now)
-            if op != "W" and stage != (last_stage if forward else 0):
-                to_stage = stage + 1 if forward else stage - 1
+            if gradient:
+                self._reduce(rank, stage, start, now, last_gradient[stage] == place - first)
+            if pair is not None:
                 key = to_stage, forward, micro_batch
-                pair = rank, self.rank_of[to_stage]
                 awaited = arrivals.pop(key, None)
-                arrival = send(pair, place, now, ticks.send, ticks.latency, awaited)
+                arrival = send_message(pair, place, now, send, lag, awaited)
                 if awaited is None:
                     arrivals[key] = arrival
                 if self.blocking:
-                    yield arrival
-                    now = int(env.now)
+                    now = yield arrival
         self._finish(rank, now, sorted(last_gradient))
 
-    def _reduce(self, rank: int, stage: int, start: int, end: int) -> None:
+    def _reduce(self, rank: int, stage: int, start: int, end: int, is_last: bool) -> None:
         """Reduce the gradients of a stage whose backward took from `start` to `end`."""
         ticks = self.stages[stage]
-        if ticks.reduce == 0:
+        if ticks.reduce == 0 or not (is_last or ticks.reduce_each):
             return
         free = self.reduce_free_ps[rank]
         spans = bucket_spans(start, end, ticks.reduce, ticks.buckets, free)
