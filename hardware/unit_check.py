@@ -32,7 +32,7 @@ def unit_warnings(given: Accelerator | Cluster) -> list[str]:
     """A warning for each rate of `given` that lies beyond every preset's by a factor of a unit.
 
     Each names the key, its value and the nearest preset of the same kind. A CPU's rates are
-    compared with those of CPUs: the side that leaves fewer warnings counts.
+    compared with those of CPUs: the side beyond which fewer of the rates lie counts.
     """
     cpus: list[_Rate] = []
     others: list[_Rate] = []
@@ -40,8 +40,8 @@ def unit_warnings(given: Accelerator | Cluster) -> list[str]:
         of = preset.accelerator if isinstance(preset, Cluster) else preset
         (cpus if of.name == CPU else others).extend(_rates(preset, preset.name))
     rates = list(_rates(given, given.name))
-    sides = [[w for rate in rates if (w := _warning(rate, known))] for known in (others, cpus)]
-    return min(sides, key=len)
+    known = min((others, cpus), key=lambda side: sum(_is_beyond(rate, side) for rate in rates))
+    return [warning for rate in rates if (warning := _warning(rate, known))]
 
 
 def _rates(given: Accelerator | Cluster, name: str) -> Iterator[_Rate]:
@@ -63,11 +63,20 @@ def _link_rates(cluster: Cluster, name: str) -> Iterator[_Rate]:
         yield _Rate(f"tiers.{tier.name}.bytes_per_s", kind, tier.link.bytes_per_s, name)
 
 
+def _same_kind(rate: _Rate, known: Sequence[_Rate]) -> list[_Rate]:
+    return sorted((other for other in known if other.kind == rate.kind), key=lambda r: r.value)
+
+
+def _is_beyond(rate: _Rate, known: Sequence[_Rate]) -> bool:
+    same = _same_kind(rate, known)
+    return bool(same) and not (same[0].value / MARGIN <= rate.value <= same[-1].value * MARGIN)
+
+
 def _warning(rate: _Rate, known: Sequence[_Rate]) -> str | None:
-    same = sorted((other for other in known if other.kind == rate.kind), key=lambda r: r.value)
-    if not same or same[0].value / MARGIN <= rate.value <= same[-1].value * MARGIN:
+    if not _is_beyond(rate, known):
         return None
-    high = rate.value > same[0].value
+    same = _same_kind(rate, known)
+    high = rate.value > same[-1].value
     for factor, words in MISTAKES.items():
         meant = rate.value / factor if high else rate.value * factor
         if same[0].value <= meant <= same[-1].value:
