@@ -133,7 +133,7 @@ def grid(settings: Settings, device_kind: str) -> list[Item]:
     items: list[Item] = [*_gemms(ranges), *_attentions(ranges), *_copies(ranges)]
     items.append(OptimizerStep(num_parameters=settings.model.block_parameters))
     items += _collectives(ranges, settings.processes)
-    return items
+    return list(dict.fromkeys(items))
 
 
 def _gemms(ranges: _Ranges) -> Iterator[Gemm]:
