@@ -2,8 +2,9 @@
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from pathlib import Path
 
+from parplan.experiments.tables import columns
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError, unknown_name
 from parplan.hardware.preset_tables import AcceleratorTable
@@ -13,6 +14,9 @@ from parplan.hardware.presets import (
     cluster_names,
     cluster_preset,
 )
+from parplan.hardware.profile_compare import Agreement, agreements
+from parplan.hardware.profile_compare import compared as compared_pairs
+from parplan.hardware.profile_file import machine_differences, read_profile
 
 GB = 1e9
 
@@ -26,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compare = actions.add_parser("compare", help="two accelerators side by side")
     compare.add_argument("first")
     compare.add_argument("second")
+    profiles = actions.add_parser(
+        "compare-profiles", help="whether two calibrations of a machine agree"
+    )
+    profiles.add_argument("first", type=Path)
+    profiles.add_argument("second", type=Path)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
         print(listing())
     elif args.action == "show":
         print(shown(args.name))
+    elif args.action == "compare-profiles":
+        print(compared_profiles(args.first, args.second))
     else:
         print(compared(args.first, args.second))
     return 0
@@ -56,7 +67,7 @@ def listing() -> str:
             )
         )
     clusters = "\n".join(f"  {name}" for name in cluster_names())
-    return f"{_columns(rows)}\n\nclusters, and nodes (4xNODE for four of them):\n{clusters}"
+    return f"{columns(rows)}\n\nclusters, and nodes (4xNODE for four of them):\n{clusters}"
 
 
 def shown(name: str) -> str:
@@ -69,7 +80,7 @@ def shown(name: str) -> str:
         except ParplanError as error:
             known = [*accelerator_names(), *cluster_names()]
             raise error if "x" in name else unknown_name("hardware", name, known) from None
-    return _columns([*_values(table), *_sources(table)])
+    return columns([*_values(table), *_sources(table)])
 
 
 def compared(first: str, second: str) -> str:
@@ -78,7 +89,31 @@ def compared(first: str, second: str) -> str:
     rows = [("", first, second, "ratio")]
     for (label, left), (_, right) in zip(_values(a), _values(b), strict=True):
         rows.append((label, left, right, _ratio(left, right)))
-    return _columns(rows)
+    return columns(rows)
+
+
+def compared_profiles(first: Path, second: Path) -> str:
+    """How many measurements agree within the noise of both, by kind, after what differs."""
+    a, b = read_profile(first), read_profile(second)
+    lines = [
+        f"machine.{difference.replace(', here ', ', ' + str(second) + ' ')}"
+        for difference in machine_differences(a.machine, b.machine)
+    ]
+    rows = [("kind", "compared", "agree", "share", "difference", "without sign", "noise")]
+    rows += [_agreement_row(found) for found in agreements(compared_pairs(a, b))]
+    return "\n".join([*lines, columns(rows)])
+
+
+def _agreement_row(found: Agreement) -> tuple[str, ...]:
+    return (
+        found.kind,
+        f"{found.compared}",
+        f"{found.agree}",
+        f"{found.agree / found.compared:.0%}",
+        f"{found.difference:+.1%}",
+        f"{found.absolute_difference:.1%}",
+        f"{found.noise:.1%}",
+    )
 
 
 def _ratio(left: str, right: str) -> str:
@@ -126,13 +161,4 @@ def _cluster(cluster: Cluster) -> str:
                 f"{link.latency_s * 1e6:g} us",
             )
         )
-    return _columns(rows)
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    ]
-    return "\n".join(line.rstrip() for line in lines)
+    return columns(rows)
