@@ -99,7 +99,9 @@ def compared_profiles(first: Path, second: Path) -> str:
         f"machine.{difference.replace(', here ', ', ' + str(second) + ' ')}"
         for difference in machine_differences(a.machine, b.machine)
     ]
-    rows = [("kind", "compared", "agree", "share", "difference", "without sign", "noise")]
+    rows: list[tuple[str, ...]] = [
+        ("kind", "compared", "agree", "share", "difference", "without sign", "noise")
+    ]
     rows += [_agreement_row(found) for found in agreements(compared_pairs(a, b))]
     return "\n".join([*lines, columns(rows)])
 
