@@ -46,7 +46,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def settings_here(
-    model: Model, seq_len: int, processes: int | None, grid: str, budget_s: float
+    model: Model, seq_len: int, processes: int | None, grid: str
 ) -> tuple[Settings, Machine]:
     """What to measure on this machine, with one process per GPU or two on a CPU by default.
 
@@ -65,7 +65,6 @@ def settings_here(
         seq_len=seq_len,
         processes=count,
         grid=grid,  # type: ignore[arg-type]
-        budget_s=budget_s,
     )
     return settings, machine
 
@@ -75,20 +74,24 @@ def calibrate(
     machine: Machine,
     path: Path,
     *,
+    budget_s: float = 150.0,
     resume: bool = False,
     progress: Progress = lambda what, done, of: None,
 ) -> Profile:
     """Measure, and return the profile that is meant for `path` (it is not written).
 
-    What is measured is kept beside `path` until then; `resume` goes on from there. Raises
-    `ParplanError` for what can't be resumed and `RunFailedError` when a process dies.
+    budget_s: how long it may take in all; everything is measured a few times anyway. What is found
+    is kept beside `path` until then; `resume` goes on from there. Raises `ParplanError` for what
+    can't be resumed and `RunFailedError` when a process dies.
     """
+    if not budget_s > 0:
+        raise ParplanError(f"budget: must be positive, got {budget_s:g} s")
     partial = PartialFile(path, machine, settings)
     partial.begin(read_partial(partial.path, machine, settings) if resume else [])
     for sitting in range(SITTINGS[settings.grid]):
         own = [line for line in partial.lines if line["sitting"] == sitting]
         if not any(line["kind"] == "done" for line in own):
-            _sit(sitting, own, settings, machine, partial, progress)
+            _sit(sitting, own, settings, partial, budget_s, progress)
     return profile_of(partial.lines, settings, machine)
 
 
@@ -96,19 +99,19 @@ def _sit(
     sitting: int,
     own: Sequence[Line],
     settings: Settings,
-    machine: Machine,
     partial: PartialFile,
+    budget_s: float,
     progress: Progress,
 ) -> None:
     """One start of the processes; `own` lines of this sitting are there already."""
-    slice_s = settings.budget_s / SITTINGS[settings.grid]
+    slice_s = budget_s / SITTINGS[settings.grid]
     used_s = max((line["elapsed_s"] for line in own), default=0.0)
     before = list(partial.lines)
 
     def report(text: str) -> None:
         line = json.loads(text)
-        done_s = min(sitting * slice_s + line["elapsed_s"], settings.budget_s)
-        progress("seconds of measuring", round(done_s), round(settings.budget_s))
+        done_s = sitting * slice_s + min(line["elapsed_s"], slice_s)
+        progress("seconds of measuring", round(done_s), round(budget_s))
         if line["kind"] != "progress":
             partial.add(line)
 
@@ -116,7 +119,7 @@ def _sit(
     job = {
         "work": "calibrate",
         "settings": dataclasses.asdict(settings),
-        "threads": machine.threads_per_process,
+        "threads": partial.machine.threads_per_process,
         "sitting": sitting,
         "slice_s": slice_s,
         "used_s": used_s,

@@ -92,18 +92,25 @@ class _Sitting:
     def warm_up(self) -> None:
         """Find out how often each configuration is repeated for a sample, and what can't be."""
         skip = self._slow_dtypes()
-        for i, item in enumerate(self.items):
-            if getattr(item, "dtype", None) in skip or not all(_gathered(self._can_run(item))):
-                continue
-            least = _least(item)
-            seconds = _merged(item, _gathered(self._sample(item, least)))
-            assert seconds is not None
-            count = min(math.ceil(MIN_SAMPLE_S / max(seconds, 1e-9)), MOST_REPETITIONS)
-            self.counts[i] = -(-count // least) * least
-            self._tell_progress(i)
+        able = [
+            getattr(item, "dtype", None) not in skip and self._can_run(i, item)
+            for i, item in enumerate(self.items)
+        ]
+        able = [all(flags) for flags in zip(*_gathered(able), strict=True)]
+        samples = [
+            self._sample(item, _least(item)) if can else None
+            for item, can in zip(self.items, able, strict=True)
+        ]
+        for i, of_item in enumerate(zip(*_gathered(samples), strict=True)):
+            item = self.items[i]
+            seconds = _merged(item, of_item)
+            if seconds is not None:
+                count = min(math.ceil(MIN_SAMPLE_S / max(seconds, 1e-9)), MOST_REPETITIONS)
+                self.counts[i] = -(-count // _least(item)) * _least(item)
 
-    def _can_run(self, item: Item) -> bool:
+    def _can_run(self, number: int, item: Item) -> bool:
         """Do `item` once; whether that worked here."""
+        self._tell_progress(number)
         try:
             self._sample(item, _least(item))
         except (RuntimeError, NotImplementedError, ValueError, TypeError):

@@ -25,6 +25,7 @@ class PartialFile:
 
     def __init__(self, profile: Path, machine: Machine, settings: Settings) -> None:
         self.path = partial_path(profile)
+        self.machine = machine
         self.head = {
             "parplan_calibration": FORMAT,
             "machine": dataclasses.asdict(machine),

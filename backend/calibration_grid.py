@@ -26,15 +26,11 @@ class Settings:
     seq_len: int
     processes: int
     grid: Literal["full", "quick"] = "full"
-    budget_s: float = 150.0
-    """How long measuring may take in all; every configuration is measured a few times anyway."""
 
     def __post_init__(self) -> None:
         for name in ("seq_len", "processes"):
             if getattr(self, name) < 1:
                 raise ParplanError(f"{name}: must be at least 1, got {getattr(self, name)}")
-        if self.budget_s <= 0:
-            raise ParplanError(f"budget_s: must be positive, got {self.budget_s:g}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

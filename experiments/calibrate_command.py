@@ -57,10 +57,10 @@ def run(args: argparse.Namespace) -> int:
         args.seq_len,
         args.processes,
         grid,
-        BUDGETS_S[grid] if args.budget_s is None else args.budget_s,
     )
+    budget_s = BUDGETS_S[grid] if args.budget_s is None else args.budget_s
     path: Path = args.output
-    if path.is_dir() or path.suffix != ".json":
+    if path.suffix != ".json":
         raise ParplanError(f"--output: expected a file that ends in .json, got {path}")
     check_writable(path.parent)
     plots = None if args.plots is None else OutputFolder(args.plots, args.argv)
@@ -68,7 +68,14 @@ def run(args: argparse.Namespace) -> int:
     if partial.exists() and not args.resume:
         _note(f"{partial} of an interrupted calibration is overwritten (--resume goes on with it)")
     try:
-        profile = calibrate(settings, machine, path, resume=args.resume, progress=Progress())
+        profile = calibrate(
+            settings,
+            machine,
+            path,
+            budget_s=budget_s,
+            resume=args.resume,
+            progress=Progress(),
+        )
     except KeyboardInterrupt:
         _note(f"what was measured is in {partial}; the same command with --resume goes on")
         raise
