@@ -1,6 +1,7 @@
 """`parplan calibrate`: measure this machine, and keep what was found in a profile."""
 
 import argparse
+import os
 import statistics
 import sys
 from pathlib import Path
@@ -15,9 +16,12 @@ from parplan.experiments.tables import columns
 from parplan.hardware.errors import ParplanError
 from parplan.hardware.files import check_writable
 from parplan.hardware.kernels import Gemm
-from parplan.hardware.profile import Collective, MeasuredKernel, Op, Profile, Timing
+from parplan.hardware.profile import Collective, Machine, MeasuredKernel, Op, Profile, Timing
 from parplan.hardware.profile_cluster import memory_bytes_per_s, message_link
 from parplan.hardware.profile_file import write_profile
+
+BUSY = 0.5
+"""Share of the cores, over the last minute, from which on the machine does not count as quiet."""
 
 BUDGETS_S = {"full": 150.0, "quick": 25.0}
 
@@ -67,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     partial = partial_path(path)
     if partial.exists() and not args.resume:
         _note(f"{partial} of an interrupted calibration is overwritten (--resume goes on with it)")
+    _warn_if_busy(machine)
     try:
         profile = calibrate(
             settings,
@@ -150,6 +155,16 @@ def _noise(timings: list[Timing]) -> str:
     noise = statistics.median(t.spread_s / t.seconds for t in timings)
     samples = statistics.median_low(t.samples for t in timings)
     return f"{len(timings)} configurations, {samples} samples each, noise {noise:.1%} (median)"
+
+
+def _warn_if_busy(machine: Machine) -> None:
+    """Other programs' work is no property of the machine, but it ends up in the profile."""
+    busy = os.getloadavg()[0]
+    if busy > BUSY * machine.cores:
+        _note(
+            f"warning: other programs keep {busy:.1f} of {machine.cores} cores busy; times and "
+            "noise will be larger than on a quiet machine"
+        )
 
 
 def _note(line: str) -> None:

@@ -134,7 +134,7 @@ def measured_against_model(
         y = [model_s(m.kernel) for m in found]
         every += [*x, *y]
         off = float(np.exp(np.median(np.abs(np.log(np.array(y) / np.array(x))))))
-        _scatter(axes, x, y, i, f"{name} (off by {off - 1:.0%}, median)")
+        _scatter(axes, x, y, i, f"{name} (median factor {off:.3g})")
     ends = np.array([min(every) / 1.5, max(every) * 1.5])
     axes.plot(ends, ends, color="grey", linewidth=1)
     for factor in (0.5, 2.0):
