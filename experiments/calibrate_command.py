@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
             path,
             budget_s=budget_s,
             resume=args.resume,
-            progress=Progress(),
+            progress=Progress(sys.stderr),
         )
     except KeyboardInterrupt:
         _note(f"what was measured is in {partial}; the same command with --resume goes on")
