@@ -1,7 +1,7 @@
 """Measuring this machine: sittings (starts of the processes) of rounds over all configurations.
 
-The rounds of all sittings together give each median and its noise: a start of the processes places
-memory anew, and hours of the machine differ, which repetitions alone would not show.
+The rounds of all sittings together give each median and its noise: a new start of the processes
+places memory anew, and the machine drifts, which repetitions in a row would not show.
 """
 
 import dataclasses

@@ -1,6 +1,7 @@
 """Pictures of a profile. Each function returns a matplotlib `Figure` of its own."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -118,18 +119,19 @@ def measured_against_model(
 ) -> Figure:
     """Seconds by `model_s` over those measured; by default the model of this machine's best rates.
 
-    On the diagonal they are equal, between the dotted lines within a factor of two.
+    On the diagonal they are equal, between the dotted lines within a factor of two. Kernels of a
+    data type that this machine has no rate of are left out.
     """
+    kinds = _by_kind(profile)
     if model_s is None:
         device = cluster_of_profile(profile).accelerator
-
-        def model_s(kernel: Kernel) -> float:
-            return kernel_s(device, kernel)
-
+        model_s = partial(kernel_s, device)
+        known = {"", *best_rates(profile)}
+        kinds = {n: f for n, f in kinds.items() if getattr(f[0].kernel, "dtype", "") in known}
     figure = Figure(figsize=(6, 5.6), layout="constrained")
     axes = figure.subplots()
     every: list[float] = []
-    for i, (name, found) in enumerate(_by_kind(profile).items()):
+    for i, (name, found) in enumerate(kinds.items()):
         x = [m.timing.seconds for m in found]
         y = [model_s(m.kernel) for m in found]
         every += [*x, *y]
