@@ -69,7 +69,10 @@ def _check_timing(value: "Timing | MeasuredLayer") -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredKernel:
-    """A kernel, on every process at the same time."""
+    """A kernel, on every process at the same time.
+
+    On a CPU with one thread per process its seconds are processor time: other programs are not in.
+    """
 
     kernel: Kernel
     timing: Timing
