@@ -8,12 +8,13 @@ from pathlib import Path
 
 from parplan.backend.calibrate import calibrate, settings_here
 from parplan.backend.calibration_file import PartialFile, partial_path
+from parplan.backend.calibration_grid import Settings
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.profile_figures import figures
 from parplan.experiments.progress import Progress
 from parplan.experiments.request import requested_model
 from parplan.experiments.tables import columns
-from parplan.hardware.errors import ParplanError
+from parplan.hardware.errors import ParplanError, RunFailedError
 from parplan.hardware.files import check_writable
 from parplan.hardware.kernels import Gemm
 from parplan.hardware.profile import Collective, Machine, MeasuredKernel, Op, Profile, Timing
@@ -55,35 +56,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, write, print a summary."""
-    grid = "quick" if args.quick else "full"
-    settings, machine = settings_here(
-        requested_model(args.model),
-        args.seq_len,
-        args.processes,
-        grid,
-    )
-    budget_s = BUDGETS_S[grid] if args.budget_s is None else args.budget_s
     path: Path = args.output
-    if path.suffix != ".json":
+    if path.suffix != ".json" or path.is_dir():
         raise ParplanError(f"--output: expected a file that ends in .json, got {path}")
+    model = requested_model(args.model)
+    grid = "quick" if args.quick else "full"
+    settings, machine = settings_here(model, args.seq_len, args.processes, grid)
     check_writable(path.parent)
     plots = None if args.plots is None else OutputFolder(args.plots, args.argv)
-    partial = partial_path(path)
-    if partial.exists() and not args.resume:
-        _note(f"{partial} of an interrupted calibration is overwritten (--resume goes on with it)")
-    _warn_if_busy(machine)
-    try:
-        profile = calibrate(
-            settings,
-            machine,
-            path,
-            budget_s=budget_s,
-            resume=args.resume,
-            progress=Progress(sys.stderr),
-        )
-    except KeyboardInterrupt:
-        _note(f"what was measured is in {partial}; the same command with --resume goes on")
-        raise
+    profile = _measured(args, settings, machine)
     write_profile(profile, path)
     PartialFile(path, machine, settings).remove()
     print(summary(profile), flush=True)
@@ -94,6 +75,25 @@ def run(args: argparse.Namespace) -> int:
         _note(f"pictures: {plots.path}/ ({', '.join(sorted(plots.files))})")
     _note(f"profile: {path}; plan for this machine with --profile {path}")
     return 0
+
+
+def _measured(args: argparse.Namespace, settings: Settings, machine: Machine) -> Profile:
+    partial = partial_path(args.output)
+    if partial.exists() and not args.resume:
+        _note(f"{partial} of an interrupted calibration is overwritten (--resume goes on with it)")
+    _warn_if_busy(machine)
+    try:
+        return calibrate(
+            settings,
+            machine,
+            args.output,
+            budget_s=BUDGETS_S[settings.grid] if args.budget_s is None else args.budget_s,
+            resume=args.resume,
+            progress=Progress(sys.stderr),
+        )
+    except (KeyboardInterrupt, RunFailedError):
+        _note(f"what was measured is in {partial}; the same command with --resume goes on")
+        raise
 
 
 def summary(profile: Profile) -> str:
