@@ -17,6 +17,7 @@ from parplan.backend.calibration_file import PartialFile, read_partial
 from parplan.backend.calibration_grid import LAYERS, RECOMPUTATIONS, Settings, grid, micro_batches
 from parplan.experiments.cli import main
 from parplan.hardware.errors import ParplanError
+from parplan.hardware.kernels import Gemm
 from parplan.hardware.profile import Collective, Machine, Profile
 from parplan.hardware.profile_file import read_profile
 from parplan.sim.model import model_preset
@@ -184,6 +185,23 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
     partial.path.write_text(whole.replace("round", "rumour"))
     with pytest.raises(ParplanError, match="line 2: not a line of a calibration"):
         read_partial(partial.path, MACHINE, SETTINGS)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+@pytest.mark.parametrize("size", ["quick", "full"])
+@pytest.mark.parametrize("processes", [1, 2, 3, 8])
+def test_a_grid_names_everything_once(kind: str, size: str, processes: int) -> None:
+    settings = dataclasses.replace(SETTINGS, grid=size, processes=processes)
+    items = grid(settings, kind)
+    assert items == grid(settings, kind)
+    assert len(set(items)) == len(items)
+    collectives = [item for item in items if isinstance(item, Collective)]
+    assert {c.num_ranks for c in collectives} == {
+        n for n in (2, 4, 8, processes) if 1 < n <= processes
+    }
+    assert all(c.num_bytes % (4 * c.num_ranks) == 0 for c in collectives)
+    products = [item for item in items if isinstance(item, Gemm)]
+    assert {p.transposed for p in products if p.dtype == "fp8"} <= {"TN"}
 
 
 def test_noise_is_that_between_samples_or_between_sittings() -> None:
