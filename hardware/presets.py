@@ -98,6 +98,13 @@ def cluster_preset(name: str) -> Cluster:
     return _named(_presets(), name)
 
 
+def every_preset() -> list[Accelerator | Cluster]:
+    """All accelerators, nodes and clusters that have a preset."""
+    presets = _presets()
+    clusters = [_named(presets, name) for name in (*presets.cluster, *presets.node)]
+    return [*(_accelerator(presets, name) for name in presets.accelerator), *clusters]
+
+
 def read_cluster(path: Path) -> Cluster:
     """The one `[cluster.NAME]` of a TOML file.
 

@@ -99,7 +99,7 @@ def _convert_union(hint: Any, value: object, where: str) -> Any:
 
 def _convert_scalar(hint: Any, value: object, where: str) -> Any:
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if not math.isfinite(value):
+        if not _is_finite(value):
             raise ParplanError(f"{where}: expected a finite number, got {value!r}")
         return float(value)
     right_type = isinstance(hint, type) and isinstance(value, hint)
@@ -107,3 +107,11 @@ def _convert_scalar(hint: Any, value: object, where: str) -> Any:
         return value
     name = getattr(hint, "__name__", str(hint))
     raise ParplanError(f"{where}: expected {name}, got {value!r}")
+
+
+def _is_finite(value: int | float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        # A whole number beyond every float.
+        return False
