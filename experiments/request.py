@@ -8,8 +8,6 @@ from typing import get_args
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
 from parplan.hardware.presets import cluster_preset, read_cluster
-from parplan.hardware.profile_cluster import cluster_of_profile
-from parplan.hardware.profile_file import read_profile
 from parplan.hardware.unit_check import unit_warnings
 from parplan.sim.model import Model, model_preset, model_presets
 from parplan.sim.workload import Attention, Workload
@@ -68,12 +66,20 @@ def requested_cluster(name: str | None, profile: str | None = None) -> Cluster:
     if name.endswith(".toml"):
         cluster = read_cluster(Path(name))
     elif name.endswith(".json"):
-        cluster = cluster_of_profile(read_profile(Path(name)), name)
+        cluster = _measured_cluster(Path(name))
     else:
         return cluster_preset(name)
     for warning in unit_warnings(cluster):
         sys.stderr.write(f"parplan: warning: {name}: {warning}\n")
     return cluster
+
+
+def _measured_cluster(path: Path) -> Cluster:
+    # Imported here: look-ups need scipy, which takes long to load.
+    from parplan.hardware.profile_cluster import cluster_of_profile
+    from parplan.hardware.profile_file import read_profile
+
+    return cluster_of_profile(read_profile(path), str(path))
 
 
 def requested_model(name: str) -> Model:

@@ -1,11 +1,12 @@
 """Accelerators joined by links: nested tiers, and which of them a group of ranks has to cross."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from parplan.hardware.accelerator import Accelerator
 from parplan.hardware.collective_efficiency import CollectiveEfficiency
 from parplan.hardware.errors import ParplanError
+from parplan.hardware.estimate import Measurements
 from parplan.hardware.fabric import Fabric
 
 
@@ -49,6 +50,8 @@ class Cluster:
     accelerator: Accelerator
     tiers: tuple[Tier, ...]
     num_nodes: int = 1
+    measured: Measurements | None = field(default=None, compare=False, repr=False)
+    """Kernels and collectives that were timed on it, which override the model of it."""
 
     def __post_init__(self) -> None:
         if not self.tiers:

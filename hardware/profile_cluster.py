@@ -5,20 +5,23 @@ from parplan.hardware.cluster import Cluster, Link, Tier
 from parplan.hardware.errors import ParplanError
 from parplan.hardware.kernels import Gemm, MemoryBound
 from parplan.hardware.profile import Profile
+from parplan.hardware.profile_lookup import profile_index
 
 
 def cluster_of_profile(profile: Profile, name: str = "here") -> Cluster:
     """The profiled processes, each with its device, as accelerators joined by one tier of links.
 
     Peak rates are the best that were measured, so their efficiency is 1; the memory bandwidth is
-    that of the longest kernel, the link that of the messages between two processes. Raises
-    `ParplanError` naming what was not measured.
+    that of the longest kernel, the link that of the messages between two processes. What was
+    measured overrides the model that these make. Raises `ParplanError` naming what was not
+    measured.
     """
     machine = profile.machine
     return Cluster(
         name=name,
         accelerator=_accelerator(profile),
         tiers=(Tier(name="machine", size=machine.num_processes, link=_link(profile)),),
+        measured=profile_index(profile),
     )
 
 

@@ -8,32 +8,21 @@ holds, and the answer says so.
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from scipy.spatial import Delaunay, QhullError
 
 from parplan.hardware.accelerator import Accelerator
+from parplan.hardware.estimate import Estimate, Origin
 from parplan.hardware.kernel_times import kernel_s
 from parplan.hardware.kernels import Attention, Gemm, Kernel, MemoryBound
 from parplan.hardware.profile import Collective, Profile, Timing
-
-Origin = Literal["measured", "interpolated", "extrapolated", "modelled"]
 
 T = TypeVar("T", bound=Hashable)
 
 INSIDE = 1e-9
 """How far outside of a triangle (share of its size) a point may lie and still belong to it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """How long something takes, and how that is known."""
-
-    seconds: float
-    origin: Origin
-    spread_s: float | None = None
-    """The noise of the measurement that decides: the point itself, or the nearest one."""
 
 
 @dataclass(frozen=True, slots=True)

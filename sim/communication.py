@@ -4,9 +4,13 @@ Ranks are placed with tensor parallelism innermost, then context, data and pipel
 Experts are spread over neighbouring ranks of a stage (Megatron-LM's order tp-cp-ep-dp-pp).
 """
 
+from typing import cast, get_args
+
 from parplan.hardware.cluster import Cluster, Link
 from parplan.hardware.collective_group import Group, group_of
 from parplan.hardware.collectives import Collective, collective_s
+from parplan.hardware.profile import Collective as MeasuredCollective
+from parplan.hardware.profile import Op as MeasuredOp
 from parplan.sim.layers.ops import Exchange
 from parplan.sim.plan import Plan
 
@@ -50,9 +54,22 @@ class Communication:
             return 0.0
         key = op, num_bytes, group
         if key not in self._known:
-            collective = Collective(op=op, num_bytes=num_bytes)
-            self._known[key] = collective_s(collective, self._group(group))
+            self._known[key] = self._seconds(op, num_bytes, group)
         return self._known[key]
+
+    def _seconds(self, op: str, num_bytes: float, group: str) -> float:
+        measured, (size, _) = self.cluster.measured, self.groups[group]
+        if measured is not None and op in get_args(MeasuredOp):
+            what = MeasuredCollective(
+                op=cast(MeasuredOp, op),
+                num_bytes=max(1, round(num_bytes)),
+                num_ranks=size,
+                ranks_per_node=size,
+            )
+            found = measured.collective(what)
+            if found is not None:
+                return found.seconds
+        return collective_s(Collective(op=op, num_bytes=num_bytes), self._group(group))
 
     def neighbour(self) -> Link:
         """The link from a stage to the next one."""

@@ -6,10 +6,10 @@ that are alike are timed once.
 
 from collections.abc import Sequence
 
-from parplan.hardware.accelerator import Accelerator
 from parplan.hardware.cluster import Cluster
-from parplan.hardware.kernel_times import kernel_s, memory_bound_s
-from parplan.hardware.kernels import Kernel
+from parplan.hardware.estimate import Estimate
+from parplan.hardware.kernel_times import kernel_s
+from parplan.hardware.kernels import Kernel, MemoryBound
 from parplan.sim.communication import Communication
 from parplan.sim.costs import LayerCosts, ModelCosts, StageCosts
 from parplan.sim.layers.blocks import Ops, block_ops, embedding_ops, head_ops, recomputed_ops
@@ -47,11 +47,11 @@ def model_costs(workload: Workload, cluster: Cluster, plan: Plan) -> ModelCosts:
 
 def timing_of(workload: Workload, cluster: Cluster, plan: Plan) -> Timing:
     """Kernels and exchanges of `plan` on `cluster`; equal kernels are timed once."""
-    device, known = cluster.accelerator, dict[Kernel, float]()
+    known: dict[Kernel, float] = {}
 
     def seconds(kernel: Kernel) -> float:
         if kernel not in known:
-            known[kernel] = kernel_s(device, kernel)
+            known[kernel] = kernel_estimate(cluster, kernel).seconds
         return known[kernel]
 
     return Timing(
@@ -60,6 +60,14 @@ def timing_of(workload: Workload, cluster: Cluster, plan: Plan) -> Timing:
         framework=workload.framework,
         overlap_exchanges=plan.overlap_tensor_parallel,
     )
+
+
+def kernel_estimate(cluster: Cluster, kernel: Kernel) -> Estimate:
+    """How long a kernel takes on `cluster`: as measured there, or by the model."""
+    found = cluster.measured.kernel(kernel) if cluster.measured is not None else None
+    if found is not None:
+        return found
+    return Estimate(seconds=kernel_s(cluster.accelerator, kernel), origin="modelled")
 
 
 def stage_costs(
@@ -110,8 +118,7 @@ def _stage(
         reduce_s=_reduce_s(workload, plan, links, parameters),
         reduce_buckets=max(1, len(layers)) if plan.overlap_gradient_reduction else 1,
         reduce_each_micro_batch=plan.distribute_gradient,
-        optimizer_s=optimizer_s(workload, plan, links.cluster.accelerator, own)
-        + workload.framework.step_s,
+        optimizer_s=optimizer_s(workload, plan, links.cluster, own) + workload.framework.step_s,
         gather_s=gathered if plan.zero_stage in (1, 2) else 0.0,
     )
 
@@ -167,11 +174,11 @@ def prefetched_s(compute_s: float, gather_s: float, num_layers: int) -> float:
     return gather + (layers - 1) * max(compute, gather) + compute
 
 
-def optimizer_s(workload: Workload, plan: Plan, device: Accelerator, parameters: float) -> float:
+def optimizer_s(workload: Workload, plan: Plan, cluster: Cluster, parameters: float) -> float:
     """Seconds of one optimizer step over `parameters` parameters: memory-bound."""
     kind = "fp32" if workload.precision == "fp32" else "mixed"
     each = OPTIMIZER_BYTES[workload.optimizer, kind] + gradient_bytes(workload, plan)
-    return memory_bound_s(device, each * parameters)
+    return kernel_estimate(cluster, MemoryBound(num_bytes=each * parameters)).seconds
 
 
 def ops_of(workload: Workload, plan: Plan, stage: StageLayers) -> list[tuple[Ops, bool, int]]:
