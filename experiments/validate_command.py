@@ -71,22 +71,10 @@ def _evaluated(cases: Sequence[Case]) -> list[Outcome]:
 
 def summary(outcomes: Sequence[Outcome]) -> str:
     """A row for each source, then the core cases, memory, and coverage."""
-    header = (
-        "source",
-        "cases",
-        "timed",
-        "median",
-        "mean",
-        "p90",
-        "bias",
-        "tau",
-        "regret",
-        "memory",
-    )
+    header = ("source", "cases", "timed", "median", "mean", "p90", "bias", "tau", "regret")
     groups = sorted({outcome.case.group for outcome in outcomes})
-    rows = [header]
-    for group in groups:
-        rows.append(_summary_row(group, [o for o in outcomes if o.case.group == group]))
+    rows: list[tuple[str, ...]] = [(*header, "memory")]
+    rows += [_summary_row(g, [o for o in outcomes if o.case.group == g]) for g in groups]
     core = [o for o in outcomes if o.case.core]
     if core:
         rows.append(_summary_row("all core cases", core))

@@ -48,10 +48,11 @@ def model_costs(workload: Workload, cluster: Cluster, plan: Plan) -> ModelCosts:
 def timing_of(workload: Workload, cluster: Cluster, plan: Plan) -> Timing:
     """Kernels and exchanges of `plan` on `cluster`; equal kernels are timed once."""
     known: dict[Kernel, float] = {}
+    slowdown = workload.framework.kernel_slowdown
 
     def seconds(kernel: Kernel) -> float:
         if kernel not in known:
-            known[kernel] = kernel_estimate(cluster, kernel).seconds
+            known[kernel] = slowdown * kernel_estimate(cluster, kernel).seconds
         return known[kernel]
 
     return Timing(

@@ -10,6 +10,15 @@ from pathlib import Path
 from parplan.hardware.errors import ParplanError, unknown_name
 from parplan.hardware.strict import build, read_toml
 
+NOT_NEGATIVE = (
+    "host_s_per_kernel",
+    "host_s_per_exchange",
+    "backward_host_share",
+    "message_s",
+    "step_s",
+    "expert_layer_s",
+)
+
 FRAMEWORKS = Path(__file__).parent / "frameworks.toml"
 
 
@@ -28,17 +37,22 @@ class Framework:
     """Added to every forward and backward that gets or sends a message between stages."""
     step_s: float
     """Once per step: data, scaling of the loss, logging."""
+    kernel_slowdown: float
+    """Time of a kernel within a training step over its time when measured alone: clocks are lower
+    and caches are cold."""
+    expert_layer_s: float
+    """Added to the forward and to the backward of a layer with experts: the host waits to learn
+    how many tokens each expert gets."""
     hidden_share: float
     """How much of an exchange that overlaps with kernels costs nothing: the rest slows them."""
     source: str
 
     def __post_init__(self) -> None:
-        for name in ("host_s_per_kernel", "host_s_per_exchange", "backward_host_share"):
+        for name in NOT_NEGATIVE:
             if getattr(self, name) < 0:
                 raise ParplanError(f"{name}: must not be negative, got {getattr(self, name)}")
-        for name in ("message_s", "step_s"):
-            if getattr(self, name) < 0:
-                raise ParplanError(f"{name}: must not be negative, got {getattr(self, name)}")
+        if self.kernel_slowdown <= 0:
+            raise ParplanError(f"kernel_slowdown: must be positive, got {self.kernel_slowdown}")
         if not 0 <= self.hidden_share <= 1:
             raise ParplanError(f"hidden_share: must be in [0, 1], got {self.hidden_share}")
 
@@ -50,6 +64,8 @@ NO_OVERHEAD = Framework(
     backward_host_share=1.0,
     message_s=0.0,
     step_s=0.0,
+    kernel_slowdown=1.0,
+    expert_layer_s=0.0,
     hidden_share=1.0,
     source="assumed: a host that is never late, and perfect overlap",
 )

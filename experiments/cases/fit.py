@@ -36,6 +36,8 @@ CONSTANTS = (
     Constant(name="backward_host_share", start=1.0, most=3.0),
     Constant(name="message_s", start=3e-4, most=1e-2),
     Constant(name="step_s", start=5e-3, most=0.2),
+    Constant(name="kernel_slowdown", start=1.05, most=1.5),
+    Constant(name="expert_layer_s", start=1e-3, most=1e-2),
     Constant(name="hidden_share", start=0.5, most=1.0),
 )
 
@@ -73,7 +75,7 @@ def fit_framework(
         bounds=(0.0, most / scale),
         loss="soft_l1",
         f_scale=SOFT,
-        diff_step=STEP,
+        diff_step=np.full(len(CONSTANTS), STEP),
         max_nfev=ROUNDS,
     )
     median = np.median(np.expm1(np.abs(errors(result.x))))

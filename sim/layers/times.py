@@ -61,6 +61,7 @@ def _forward_s(ops: Sequence[Op], timing: Timing) -> float:
         own = _kernels_s(op.forward, timing)
         device_s += own + sum(_exposed(op.forward_exchanges, own, timing).values())
     kernels = sum(len(op.forward) for op in ops)
+    device_s += _experts_s(ops, timing)
     return max(device_s, _host_s(kernels, [op.forward_exchanges for op in ops], timing))
 
 
@@ -75,7 +76,12 @@ def _input_gradient_s(ops: Sequence[Op], timing: Timing) -> float:
     share = timing.framework.backward_host_share
     host_s = share * _host_s(kernels, [op.backward_exchanges for op in ops], timing)
     weights_s = _kernels_s((k for op in ops for k in op.weight_gradient), timing)
+    device_s += _experts_s(ops, timing)
     return max(device_s, host_s - weights_s)
+
+
+def _experts_s(ops: Iterable[Op], timing: Timing) -> float:
+    return timing.framework.expert_layer_s if any(op.expert_parameters for op in ops) else 0.0
 
 
 def _host_s(kernels: int, exchanges: Iterable[Sequence[Exchange]], timing: Timing) -> float:
