@@ -136,4 +136,5 @@ def _play_fifo_many(
             end[c] = max(end[c], done)
 
 
-play_fifo_many: Any = numba.njit(cache=True)(_play_fifo_many)
+# Not kept: numba would not notice when the source of `play_fifo`, another file, has changed.
+play_fifo_many: Any = numba.njit(_play_fifo_many)
