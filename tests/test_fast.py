@@ -15,8 +15,8 @@ from parplan.hardware.errors import ParplanError
 from parplan.sim import batch, fast
 from parplan.sim.action_arrays import action_arrays, check_arrays
 from parplan.sim.costs import StageCosts
-from parplan.sim.engine import simulate
-from parplan.sim.fast import Kernel, fast_many_ps, fast_run, fast_step_s
+from parplan.sim.engine import simulate, simulate_steps
+from parplan.sim.fast import Kernel, fast_many_ps, fast_run, fast_step_s, fast_steps_s
 from parplan.sim.instructions import Action, Schedule, check_complete, read_csv
 from parplan.sim.lowering import lower
 from parplan.sim.run import Run
@@ -131,6 +131,18 @@ def test_a_fault_in_a_sweep_is_noticed(
     monkeypatch.setattr(module, name, scope[name])
     with pytest.raises(AssertionError):
         check_many()
+
+
+@given(seed=seeds, num_steps=st.integers(1, 4))
+@settings(deadline=None, max_examples=50)
+def test_steps_in_a_row_are_played_alike(seed: int, num_steps: int) -> None:
+    schedule, stages = random_lists(seed)
+    costs = random_costs(seed, stages)
+    ends = simulate_steps(schedule, costs, num_steps)
+    assert fast_steps_s(lower(schedule), costs, num_steps) == ends
+    assert ends[0] == simulate(schedule, costs).step_s
+    # A rank that is done early begins early, so that a row takes no longer than its steps alone.
+    assert ends[-1] <= num_steps * ends[0] * (1 + 1e-12)
 
 
 @given(seed=seeds)
