@@ -205,7 +205,12 @@ class _Engine:
         )
 
     def _rank(self, rank: int, first: int) -> Process:
-        """All steps of a rank whose first action stands at place `first`."""
+        """The process of a rank whose first action stands at place `first`."""
+        if len(self.step_ends_ps) == 1:
+            return self._step(rank, 0, first, self.schedule[rank])
+        return self._steps(rank, first)
+
+    def _steps(self, rank: int, first: int) -> Process:
         actions = self.schedule[rank]
         size = len(actions) // len(self.step_ends_ps)
         for step in range(len(self.step_ends_ps)):
