@@ -19,7 +19,14 @@ from parplan.hardware.errors import ParplanError
 from parplan.sim.action_arrays import action_arrays, check_arrays
 from parplan.sim.costs import StageCosts
 from parplan.sim.data_parallel import Span, bucket_spans, finish_spans, reduce_spans
-from parplan.sim.instructions import OPS, Schedule, last_gradient_index, rank_of_stages
+from parplan.sim.instructions import (
+    OPS,
+    Action,
+    RankActions,
+    Schedule,
+    last_gradient_index,
+    rank_of_stages,
+)
 from parplan.sim.links import Arrival, make_links, times
 from parplan.sim.messages import deadlock
 from parplan.sim.recording import Played, as_run
@@ -56,6 +63,36 @@ def simulate(
         raise ParplanError(f"durations_ps: {len(durations_ps)} durations for {len(lists)} actions")
     engine = _Engine(schedule, costs, durations_ps, blocking_sends, links)
     return as_run(lists, engine.run())
+
+
+def simulate_steps(
+    schedule: Schedule,
+    costs: Sequence[StageCosts],
+    num_steps: int,
+    *,
+    blocking_sends: bool = False,
+    links: SharedLinks | None = None,
+) -> list[float]:
+    """When each of `num_steps` steps in a row is done, in seconds.
+
+    A rank begins its next step when it has finished its own part of the one before, whatever the
+    others do. Raises `ParplanError` as `simulate` does.
+    """
+    if num_steps < 1:
+        raise ParplanError(f"num_steps: must be at least 1, got {num_steps}")
+    lists = action_arrays(schedule)
+    check_arrays(lists, len(costs))
+    repeated = tuple(
+        tuple(
+            Action(stage, op, step * lists.num_micro_batches + micro_batch)
+            for step in range(num_steps)
+            for stage, op, micro_batch in actions
+        )
+        for actions in schedule
+    )
+    engine = _Engine(repeated, costs, None, blocking_sends, links, num_steps)
+    engine.run()
+    return [end / PS_PER_S for end in engine.step_ends_ps]
 
 
 class _Stage(NamedTuple):
@@ -130,6 +167,7 @@ class _Engine:
         durations_ps: Sequence[int] | None,
         blocking: bool,
         links: SharedLinks | None,
+        num_steps: int = 1,
     ) -> None:
         self.env = simpy.Environment()
         self.schedule = schedule
@@ -139,10 +177,10 @@ class _Engine:
         self.works = _works(costs, rank_of_stages(schedule))
         # Messages that only their sender, or only their receiver, has come to.
         self.arrivals: dict[tuple[int, bool, int], Any] = {}
-        self.waiting: dict[int, int] = {}
+        self.waiting: dict[int, Action] = {}
         self.reduce_free_ps = [0] * len(schedule)
         self.spans: list[Span] = []
-        self.end_ps = 0
+        self.step_ends_ps = [0] * num_steps
         num_actions = sum(map(len, schedule))
         self.start, self.end = times(num_actions), times(num_actions)
         self.links = make_links(self.env, num_actions, links)
@@ -155,9 +193,7 @@ class _Engine:
         try:
             self.env.run(until=self.env.all_of(ranks))
         except RuntimeError:
-            blocked = [
-                (r, self.schedule[r][i]) for r, i in self.waiting.items() if ranks[r].is_alive
-            ]
+            blocked = [(r, action) for r, action in self.waiting.items() if ranks[r].is_alive]
             raise deadlock(blocked, len(self.stages)) from None
         return Played(
             start=np.array(self.start),
@@ -165,16 +201,29 @@ class _Engine:
             send_start=np.array(self.links.start),
             send_end=np.array(self.links.end),
             spans=self.spans,
-            end_ps=self.end_ps,
+            end_ps=self.step_ends_ps[-1],
         )
 
     def _rank(self, rank: int, first: int) -> Process:
+        """The process of a rank whose first action stands at place `first`."""
+        if len(self.step_ends_ps) == 1:
+            return self._step(rank, 0, first, self.schedule[rank])
+        return self._steps(rank, first)
+
+    def _steps(self, rank: int, first: int) -> Process:
+        actions = self.schedule[rank]
+        size = len(actions) // len(self.step_ends_ps)
+        for step in range(len(self.step_ends_ps)):
+            begin = step * size
+            yield from self._step(rank, step, first + begin, actions[begin : begin + size])
+
+    def _step(self, rank: int, step: int, first: int, actions: RankActions) -> Process:
         env, durations, arrivals, works = self.env, self.durations_ps, self.arrivals, self.works
         starts, ends, send_message = self.start, self.end, self.links.send
-        last_gradient = last_gradient_index(self.schedule[rank])
+        last_gradient = last_gradient_index(actions)
         created: set[int] = set()
-        now = 0
-        for place, (stage, op, micro_batch) in enumerate(self.schedule[rank], start=first):
+        now = int(env.now)
+        for place, (stage, op, micro_batch) in enumerate(actions, start=first):
             duration, gradient, forward, receives, to_stage, pair, send, lag = works[stage][op]
             if receives:
                 key = stage, forward, micro_batch
@@ -182,7 +231,7 @@ class _Engine:
                 if arrival is None:
                     arrival = arrivals[key] = Arrival(env)
                 if arrival.callbacks is not None:  # It has not arrived.
-                    self.waiting[rank] = place - first
+                    self.waiting[rank] = Action(stage, op, micro_batch)
                     now = yield arrival
             if gradient and stage not in created:
                 created.add(stage)
@@ -202,7 +251,10 @@ class _Engine:
                     arrivals[key] = arrival
                 if self.blocking:
                     now = yield arrival
-        self._finish(rank, now, sorted(last_gradient))
+        end = self._finish(rank, now, sorted(last_gradient))
+        self.step_ends_ps[step] = max(self.step_ends_ps[step], end)
+        if step + 1 < len(self.step_ends_ps):
+            yield simpy.Timeout(env, end - now)
 
     def _reduce(self, rank: int, stage: int, start: int, end: int, is_last: bool) -> None:
         """Reduce the gradients of a stage whose backward took from `start` to `end`."""
@@ -214,10 +266,10 @@ class _Engine:
         self.spans += reduce_spans(rank, stage, spans)
         self.reduce_free_ps[rank] = self.spans[-1].end_ps
 
-    def _finish(self, rank: int, now: int, stages: Sequence[int]) -> None:
+    def _finish(self, rank: int, now: int, stages: Sequence[int]) -> int:
         """Optimizer and parameter gather of the rank, after its last gradient is reduced."""
         now = max(now, self.reduce_free_ps[rank])
         costs = [(s, self.stages[s].optimizer, self.stages[s].gather) for s in stages]
         spans, end = finish_spans(rank, now, costs)
         self.spans += spans
-        self.end_ps = max(self.end_ps, end)
+        return end
