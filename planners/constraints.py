@@ -1,0 +1,162 @@
+"""What a user asks of the plans of a space: fixed values, lists or ranges of each dimension."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from parplan.hardware.errors import ParplanError
+from parplan.hardware.strict import build, read_toml
+from parplan.sim.plan import Recomputation
+from parplan.sim.schedules import CATALOGUE, schedule_kind
+
+PLAYABLE = tuple(name for name, kind in CATALOGUE.items() if kind.one_copy and not kind.by_times)
+"""Schedules that the simulator plays, and whose order follows from their size alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """Whole numbers from `min` to `max`, both included; None: without end."""
+
+    min: int = 0
+    max: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max is not None and self.max < self.min:
+            raise ParplanError(f"max: {self.max} is below min {self.min}")
+
+    def __contains__(self, value: object) -> bool:
+        if not isinstance(value, int):
+            return False
+        return value >= self.min and (self.max is None or value <= self.max)
+
+    def __str__(self) -> str:
+        if self.max is None:
+            return f"at least {self.min}"
+        return f"at most {self.max}" if self.min < 2 else f"{self.min} to {self.max}"
+
+
+Numbers = Range | tuple[int, ...]
+ANY = Range()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraints:
+    """Which values each dimension may have; what is not named may have all that are possible.
+
+    A dimension that has no effect on a plan (a schedule without a pipeline, ZeRO without replicas)
+    does not rule the plan out.
+    """
+
+    tensor_parallel: Numbers = ANY
+    num_stages: Numbers = ANY
+    data_parallel: Numbers = ANY
+    context_parallel: Numbers = (1,)
+    """Not searched unless asked for: short sequences gain nothing."""
+    expert_parallel: Numbers = ANY
+    batch_per_device: Numbers = ANY
+    num_micro_batches: Numbers = ANY
+    """Of plans with a pipeline."""
+    virtual_stages: Numbers = Range(max=4)
+    """Of plans with a pipeline."""
+    schedule: tuple[str, ...] = PLAYABLE
+    """Of plans with a pipeline."""
+    recomputation: tuple[Recomputation, ...] = get_args(Recomputation)
+    zero_stage: Numbers = ANY
+    """Of plans with replicas."""
+    sequence_parallel: tuple[bool, ...] = (False, True)
+    """Of plans with tensor parallelism that divides the sequence."""
+    memory_ratio: float = 0.8
+    """The share of each device's memory that a plan may use."""
+
+    def __post_init__(self) -> None:
+        for name in DIMENSIONS:
+            values = getattr(self, name)
+            if isinstance(values, tuple) and not values:
+                raise ParplanError(f"{name}: at least one value is needed, got none")
+        stages = () if isinstance(self.zero_stage, Range) else self.zero_stage
+        if any(stage not in range(4) for stage in stages):
+            raise ParplanError(f"zero_stage: 0 to 3, got {text(stages)}")
+        for name in self.schedule:
+            schedule_kind(name)
+            if name not in PLAYABLE:
+                raise ParplanError(f"schedule: {name} cannot be searched; {', '.join(PLAYABLE)}")
+        if not 0 < self.memory_ratio <= 1:
+            raise ParplanError(
+                f"memory_ratio: must be above 0 and at most 1, got {self.memory_ratio}"
+            )
+
+    def given(self) -> dict[str, Any]:
+        """The dimensions that differ from the default, by name."""
+        default = Constraints()
+        values = {name: getattr(self, name) for name in DIMENSIONS}
+        return {n: value for n, value in values.items() if value != getattr(default, n)}
+
+    def without(self, name: str) -> "Constraints":
+        """The same with the default for one dimension."""
+        return dataclasses.replace(self, **{name: getattr(Constraints(), name)})
+
+
+DIMENSIONS = tuple(f.name for f in dataclasses.fields(Constraints) if f.name != "memory_ratio")
+NUMBERS = tuple(
+    name for name in DIMENSIONS if name not in ("schedule", "recomputation", "sequence_parallel")
+)
+
+
+def read_constraints(path: Path) -> Constraints:
+    """The constraints of a TOML file: `tensor_parallel = 8`, `[1, 2]` or `{ max = 8 }`.
+
+    Raises `ParplanError` with the file and the key for anything else.
+    """
+    return constraints_of(read_toml(path), str(path))
+
+
+def constraints_of(table: dict[str, Any], where: str) -> Constraints:
+    """The constraints of a table; `where` begins each message."""
+    ready = dict(table)
+    numbers: dict[str, Any] = {
+        name: _numbers(ready.pop(name), f"{where}.{name}") for name in NUMBERS if name in ready
+    }
+    for name in ("schedule", "recomputation", "sequence_parallel"):
+        if name in ready and not isinstance(ready[name], list):
+            ready[name] = [ready[name]]
+    known = sorted({*DIMENSIONS, "memory_ratio"})
+    for key in ready:
+        if key not in known:
+            raise ParplanError(f"{where}: unknown key {key!r}; known: {', '.join(known)}")
+    others = build(_Others, ready, where)
+    given = {name: getattr(others, name) for name in ready}
+    try:
+        return Constraints(**numbers, **given)
+    except ParplanError as error:
+        raise ParplanError(f"{where}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Others:
+    """The keys whose types `build` reads."""
+
+    schedule: tuple[str, ...] = ()
+    recomputation: tuple[Recomputation, ...] = ()
+    sequence_parallel: tuple[bool, ...] = ()
+    memory_ratio: float = 0.8
+
+
+def _numbers(value: object, where: str) -> Numbers:
+    if isinstance(value, dict):
+        return build(Range, value, where)
+    values = value if isinstance(value, list) else [value]
+    for each in values:
+        if isinstance(each, bool) or not isinstance(each, int):
+            raise ParplanError(
+                f"{where}: expected a whole number, a list of them, or a table with min and max; "
+                f"got {value!r}"
+            )
+    return tuple(values)
+
+
+def text(values: Any) -> str:
+    """The values of a dimension as a message names them."""
+    if isinstance(values, Range):
+        return str(values)
+    return ", ".join(str(v).lower() if isinstance(v, bool) else str(v) for v in values)
