@@ -94,7 +94,7 @@ def exhaustive(
         compile_s=compiled - start,
         cost_s=done - compiled,
     )
-    _confirm(workload, cluster, report.best)
+    confirm(workload, cluster, report.best)
     return report
 
 
@@ -130,8 +130,8 @@ def _kernel(trials: Iterable[Trial]) -> Kernel:
     )
 
 
-def _confirm(workload: Workload, cluster: Cluster, best: Trial | None) -> None:
-    """Play the choice in the simulator itself."""
+def confirm(workload: Workload, cluster: Cluster, best: Trial | None) -> None:
+    """Play the choice in the simulator itself, which has to agree."""
     if best is not None:
         step_s = predict(compile_plan(workload, cluster, best.plan)).step_s
         if step_s != best.step_s:

@@ -1,13 +1,14 @@
 """The record of a search: every candidate with its verdict, and the best read from the record."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
-from parplan.sim.memory import GB
+from parplan.sim.memory import GB, RankMemory
 from parplan.sim.plan import Plan
-from parplan.sim.predict import CompiledPlan, Scheduled, compile_plan
+from parplan.sim.predict import Scheduled, compile_plan
 from parplan.sim.workload import Workload
 
 
@@ -44,19 +45,28 @@ def judge(
         compiled = compile_plan(workload, cluster, plan, lists)
     except ParplanError as error:
         return Trial(plan=plan, reason=str(error))
-    memory = tuple(rank.total_bytes for rank in compiled.memory)
+    return verdict(plan, compiled.memory, cluster, memory_ratio)
+
+
+def verdict(
+    plan: Plan, memory: Sequence[RankMemory], cluster: Cluster, memory_ratio: float
+) -> Trial:
+    """Whether a candidate with so much memory on each rank is possible."""
     limit = memory_ratio * cluster.accelerator.memory_bytes
-    return Trial(plan=plan, reason=_too_large(compiled, limit, memory_ratio), memory_bytes=memory)
+    totals = tuple(rank.total_bytes for rank in memory)
+    return Trial(
+        plan=plan, reason=_too_large(plan, memory, limit, memory_ratio), memory_bytes=totals
+    )
 
 
-def _too_large(compiled: CompiledPlan, limit: float, ratio: float) -> str:
-    rank, memory = max(enumerate(compiled.memory), key=lambda item: item[1].total_bytes)
-    if memory.total_bytes <= limit:
+def _too_large(plan: Plan, memory: Sequence[RankMemory], limit: float, ratio: float) -> str:
+    rank, fullest = max(enumerate(memory), key=lambda item: item[1].total_bytes)
+    if fullest.total_bytes <= limit:
         return ""
-    what = "stage" if compiled.plan.virtual_stages == 1 else "rank"
+    what = "stage" if plan.virtual_stages == 1 else "rank"
     return (
-        f"{what} {rank}: {memory.total_bytes / GB:.1f} of {limit / GB:.1f} GB "
-        f"({ratio:.0%} of the device): {memory}"
+        f"{what} {rank}: {fullest.total_bytes / GB:.1f} of {limit / GB:.1f} GB "
+        f"({ratio:.0%} of the device): {fullest}"
     )
 
 
@@ -64,3 +74,14 @@ def best_trial(trials: Sequence[Trial]) -> Trial | None:
     """The fastest simulated candidate, the first of equals; None if nothing fits."""
     timed = [trial for trial in trials if trial.step_s is not None]
     return min(timed, key=lambda trial: trial.step_s or 0.0, default=None)
+
+
+def energy(trial: Trial) -> float:
+    """How bad a plan is, for planners that go downhill: the logarithm of its step time.
+
+    Any plan that fits is better than any that does not; of these, the one that needs least memory
+    is best, and those that cannot be laid out are worst.
+    """
+    if trial.step_s is not None:
+        return math.log(trial.step_s)
+    return 1e3 + math.log(max(trial.memory_bytes)) if trial.memory_bytes else 1e6

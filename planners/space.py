@@ -30,6 +30,16 @@ class Point(NamedTuple):
     zero_stage: int
     sequence_parallel: bool
 
+    def values(self) -> dict[str, Any]:
+        """The value of each dimension, by the names of `Space.dimensions`."""
+        return {**self.layout._asdict(), **dict(zip(self._fields[1:], self[1:], strict=True))}
+
+    def having(self, name: str, value: Any) -> "Point":
+        """The same with another value of one dimension."""
+        if name in Layout._fields:
+            return self._replace(layout=self.layout._replace(**{name: value}))
+        return self._replace(**{name: value})
+
 
 def point_of(plan: Plan) -> Point:
     """The dimensions of a plan."""

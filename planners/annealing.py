@@ -1,0 +1,31 @@
+"""Simulated annealing: Kirkpatrick, Gelatt and Vecchi 1983 (Science 220)."""
+
+import math
+from random import Random
+
+from parplan.planners.evaluator import Evaluator
+from parplan.planners.search import energy
+from parplan.planners.space import Space
+
+HOT, COLD = 0.3, 0.003
+"""Temperatures at the begin and the end: a plan this much slower is accepted once in e times."""
+PATIENCE = 60
+"""Moves without a new plan being accepted, after which the walk begins elsewhere."""
+
+
+def annealing(space: Space, evaluate: Evaluator, rng: Random) -> None:
+    """Walk to a random neighbour when it is faster, or by chance, less and less often."""
+    while True:
+        plan = space.sample(rng)
+        now = energy(evaluate(plan))
+        moves = space.neighbours(plan)
+        refused = 0
+        while moves and refused < PATIENCE:
+            other = rng.choice(moves)
+            then = energy(evaluate(other))
+            temperature = HOT * (COLD / HOT) ** evaluate.share_used
+            if then <= now or rng.random() < math.exp((now - then) / temperature):
+                refused = 0 if then != now else refused + 1
+                plan, now, moves = other, then, space.neighbours(other)
+            else:
+                refused += 1

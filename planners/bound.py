@@ -1,0 +1,126 @@
+"""Lower bounds on step time and memory that need no lists, only what every schedule has to do.
+
+Each bound of time is the length of a path that every order has, in the same whole picoseconds as
+the players count, so it is never above the exact step time (Land and Doig 1960 is the use of it).
+A rank is in order, so it takes what its first stage's earliest forward waits for, all its work, and
+then the way of its last gradient back to the first stage.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from parplan.sim.memory import StageNeeds
+from parplan.sim.schedules import ScheduleKind
+from parplan.sim.schedules.placement import rank_of_stage, stages_of_rank
+from parplan.sim.ticks import PS_PER_S, Ints, StageTicks
+
+
+def step_bounds_s(
+    kind: ScheduleKind, num_ranks: int, micro_batches: Sequence[int], ticks: StageTicks
+) -> npt.NDArray[np.float64]:
+    """Seconds that a step takes at least, shape [candidates].
+
+    All candidates have schedules of one placement that (all or none of them) split the backward;
+    `micro_batches` has one number for each.
+    """
+    count = np.array(micro_batches, dtype=np.int64)[:, None]
+    virtual = ticks.num_stages // num_ranks
+    ranks = [stages_of_rank(kind.placement, num_ranks, r, virtual) for r in range(num_ranks)]
+    paths = _Paths(kind, num_ranks, ticks)
+    finish = ticks.optimizer + ticks.gather
+    home = finish[:, list(ranks[rank_of_stage(kind.placement, num_ranks, 0)])].sum(axis=1)
+    home = home + paths.reduce_after[:, 0]
+    repeats = np.where(ticks.reduce_each_micro_batch, count, 1)
+    bound = np.zeros(ticks.num_candidates, dtype=np.int64)
+    for stages in map(list, ranks):
+        start = paths.fill[:, stages].min(axis=1)
+        own = finish[:, stages].sum(axis=1)
+        work = (count * paths.work[:, stages] + paths.once[:, stages]).sum(axis=1)
+        chain = (count * (paths.forward + paths.chain)[:, stages]).sum(axis=1)
+        if not kind.splits_backward:
+            chain = work
+        reduced = (repeats * ticks.reduce)[:, stages].sum(axis=1)
+        for path in (
+            start + work + paths.reduce_after[:, stages].min(axis=1) + own,
+            start + chain + paths.drain[:, stages].min(axis=1) + home,
+            paths.first_backward[:, stages].min(axis=1) + reduced + own,
+        ):
+            np.maximum(bound, path, out=bound)
+    return bound / PS_PER_S
+
+
+class _Paths:
+    """Picoseconds of one micro-batch, all of shape [candidates, stages]."""
+
+    def __init__(self, kind: ScheduleKind, num_ranks: int, ticks: StageTicks) -> None:
+        both, inputs, weights, both_first, weights_first = (
+            ticks.durations[:, :, i] for i in range(1, 6)
+        )
+        self.forward: Ints = ticks.durations[:, :, 0]
+        if kind.splits_backward:
+            self.chain = np.minimum(both, inputs)
+            self.work = self.forward + np.minimum(both, inputs + weights)
+            self.once = np.minimum(both_first - both, weights_first - weights)
+            longest = np.maximum(np.maximum(both, both_first), np.maximum(weights, weights_first))
+        else:
+            self.chain = both
+            self.work = self.forward + both
+            self.once = both_first - both
+            longest = np.maximum(both, both_first)
+        self.reduce_after = _reduce_after(ticks, longest)
+        hop = self._hops(kind, num_ranks, ticks)
+        self.fill = _before((self.forward + hop[0])[:, :-1])
+        back = (self.chain + hop[1])[:, 1:]
+        to_here = np.cumsum(back[:, ::-1], axis=1)[:, ::-1]
+        turn = (self.fill + self.forward)[:, -1:]
+        self.first_backward = turn + np.concatenate((to_here, np.zeros_like(turn)), axis=1)
+        # From the end of the part of a backward that others wait for to that of the first stage.
+        rest = (self.work - self.forward)[:, :1]
+        inner = self.chain.copy()
+        inner[:, :1] = rest
+        self.drain = _before(inner[:, :-1] + hop[1][:, 1:])
+        self.drain[:, :1] = rest - self.chain[:, :1]
+
+    @staticmethod
+    def _hops(kind: ScheduleKind, num_ranks: int, ticks: StageTicks) -> tuple[Ints, Ints]:
+        """What a message to the next stage takes, and one to the previous stage."""
+        rank = [rank_of_stage(kind.placement, num_ranks, s) for s in range(ticks.num_stages)]
+        crosses = np.array([a != b for a, b in pairwise(rank)], dtype=np.int64)
+        message = ticks.send + ticks.latency
+        onward, back = np.zeros_like(message), np.zeros_like(message)
+        onward[:, :-1] = message[:, :-1] * crosses
+        back[:, 1:] = message[:, 1:] * crosses
+        return onward, back
+
+
+def _before(steps: Ints) -> Ints:
+    """Sums of all steps before each place, which is one more place than there are steps."""
+    zero = np.zeros((len(steps), 1), dtype=np.int64)
+    return np.concatenate((zero, np.cumsum(steps, axis=1)), axis=1)
+
+
+def _reduce_after(ticks: StageTicks, longest: Ints) -> Ints:
+    """How long after the last backward of a stage its gradients are reduced at the earliest.
+
+    Less for longer backwards, beside which more is reduced (`parplan.sim.tables.reduce_tail`).
+    """
+    n, total = np.maximum(ticks.reduce_buckets, 1), ticks.reduce
+    last_bucket = total - total * (n - 1) // n
+    first_bucket = total - (longest - longest // n)
+    least: Ints = np.maximum(np.maximum(last_bucket, first_bucket), 0)
+    return least
+
+
+def memory_bound_bytes(kind: ScheduleKind, num_ranks: int, needs: Sequence[StageNeeds]) -> float:
+    """Bytes that the fullest rank needs at least: its state, and one micro-batch of one stage."""
+    most = 0.0
+    virtual = len(needs) // num_ranks
+    for rank in range(num_ranks):
+        own = [needs[s] for s in stages_of_rank(kind.placement, num_ranks, rank, virtual)]
+        state = sum(n.parameter_bytes + n.gradient_bytes + n.optimizer_bytes for n in own)
+        most = max(most, state + max(n.saved_bytes + n.recomputed_bytes for n in own))
+    # Sums in another order are rounded differently.
+    return most * (1 - 1e-12)

@@ -1,0 +1,250 @@
+"""What a planner asks: it counts, remembers and stops, so that no planner can misreport."""
+
+import time
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from parplan.hardware.cluster import Cluster
+from parplan.hardware.errors import ParplanError
+from parplan.planners.bound import memory_bound_bytes, step_bounds_s
+from parplan.planners.search import Trial, verdict
+from parplan.planners.shared_costs import SharedCosts
+from parplan.sim.fast import fast_many, kernel_for
+from parplan.sim.plan import Plan
+from parplan.sim.predict import schedule_key
+from parplan.sim.schedules import schedule_kind
+from parplan.sim.ticks import stage_ticks
+from parplan.sim.workload import Workload
+
+IMPOSSIBLE = float("inf")
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How much a planner may ask; None: as much as it wants."""
+
+    evaluations: int | None = None
+    """Plans asked about, also those that were asked about before."""
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.evaluations is not None and self.evaluations < 1:
+            raise ParplanError(f"budget: at least 1 evaluation, got {self.evaluations}")
+        if self.seconds is not None and not self.seconds > 0:
+            raise ParplanError(f"budget: more than 0 seconds, got {self.seconds}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Improvement:
+    """When a plan better than all before it was found."""
+
+    evaluations: int
+    seconds: float
+    step_s: float
+
+
+class Stopped(BaseException):
+    """The budget is used up. Nothing for a planner to catch: the runner does."""
+
+
+class Evaluator:
+    """Called with a plan, it returns the `Trial`; with `many`, those of several, faster.
+
+    Every ask counts. A plan that is asked about again gets the same answer from memory. When the
+    budget is used up, an ask ends the planner.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        cluster: Cluster,
+        *,
+        memory_ratio: float = 0.8,
+        budget: Budget | None = None,
+        space: Container[Plan] | None = None,
+        clock: Clock = time.perf_counter,
+    ) -> None:
+        """`space`: what plans have to be in to be possible; None: any that can be laid out."""
+        self.budget = Budget() if budget is None else budget
+        self.num_asked = 0
+        self.num_bounds = 0
+        self.compile_s = 0.0
+        self.cost_s = 0.0
+        self.improvements: list[Improvement] = []
+        self._shared = SharedCosts(workload, cluster)
+        self._cluster = cluster
+        self._memory_ratio = memory_ratio
+        self._space = space
+        self._clock = clock
+        self._begin_s = clock()
+        self._trials: dict[Plan, Trial] = {}
+        self._verdicts: dict[Plan, Trial] = {}
+        self._bounds: dict[Plan, float] = {}
+
+    def __call__(self, plan: Plan) -> Trial:
+        """Whether a plan fits and how long its step takes."""
+        return self.many([plan])[0]
+
+    def many(self, plans: Iterable[Plan]) -> list[Trial]:
+        """The trials of `plans`, in their order. All count, even those that are there twice.
+
+        When the budget allows for some of them only, these are evaluated before it ends.
+        """
+        asked = list(plans)
+        left = self.evaluations_left
+        allowed = asked if left is None else asked[:left]
+        self._check_time()
+        new = [plan for plan in dict.fromkeys(allowed) if plan not in self._trials]
+        done: dict[Plan, Trial] = {}
+        try:
+            self._evaluate(new, done)
+        finally:
+            self._record(allowed, done)
+        if len(allowed) < len(asked):
+            raise Stopped
+        return [self._trials[plan] for plan in asked]
+
+    def fits(self, plan: Plan) -> bool:
+        """Whether a plan is possible. Takes time, but no evaluation."""
+        self._check_time()
+        return self._verdict(plan).fits
+
+    def bounds(self, plans: Sequence[Plan]) -> list[float]:
+        """Seconds that a step of each plan takes at least; infinite for those that cannot fit.
+
+        Never above the exact step time (`parplan.planners.bound`), and cheaper than it: a bound
+        takes time, but no evaluation.
+        """
+        groups: dict[tuple[object, ...], list[Plan]] = {}
+        for plan in dict.fromkeys(plans):
+            if plan not in self._bounds:
+                kind = schedule_kind(plan.schedule)
+                key = kind.placement, kind.splits_backward, plan.num_stages, plan.virtual_stages
+                groups.setdefault(key, []).append(plan)
+        for group in groups.values():
+            self._check_time()
+            self._bound(group)
+        return [self._bounds[plan] for plan in plans]
+
+    @property
+    def evaluations_left(self) -> int | None:
+        """How many more plans may be asked about; None: any number."""
+        if self.budget.evaluations is None:
+            return None
+        return self.budget.evaluations - self.num_asked
+
+    @property
+    def share_used(self) -> float:
+        """How much of the budget is used, from 0 to 1; 0 where there is none."""
+        evaluations, seconds = self.budget.evaluations, self.budget.seconds
+        used = self.num_asked / evaluations if evaluations else 0.0
+        return min(1.0, max(used, self.seconds / seconds if seconds else 0.0))
+
+    @property
+    def seconds(self) -> float:
+        """Since the search began."""
+        return self._clock() - self._begin_s
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """The record: every plan that was asked about, in the order of the first time."""
+        return tuple(self._trials.values())
+
+    def ruled_out(self, plan: Plan, step_s: float) -> bool:
+        """Whether it is known that a step of `plan` takes at least `step_s`, or that it cannot."""
+        trial = self._trials.get(plan) or self._verdicts.get(plan)
+        if trial is not None and (not trial.fits or (trial.step_s or 0.0) >= step_s):
+            return True
+        return self._bounds.get(plan, 0.0) >= step_s
+
+    def _check_time(self) -> None:
+        seconds = self.budget.seconds
+        if (seconds is not None and self.seconds >= seconds) or self.evaluations_left == 0:
+            raise Stopped
+
+    def _verdict(self, plan: Plan) -> Trial:
+        self._check_type(plan)
+        if plan not in self._verdicts:
+            begin = self._clock()
+            self._verdicts[plan] = self._judge(plan)
+            self.compile_s += self._clock() - begin
+        return self._verdicts[plan]
+
+    def _judge(self, plan: Plan) -> Trial:
+        if self._space is not None and plan not in self._space:
+            return Trial(plan=plan, reason="not a plan of the space that is searched")
+        try:
+            memory = self._shared.memory(plan)
+        except ParplanError as error:
+            return Trial(plan=plan, reason=str(error))
+        return verdict(plan, memory, self._cluster, self._memory_ratio)
+
+    def _evaluate(self, plans: Sequence[Plan], done: dict[Plan, Trial]) -> None:
+        """Fill `done`, plans that share their lists together."""
+        groups: dict[object, list[Plan]] = {}
+        for plan in plans:
+            self._check_type(plan)
+            groups.setdefault(schedule_key(plan), []).append(plan)
+        for group in groups.values():
+            self._check_time()
+            trials = [self._verdict(plan) for plan in group]
+            begin = self._clock()
+            possible = [trial for trial in trials if trial.fits]
+            done.update((t.plan, t) for t in trials if not t.fits)
+            if possible:
+                tape = self._shared.lists(group[0]).tape
+                ticks = stage_ticks([self._shared.stages(t.plan).costs for t in possible])
+                kernel = kernel_for([(len(tape), len(possible))])
+                steps_s = fast_many(tape, ticks, kernel=kernel).tolist()
+                done.update(
+                    (t.plan, replace(t, step_s=s)) for t, s in zip(possible, steps_s, strict=True)
+                )
+            self.cost_s += self._clock() - begin
+
+    @staticmethod
+    def _check_type(plan: object) -> None:
+        if not isinstance(plan, Plan):
+            raise ParplanError(f"evaluate: expected a Plan, got {plan!r}")
+
+    def _record(self, asked: Sequence[Plan], done: dict[Plan, Trial]) -> None:
+        for plan in asked:
+            trial = self._trials.get(plan) or done.get(plan)
+            if trial is None:
+                continue
+            self.num_asked += 1
+            self._trials.setdefault(plan, trial)
+            best = self.improvements[-1].step_s if self.improvements else IMPOSSIBLE
+            if trial.step_s is not None and trial.step_s < best:
+                self.improvements.append(
+                    Improvement(
+                        evaluations=self.num_asked, seconds=self.seconds, step_s=trial.step_s
+                    )
+                )
+
+    def _bound(self, plans: Sequence[Plan]) -> None:
+        """Bounds of plans with as many stages of one placement, and one way of backwards."""
+        limit = self._memory_ratio * self._cluster.accelerator.memory_bytes
+        kind, ranks = schedule_kind(plans[0].schedule), plans[0].num_stages
+        least: dict[int, float] = {}
+        known: list[Plan] = []
+        costs = []
+        for plan in plans:
+            self.num_bounds += 1
+            self._bounds[plan] = IMPOSSIBLE
+            if self._space is not None and plan not in self._space:
+                continue
+            try:
+                stages = self._shared.stages(plan)
+            except ParplanError:
+                continue
+            if id(stages) not in least:
+                least[id(stages)] = memory_bound_bytes(kind, ranks, stages.needs)
+            if least[id(stages)] <= limit:
+                known.append(plan)
+                costs.append(stages.costs)
+        if known:
+            counts = [plan.num_micro_batches for plan in known]
+            found = step_bounds_s(kind, ranks, counts, stage_ticks(costs)).tolist()
+            self._bounds.update(zip(known, found, strict=True))

@@ -1,0 +1,37 @@
+"""Markov chain Monte Carlo, as FlexFlow searches: Jia, Zaharia and Aiken 2018 (arXiv:1807.05358).
+
+Section 6.2 there: a proposal replaces one random choice by a random one, and is accepted with
+probability min(1, exp(beta (cost - proposed cost))), the Metropolis-Hastings rule. Here the choice
+is a dimension of the plan, and costs are in parts of the current one. A chain that has found
+nothing better for a while gives way to a new one, as FlexFlow's begin from several strategies.
+"""
+
+import math
+from random import Random
+
+from parplan.planners.evaluator import Evaluator
+from parplan.planners.search import energy
+from parplan.planners.space import Space, point_of
+
+BETA = 20.0
+"""A plan 5% slower is accepted once in e times."""
+PATIENCE = 150
+"""Proposals without a better plan, after which a new chain begins."""
+
+
+def mcmc(space: Space, evaluate: Evaluator, rng: Random) -> None:
+    """Chains of proposals, one after the other."""
+    names = [name for name, values in space.dimensions.items() if len(values) > 1]
+    while True:
+        plan = space.sample(rng)
+        now = best = energy(evaluate(plan))
+        since = 0
+        while names and since < PATIENCE:
+            name = rng.choice(names)
+            value = rng.choice(space.dimensions[name])
+            other = space.nearest(point_of(plan).having(name, value), keep=name)
+            then = energy(evaluate(other))
+            if then <= now or rng.random() < math.exp(BETA * (now - then)):
+                plan, now = other, then
+            since = 0 if now < best else since + 1
+            best = min(best, now)

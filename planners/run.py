@@ -1,0 +1,151 @@
+"""Finding a planner by name and running it: what it found is read from the evaluator's record."""
+
+import importlib
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from random import Random
+
+from parplan.hardware.errors import ParplanError, unknown_name
+from parplan.planners.evaluator import Budget, Clock, Evaluator, Improvement, Stopped
+from parplan.planners.exhaustive import Report, confirm
+from parplan.planners.search import best_trial
+from parplan.planners.space import Space
+
+GROUP = "parplan.planners"
+"""The group of entry points in which packages offer planners."""
+
+BUILT_IN = {
+    "exhaustive": "parplan.planners.all_plans:all_plans",
+    "branch-and-bound": "parplan.planners.branch_and_bound:branch_and_bound",
+    "random": "parplan.planners.random_search:random_search",
+    "grid": "parplan.planners.grid:grid",
+    "annealing": "parplan.planners.annealing:annealing",
+    "evolution": "parplan.planners.evolution:evolution",
+    "mcmc": "parplan.planners.mcmc:mcmc",
+    "beam": "parplan.planners.beam:beam",
+}
+
+Planner = Callable[[Space, Evaluator, Random], None]
+"""(space, evaluate, rng): asks `evaluate` about plans of `space`, by chance from `rng` alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchReport(Report):
+    """What a planner found; its trials are in the order in which it first asked about them."""
+
+    planner: str
+    seed: int
+    space_size: int
+    num_asked: int
+    """Plans asked about, repeated ones too."""
+    num_bounds: int
+    """Plans of which it asked a bound."""
+    seconds: float
+    stopped: str
+    """Why it ended: finished, budget used up, interrupted, or failed and how."""
+    proven: bool
+    """Whether no plan of the space is faster: each was tried, cannot fit, or has a bound that is
+    not below the best."""
+    improvements: tuple[Improvement, ...]
+
+    @property
+    def failed(self) -> bool:
+        """Whether the planner made a mistake."""
+        return self.stopped.startswith("failed")
+
+
+def run_planner(
+    planner: str | Planner,
+    space: Space,
+    *,
+    budget: Budget | None = None,
+    seed: int = 0,
+    memory_ratio: float | None = None,
+    clock: Clock = time.perf_counter,
+) -> SearchReport:
+    """Let a planner (a name, `module:function`, or a function) search `space`.
+
+    `budget`: as many evaluations as the space has plans, if None. `memory_ratio`: that of the
+    space's constraints, if None. A planner that raises, or asks nothing, is reported as failed;
+    an interrupt keeps what was found. Raises `ParplanError` for a planner that is not known.
+    """
+    function = find_planner(planner) if isinstance(planner, str) else planner
+    evaluator = Evaluator(
+        space.workload,
+        space.cluster,
+        memory_ratio=space.constraints.memory_ratio if memory_ratio is None else memory_ratio,
+        budget=Budget(evaluations=len(space)) if budget is None else budget,
+        space=space,
+        clock=clock,
+    )
+    stopped = _run(function, space, evaluator, seed)
+    seconds = evaluator.seconds
+    if evaluator.num_asked == 0 and stopped == "finished":
+        stopped = "failed: it asked about no plan"
+    best = best_trial(evaluator.trials)
+    confirm(space.workload, space.cluster, best)
+    return SearchReport(
+        trials=evaluator.trials,
+        compile_s=evaluator.compile_s,
+        cost_s=evaluator.cost_s,
+        planner=planner if isinstance(planner, str) else _name(planner),
+        seed=seed,
+        space_size=len(space),
+        num_asked=evaluator.num_asked,
+        num_bounds=evaluator.num_bounds,
+        seconds=seconds,
+        stopped=stopped,
+        proven=all(
+            evaluator.ruled_out(plan, best.step_s if best and best.step_s else float("inf"))
+            for plan in space
+        ),
+        improvements=tuple(evaluator.improvements),
+    )
+
+
+def _run(function: Planner, space: Space, evaluator: Evaluator, seed: int) -> str:
+    try:
+        function(space, evaluator, Random(seed))
+    except Stopped:
+        return "budget used up"
+    except KeyboardInterrupt:
+        return "interrupted"
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        return f"failed: {type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
+    return "finished"
+
+
+def _name(planner: Planner) -> str:
+    return str(getattr(planner, "__name__", planner))
+
+
+def planner_names() -> list[str]:
+    """The planners that are installed: parplan's own, then those of other packages."""
+    others = {point.name for point in entry_points(group=GROUP)} - set(BUILT_IN)
+    return [*BUILT_IN, *sorted(others)]
+
+
+def find_planner(name: str) -> Planner:
+    """The planner of that name, of an entry point in the group `parplan.planners`, or that is
+    `module:function`.
+
+    Raises `ParplanError` when there is none, or when it cannot be imported.
+    """
+    target = BUILT_IN.get(name, name)
+    if ":" not in target:
+        found = [point.value for point in entry_points(group=GROUP) if point.name == name]
+        if not found:
+            raise unknown_name("planner", name, planner_names())
+        target = found[0]
+    module, _, attribute = target.partition(":")
+    try:
+        planner = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ParplanError(f"planner {name}: cannot be imported: {error}") from None
+    if not callable(planner):
+        raise ParplanError(f"planner {name}: expected a function, got {planner!r}")
+    return planner  # type: ignore[no-any-return]

@@ -1,0 +1,97 @@
+"""What the plans of one search have in common, each computed once.
+
+A layer's costs do not depend on the schedule or the number of stages, a stage's not on the
+schedule, a list on nothing else: a search asks for thousands of plans, but few of each of these.
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from parplan.hardware.cluster import Cluster
+from parplan.hardware.remember import remembering
+from parplan.sim.cost_model import model_costs, stage_costs
+from parplan.sim.costs import ModelCosts, StageCosts
+from parplan.sim.lowering import Tape, lower
+from parplan.sim.memory import RankMemory, StageNeeds, rank_memory, stage_needs
+from parplan.sim.peaks import Moments
+from parplan.sim.plan import Plan, check_plan
+from parplan.sim.predict import schedule_key, scheduled
+from parplan.sim.workload import Workload
+
+KEPT_ACTIONS = 20_000_000
+"""Tapes are kept until they have so many actions, of about 50 bytes each."""
+
+
+class Lists(NamedTuple):
+    """What follows from the lists of a schedule."""
+
+    moments: tuple[Moments, ...]
+    tape: Tape
+
+
+class Stages(NamedTuple):
+    """The stages of a plan."""
+
+    costs: tuple[StageCosts, ...]
+    needs: tuple[StageNeeds, ...]
+
+
+class SharedCosts:
+    """The parts of a prediction for one workload on one cluster, remembered."""
+
+    def __init__(self, workload: Workload, cluster: Cluster) -> None:
+        self.workload = workload
+        self.cluster = remembering(cluster)
+        self._layers: dict[Plan, ModelCosts] = {}
+        self._stages: dict[Plan, Stages] = {}
+        self._lists: dict[tuple[str, int, int, int], Lists] = {}
+        self._kept = 0
+
+    def stages(self, plan: Plan) -> Stages:
+        """Costs and needs of every stage; raises `ParplanError` where `plan` cannot be laid out."""
+        check_plan(plan, self.workload, self.cluster.num_accelerators)
+        # What is accumulated from micro-batch to micro-batch costs more than a single one.
+        key = replace(plan, schedule="1f1b", num_micro_batches=min(2, plan.num_micro_batches))
+        found = self._stages.get(key)
+        if found is None:
+            layers = self._layer_costs(key)
+            costs = stage_costs(self.workload, self.cluster, plan, layers)
+            found = Stages(costs, stage_needs(self.workload, plan))
+            self._stages[key] = found
+        return found
+
+    def _layer_costs(self, plan: Plan) -> ModelCosts:
+        # Experts are spread over replicas, of which there have to be enough.
+        key = replace(
+            plan,
+            num_stages=1,
+            virtual_stages=1,
+            stage_layers=None,
+            data_parallel=plan.expert_parallel,
+            distribute_param=False,
+            distribute_gradient=False,
+            distribute_low_prec_param=False,
+            shard_group=None,
+            recomputed_layers=None,
+        )
+        if key not in self._layers:
+            self._layers[key] = model_costs(self.workload, self.cluster, plan)
+        return self._layers[key]
+
+    def lists(self, plan: Plan) -> Lists:
+        """What its lists are; raises `ParplanError` where the schedule has no such size."""
+        key = schedule_key(plan)
+        found = self._lists.pop(key, None)
+        if found is None:
+            made = scheduled(plan)
+            found = Lists(made.moments, lower(made.schedule))
+            self._kept += len(found.tape)
+        self._lists[key] = found
+        while self._kept > KEPT_ACTIONS and len(self._lists) > 1:
+            self._kept -= len(self._lists.pop(next(iter(self._lists))).tape)
+        return found
+
+    def memory(self, plan: Plan) -> tuple[RankMemory, ...]:
+        """The peak of every rank."""
+        needs = self.stages(plan).needs
+        return rank_memory(needs, self.lists(plan).moments)
