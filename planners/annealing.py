@@ -9,6 +9,8 @@ from parplan.planners.space import Space
 
 HOT, COLD = 0.3, 0.003
 """Temperatures at the begin and the end: a plan this much slower is accepted once in e times."""
+FAR = 0.3
+"""Share of the moves that are two in one: past plans that do not fit."""
 PATIENCE = 60
 """Moves without a new plan being accepted, after which the walk begins elsewhere."""
 
@@ -22,6 +24,8 @@ def annealing(space: Space, evaluate: Evaluator, rng: Random) -> None:
         refused = 0
         while moves and refused < PATIENCE:
             other = rng.choice(moves)
+            if rng.random() < FAR:
+                other = rng.choice(space.neighbours(other))
             then = energy(evaluate(other))
             temperature = HOT * (COLD / HOT) ** evaluate.share_used
             if then <= now or rng.random() < math.exp((now - then) / temperature):
