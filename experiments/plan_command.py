@@ -5,8 +5,10 @@ AP's log goes to stdout, line for line. Progress and what parplan adds go to std
 
 import argparse
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.plan_output import write_plan, write_report
@@ -17,17 +19,20 @@ from parplan.experiments.request import (
     requested_cluster,
     requested_workload,
 )
+from parplan.experiments.space_arguments import requested_space, space_name
 from parplan.hardware.cluster import Cluster
+from parplan.hardware.errors import ParplanError
 from parplan.hardware.files import check_writable, write_whole
 from parplan.planners import ap_log
 from parplan.planners.ap_space import DEFAULT_VERSION, SETTINGS, ap_candidates, one_batch
 from parplan.planners.checks import check_candidates, check_request
+from parplan.planners.evaluator import budget_of
 from parplan.planners.exhaustive import Report, exhaustive
 from parplan.planners.options import Options, settings_from_environment
+from parplan.planners.run import BUILT_IN, SearchReport, find_planner, run_planner
 from parplan.planners.search import Trial
 from parplan.planners.space import full_candidates
 from parplan.sim.memory import GB
-from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 
 
@@ -36,9 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_workload_arguments(parser)
     parser.add_argument(
         "--space",
-        choices=("ap", "full"),
+        type=space_name,
         default="ap",
-        help="the candidates of AP (default), or parplan's own, wider space",
+        help="ap: the candidates of AP (default); full: parplan's own, wider space; "
+        "or a TOML file of constraints",
     )
     parser.add_argument(
         "--ap-version",
@@ -46,10 +52,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_VERSION,
         help="whose candidate rule and line format to follow (default %(default)s)",
     )
+    _add_planner(parser)
     _add_options(parser)
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("out/plan"), help="folder (default %(default)s)"
     )
+
+
+def _add_planner(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("planner")
+    group.add_argument(
+        "--planner",
+        metavar="NAME",
+        help=f"{', '.join(BUILT_IN)}, an installed one, or module:function (default: exhaustive)",
+    )
+    group.add_argument(
+        "--budget",
+        metavar="N",
+        help="evaluations, or seconds as in 30s (default: as many evaluations as plans)",
+    )
+    group.add_argument("--seed", type=int, default=0, help="of its chance (default %(default)s)")
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -115,41 +137,68 @@ def run(args: argparse.Namespace) -> int:
     cluster = requested_cluster(args.cluster, args.profile)
     workload = requested_workload(args, batch)
     check_request(workload, cluster, options)
-    candidates = _candidates(args, workload, cluster, options, vary)
+    search = _search(args, workload, cluster, options, vary)
     output = OutputFolder(args.output, args.argv)
     check_writable(Path.cwd())
 
     if vary:
         _say("warning", ap_log.batches_vary(batches(args.global_batch)))
     _info(ap_log.GOT_DATABASES)
-    _info(ap_log.num_candidates(len(candidates)))
+    _info(ap_log.num_candidates(search.num_candidates))
     _info(ap_log.COMPILE_START)
-    report = exhaustive(
-        workload,
-        cluster,
-        candidates,
-        memory_ratio=options.memory_ratio,
-        workers=options.workers,
-        progress=Progress(),
-    )
+    report = search.run()
     _log_report(report)
     _log_details(report, options.detailed_log, args.ap_version)
     write_report(output, report, f"{workload.model.name} on {cluster.name}")
+    code = _say_how_it_ended(report) if isinstance(report, SearchReport) else 0
     if report.best is None:
         return _nothing_fits(output, report, args)
     _finish(output, workload, cluster, report.best, args)
-    return 0
+    return code
 
 
-def _candidates(
+class _Search(NamedTuple):
+    """A search that is ready to run."""
+
+    num_candidates: int
+    run: Callable[[], Report]
+
+
+def _search(
     args: argparse.Namespace, workload: Workload, cluster: Cluster, options: Options, vary: bool
-) -> list[Plan]:
-    if args.space == "full":
+) -> _Search:
+    if args.planner is not None:
+        find_planner(args.planner)
+        space = requested_space(args, workload, cluster, options)
+        budget = None if args.budget is None else budget_of(args.budget)
+        run = partial(run_planner, args.planner, space, budget=budget, seed=args.seed)
+        return _Search(len(space), run)
+    if args.budget is not None:
+        raise ParplanError("--budget: needs --planner; the default tries every candidate")
+    ratio = options.memory_ratio
+    if args.space == "ap":
+        candidates = ap_candidates(workload, cluster, options, args.ap_version, vary)
+    elif args.space == "full":
         candidates = full_candidates(workload, cluster, options)
     else:
-        candidates = ap_candidates(workload, cluster, options, args.ap_version, vary)
+        space = requested_space(args, workload, cluster, options)
+        candidates, ratio = list(space), space.constraints.memory_ratio
     check_candidates(workload, cluster, candidates)
-    return candidates
+    search = partial(exhaustive, workload, cluster, candidates, memory_ratio=ratio)
+    return _Search(len(candidates), partial(search, workers=options.workers, progress=Progress()))
+
+
+def _say_how_it_ended(report: SearchReport) -> int:
+    """What a planner did, and the exit code that it deserves."""
+    bounds = f", {report.num_bounds} bounds" if report.num_bounds else ""
+    proof = "; proven: no plan of the space is faster" if report.proven else ""
+    _note(
+        f"planner {report.planner}: {report.num_asked} evaluations{bounds} of "
+        f"{report.space_size} plans; {report.stopped}{proof}"
+    )
+    if report.failed:
+        return 1
+    return 130 if report.stopped == "interrupted" else 0
 
 
 def _log_report(report: Report) -> None:

@@ -36,6 +36,18 @@ class Budget:
             raise ParplanError(f"budget: more than 0 seconds, got {self.seconds}")
 
 
+def budget_of(text: str) -> Budget:
+    """The budget that `500` (evaluations) or `30s` (seconds) says; raises `ParplanError` else."""
+    try:
+        if text.endswith("s"):
+            return Budget(seconds=float(text[:-1]))
+        return Budget(evaluations=int(text))
+    except ValueError:
+        raise ParplanError(
+            f"budget: expected evaluations, as in 500, or seconds, as in 30s; got {text!r}"
+        ) from None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Improvement:
     """When a plan better than all before it was found."""

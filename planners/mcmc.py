@@ -12,10 +12,13 @@ from random import Random
 from parplan.planners.evaluator import Evaluator
 from parplan.planners.search import energy
 from parplan.planners.space import Space, point_of
+from parplan.sim.plan import Plan
 
 BETA = 20.0
 """A plan 5% slower is accepted once in e times."""
-PATIENCE = 150
+FAR = 0.5
+"""Share of the proposals that replace two choices: past plans that do not fit."""
+PATIENCE = 100
 """Proposals without a better plan, after which a new chain begins."""
 
 
@@ -27,11 +30,17 @@ def mcmc(space: Space, evaluate: Evaluator, rng: Random) -> None:
         now = best = energy(evaluate(plan))
         since = 0
         while names and since < PATIENCE:
-            name = rng.choice(names)
-            value = rng.choice(space.dimensions[name])
-            other = space.nearest(point_of(plan).having(name, value), keep=name)
+            other = _proposal(space, plan, names, rng)
+            if rng.random() < FAR:
+                other = _proposal(space, other, names, rng)
             then = energy(evaluate(other))
             if then <= now or rng.random() < math.exp(BETA * (now - then)):
                 plan, now = other, then
             since = 0 if now < best else since + 1
             best = min(best, now)
+
+
+def _proposal(space: Space, plan: Plan, names: list[str], rng: Random) -> Plan:
+    name = rng.choice(names)
+    value = rng.choice(space.dimensions[name])
+    return space.nearest(point_of(plan).having(name, value), keep=name)

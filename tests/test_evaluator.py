@@ -1,5 +1,6 @@
 """The evaluator and the runner: what they count, keep, stop and report."""
 
+import tomllib
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -12,7 +13,7 @@ from parplan.hardware.presets import cluster_preset
 from parplan.planners.constraints import Constraints, Range
 from parplan.planners.evaluator import Budget, Evaluator
 from parplan.planners.exhaustive import exhaustive
-from parplan.planners.run import find_planner, planner_names, run_planner
+from parplan.planners.run import BUILT_IN, GROUP, find_planner, planner_names, run_planner
 from parplan.planners.space import Space, make_space
 from parplan.sim.model import model_preset
 from parplan.sim.plan import Plan
@@ -139,6 +140,11 @@ def test_when_nothing_fits_that_is_proven_too() -> None:
         assert report.best is None
         assert report.proven
         assert report.closest is not None
+
+
+def test_the_entry_points_are_the_planners_that_are_built_in() -> None:
+    table = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
+    assert table["project"]["entry-points"][GROUP] == BUILT_IN
 
 
 def test_planners_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

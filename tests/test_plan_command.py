@@ -163,6 +163,27 @@ def test_the_full_space_has_tensor_parallel_plans(tmp_path: Path) -> None:
     assert {row["tensor_parallel"] for row in trials(tmp_path)} >= {"1", "2", "4", "8"}
 
 
+def test_a_planner_by_name(tmp_path: Path) -> None:
+    (tmp_path / "space.toml").write_text('tensor_parallel = 1\nschedule = "zb-h1"\n')
+    request = (*REFERENCE, "--planner", "branch-and-bound", "-o", "results")
+    done = parplan(*request, "--space", "space.toml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "proven: no plan of the space is faster" in done.stderr
+    every = parplan(*request[:-4], "--space", "space.toml", cwd=tmp_path)
+    assert done.stdout.splitlines()[-2:] == every.stdout.splitlines()[-2:]
+    assert len(trials(tmp_path)) < 30
+
+
+def test_a_planner_that_fails(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def plan(space, evaluate, rng):\n    return space[0]\n")
+    path = {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    request = (*REFERENCE, "--space", "full", "--planner", "mine:plan")
+    done = parplan(*request, cwd=tmp_path, environment=path)
+    assert done.returncode == 1
+    assert "planner mine:plan: 0 evaluations of" in done.stderr
+    assert "failed: it asked about no plan" in done.stderr
+
+
 def change(**replaced: str) -> list[str]:
     words = list(REFERENCE)
     for name, value in replaced.items():
@@ -188,6 +209,14 @@ def change(**replaced: str) -> list[str]:
         ([*REFERENCE, "--memory-ratio", "0"], "memory ratio: must be above 0"),
         ([*REFERENCE, "--memory-ratio", "nan"], "memory ratio: must be above 0"),
         ([*REFERENCE, "--distribute-parameter", "x"], "expected auto, true or false"),
+        ([*REFERENCE, "--planner", "beam"], "--planner: needs --space full, or a TOML file"),
+        ([*REFERENCE, "--budget", "9"], "--budget: needs --planner"),
+        ([*REFERENCE, "--space", "wide"], "expected ap, full or a TOML file, got 'wide'"),
+        (
+            [*REFERENCE, "--space", "full", "--planner", "beam", "--budget", "many"],
+            "budget: expected evaluations, as in 500, or seconds, as in 30s; got 'many'",
+        ),
+        ([*REFERENCE, "--space", "full", "--planner", "beem"], "unknown planner 'beem'; did you"),
         ([*REFERENCE, "-o", "file/results"], "file/results: cannot be written to"),
         (change(model="broken.toml"), "broken.toml: not valid TOML"),
         (change(cluster="broken.toml"), "broken.toml: not valid TOML"),

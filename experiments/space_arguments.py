@@ -1,0 +1,44 @@
+"""The arguments that say which plans are searched: `--space` and the options of a search."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from parplan.hardware.cluster import Cluster
+from parplan.hardware.errors import ParplanError
+from parplan.planners.constraints import read_constraints
+from parplan.planners.options import Options
+from parplan.planners.space import Space, full_space, make_space
+from parplan.sim.workload import Workload
+
+IN_THE_FILE = (
+    *("num_stages", "num_micro_batches", "activation_recomputation", "distribute_parameter"),
+)
+"""Options that a file of constraints has keys for."""
+
+
+def space_name(text: str) -> str:
+    """`ap`, `full`, or a TOML file."""
+    if text in ("ap", "full") or text.endswith(".toml"):
+        return text
+    raise argparse.ArgumentTypeError(f"expected ap, full or a TOML file, got {text!r}")
+
+
+def requested_space(
+    args: argparse.Namespace, workload: Workload, cluster: Cluster, options: Options
+) -> Space:
+    """The space that `--space` names, but for `ap`, whose candidates are a list.
+
+    Raises `ParplanError` where it is empty, or where a file and an option say the same.
+    """
+    if args.space == "ap":
+        raise ParplanError("--planner: needs --space full, or a TOML file")
+    if args.space == "full":
+        return full_space(workload, cluster, options)
+    for name in IN_THE_FILE:
+        if getattr(args, name, None) is not None:
+            raise ParplanError(f"--{name.replace('_', '-')}: {args.space} says what is searched")
+    constraints = read_constraints(Path(args.space))
+    if getattr(args, "memory_ratio_percent", None) is not None:
+        constraints = replace(constraints, memory_ratio=options.memory_ratio)
+    return make_space(workload, cluster, constraints)
