@@ -72,10 +72,12 @@ NO_OVERHEAD = Framework(
 
 
 def framework(name: str, path: Path = FRAMEWORKS) -> Framework:
-    """The constants called `name`; raises `ParplanError` that suggests near names."""
+    """The constants called `name`, or none; raises `ParplanError` that suggests near names."""
+    if name == NO_OVERHEAD.name:
+        return NO_OVERHEAD
     tables = read_toml(path)
     if name not in tables:
-        raise unknown_name("framework", name, tables)
+        raise unknown_name("framework", name, [*tables, NO_OVERHEAD.name])
     table = tables[name]
     if not isinstance(table, dict):
         raise ParplanError(f"{path}: {name}: expected a table, got {table!r}")
