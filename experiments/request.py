@@ -48,9 +48,8 @@ def add_workload_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--framework",
-        default="fused",
         help="what the training software costs beside its kernels: fused (flash attention and "
-        "fused kernels), eager, or none (default %(default)s)",
+        "fused kernels), eager, or none (default: fused; none for a machine that was measured)",
     )
 
 
@@ -107,8 +106,13 @@ def requested_workload(args: argparse.Namespace, global_batch: int) -> Workload:
         global_batch=global_batch,
         precision="fp32" if args.no_mixed_precision else "bf16",
         attention=args.attention,
-        framework=framework(args.framework),
+        framework=framework(args.framework or ("none" if _is_measured(args) else "fused")),
     )
+
+
+def _is_measured(args: argparse.Namespace) -> bool:
+    name = args.profile or args.cluster or ""
+    return name == HERE or name.endswith(".json")
 
 
 def batches(text: str) -> list[int]:
