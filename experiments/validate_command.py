@@ -9,6 +9,7 @@ from parplan.experiments.cases.accuracy import Errors, Ranks, errors_of, ranks_o
 from parplan.experiments.cases.evaluate import Outcome, evaluate
 from parplan.experiments.cases.fit import SOURCES, fit_framework, frameworks_toml
 from parplan.experiments.cases.read import Case, read_cases
+from parplan.experiments.cases.stack import check_stacks
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.progress import Progress
 from parplan.experiments.tables import columns
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     """Predict, print a line per source, write every case."""
     if args.fit_frameworks is not None:
         return _fit(args.fit_frameworks)
+    check_stacks()
     cases = [case for path in args.files for case in read_cases(path)]
     if args.group:
         known = {case.group for case in cases}

@@ -107,7 +107,7 @@ def _stage(
     each_time = gathered if plan.distribute_low_prec_param else 0.0
     forward = sum(layer.forward_s for layer in layers)
     input_gradient = sum(layer.input_gradient_s + layer.recompute_s for layer in layers)
-    own = parameters.held(plan, plan.distribute_param)
+    own = parameters.trained_share * parameters.held(plan, plan.distribute_param)
     message_s = workload.framework.message_s if plan.num_stages > 1 else 0.0
     neighbour = links.neighbour()
     return StageCosts(
@@ -137,7 +137,7 @@ def _reduce_s(
     workload: Workload, plan: Plan, links: Communication, parameters: StageParameters
 ) -> float:
     """All gradients of a stage, reduced over the ranks that have the same parameters."""
-    size = gradient_bytes(workload, plan)
+    size = gradient_bytes(workload, plan) * parameters.trained_share
     dense, experts = size * parameters.dense, size * parameters.experts
     if not plan.distribute_param:
         whole = links.collective_s("all_reduce", dense, "replicas")

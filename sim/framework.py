@@ -45,6 +45,9 @@ class Framework:
     how many tokens each expert gets."""
     hidden_share: float
     """How much of an exchange that overlaps with kernels costs nothing: the rest slows them."""
+    overlapped_share: float
+    """The same where a plan asks for overlap in the forward too (`overlap_tensor_parallel`), by
+    products that are cut so that their exchange goes along."""
     source: str
 
     def __post_init__(self) -> None:
@@ -53,8 +56,9 @@ class Framework:
                 raise ParplanError(f"{name}: must not be negative, got {getattr(self, name)}")
         if self.kernel_slowdown <= 0:
             raise ParplanError(f"kernel_slowdown: must be positive, got {self.kernel_slowdown}")
-        if not 0 <= self.hidden_share <= 1:
-            raise ParplanError(f"hidden_share: must be in [0, 1], got {self.hidden_share}")
+        for name in ("hidden_share", "overlapped_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ParplanError(f"{name}: must be in [0, 1], got {getattr(self, name)}")
 
 
 NO_OVERHEAD = Framework(
@@ -67,6 +71,7 @@ NO_OVERHEAD = Framework(
     kernel_slowdown=1.0,
     expert_layer_s=0.0,
     hidden_share=1.0,
+    overlapped_share=1.0,
     source="assumed: a host that is never late, and perfect overlap",
 )
 

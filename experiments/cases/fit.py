@@ -41,6 +41,9 @@ CONSTANTS = (
     Constant(name="hidden_share", start=0.5, most=1.0),
 )
 
+OVERLAPPED_SHARE = 0.8
+"""Assumed: no run that may be fitted to overlaps its tensor-parallel exchanges."""
+
 SOFT = 0.05
 """Errors of the logarithm from which on a case counts less than in proportion to its square."""
 
@@ -82,7 +85,7 @@ def fit_framework(
     groups = ", ".join(sorted({case.group for case, _ in rows}))
     source = (
         f"fitted to {len(rows)} runs of {groups} (experiments/papers/published_calibration.jsonl) "
-        f"by parplan validate --fit-frameworks; median error {median:.1%}"
+        f"by parplan validate --fit-frameworks; median error {median:.1%}; overlapped_share assumed"
     )
     return _framework(name, result.x * scale, source)
 
@@ -115,7 +118,7 @@ def _timed(case: Case) -> Request | None:
 
 def _framework(name: str, values: np.ndarray, source: str) -> Framework:
     fields = {c.name: float(v) for c, v in zip(CONSTANTS, values, strict=True)}
-    return Framework(name=name, source=source, **fields)
+    return Framework(name=name, source=source, overlapped_share=OVERLAPPED_SHARE, **fields)
 
 
 def _log_error(case: Case, request: Request, framework: Framework) -> float:

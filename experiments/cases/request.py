@@ -50,6 +50,7 @@ def _workload(case: Case, stack: Stack, cluster: Cluster) -> Workload:
         attention=stack.attention,
         fused_norms=stack.fused_norms,
         dropout=stack.dropout,
+        lora_rank=_lora_rank(case),
         framework=framework(stack.framework),
     )
 
@@ -109,6 +110,14 @@ def _latent(attention: str | None) -> LatentAttention | None:
         rope_size=sizes["rope"],
         value_size=sizes["v"],
     )
+
+
+def _lora_rank(case: Case) -> int:
+    """The rank of a LoRA task, which its notes tell; 16 where they don't."""
+    if case.task != "LoRA":
+        return 0
+    found = re.search(r"rank (\d+)", case.notes)
+    return int(found[1]) if found else 16
 
 
 def _precision(text: str, cluster: Cluster) -> Precision:
