@@ -1,5 +1,6 @@
-"""What torchrun starts: one process of a job of `parplan.backend.execute`."""
+"""What torchrun starts: one process of a job."""
 
+import importlib
 import json
 import os
 import sys
@@ -11,6 +12,12 @@ from typing import Any
 from parplan.hardware.errors import ParplanError
 
 CHECK_EVERY_S = 0.5
+
+WORK = {
+    "execute": ("parplan.backend.measure", "measure"),
+    "calibrate": ("parplan.backend.calibrate_worker", "sit"),
+}
+"""What a job's `work` stands for: a function of the job and of `say`, imported when needed."""
 
 
 def end_with(launcher: int) -> None:
@@ -47,10 +54,10 @@ def main() -> None:
     folder = Path(sys.argv[1])
     job: dict[str, Any] = json.loads((folder / "job.json").read_text())
     end_with(job["launcher"])
-    from parplan.backend.measure import measure
-
+    module, function = WORK[job.get("work", "execute")]
+    work = getattr(importlib.import_module(module), function)
     try:
-        result = measure(job, say)
+        result = work(job, say)
     except ParplanError as error:
         # One line for the launcher to repeat.
         sys.stderr.write(f"{error}\n")

@@ -18,6 +18,8 @@ COMMANDS = {
     "plan": ("parplan.experiments.plan_command", "find the fastest parallel plan"),
     "simulate": ("parplan.experiments.simulate_command", "play one plan in the simulator"),
     "execute": ("parplan.experiments.execute_command", "run plans here, compare with prediction"),
+    "calibrate": ("parplan.experiments.calibrate_command", "measure this machine"),
+    "validate": ("parplan.experiments.validate_command", "predict what others measured"),
     "hardware": ("parplan.experiments.hardware_command", "show accelerators and clusters"),
     "benchmark": ("parplan.experiments.benchmark_command", "time the simulator on this machine"),
     "demo": ("parplan.experiments.demo_command", "plan a large model; plan and run a small one"),

@@ -3,9 +3,11 @@
 import argparse
 import dataclasses
 import importlib
-from collections.abc import Sequence
+from pathlib import Path
 
+from parplan.experiments import fit_collectives_command
 from parplan.experiments.kernel_fit_arguments import add_fit_arguments
+from parplan.experiments.tables import columns
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError, unknown_name
 from parplan.hardware.preset_tables import AcceleratorTable
@@ -15,6 +17,9 @@ from parplan.hardware.presets import (
     cluster_names,
     cluster_preset,
 )
+from parplan.hardware.profile_compare import Agreement, agreements
+from parplan.hardware.profile_compare import compared as compared_pairs
+from parplan.hardware.profile_file import machine_differences, read_profile
 
 GB = 1e9
 
@@ -29,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compare.add_argument("first")
     compare.add_argument("second")
     add_fit_arguments(actions.add_parser("fit-kernels", help="fit the model of kernel times"))
+    fit_collectives_command.add_arguments(actions)
+    profiles = actions.add_parser(
+        "compare-profiles", help="whether two calibrations of a machine agree"
+    )
+    profiles.add_argument("first", type=Path)
+    profiles.add_argument("second", type=Path)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,6 +52,10 @@ def run(args: argparse.Namespace) -> int:
         # Imported here: fitting needs scipy, which takes long to load.
         command = importlib.import_module("parplan.experiments.kernel_fit_command")
         return int(command.run(args))
+    elif args.action == "fit-collectives":
+        return fit_collectives_command.run(args)
+    elif args.action == "compare-profiles":
+        print(compared_profiles(args.first, args.second))
     else:
         print(compared(args.first, args.second))
     return 0
@@ -63,7 +78,7 @@ def listing() -> str:
             )
         )
     clusters = "\n".join(f"  {name}" for name in cluster_names())
-    return f"{_columns(rows)}\n\nclusters, and nodes (4xNODE for four of them):\n{clusters}"
+    return f"{columns(rows)}\n\nclusters, and nodes (4xNODE for four of them):\n{clusters}"
 
 
 def shown(name: str) -> str:
@@ -76,7 +91,7 @@ def shown(name: str) -> str:
         except ParplanError as error:
             known = [*accelerator_names(), *cluster_names()]
             raise error if "x" in name else unknown_name("hardware", name, known) from None
-    return _columns([*_values(table), *_sources(table)])
+    return columns([*_values(table), *_sources(table)])
 
 
 def compared(first: str, second: str) -> str:
@@ -85,7 +100,33 @@ def compared(first: str, second: str) -> str:
     rows = [("", first, second, "ratio")]
     for (label, left), (_, right) in zip(_values(a), _values(b), strict=True):
         rows.append((label, left, right, _ratio(left, right)))
-    return _columns(rows)
+    return columns(rows)
+
+
+def compared_profiles(first: Path, second: Path) -> str:
+    """How many measurements agree within the noise of both, by kind, after what differs."""
+    a, b = read_profile(first), read_profile(second)
+    lines = [
+        f"machine.{difference.replace(', here ', ', ' + str(second) + ' ')}"
+        for difference in machine_differences(a.machine, b.machine)
+    ]
+    rows: list[tuple[str, ...]] = [
+        ("kind", "compared", "agree", "share", "difference", "without sign", "noise")
+    ]
+    rows += [_agreement_row(found) for found in agreements(compared_pairs(a, b))]
+    return "\n".join([*lines, columns(rows)])
+
+
+def _agreement_row(found: Agreement) -> tuple[str, ...]:
+    return (
+        found.kind,
+        f"{found.compared}",
+        f"{found.agree}",
+        f"{found.agree / found.compared:.0%}",
+        f"{found.difference:+.1%}",
+        f"{found.absolute_difference:.1%}",
+        f"{found.noise:.1%}",
+    )
 
 
 def _ratio(left: str, right: str) -> str:
@@ -133,13 +174,4 @@ def _cluster(cluster: Cluster) -> str:
                 f"{link.latency_s * 1e6:g} us",
             )
         )
-    return _columns(rows)
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    ]
-    return "\n".join(line.rstrip() for line in lines)
+    return columns(rows)

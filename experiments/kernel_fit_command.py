@@ -3,7 +3,8 @@
 import argparse
 import io
 
-from parplan.experiments.kernel_fit_report import figure, fit_file, peak_rows, report, toml_text
+from parplan.experiments.kernel_fit_figure import figure
+from parplan.experiments.kernel_fit_report import fit_file, peak_rows, report, toml_text
 from parplan.hardware.files import write_whole
 
 

@@ -1,13 +1,11 @@
-"""What a fit of the kernel time model is worth, as text, as a figure, and as the file to ship."""
+"""What a fit of the kernel time model is worth, as text and as the file to ship."""
 
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from parplan.experiments.kernel_fit import fitted, rounded
 from parplan.experiments.kernel_neighbours import Judged, corrected
@@ -156,43 +154,6 @@ def _row(name: str, op: str, use: str, relative: Sequence[float]) -> list[tuple[
 
 def _ops(judged: Sequence[Judged]) -> list[str]:
     return list(dict.fromkeys(m.op for m, _ in judged))
-
-
-def figure(
-    measurements: Sequence[Measurement], constants: Mapping[str, KernelEfficiency]
-) -> Figure:
-    """Measured against predicted seconds, a panel per accelerator; held-out rows filled."""
-    judged = errors(constants, measurements)
-    names = list(constants)
-    drawing = Figure(figsize=(5.2 * len(names), 5.0), layout="constrained")
-    panels = drawing.subplots(1, len(names), squeeze=False)[0]
-    for panel, name in zip(panels, names, strict=True):
-        _panel(panel, name, [(m, e) for m, e in judged if m.accelerator == name])
-    return drawing
-
-
-def _panel(panel: Any, name: str, own: Sequence[Judged]) -> None:
-    measured = [m.seconds * 1e6 for m, _ in own]
-    limits = np.array([min(measured) / 1.5, max(measured) * 1.5])
-    panel.plot(limits, limits, color="0.3", linewidth=0.8)
-    for factor in (0.8, 1.2):
-        panel.plot(limits, factor * limits, color="0.7", linewidth=0.8, linestyle="--")
-    present = _ops(own)
-    for index, op in ((i, op) for i, op in enumerate(OPS) if op in present):
-        for held_out in (False, True):
-            rows = [(m.seconds * 1e6, e) for m, e in own if (m.op, m.held_out) == (op, held_out)]
-            panel.scatter(
-                [time for time, _ in rows],
-                [time * (1 + error) for time, error in rows],
-                s=14,
-                edgecolors=f"C{index}",
-                facecolors=f"C{index}" if held_out else "none",
-                linewidths=0.7,
-                label=f"{op}, held out" if held_out else op,
-            )
-    panel.set(xscale="log", yscale="log", xlim=limits, ylim=limits, aspect="equal")
-    panel.set(title=f"{name} (dashed: 20 %)", xlabel="measured [us]", ylabel="predicted [us]")
-    panel.legend(fontsize="small", frameon=False)
 
 
 def fit_file(path: Path | None) -> tuple[list[Measurement], dict[str, KernelEfficiency]]:

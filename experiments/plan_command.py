@@ -112,7 +112,8 @@ def run(args: argparse.Namespace) -> int:
     """Plan, print, write; 1 if nothing fits."""
     options = options_of(args)
     batch, vary = one_batch(batches(args.global_batch))
-    cluster, workload = requested_cluster(args.cluster), requested_workload(args, batch)
+    cluster = requested_cluster(args.cluster, args.profile)
+    workload = requested_workload(args, batch)
     check_request(workload, cluster, options)
     candidates = _candidates(args, workload, cluster, options, vary)
     output = OutputFolder(args.output, args.argv)

@@ -1,14 +1,22 @@
 """The arguments that several commands share: what is trained, on what machine."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import get_args
 
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
 from parplan.hardware.presets import cluster_preset, read_cluster
+from parplan.hardware.unit_check import unit_warnings
+from parplan.sim.framework import framework
 from parplan.sim.model import Model, model_preset, model_presets
 from parplan.sim.workload import Attention, Workload
+
+HERE = "here"
+"""The cluster that is the machine of `PROFILE`."""
+
+PROFILE = "profile.json"
 
 
 def add_workload_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,8 +26,13 @@ def add_workload_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--cluster",
-        required=True,
-        help="a cluster such as 4xLarge.2048GB or 64xh100, or a TOML file with the table of one",
+        help="a cluster such as 4xLarge.2048GB or 64xh100, a TOML file with the table of one, "
+        "or here: the machine of profile.json",
+    )
+    parser.add_argument(
+        "--profile",
+        metavar="FILE",
+        help="instead of --cluster: the machine that parplan calibrate measured",
     )
     parser.add_argument("--seq-len", type=int, required=True, help="tokens of a sequence")
     parser.add_argument(
@@ -33,11 +46,46 @@ def add_workload_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--attention", choices=get_args(Attention), default="flash", help="attention kernel"
     )
+    parser.add_argument(
+        "--framework",
+        help="what the training software costs beside its kernels: fused (flash attention and "
+        "fused kernels), eager, or none (default: fused; none for a machine that was measured)",
+    )
 
 
-def requested_cluster(name: str) -> Cluster:
-    """The cluster that `--cluster` names."""
-    return read_cluster(Path(name)) if name.endswith(".toml") else cluster_preset(name)
+def requested_cluster(name: str | None, profile: str | None = None) -> Cluster:
+    """The cluster that `--cluster` names, or the machine of `--profile`.
+
+    Rates that look as if they were in another unit are warned about on stderr. Raises
+    `ParplanError` unless exactly one is given.
+    """
+    if profile is not None:
+        if name not in (None, HERE):
+            raise ParplanError(f"--profile {profile}: is the cluster; leave out --cluster {name}")
+        name = profile
+    elif name is None:
+        raise ParplanError("--cluster or --profile: one of them is needed")
+    elif name == HERE:
+        name = PROFILE
+        if not Path(name).exists():
+            raise ParplanError(f"--cluster here: there is no {PROFILE}; parplan calibrate makes it")
+    if name.endswith(".toml"):
+        cluster = read_cluster(Path(name))
+    elif name.endswith(".json"):
+        cluster = _measured_cluster(Path(name))
+    else:
+        return cluster_preset(name)
+    for warning in unit_warnings(cluster):
+        sys.stderr.write(f"parplan: warning: {name}: {warning}\n")
+    return cluster
+
+
+def _measured_cluster(path: Path) -> Cluster:
+    # Imported here: look-ups need scipy, which takes long to load.
+    from parplan.hardware.profile_cluster import cluster_of_profile
+    from parplan.hardware.profile_file import read_profile
+
+    return cluster_of_profile(read_profile(path), str(path))
 
 
 def requested_model(name: str) -> Model:
@@ -58,7 +106,13 @@ def requested_workload(args: argparse.Namespace, global_batch: int) -> Workload:
         global_batch=global_batch,
         precision="fp32" if args.no_mixed_precision else "bf16",
         attention=args.attention,
+        framework=framework(args.framework or ("none" if _is_measured(args) else "fused")),
     )
+
+
+def _is_measured(args: argparse.Namespace) -> bool:
+    name = args.profile or args.cluster or ""
+    return name == HERE or name.endswith(".json")
 
 
 def batches(text: str) -> list[int]:

@@ -11,10 +11,11 @@ from parplan.experiments.memory_figure import memory_figure
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.request import requested_cluster
 from parplan.hardware.errors import ParplanError
+from parplan.sim.cost_model import message_bytes
 from parplan.sim.critical_path import critical_path, sensitivities
 from parplan.sim.idle import bubble_by_cause
 from parplan.sim.instructions import Schedule, computations, read_program, write_csv
-from parplan.sim.memory import GB, message_bytes, rank_memory, stage_needs
+from parplan.sim.memory import GB, rank_memory, stage_needs
 from parplan.sim.memory_over_time import MemoryOverTime, memory_over_time
 from parplan.sim.peaks import moments_of
 from parplan.sim.plan import Plan

@@ -1,10 +1,13 @@
 """Accelerators joined by links: nested tiers, and which of them a group of ranks has to cross."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from parplan.hardware.accelerator import Accelerator
+from parplan.hardware.collective_efficiency import CollectiveEfficiency
 from parplan.hardware.errors import ParplanError
+from parplan.hardware.estimate import Measurements
+from parplan.hardware.fabric import Fabric
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +36,10 @@ class Tier:
     name: str
     size: int
     link: Link
+    fabric: Fabric | None = None
+    """What it is made of, where that is known; `parplan.hardware.interconnect` reads it."""
+    collectives: CollectiveEfficiency | None = None
+    """What collectives reach on it; plain latency and bandwidth where not given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +50,8 @@ class Cluster:
     accelerator: Accelerator
     tiers: tuple[Tier, ...]
     num_nodes: int = 1
+    measured: Measurements | None = field(default=None, compare=False, repr=False)
+    """Kernels and collectives that were timed on it, which override the model of it."""
 
     def __post_init__(self) -> None:
         if not self.tiers:

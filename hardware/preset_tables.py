@@ -1,10 +1,18 @@
 """The tables of the preset files, as they are written there, and what they make."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
 from parplan.hardware.accelerator import Accelerator, DenseRates
 from parplan.hardware.cluster import Cluster, Link, Tier
+from parplan.hardware.collective_efficiency import (
+    EfficiencyTable,
+    efficiency_of,
+    read_efficiencies,
+)
 from parplan.hardware.errors import ParplanError
+from parplan.hardware.fabric import Fabric, torus_dims
 from parplan.hardware.kernel_efficiency import kernel_efficiency
 
 GB = 10**9
@@ -56,6 +64,12 @@ class TierTable:
     peer_gb_per_s_per_direction: float | None = None
     size: int | None = None
     """How many accelerators; all of the node where not given."""
+    peer_links: tuple[tuple[int, ...], ...] = ()
+    """Partial meshes: links between places i and j; one between all where not given."""
+    dims: tuple[int, ...] = ()
+    """Tori: accelerators along each dimension; as even as can be where not given."""
+    efficiency_class: str | None = None
+    """A class of collective_efficiency.toml; that of the fabric where not given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +83,11 @@ class NetworkTable:
     latency_us: float
     efficiency: float
     source: str
+    oversubscription: float = 1.0
+    """Bandwidth into the leaf switches over the bandwidth out of them."""
+    nodes_per_switch: int = 1
+    efficiency_class: str | None = None
+    """A class of collective_efficiency.toml; that of the fabric where not given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,27 +145,53 @@ def cluster_of(
             f"cluster {name!r}: {devices} accelerators cannot be spread evenly over "
             f"{num_nodes} nodes of {node.accelerators}"
         )
-    tiers = [_inside(tier, per_node) for tier in node.inside]
+    classes = read_efficiencies()
+    tiers = [_inside(tier, per_node, classes) for tier in node.inside]
     tiers = [t for i, t in enumerate(tiers) if i == len(tiers) - 1 or t.size < per_node]
     if num_nodes > 1 or not tiers:
-        tiers.append(_network(node, devices))
+        tiers.append(_network(node, devices, classes))
     return Cluster(name=name, accelerator=accelerator, tiers=tuple(tiers), num_nodes=num_nodes)
 
 
-def _inside(table: TierTable, per_node: int) -> Tier:
-    link = Link(
-        latency_s=table.latency_us * 1e-6,
-        bytes_per_s=table.link_gb_per_s_per_direction * GB * table.efficiency,
+def _inside(table: TierTable, per_node: int, classes: Mapping[str, EfficiencyTable]) -> Tier:
+    nominal = table.link_gb_per_s_per_direction * GB
+    link = Link(latency_s=table.latency_us * 1e-6, bytes_per_s=nominal * table.efficiency)
+    size = min(table.size or per_node, per_node)
+    peer = table.peer_gb_per_s_per_direction
+    fabric = Fabric(
+        kind=table.fabric,
+        nominal_bytes_per_s=nominal,
+        peer_bytes_per_s=None if peer is None else peer * GB,
+        peer_links=table.peer_links,
+        dims=_dims(table, size) if table.fabric == "torus" else (),
+        efficiency_class=table.efficiency_class,
     )
-    return Tier(name=table.name, size=min(table.size or per_node, per_node), link=link)
+    efficiency = efficiency_of(fabric, classes)
+    return Tier(name=table.name, size=size, link=link, fabric=fabric, collectives=efficiency)
 
 
-def _network(node: NodeTable, devices: int) -> Tier:
+def _dims(table: TierTable, size: int) -> tuple[int, ...]:
+    """The dimensions of a torus, of which a smaller job gets an even part."""
+    if prod(table.dims) == size and table.dims:
+        return table.dims
+    peer = table.peer_gb_per_s_per_direction or table.link_gb_per_s_per_direction / 3
+    return torus_dims(
+        size, len(table.dims) or max(1, round(table.link_gb_per_s_per_direction / peer))
+    )
+
+
+def _network(node: NodeTable, devices: int, classes: Mapping[str, EfficiencyTable]) -> Tier:
     """Each accelerator has its even share of the node's interfaces."""
     (table,) = node.network
-    share = table.nics_per_node / node.accelerators
-    link = Link(
-        latency_s=table.latency_us * 1e-6,
-        bytes_per_s=share * table.nic_gb_per_s_per_direction * GB * table.efficiency,
+    nominal = table.nics_per_node / node.accelerators * table.nic_gb_per_s_per_direction * GB
+    link = Link(latency_s=table.latency_us * 1e-6, bytes_per_s=nominal * table.efficiency)
+    fabric = Fabric(
+        kind=table.fabric,
+        nominal_bytes_per_s=nominal,
+        nics_per_node=table.nics_per_node,
+        oversubscription=table.oversubscription,
+        nodes_per_switch=table.nodes_per_switch,
+        efficiency_class=table.efficiency_class,
     )
-    return Tier(name=table.name, size=devices, link=link)
+    efficiency = efficiency_of(fabric, classes)
+    return Tier(name=table.name, size=devices, link=link, fabric=fabric, collectives=efficiency)

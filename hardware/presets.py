@@ -98,6 +98,13 @@ def cluster_preset(name: str) -> Cluster:
     return _named(_presets(), name)
 
 
+def every_preset() -> list[Accelerator | Cluster]:
+    """All accelerators, nodes and clusters that have a preset."""
+    presets = _presets()
+    clusters = [_named(presets, name) for name in (*presets.cluster, *presets.node)]
+    return [*(_accelerator(presets, name) for name in presets.accelerator), *clusters]
+
+
 def read_cluster(path: Path) -> Cluster:
     """The one `[cluster.NAME]` of a TOML file.
 
@@ -171,3 +178,12 @@ def _from_table(catalogue: _Catalogue, name: str) -> Cluster:
     devices = table.accelerators_used or table.num_nodes * node.accelerators
     make = partial(cluster_of, name, node, _accelerator(catalogue, node.accelerator))
     return make(table.num_nodes, devices)
+
+
+def node_table(name: str) -> NodeTable:
+    """The preset of a node as it is written; raises `ParplanError` that suggests near names."""
+    catalogue = _presets()
+    known = catalogue.find("node", name)
+    if known is None:
+        raise unknown_name("node", name, catalogue.node)
+    return catalogue.build("node", NodeTable, known)

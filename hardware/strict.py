@@ -20,7 +20,7 @@ MAX_FILE_BYTES = 64 * 1024 * 1024
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file; raises `ParplanError` naming the file when it can't be read."""
     try:
-        return tomllib.loads(_text(path))
+        return tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:
         raise ParplanError(f"{path}: not valid TOML: {error}") from None
 
@@ -28,12 +28,13 @@ def read_toml(path: Path) -> dict[str, Any]:
 def read_json(path: Path) -> Any:
     """The value of a JSON file; raises `ParplanError` naming the file when it can't be read."""
     try:
-        return json.loads(_text(path))
+        return json.loads(read_text(path))
     except (json.JSONDecodeError, RecursionError) as error:
         raise ParplanError(f"{path}: not valid JSON: {error}") from None
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file; raises `ParplanError` naming it when it can't be read."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ParplanError(f"{path}: larger than the {MAX_FILE_BYTES} bytes that are read")
@@ -98,7 +99,7 @@ def _convert_union(hint: Any, value: object, where: str) -> Any:
 
 def _convert_scalar(hint: Any, value: object, where: str) -> Any:
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if not math.isfinite(value):
+        if not _is_finite(value):
             raise ParplanError(f"{where}: expected a finite number, got {value!r}")
         return float(value)
     right_type = isinstance(hint, type) and isinstance(value, hint)
@@ -106,3 +107,11 @@ def _convert_scalar(hint: Any, value: object, where: str) -> Any:
         return value
     name = getattr(hint, "__name__", str(hint))
     raise ParplanError(f"{where}: expected {name}, got {value!r}")
+
+
+def _is_finite(value: int | float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        # A whole number beyond every float.
+        return False

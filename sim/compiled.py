@@ -72,3 +72,69 @@ def _sweep_blocks(tape: Any, tables: Any, sizes: Any, blocking: bool, end: Any) 
 
 
 sweep_blocks: Any = numba.njit(cache=True)(_sweep_blocks)
+
+
+def _play_fifo_many(
+    given: Any,
+    num_shared: int,
+    by_place: Any,
+    costs: Any,
+    finish: Any,
+    blocking: bool,
+    sizes: Any,
+    end: Any,
+) -> None:
+    """`play_fifo` of every candidate: the end of each step."""
+    first, rank_of, producer, consumer, link = given
+    column, stage, reduces = by_place
+    duration, send, latency, each_total, each_tail, last_total, last_tail = costs
+    ranks, places, links = sizes[0], sizes[3], sizes[7]
+    by_rank = np.zeros((5, ranks), dtype=np.int64)
+    of_place = np.zeros((7, places), dtype=np.int64)
+    by_link = np.zeros((3, links), dtype=np.int64)
+    for c in range(len(end)):
+        by_rank[:3] = -1
+        by_rank[3:] = 0
+        of_place[:4] = -1
+        by_link[0] = 0
+        by_link[1:] = -1
+        play_fifo(
+            first,
+            rank_of,
+            producer,
+            consumer,
+            link,
+            num_shared,
+            column,
+            stage,
+            reduces,
+            duration[c, :, 0],
+            send[c, :, 0],
+            latency[c, :, 0],
+            (each_total[c, :, 0], each_tail[c, :, 0], last_total[c, :, 0], last_tail[c, :, 0]),
+            blocking,
+            (
+                by_rank[0],
+                by_rank[1],
+                by_rank[2],
+                of_place[0],
+                of_place[1],
+                of_place[2],
+                of_place[3],
+                by_link[0],
+                by_link[1],
+                by_link[2],
+            ),
+            by_rank[3],
+            by_rank[4],
+            of_place[4],
+            of_place[5],
+            of_place[6],
+        )
+        for r in range(ranks):
+            done = max(by_rank[3, r], by_rank[4, r]) + finish[c, r, 0]
+            end[c] = max(end[c], done)
+
+
+# Not kept: numba would not notice when the source of `play_fifo`, another file, has changed.
+play_fifo_many: Any = numba.njit(_play_fifo_many)

@@ -49,9 +49,7 @@ def contended_many_ps(
     if compiled is None:
         compiled = compiled_loops(load=work >= EVENTS_TO_LOAD) is not None
     tables = sweep_tables(tape, ticks, durations_ps, 1)
-    player = _Player(tape, tables, links, blocking_sends, compiled)
-    ends = [player.play(c)[0].ends(tables, c).max() for c in range(ticks.num_candidates)]
-    return np.array(ends, dtype=np.int64)
+    return _Player(tape, tables, links, blocking_sends, compiled).ends()
 
 
 def contended_run(
@@ -81,16 +79,23 @@ class _Player:
         blocking: bool,
         compiled: bool,
     ) -> None:
-        self.tape, self.tables, self.links = tape, tables, links
-        self.blocking, self.compiled = blocking, compiled
+        self.tape, self.tables, self.links, self.blocking = tape, tables, links, blocking
+        self.loops: Any = None
+        if compiled and links.sharing == "fifo":
+            self.loops = compiled_loops(load=True)
         self.producer, self.consumer = partners(tape.lists)
         self.rank = tape.lists.rank()
-        self.column = np.zeros_like(tape.place)
+        self.column, self.reduces = np.zeros_like(tape.place), np.zeros_like(tape.place)
         self.column[tape.place] = tables.column
-        self.reduces = np.zeros_like(tape.place)
         self.reduces[tape.place] = tables.reduces
-        self.link = self._links()
-        self.first = tape.lists.first
+        link = self._links()
+        given = (tape.lists.first, self.rank, self.producer, self.consumer, link)
+        costs = (self.column, tape.lists.stage, self.reduces)
+        self.given = tuple(map(self._given, given))
+        self.by_place = tuple(map(self._given, costs))
+        num_links = 1 + max(int(link.max(initial=-1)), links.num_links - 1)
+        n, ranks = len(tape), tape.num_ranks
+        self.sizes = (*[ranks] * 3, *[n] * 4, *[num_links] * 3)
 
     def _links(self) -> Codes:
         """By place: the shared links keep their numbers, those of their own follow."""
@@ -105,29 +110,55 @@ class _Player:
             own += not shared
         return np.where(crosses, number[code], -1).astype(np.int32)
 
-    def play(self, candidate: int) -> tuple[Swept, Any]:
+    def ends(self) -> Ints:
+        """The end of the step of every candidate."""
+        t = self.tables
+        if self.loops is None:
+            ends = [self.play(c)[0].ends(t, c).max() for c in range(t.num_candidates)]
+            return np.array(ends, dtype=np.int64)
+        end = np.zeros(t.num_candidates, dtype=np.int64)
+        costs = (t.duration, t.send, t.latency, t.each_total, t.each_tail, t.last_total)
+        self.loops.play_fifo_many(
+            *(self.given, self.links.num_links, self.by_place, (*costs, t.last_tail)),
+            *(t.finish, self.blocking, self.sizes, end),
+        )
+        return end
+
+    def play(self, candidate: int) -> tuple[Swept, list[int]]:
         """The times of one candidate, and when each message entered its link."""
         n, ranks = len(self.tape), self.tape.num_ranks
-        swept = Swept(*(self._filled(size, 0) for size in (n, n, ranks, ranks)))
-        send_start = self._filled(n, 0)
-        costs = self._costs(candidate)
+        swept = Swept(*([0] * size for size in (n, n, ranks, ranks)))
+        send_start = [0] * n
         if self.links.sharing == "fifo":
-            self._fifo(costs, swept, send_start)
+            self._fifo(candidate, swept, send_start)
         else:
-            self._fair(costs, swept, send_start)
+            self._fair(self._costs(candidate), swept, send_start)
         return swept, send_start
 
-    def _filled(self, size: int, value: int) -> Any:
-        return np.full(size, value, dtype=np.int64) if self._arrays else [value] * size
-
-    @property
-    def _arrays(self) -> bool:
-        return self.compiled and self.links.sharing == "fifo"
-
     def _given(self, values: Ints | Codes) -> Any:
-        return values if self._arrays else values.tolist()
+        return values if self.loops is not None else values.tolist()
 
-    def _costs(self, candidate: int) -> list[Any]:
+    def _fifo(self, candidate: int, swept: Swept, send_start: list[int]) -> None:
+        t = self.tables
+        costs = [a[candidate, :, 0].tolist() for a in (t.duration, t.send, t.latency)]
+        reduce = (t.each_total, t.each_tail, t.last_total, t.last_tail)
+        play: Any = event_loop.play_fifo
+        play(
+            *self.given,
+            self.links.num_links,
+            *self.by_place,
+            *costs,
+            tuple(a[candidate, :, 0].tolist() for a in reduce),
+            self.blocking,
+            tuple([0 if i == 7 else -1] * size for i, size in enumerate(self.sizes)),
+            swept.rank_free,
+            swept.reduce_free,
+            swept.start,
+            send_start,
+            swept.sent,
+        )
+
+    def _costs(self, candidate: int) -> list[list[int]]:
         """Duration, send and latency, whether it reduces, total and tail, by place."""
         t, stage, column = self.tables, self.tape.lists.stage, self.column
         rows = [t.duration[candidate, column, 0]]
@@ -137,44 +168,16 @@ class _Player:
             own = self.reduces == code
             total[own] = totals[candidate, column[own], 0]
             tail[own] = tails[candidate, column[own], 0]
-        return [self._given(a) for a in (*rows, self.reduces, total, tail)]
+        return [a.tolist() for a in (*rows, self.reduces, total, tail)]
 
-    def _fifo(self, costs: list[Any], swept: Swept, send_start: Any) -> None:
-        n, ranks = len(self.tape), self.tape.num_ranks
-        num_links = 1 + max(int(self.link.max(initial=-1)), self.links.num_links - 1)
-        sizes = (ranks, ranks, ranks, n, n, n, n, num_links, num_links, num_links)
-        state = tuple(self._filled(size, 0 if i == 7 else -1) for i, size in enumerate(sizes))
-        given = (self.first, self.rank, self.producer, self.consumer, self.link)
-        loops: Any = compiled_loops(load=True) if self._arrays else event_loop
-        loops.play_fifo(
-            *(self._given(a) for a in given),
-            self.links.num_links,
-            *costs,
-            self.blocking,
-            state,
-            swept.rank_free,
-            swept.reduce_free,
-            swept.start,
-            send_start,
-            swept.sent,
+    def _fair(self, costs: list[list[int]], swept: Swept, send_start: list[int]) -> None:
+        names = (
+            *("first", "rank_of", "producer", "consumer"),
+            *("duration", "send", "latency", "reduces", "total", "tail"),
         )
-
-    def _fair(self, costs: list[Any], swept: Swept, send_start: Any) -> None:
-        names = ("duration", "send", "latency", "reduces", "total", "tail")
-        given = (self.first, self.rank, self.producer, self.consumer)
+        by_name: dict[str, Any] = dict(zip(names, (*self.given[:4], *costs), strict=True))
         FairPlay(
-            actions=Actions(
-                **dict(
-                    zip(
-                        ("first", "rank_of", "producer", "consumer"),
-                        map(self._given, given),
-                        strict=True,
-                    )
-                ),
-                **dict(zip(names, costs, strict=True)),
-                links=self.links.links,
-                blocking=self.blocking,
-            ),
+            actions=Actions(**by_name, links=self.links.links, blocking=self.blocking),
             start=swept.start,
             send_start=send_start,
             sent=swept.sent,

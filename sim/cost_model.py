@@ -1,230 +1,167 @@
-"""Seconds per layer and stage, from the shapes of the workload and the model of the hardware.
+"""Seconds per stage, from the operations of its layers and the model of the hardware.
 
-Block: the matrix products of Narayanan et al. 2021 (arXiv:2104.04473, section 3), split over
-tensor-parallel ranks as in Megatron-LM, attention, and the memory-bound kernels between them.
-The backward computes two products, of their own shapes, for each one of the forward: the gradients
-of the input and of the weights.
+A layer is a list of operations (`parplan.sim.layers`), each with its kernels and exchanges. Layers
+that are alike are timed once.
 """
 
 from collections.abc import Sequence
 
-from parplan.hardware.accelerator import Accelerator
 from parplan.hardware.cluster import Cluster
-from parplan.hardware.collectives import all_gather_s, all_reduce_s, reduce_scatter_s
-from parplan.hardware.groups import ring_link
-from parplan.hardware.kernel_times import kernel_s, memory_bound_s
-from parplan.hardware.kernels import Attention, Direction, Gemm
+from parplan.hardware.estimate import Estimate
+from parplan.hardware.kernel_times import kernel_s
+from parplan.hardware.kernels import Kernel, MemoryBound
+from parplan.sim.communication import Communication
 from parplan.sim.costs import LayerCosts, ModelCosts, StageCosts
+from parplan.sim.layers.blocks import Ops, block_ops, embedding_ops, head_ops, recomputed_ops
+from parplan.sim.layers.shapes import shapes_of
+from parplan.sim.layers.times import Timing, layer_costs
 from parplan.sim.plan import Plan
+from parplan.sim.stages import StageLayers, StageParameters, stage_parameters, stages_of
 from parplan.sim.workload import Workload
 
 OPTIMIZER_BYTES = {
-    # Bytes read and written per parameter: gradient, moments (and fp32 master), new parameters.
-    ("adamw", "mixed"): 2 + 2 * (4 + 4 + 4) + 2,
-    ("adamw", "fp32"): 4 + 2 * (4 + 4) + 2 * 4,
-    ("sgd", "mixed"): 2 + 2 * 4 + 2,
-    ("sgd", "fp32"): 4 + 2 * 4,
+    # Read and written per parameter beside the gradient: moments (and fp32 master), new parameter.
+    ("adamw", "mixed"): 2 * (4 + 4 + 4) + 2,
+    ("adamw", "fp32"): 2 * (4 + 4) + 2 * 4,
+    ("sgd", "mixed"): 2 * 4 + 2,
+    ("sgd", "fp32"): 2 * 4,
 }
 
 
-class _Shapes:
-    """Sizes of one micro-batch on one tensor-parallel rank."""
-
-    def __init__(self, workload: Workload, plan: Plan) -> None:
-        self.model = workload.model
-        self.dtype = workload.precision
-        self.value_bytes = workload.bytes_per_value
-        self.tokens = plan.batch_per_device * workload.seq_len
-        self.split = plan.tensor_parallel
-        self.accumulate = plan.num_micro_batches > 1
-        # Rows outside of the tensor-parallel regions; sequence parallelism splits them too.
-        self.own_tokens = self.tokens / (self.split if plan.sequence_parallel else 1)
-
-
 def model_costs(workload: Workload, cluster: Cluster, plan: Plan) -> ModelCosts:
-    """The costs of embedding, block and head for one micro-batch on one rank of `plan`."""
+    """The costs of every kind of layer for one micro-batch on one rank of `plan`."""
+    timing, x = timing_of(workload, cluster, plan), shapes_of(workload, plan)
+    none = frozenset[str]()
+    blocks = {}
+    for kind in dict.fromkeys(workload.model.layer_kinds):
+        ops = block_ops(x, kind)
+        blocks[kind, False] = layer_costs(ops, none, timing)
+        if plan.recomputation != "none":
+            blocks[kind, True] = layer_costs(ops, recomputed_ops(plan, ops), timing)
     return ModelCosts(
-        embedding=_embedding_costs(workload, cluster, plan),
-        block=_block_costs(workload, cluster, plan),
-        head=_head_costs(workload, cluster, plan),
+        embedding=layer_costs(embedding_ops(x), none, timing),
+        blocks=blocks,
+        head=layer_costs(head_ops(x), none, timing),
     )
 
 
-def _block_costs(workload: Workload, cluster: Cluster, plan: Plan) -> LayerCosts:
-    device, shapes = cluster.accelerator, _Shapes(workload, plan)
-    layers = _block_layers(shapes)
-    attention = _attention_s(device, shapes, workload, "forward")
-    elementwise = _block_elementwise_s(device, shapes)
-    exchange = _exchange_s(cluster, shapes)
-    forward = sum(_forward_s(device, shapes, n, k) for n, k in layers)
-    forward += attention + elementwise + exchange
-    input_gradient = sum(_input_gradient_s(device, shapes, n, k) for n, k in layers)
-    input_gradient += _attention_s(device, shapes, workload, "backward")
-    recompute = {"none": 0.0, "selective": attention, "full": forward}[plan.recomputation]
-    return LayerCosts(
-        forward_s=forward,
-        input_gradient_s=input_gradient + 2 * elementwise + exchange,
-        weight_gradient_s=sum(_weight_gradient_s(device, shapes, n, k) for n, k in layers),
-        recompute_s=recompute,
+def timing_of(workload: Workload, cluster: Cluster, plan: Plan) -> Timing:
+    """Kernels and exchanges of `plan` on `cluster`; equal kernels are timed once."""
+    known: dict[Kernel, float] = {}
+    slowdown = workload.framework.kernel_slowdown
+
+    def seconds(kernel: Kernel) -> float:
+        if kernel not in known:
+            known[kernel] = slowdown * kernel_estimate(cluster, kernel).seconds
+        return known[kernel]
+
+    return Timing(
+        kernel_s=seconds,
+        exchange_s=Communication(cluster, plan).exchange_s,
+        framework=workload.framework,
+        overlap_exchanges=plan.overlap_tensor_parallel,
     )
 
 
-def _block_layers(x: _Shapes) -> tuple[tuple[int, int], ...]:
-    """Features out of and into each linear layer of a block, on one tensor-parallel rank."""
-    m, t = x.model, x.split
-    ups = 2 if m.mlp == "gated" else 1
-    return (
-        ((m.hidden_size + 2 * m.kv_size) // t, m.hidden_size),
-        (m.hidden_size, m.hidden_size // t),
-        (ups * m.ffn_size // t, m.hidden_size),
-        (m.hidden_size, m.ffn_size // t),
-    )
-
-
-def _forward_s(device: Accelerator, x: _Shapes, n: int, k: int) -> float:
-    """Seconds of a linear layer of `k` features in and `n` out."""
-    return kernel_s(device, Gemm(m=x.tokens, n=n, k=k, dtype=x.dtype, transposed="TN"))
-
-
-def _input_gradient_s(device: Accelerator, x: _Shapes, n: int, k: int) -> float:
-    """Seconds of the gradient of its input."""
-    return kernel_s(device, Gemm(m=x.tokens, n=k, k=n, dtype=x.dtype, transposed="NN"))
-
-
-def _weight_gradient_s(device: Accelerator, x: _Shapes, n: int, k: int) -> float:
-    """Seconds of the gradient of its weights, added up over micro-batches in their own type."""
-    kernel = Gemm(
-        m=n,
-        n=k,
-        k=x.tokens,
-        dtype=x.dtype,
-        transposed="NT",
-        accumulate=x.accumulate,
-        output_dtype=x.dtype,
-    )
-    return kernel_s(device, kernel)
-
-
-def _attention_s(
-    device: Accelerator, x: _Shapes, workload: Workload, direction: Direction
-) -> float:
-    """Scores and weighted values, or their gradients."""
-    kernel = Attention(
-        batch=x.tokens // workload.seq_len,
-        heads=x.model.num_heads // x.split,
-        kv_heads=max(1, x.model.num_kv_heads // x.split),
-        query_len=workload.seq_len,
-        key_len=workload.seq_len,
-        head_size=x.model.head_size,
-        dtype=x.dtype,
-        flash=workload.attention == "flash",
-        direction=direction,
-    )
-    return kernel_s(device, kernel)
-
-
-def _block_elementwise_s(device: Accelerator, x: _Shapes) -> float:
-    """Two normalisations, two residual sums, rotary positions and the activation function."""
-    m, t = x.model, x.split
-    outside = 2 * (2 + 3) * m.hidden_size * x.own_tokens
-    rotary = 0 if m.learned_positions else 2 * (m.hidden_size + m.kv_size) / t * x.tokens
-    activation = (3 if m.mlp == "gated" else 2) * m.ffn_size / t * x.tokens
-    return memory_bound_s(device, x.value_bytes * (outside + rotary + activation))
-
-
-def _exchange_s(cluster: Cluster, x: _Shapes) -> float:
-    """The two all-reduces of a block's forward over the tensor-parallel ranks.
-
-    With sequence parallelism each is a reduce-scatter and an all-gather of the same size
-    (Korthikanti et al. 2022, arXiv:2205.05198, section 4.2.2).
-    """
-    if x.split == 1:
-        return 0.0
-    num_bytes = x.value_bytes * x.tokens * x.model.hidden_size
-    return 2 * all_reduce_s(ring_link(cluster, x.split, 1), x.split, num_bytes)
-
-
-def _embedding_costs(workload: Workload, cluster: Cluster, plan: Plan) -> LayerCosts:
-    device, x = cluster.accelerator, _Shapes(workload, plan)
-    copy = memory_bound_s(device, 2 * x.value_bytes * x.tokens * x.model.hidden_size)
-    exchange = _exchange_s(cluster, x) / 2
-    return LayerCosts(forward_s=copy + exchange, input_gradient_s=0.0, weight_gradient_s=2 * copy)
-
-
-def _head_costs(workload: Workload, cluster: Cluster, plan: Plan) -> LayerCosts:
-    """Normalisation, projection to the vocabulary, and the loss on fp32 logits."""
-    device, x = cluster.accelerator, _Shapes(workload, plan)
-    vocab = -(-x.model.vocab_size // x.split)
-    hidden = x.model.hidden_size
-    norm = memory_bound_s(device, 2 * x.value_bytes * x.own_tokens * x.model.hidden_size)
-    # Cast to fp32, read for the maximum and the sum; the backward reads and writes them once more.
-    logits = x.tokens * vocab
-    loss = memory_bound_s(device, logits * (x.value_bytes + 4 + 4 + 4))
-    exchange = _exchange_s(cluster, x) / 4
-    return LayerCosts(
-        forward_s=_forward_s(device, x, vocab, hidden) + norm + loss + exchange,
-        input_gradient_s=_input_gradient_s(device, x, vocab, hidden) + 2 * norm + loss + exchange,
-        weight_gradient_s=_weight_gradient_s(device, x, vocab, hidden),
-    )
+def kernel_estimate(cluster: Cluster, kernel: Kernel) -> Estimate:
+    """How long a kernel takes on `cluster`: as measured there, or by the model."""
+    found = cluster.measured.kernel(kernel) if cluster.measured is not None else None
+    if found is not None:
+        return found
+    return Estimate(seconds=kernel_s(cluster.accelerator, kernel), origin="modelled")
 
 
 def stage_costs(
     workload: Workload, cluster: Cluster, plan: Plan, costs: ModelCosts
 ) -> tuple[StageCosts, ...]:
-    """The costs of every pipeline stage: its layers, and its communication over `cluster`.
-
-    Ranks are placed with tensor parallelism innermost and the pipeline outermost.
-    """
-    layers = plan.layers_of_stages(workload.model.num_layers)
-    parameters = stage_parameters(workload, plan)
-    # Most stages of a long pipeline are alike: each kind is costed once.
-    kinds = [(n, s == 0, s == len(layers) - 1, parameters[s]) for s, n in enumerate(layers)]
-    known = {
-        kind: _stage(
-            workload, cluster, plan, _stage_layers(costs, stage, layers), parameters[stage]
-        )
-        for kind, stage in {kind: stage for stage, kind in enumerate(kinds)}.items()
-    }
-    return tuple(known[kind] for kind in kinds)
+    """The costs of every pipeline stage: its layers, and its communication over `cluster`."""
+    stages, parameters = stages_of(workload, plan), stage_parameters(workload, plan)
+    links = Communication(cluster, plan)
+    known: dict[StageLayers, StageCosts] = {}
+    for stage, own in zip(stages, parameters, strict=True):
+        if stage not in known:
+            known[stage] = _stage(workload, plan, links, layers_of(stage, costs), own)
+    return tuple(known[stage] for stage in stages)
 
 
-def _stage_layers(costs: ModelCosts, stage: int, layers: Sequence[int]) -> list[LayerCosts]:
-    first = [costs.embedding] if stage == 0 else []
-    last = [costs.head] if stage == len(layers) - 1 else []
-    return [*first, *[costs.block] * layers[stage], *last]
+def layers_of(stage: StageLayers, costs: ModelCosts) -> list[LayerCosts]:
+    """The costs of each layer of a stage."""
+    first = [costs.embedding] if stage.is_first else []
+    last = [costs.head] if stage.is_last else []
+    blocks = [
+        costs.blocks[kind, recomputed]
+        for kind, recomputed, count in stage.blocks
+        for _ in range(count)
+    ]
+    return [*first, *blocks, *last]
 
 
 def _stage(
     workload: Workload,
-    cluster: Cluster,
     plan: Plan,
+    links: Communication,
     layers: Sequence[LayerCosts],
-    parameters: float,
+    parameters: StageParameters,
 ) -> StageCosts:
-    dp, distance = plan.data_parallel, plan.tensor_parallel
-    dp_link = ring_link(cluster, dp, distance)
-    num_bytes = workload.bytes_per_value * parameters
-    gathered = all_gather_s(dp_link, dp, num_bytes) if plan.distribute_low_prec_param else 0.0
-    reduce = reduce_scatter_s if plan.distribute_param else all_reduce_s
-    send = cluster.link_between(0, distance * dp) if plan.num_stages > 1 else None
-    message_bytes = workload.bytes_per_value * plan.batch_per_device * workload.seq_len
-    message_bytes *= workload.model.hidden_size // plan.tensor_parallel
+    gathered = _gather_s(workload, plan, links, parameters)
+    each_time = gathered if plan.distribute_low_prec_param else 0.0
     forward = sum(layer.forward_s for layer in layers)
     input_gradient = sum(layer.input_gradient_s + layer.recompute_s for layer in layers)
-    weight_gradient = sum(layer.weight_gradient_s for layer in layers)
-    own = parameters / (dp if plan.distribute_param else 1)
+    own = parameters.held(plan, plan.distribute_param)
+    message_s = workload.framework.message_s if plan.num_stages > 1 else 0.0
+    neighbour = links.neighbour()
     return StageCosts(
-        forward_s=prefetched_s(forward, gathered, len(layers)),
-        input_gradient_s=prefetched_s(input_gradient, gathered, len(layers)),
-        weight_gradient_s=weight_gradient,
-        send_s=message_bytes / send.bytes_per_s if send else 0.0,
-        latency_s=send.latency_s if send else 0.0,
-        reduce_s=reduce(dp_link, dp, num_bytes),
-        reduce_buckets=max(1, len(layers)),
+        forward_s=prefetched_s(forward, each_time, len(layers)) + message_s,
+        input_gradient_s=prefetched_s(input_gradient, each_time, len(layers)) + message_s,
+        weight_gradient_s=sum(layer.weight_gradient_s for layer in layers),
+        send_s=message_bytes(workload, plan) / neighbour.bytes_per_s,
+        latency_s=neighbour.latency_s,
+        reduce_s=_reduce_s(workload, plan, links, parameters),
+        reduce_buckets=max(1, len(layers)) if plan.overlap_gradient_reduction else 1,
         reduce_each_micro_batch=plan.distribute_gradient,
-        optimizer_s=optimizer_s(workload, cluster.accelerator, own),
-        gather_s=all_gather_s(dp_link, dp, num_bytes) if plan.zero_stage in (1, 2) else 0.0,
+        optimizer_s=optimizer_s(workload, plan, links.cluster, own) + workload.framework.step_s,
+        gather_s=gathered if plan.zero_stage in (1, 2) else 0.0,
     )
+
+
+def _gather_s(
+    workload: Workload, plan: Plan, links: Communication, parameters: StageParameters
+) -> float:
+    """All parameters of a stage, gathered from the ranks that they are sharded over."""
+    size = workload.bytes_per_value
+    dense = links.collective_s("all_gather", size * parameters.dense, "shards")
+    return dense + links.collective_s("all_gather", size * parameters.experts, "expert replicas")
+
+
+def _reduce_s(
+    workload: Workload, plan: Plan, links: Communication, parameters: StageParameters
+) -> float:
+    """All gradients of a stage, reduced over the ranks that have the same parameters."""
+    size = gradient_bytes(workload, plan)
+    dense, experts = size * parameters.dense, size * parameters.experts
+    if not plan.distribute_param:
+        whole = links.collective_s("all_reduce", dense, "replicas")
+        return whole + links.collective_s("all_reduce", experts, "expert replicas")
+    scattered = links.collective_s("reduce_scatter", dense, "shards")
+    # Hybrid sharding: each rank's shard is then reduced over the groups.
+    scattered += links.collective_s("all_reduce", dense / plan.sharded_over, "copies")
+    return scattered + links.collective_s("reduce_scatter", experts, "expert replicas")
+
+
+def message_bytes(workload: Workload, plan: Plan) -> float:
+    """Activations of one micro-batch between two stages, of one tensor-parallel rank.
+
+    Each of the ranks sends its part, also where all of them have the whole (the scatter/gather
+    optimization of Narayanan et al. 2021, arXiv:2104.04473, section 4.1).
+    """
+    tokens = plan.batch_per_device * workload.seq_len / plan.context_parallel
+    values = tokens * workload.model.hidden_size / plan.tensor_parallel
+    return workload.bytes_per_value * values
+
+
+def gradient_bytes(workload: Workload, plan: Plan) -> int:
+    """Bytes of one gradient as it is added up and reduced."""
+    return 4 if plan.gradient_dtype == "fp32" else workload.bytes_per_value
 
 
 def prefetched_s(compute_s: float, gather_s: float, num_layers: int) -> float:
@@ -238,22 +175,17 @@ def prefetched_s(compute_s: float, gather_s: float, num_layers: int) -> float:
     return gather + (layers - 1) * max(compute, gather) + compute
 
 
-def optimizer_s(workload: Workload, device: Accelerator, parameters: float) -> float:
+def optimizer_s(workload: Workload, plan: Plan, cluster: Cluster, parameters: float) -> float:
     """Seconds of one optimizer step over `parameters` parameters: memory-bound."""
     kind = "fp32" if workload.precision == "fp32" else "mixed"
-    return memory_bound_s(device, OPTIMIZER_BYTES[workload.optimizer, kind] * parameters)
+    each = OPTIMIZER_BYTES[workload.optimizer, kind] + gradient_bytes(workload, plan)
+    return kernel_estimate(cluster, MemoryBound(num_bytes=each * parameters)).seconds
 
 
-def stage_parameters(workload: Workload, plan: Plan) -> tuple[float, ...]:
-    """Parameters of one tensor-parallel rank of every stage.
-
-    A tied output projection lives on the first and on the last stage when they differ.
-    """
-    model = workload.model
-    layers = plan.layers_of_stages(model.num_layers)
-    parameters = [float(n * model.block_parameters) for n in layers]
-    parameters[0] += model.embedding_parameters
-    parameters[-1] += model.head_parameters
-    if model.tied_embeddings and len(layers) > 1:
-        parameters[-1] += model.vocab_size * model.hidden_size
-    return tuple(n / plan.tensor_parallel for n in parameters)
+def ops_of(workload: Workload, plan: Plan, stage: StageLayers) -> list[tuple[Ops, bool, int]]:
+    """The layers of a stage as operations: (operations, whether recomputed, how many)."""
+    x = shapes_of(workload, plan)
+    first = [(embedding_ops(x), False, 1)] if stage.is_first else []
+    last = [(head_ops(x), False, 1)] if stage.is_last else []
+    blocks = [(block_ops(x, kind), again, count) for kind, again, count in stage.blocks]
+    return [*first, *blocks, *last]

@@ -5,7 +5,10 @@
 pipeline stage, with its communication.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from parplan.sim.model import LayerKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +27,8 @@ class ModelCosts:
     """The three kinds of layers of a language model."""
 
     embedding: LayerCosts
-    block: LayerCosts
+    blocks: Mapping[tuple[LayerKind, bool], LayerCosts]
+    """By kind, and by whether the block is recomputed."""
     head: LayerCosts
     """Final normalisation, output projection and loss."""
 

@@ -19,12 +19,13 @@ def play_fifo(
     consumer: Read,
     link: Read,
     num_shared: int,
+    column: Read,
+    stage: Read,
+    reduces: Read,
     duration: Read,
     send: Read,
     latency: Read,
-    reduces: Read,
-    total: Read,
-    tail: Read,
+    reduce: tuple[Read, Read, Read, Read],
     blocking: bool,
     state: tuple[Write, Write, Write, Write, Write, Write, Write, Write, Write, Write],
     rank_free: Write,
@@ -35,13 +36,14 @@ def play_fifo(
 ) -> None:
     """Fill the last five: by rank the end of its list and of its reductions, by place the times.
 
-    `first`: by rank, the place of its first action. All else that is read is by place; `producer`
-    and `consumer` are the places of the partners (-1: none), `link` that of the message (-1: it
-    stays on its rank; below `num_shared`: shared), `reduces` whether there is a reduction with
-    `total` and `tail`. `state`: at, ready, todo by rank; arrival, waiter, before, behind by place;
-    free, head, tail by link; filled with -1, but `free` with 0.
+    `first`: by rank, the place of its first action. Up to `reduces` the rest is by place:
+    `producer` and `consumer` are the places of the partners (-1: none), `link` that of the message
+    (-1: it stays on its rank; below `num_shared`: shared). Costs are by column and by stage, as in
+    `parplan.sim.sweep`. `state`: at, ready, todo by rank; arrival, waiter, before, behind by place;
+    free, last, head by link; filled with -1, but `free` with 0.
     """
-    at, ready, todo, arrival, waiter, before, behind, free, head, last = state
+    at, ready, todo, arrival, waiter, before, behind, free, last, head = state
+    each_total, each_tail, last_total, last_tail = reduce
     ranks = len(rank_free)
     heap = [(0, 0)]
     heap.pop()
@@ -66,9 +68,12 @@ def play_fifo(
                 now = max(now, arrival[needed])
             at[rank] = place
             start[place] = now
-            if reduces[place] > 0:
-                reduce_free[rank] = max(reduce_free[rank] + total[place], now + tail[place])
-            heapq.heappush(heap, (now + duration[place], rank))
+            cost = column[place]
+            if reduces[place] == 2:
+                reduce_free[rank] = max(reduce_free[rank] + last_total[cost], now + last_tail[cost])
+            elif reduces[place] == 1:
+                reduce_free[rank] = max(reduce_free[rank] + each_total[cost], now + each_tail[cost])
+            heapq.heappush(heap, (now + duration[cost], rank))
         if len(heap) == 0:
             return
         now, key = heapq.heappop(heap)
@@ -86,10 +91,10 @@ def play_fifo(
                 elif here >= num_shared:
                     begin = max(now, free[here])
                     send_start[place] = begin
-                    begin += send[place]
+                    begin += send[stage[place]]
                     free[here] = begin
                     sent[place] = begin
-                    arrived = begin + latency[place]
+                    arrived = begin + latency[stage[place]]
                 else:
                     # Behind all that were ready before, or now and stand before it.
                     sent[place] = now
@@ -119,9 +124,9 @@ def play_fifo(
             else:
                 before[head[here]] = -1
             send_start[place] = now
-            free[here] = now + send[place]
+            free[here] = now + send[stage[place]]
             sent[place] = free[here]
-            arrived = free[here] + latency[place]
+            arrived = free[here] + latency[stage[place]]
             if head[here] >= 0:
                 heapq.heappush(heap, (free[here], key))
         if arrived >= 0:

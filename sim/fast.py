@@ -103,6 +103,19 @@ def fast_run(
     return run_of(tape, ticks, tables, swept, send_start)
 
 
+def fast_steps_s(tape: Tape, costs: Sequence[StageCosts], num_steps: int) -> list[float]:
+    """When each of `num_steps` steps in a row is done, as `parplan.sim.engine.simulate_steps`."""
+    ticks = stage_ticks([costs])
+    tables = sweep_tables(tape, ticks, None, 1)
+    entries = _entries(tape, tables, False)
+    rank_free, link_free, ends = [0] * tape.num_ranks, [0] * tape.num_links, []
+    for _ in range(num_steps):
+        swept = _sweep_one(tape, tables, entries, 0, False, False, (rank_free, link_free))
+        rank_free = swept.ends(tables, 0).tolist()
+        ends.append(max(rank_free) / PS_PER_S)
+    return ends
+
+
 def kernel_for(tapes: Iterable[tuple[int, int]]) -> Kernel:
     """The kernel that sweeps so many (actions, candidates), tape after tape, soonest."""
     numpy_s = sum(actions * (CALLS_S + LANE_S * count) for actions, count in tapes)
@@ -128,8 +141,16 @@ def _entries(tape: Tape, tables: SweepTables, compiled: bool) -> Any:
 
 
 def _sweep_one(
-    tape: Tape, tables: SweepTables, entries: Any, candidate: int, blocking: bool, compiled: bool
+    tape: Tape,
+    tables: SweepTables,
+    entries: Any,
+    candidate: int,
+    blocking: bool,
+    compiled: bool,
+    busy_until: tuple[Any, Any] | None = None,
 ) -> Swept:
+    """`busy_until`: until when ranks and links are, both changed; not at all if None."""
+
     def costs(values: Ints) -> Any:
         own = values[candidate, :, 0]
         return own if compiled else own.tolist()
@@ -138,7 +159,8 @@ def _sweep_one(
         return np.zeros(count, dtype=np.int64) if compiled else [0] * count
 
     loops = compiled_loops(load=True) if compiled else None
-    swept = Swept(*(zeros(n) for n in (len(tape), len(tape), tape.num_ranks, tape.num_ranks)))
+    rank_free, link_free = busy_until or (zeros(tape.num_ranks), zeros(tape.num_links))
+    swept = Swept(zeros(len(tape)), zeros(len(tape)), rank_free, zeros(tape.num_ranks))
     reduce = (tables.each_total, tables.each_tail, tables.last_total, tables.last_tail)
     (loops.sweep if loops else sweep)(
         entries,
@@ -148,7 +170,7 @@ def _sweep_one(
         tuple(costs(values) for values in reduce),
         blocking,
         zeros(tape.num_slots),
-        zeros(tape.num_links),
+        link_free,
         swept.rank_free,
         swept.reduce_free,
         swept.start,

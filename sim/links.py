@@ -1,8 +1,9 @@
 """How messages of the SimPy engine get from rank to rank."""
 
 import heapq
+from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, MutableSequence
 from typing import Any, NamedTuple, Protocol
 
 import simpy
@@ -16,11 +17,16 @@ AFTER_ALL_ELSE = 2
 class Arrival(simpy.Event):
     """The arrival of one message: an event that its sender schedules, and its receiver awaits."""
 
-    def after(self, delay_ps: int) -> None:
-        """Let it happen `delay_ps` from now, as SimPy's own `Timeout` does when it is made."""
+    def at(self, now: int, time: int) -> None:
+        """Let it happen at `time`, its value, as SimPy's own `Timeout` does when it is made."""
         self._ok = True
-        self._value = None
-        self.env.schedule(self, delay=delay_ps)
+        self._value = time
+        self.env.schedule(self, delay=time - now)
+
+
+def times(count: int) -> MutableSequence[int]:
+    """So many zeros, in one piece of memory."""
+    return array("q", bytes(8 * count))
 
 
 def call_after(
@@ -37,8 +43,8 @@ def call_after(
 class Links(Protocol):
     """`start` and `end`: when the message of each action entered and left its link."""
 
-    start: list[int]
-    end: list[int]
+    start: MutableSequence[int]
+    end: MutableSequence[int]
 
     def send(
         self,
@@ -51,7 +57,8 @@ class Links(Protocol):
     ) -> simpy.Event:
         """Send the message of the action at `place`; it arrives `latency_ps` after it left.
 
-        `arrival`: what its receiver waits for already. Returns that, or a new event.
+        `arrival`: what its receiver waits for already. Returns that, or a new event; its value is
+        the time of the arrival.
         """
 
 
@@ -63,8 +70,8 @@ class OwnLinks:
 
     def __init__(self, env: simpy.Environment, num_actions: int) -> None:
         self.env = env
-        self.start = [0] * num_actions
-        self.end = [0] * num_actions
+        self.start = times(num_actions)
+        self.end = times(num_actions)
         self._free_ps: dict[Pair, int] = {}
 
     def send(
@@ -77,15 +84,15 @@ class OwnLinks:
         arrival: Arrival | None,
     ) -> simpy.Event:
         """As `Links` says."""
-        delay = 0
+        time = now
         if pair[0] != pair[1]:
             free = self._free_ps.get(pair, 0)
             start = self.start[place] = free if free > now else now
             end = self._free_ps[pair] = self.end[place] = start + send_ps
-            delay = end - now + latency_ps
+            time = end + latency_ps
         if arrival is None:
-            return simpy.Timeout(self.env, delay)
-        arrival.after(delay)
+            return simpy.Timeout(self.env, time - now, time)
+        arrival.at(now, time)
         return arrival
 
 
@@ -136,7 +143,7 @@ class FifoLinks(OwnLinks):
         now, message = int(self.env.now), heapq.heappop(self._queues[link])
         end = self._link_free[link] = now + message.send_ps
         self.start[message.place], self.end[message.place] = now, end
-        message.arrival.after(message.send_ps + message.latency_ps)
+        message.arrival.at(now, end + message.latency_ps)
         self._will_serve[link] = False
         if self._queues[link]:
             self._serve_at(link, now, end)
@@ -202,7 +209,7 @@ class FairLinks(OwnLinks):
         for pair in [pair for pair, left in self._left.items() if left <= 0]:
             message = self._queues[pair].popleft()
             self.end[message.place] = now
-            message.arrival.after(message.latency_ps)
+            message.arrival.at(now, now + message.latency_ps)
             del self._left[pair]
             if self._queues[pair]:
                 self._begin(pair, now)

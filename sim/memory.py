@@ -2,8 +2,7 @@
 
 Parameters, gradients and optimizer state: Rajbhandari et al. 2020 (ZeRO, arXiv:1910.02054,
 section 3.1): 2 + 2 + 12 bytes per parameter with Adam in mixed precision. Activations: what the
-backward of each operation reads, as counted by Korthikanti et al. 2022 (arXiv:2205.05198,
-section 4.1), without dropout, for the plain and the gated MLP.
+backward of each operation reads (`parplan.sim.layers.ops`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,10 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parplan.sim.cost_model import stage_parameters
+from parplan.sim.cost_model import gradient_bytes, ops_of
 from parplan.sim.instructions import Action, RankActions, Schedule
+from parplan.sim.layers.blocks import recomputed_ops
+from parplan.sim.layers.ops import all_bytes, kept_bytes
 from parplan.sim.peaks import Moments
 from parplan.sim.plan import Plan
+from parplan.sim.stages import StageLayers, StageParameters, stage_parameters, stages_of
 from parplan.sim.workload import Workload
 
 GB = 1e9
@@ -122,34 +124,36 @@ def activation_bytes(
 
 def stage_needs(workload: Workload, plan: Plan) -> tuple[StageNeeds, ...]:
     """What every stage needs under `plan`."""
-    layers = plan.layers_of_stages(workload.model.num_layers)
-    return tuple(
-        _one_stage(workload, plan, stage, layers[stage], parameters)
-        for stage, parameters in enumerate(stage_parameters(workload, plan))
-    )
+    stages, parameters = stages_of(workload, plan), stage_parameters(workload, plan)
+    known: dict[StageLayers, StageNeeds] = {}
+    for stage, own in zip(stages, parameters, strict=True):
+        if stage not in known:
+            known[stage] = _one_stage(workload, plan, stage, own)
+    return tuple(known[stage] for stage in stages)
 
 
 def _one_stage(
-    workload: Workload, plan: Plan, stage: int, num_blocks: int, parameters: float
+    workload: Workload, plan: Plan, stage: StageLayers, parameters: StageParameters
 ) -> StageNeeds:
-    value, dp, model = workload.bytes_per_value, plan.data_parallel, workload.model
-    whole = min(parameters, max(model.block_parameters, parameters / max(1, num_blocks)))
+    value, gradient = workload.bytes_per_value, gradient_bytes(workload, plan)
     moments = 8 if workload.optimizer == "adamw" else 0
     master = 0 if workload.precision == "fp32" else 4
-    saved = saved_block_bytes(workload, plan)
-    recomputed = 0.0
-    if plan.recomputation != "none" and num_blocks:
-        recomputed = block_bytes(workload, plan) - saved
-    head = head_bytes(workload, plan) if stage == plan.total_stages - 1 else 0.0
+    saved, recomputed, recomputed_stage = 0.0, 0.0, 0.0
+    for ops, again, count in ops_of(workload, plan, stage):
+        kept = kept_bytes(ops, recomputed_ops(plan, ops) if again else frozenset())
+        saved += count * kept
+        recomputed = max(recomputed, all_bytes(ops) - kept)
+        recomputed_stage += count * (all_bytes(ops) - kept)
+    whole = parameters.largest_layer
     return StageNeeds(
-        parameter_bytes=value * parameters / (dp if plan.distribute_low_prec_param else 1),
-        gradient_bytes=value * parameters / (dp if plan.distribute_gradient else 1),
-        optimizer_bytes=(moments + master) * parameters / (dp if plan.distribute_param else 1),
+        parameter_bytes=value * parameters.held(plan, plan.distribute_low_prec_param),
+        gradient_bytes=gradient * parameters.held(plan, plan.distribute_gradient),
+        optimizer_bytes=(moments + master) * parameters.held(plan, plan.distribute_param),
         gathered_parameter_bytes=value * whole * plan.distribute_low_prec_param,
-        gathered_gradient_bytes=value * whole * plan.distribute_gradient,
-        saved_bytes=num_blocks * saved + head,
+        gathered_gradient_bytes=gradient * whole * plan.distribute_gradient,
+        saved_bytes=saved,
         recomputed_bytes=recomputed,
-        recomputed_stage_bytes=num_blocks * recomputed,
+        recomputed_stage_bytes=recomputed_stage,
     )
 
 
@@ -164,54 +168,3 @@ def micro_batches_in_flight(schedule: Schedule, num_stages: int) -> list[int]:
             elif op in "BW":
                 held[stage] -= 1
     return peak
-
-
-def block_bytes(workload: Workload, plan: Plan) -> float:
-    """What one block keeps for the backward of one micro-batch without recomputation."""
-    m, split = workload.model, plan.tensor_parallel
-    own = split if plan.sequence_parallel else 1
-    # Inputs of both normalisations, of the query-key-value product and of the MLP.
-    outside = 4 * m.hidden_size / own
-    # Query, keys, values, output of the attention.
-    attention = (2 * m.hidden_size + 2 * m.kv_size) / split
-    # Input(s) and output of the activation function.
-    mlp = (3 if m.mlp == "gated" else 2) * m.ffn_size / split
-    values = outside + attention + mlp
-    return _tokens(workload, plan) * workload.bytes_per_value * values + _score_bytes(
-        workload, plan
-    )
-
-
-def saved_block_bytes(workload: Workload, plan: Plan) -> float:
-    """What one block keeps from forward to backward under the plan's recomputation."""
-    if plan.recomputation == "full":
-        own = plan.tensor_parallel if plan.sequence_parallel else 1
-        tokens = _tokens(workload, plan)
-        return tokens * workload.bytes_per_value * workload.model.hidden_size / own
-    whole = block_bytes(workload, plan)
-    return whole - _score_bytes(workload, plan) if plan.recomputation == "selective" else whole
-
-
-def _score_bytes(workload: Workload, plan: Plan) -> float:
-    """The softmax of the attention scores; flash attention keeps none."""
-    if workload.attention == "flash":
-        return 0.0
-    heads = workload.model.num_heads / plan.tensor_parallel
-    return _tokens(workload, plan) * workload.seq_len * heads * workload.bytes_per_value
-
-
-def head_bytes(workload: Workload, plan: Plan) -> float:
-    """Input of the projection, its logits, and the fp32 softmax that the loss keeps."""
-    m = workload.model
-    logits = m.vocab_size / plan.tensor_parallel * (workload.bytes_per_value + 4)
-    return _tokens(workload, plan) * (workload.bytes_per_value * 2 * m.hidden_size + logits)
-
-
-def message_bytes(workload: Workload, plan: Plan) -> float:
-    """Activations of one micro-batch between two stages, of one tensor-parallel rank."""
-    values = _tokens(workload, plan) * workload.model.hidden_size / plan.tensor_parallel
-    return workload.bytes_per_value * values
-
-
-def _tokens(workload: Workload, plan: Plan) -> int:
-    return plan.batch_per_device * workload.seq_len

@@ -10,6 +10,17 @@ from parplan.sim.workload import Workload
 
 Recomputation = Literal["none", "selective", "full"]
 
+POSITIVE = (
+    "num_stages",
+    "num_micro_batches",
+    "batch_per_device",
+    "data_parallel",
+    "tensor_parallel",
+    "context_parallel",
+    "expert_parallel",
+    "virtual_stages",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -25,13 +36,35 @@ class Plan:
     tensor_parallel: int = 1
     sequence_parallel: bool = False
     """Splits the activations between tensor-parallel regions along the sequence (Korthikanti)."""
+    context_parallel: int = 1
+    """Ranks that each have an equal part of every sequence."""
+    expert_parallel: int = 1
+    """Data- and context-parallel ranks that the experts of a layer are spread over."""
+    expert_tensor_parallel: int | None = None
+    """Tensor-parallel degree within an expert; None: that of the rest."""
     recomputation: Recomputation = "none"
+    """What is computed again in the backward. Selective: `recomputed_ops`; full: whole blocks."""
+    recomputed_ops: tuple[str, ...] = ("attention",)
+    """Operations of a block (`parplan.sim.layers`) that selective recomputation means."""
+    recomputed_layers: int | None = None
+    """Blocks of every stage that are recomputed, the first ones; None: all of them."""
     distribute_param: bool = False
     """Shards fp32 master parameters and optimizer state over data-parallel ranks (ZeRO-1)."""
     distribute_gradient: bool = False
     """Shards gradients as well (ZeRO-2)."""
     distribute_low_prec_param: bool = False
     """Shards the working copy of the parameters as well, gathered at use (ZeRO-3)."""
+    shard_group: int | None = None
+    """Data-parallel ranks that parameters and optimizer state are sharded over (HSDP), of which
+    each group has all; None: all of them."""
+    gradient_dtype: Literal["as computed", "fp32"] = "as computed"
+    """What gradients are added up and reduced in."""
+    overlap_gradient_reduction: bool = True
+    """Whether gradients are reduced beside the backward, or after it."""
+    overlap_parameter_gather: bool = False
+    """Whether sharded parameters are gathered beside the next forward (ZeRO-1 and -2)."""
+    overlap_tensor_parallel: bool = False
+    """Whether exchanges of tensor-parallel regions run beside their matrix products."""
     schedule: str = "1f1b"
     virtual_stages: int = 1
     """Model chunks on each pipeline rank."""
@@ -39,14 +72,24 @@ class Plan:
     """Blocks on each of the num_stages x virtual_stages stages; None: as even as possible."""
 
     def __post_init__(self) -> None:
-        counts = ("num_stages", "num_micro_batches", "batch_per_device", "data_parallel")
-        for name in (*counts, "tensor_parallel", "virtual_stages"):
+        for name in POSITIVE:
             if getattr(self, name) < 1:
                 raise ParplanError(f"{name}: must be at least 1, got {getattr(self, name)}")
         if self.distribute_gradient and not self.distribute_param:
             raise ParplanError("distribute_gradient: needs distribute_param")
         if self.distribute_low_prec_param and not self.distribute_gradient:
             raise ParplanError("distribute_low_prec_param: needs distribute_gradient")
+        if self.shard_group is not None and (
+            self.shard_group < 1 or self.data_parallel * self.context_parallel % self.shard_group
+        ):
+            raise ParplanError(
+                f"shard_group: {self.shard_group} does not divide data_parallel "
+                f"{self.data_parallel} x context_parallel {self.context_parallel}"
+            )
+        if self.recomputed_layers is not None and self.recomputed_layers < 0:
+            raise ParplanError(
+                f"recomputed_layers: must not be negative, got {self.recomputed_layers}"
+            )
         if self.stage_layers is not None:
             if len(self.stage_layers) != self.total_stages:
                 raise ParplanError(
@@ -58,7 +101,17 @@ class Plan:
     @property
     def num_devices(self) -> int:
         """Accelerators that the plan occupies."""
-        return self.num_stages * self.data_parallel * self.tensor_parallel
+        return self.num_stages * self.replicas * self.tensor_parallel
+
+    @property
+    def replicas(self) -> int:
+        """Ranks that have the same parameters: data- and context-parallel ones."""
+        return self.data_parallel * self.context_parallel
+
+    @property
+    def sharded_over(self) -> int:
+        """Ranks that what is sharded is spread over."""
+        return self.shard_group or self.replicas
 
     @property
     def total_stages(self) -> int:
@@ -99,7 +152,9 @@ def check_plan(plan: Plan, workload: Workload, num_accelerators: int) -> None:
     if plan.num_devices != num_accelerators:
         raise ParplanError(
             f"plan: num_stages {plan.num_stages} x data_parallel {plan.data_parallel} x "
-            f"tensor_parallel {plan.tensor_parallel} = {plan.num_devices} devices, "
+            f"tensor_parallel {plan.tensor_parallel}"
+            + (f" x context_parallel {plan.context_parallel}" if plan.context_parallel > 1 else "")
+            + f" = {plan.num_devices} devices, "
             f"but the cluster has {num_accelerators}"
         )
     if plan.total_stages > model.num_layers:
@@ -118,7 +173,13 @@ def check_plan(plan: Plan, workload: Workload, num_accelerators: int) -> None:
             f"plan: stage_layers sum to {sum(plan.stage_layers)}, "
             f"but {model.name} has {model.num_layers} layers"
         )
-    for what, size in (("heads", model.num_kv_heads), ("ffn_size", model.ffn_size)):
+    if workload.seq_len % plan.context_parallel:
+        raise ParplanError(
+            f"plan: context_parallel {plan.context_parallel} does not divide "
+            f"seq_len {workload.seq_len}"
+        )
+    _check_experts(plan, workload)
+    for what, size in (("heads", model.num_heads), ("ffn_size", model.ffn_size)):
         if size % plan.tensor_parallel:
             raise ParplanError(
                 f"plan: tensor_parallel {plan.tensor_parallel} does not divide {what} {size}"
@@ -127,4 +188,22 @@ def check_plan(plan: Plan, workload: Workload, num_accelerators: int) -> None:
         raise ParplanError(
             f"plan: tensor_parallel {plan.tensor_parallel} does not divide "
             f"seq_len {workload.seq_len}, which sequence_parallel needs"
+        )
+
+
+def _check_experts(plan: Plan, workload: Workload) -> None:
+    moe = workload.model.moe
+    if moe is None:
+        if plan.expert_parallel > 1:
+            raise ParplanError(
+                f"plan: expert_parallel {plan.expert_parallel}, but {workload.model.name} has no "
+                "experts"
+            )
+        return
+    ranks = plan.replicas * plan.tensor_parallel
+    split = plan.expert_tensor_parallel or plan.tensor_parallel
+    if moe.num_experts % plan.expert_parallel or ranks % (plan.expert_parallel * split):
+        raise ParplanError(
+            f"plan: expert_parallel {plan.expert_parallel} has to divide {moe.num_experts} experts "
+            f"and, times expert_tensor_parallel {split}, the {ranks} ranks of a stage"
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,11 @@ class Played:
 
 
 def as_run(lists: ActionArrays, played: Played) -> Run:
-    """The run of a predicted step."""
+    """The run of a predicted step; its events are put in order when they are first asked for."""
+    return Run(step_s=played.end_ps / PS_PER_S, events=Events(partial(_table, lists, played)))
+
+
+def _table(lists: ActionArrays, played: Played) -> EventTable:
     spans = np.array(played.spans, dtype=np.int64).reshape(-1, len(Span._fields)).T
     sent = np.flatnonzero(played.send_end > played.send_start)
     towards = np.select([lists.op == F, (lists.op == B) | (lists.op == I)], [1, -1], 0)
@@ -52,5 +57,4 @@ def as_run(lists: ActionArrays, played: Played) -> Run:
         **{name: np.concatenate(parts).astype(np.int32) for name, parts in columns.items()},
         **{name: np.concatenate(parts).astype(np.int64) for name, parts in times.items()},
     }
-    table = EventTable(**whole)
-    return Run(step_s=played.end_ps / PS_PER_S, events=Events(table.in_order()))
+    return EventTable(**whole).in_order()

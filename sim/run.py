@@ -1,6 +1,6 @@
 """What came of playing a plan, by the simulator (predicted) or by torch (measured)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,13 +24,21 @@ class Event(NamedTuple):
 
 
 class Events(Sequence[Event]):
-    """The rows of a table of events, made into `Event`s when they are first asked for."""
+    """The rows of a table of events; table and rows are made when they are first asked for."""
 
-    __slots__ = ("_rows", "table")
+    __slots__ = ("_make", "_rows", "_table")
 
-    def __init__(self, table: EventTable) -> None:
-        self.table = table
+    def __init__(self, make: Callable[[], EventTable]) -> None:
+        self._make = make
+        self._table: EventTable | None = None
         self._rows: tuple[Event, ...] | None = None
+
+    @property
+    def table(self) -> EventTable:
+        """All of them as columns."""
+        if self._table is None:
+            self._table = self._make()
+        return self._table
 
     @property
     def rows(self) -> tuple[Event, ...]:

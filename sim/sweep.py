@@ -123,5 +123,5 @@ def compiled_loops(*, load: bool) -> ModuleType | None:
         return sys.modules.get(name)
     try:
         return importlib.import_module(name)
-    except ImportError:
-        return None
+    except (ImportError, RuntimeError):
+        return None  # RuntimeError: numba finds no folder for its machine code.

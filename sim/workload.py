@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from parplan.hardware.errors import ParplanError
+from parplan.sim.framework import NO_OVERHEAD, Framework
 from parplan.sim.model import Model
 
-Precision = Literal["bf16", "fp16", "fp32"]
-Attention = Literal["flash", "unfused"]
+Precision = Literal["bf16", "fp16", "fp32", "fp8"]
+Attention = Literal["flash", "unfused", "eager"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,12 +19,25 @@ class Workload:
     seq_len: int
     global_batch: int
     precision: Precision = "bf16"
-    """bf16 and fp16: mixed precision with fp32 master parameters. fp32: everything in fp32."""
+    """bf16 and fp16: mixed precision with fp32 master parameters. fp32: everything in fp32.
+    fp8: as bf16, with the products of the blocks' linear layers in 8 bits."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     attention: Attention = "flash"
-    """Unfused attention keeps the seq_len x seq_len scores of every head."""
+    """Unfused attention writes the seq_len x seq_len scores of every head, and scales, masks and
+    softmaxes them in one kernel; eager attention takes a kernel for each."""
+    fused_norms: bool = True
+    """Whether a normalisation is one kernel, or a chain of elementwise ones in fp32."""
+    dropout: bool = False
+    """Whether attention, projections and MLPs end in dropout, whose masks are kept."""
+    expert_load: float = 1.0
+    """Tokens of the rank whose experts get most, over those of the mean rank."""
+
+    framework: Framework = NO_OVERHEAD
+    """What the software that trains costs beside its kernels."""
 
     def __post_init__(self) -> None:
+        if self.expert_load < 1:
+            raise ParplanError(f"expert_load: must be at least 1, got {self.expert_load}")
         for name in ("seq_len", "global_batch"):
             if getattr(self, name) < 1:
                 raise ParplanError(f"{name}: must be at least 1, got {getattr(self, name)}")
@@ -47,10 +61,12 @@ class Workload:
     def model_flops(self) -> float:
         """FLOPs that the model itself needs in a step, without recomputation.
 
-        6 per matrix parameter and token, and 12 L h s per token for the full (not halved)
-        attention matrix: Narayanan et al. 2021, arXiv:2104.04473, Appendix.
+        6 per matrix parameter that the token meets, and 12 L h s per token for the full (not
+        halved) attention matrix: Narayanan et al. 2021, arXiv:2104.04473, Appendix.
         """
         m = self.model
-        matrices = m.num_layers * m.block_matrix_parameters + m.vocab_size * m.hidden_size
-        attention = 2 * m.num_layers * m.hidden_size * self.seq_len
+        matrices = sum(m.active_matrix_parameters(kind) for kind in m.layer_kinds)
+        matrices += m.vocab_size * m.hidden_size
+        value_size = m.mla.value_size if m.mla is not None else m.head_size
+        attention = m.num_layers * m.num_heads * (m.head_size + value_size) * self.seq_len
         return 6.0 * self.tokens * (matrices + attention)

@@ -107,7 +107,7 @@ def test_two_pairs_over_one_link_by_hand(sharing: str, second: int, step: int) -
 MUTATIONS = (
     ("max(now, free[here]), ranks + here", "now, ranks + here"),
     ("and ahead > place", "and ahead < place"),
-    ("free[here] = now + send[place]", "free[here] = now"),
+    ("free[here] = now + send[stage[place]]", "free[here] = now"),
     ("now = max(now, arrival[needed])", "pass"),
     ("ready[rank_of[place]] = arrived", "pass"),
     ("begin = max(now, free[here])", "begin = now"),

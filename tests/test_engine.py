@@ -1,6 +1,7 @@
 """The SimPy engine: messages, reductions, optimizer, deadlocks."""
 
 import itertools
+import pickle
 
 import pytest
 from hypothesis import given, settings
@@ -121,3 +122,20 @@ def test_the_trace_holds_every_event_of_both_runs() -> None:
     assert sum(e["dur"] for e in bars) == pytest.approx(
         2e6 * sum(e.end_s - e.start_s for e in run.events)
     )
+
+
+def test_a_run_is_a_frame_and_survives_pickling() -> None:
+    run = simulate(make_schedule("1f1b", 2, 3), [cost(send_s=0.5, reduce_s=1.0)] * 2)
+    frame = run.as_frame()
+    assert list(frame.itertuples(index=False, name=None)) == [tuple(e) for e in run.events]
+    plain = Run(step_s=run.step_s, events=tuple(run.events))
+    assert plain.as_frame().equals(frame)
+    assert (plain.num_ranks, plain.bubble) == (run.num_ranks, pytest.approx(run.bubble))
+    assert pickle.loads(pickle.dumps(run)) == run
+    assert run == plain
+
+
+def test_a_sender_that_blocks_computes_on_when_its_message_has_arrived() -> None:
+    schedule = make_schedule("gpipe", 2, 2)
+    run = simulate(schedule, [cost(send_s=0.5, latency_s=0.25)] * 2, blocking_sends=True)
+    assert starts(run, "0F1") == [1.75]

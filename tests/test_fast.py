@@ -1,6 +1,8 @@
 """The fast evaluator equals the SimPy engine to the picosecond, on named and on random lists."""
 
 import inspect
+import random
+from collections.abc import Callable
 from types import FunctionType
 
 import numpy as np
@@ -11,10 +13,11 @@ from hypothesis import strategies as st
 from parplan.experiments.benchmark import interleaved
 from parplan.hardware.errors import ParplanError
 from parplan.sim import batch, fast
+from parplan.sim.action_arrays import action_arrays, check_arrays
 from parplan.sim.costs import StageCosts
-from parplan.sim.engine import simulate
-from parplan.sim.fast import Kernel, fast_many_ps, fast_run, fast_step_s
-from parplan.sim.instructions import Action, Schedule, read_csv
+from parplan.sim.engine import simulate, simulate_steps
+from parplan.sim.fast import Kernel, fast_many_ps, fast_run, fast_step_s, fast_steps_s
+from parplan.sim.instructions import Action, Schedule, check_complete, read_csv
 from parplan.sim.lowering import lower
 from parplan.sim.run import Run
 from parplan.sim.schedules import make_schedule
@@ -130,6 +133,18 @@ def test_a_fault_in_a_sweep_is_noticed(
         check_many()
 
 
+@given(seed=seeds, num_steps=st.integers(1, 4))
+@settings(deadline=None, max_examples=50)
+def test_steps_in_a_row_are_played_alike(seed: int, num_steps: int) -> None:
+    schedule, stages = random_lists(seed)
+    costs = random_costs(seed, stages)
+    ends = simulate_steps(schedule, costs, num_steps)
+    assert fast_steps_s(lower(schedule), costs, num_steps) == ends
+    assert ends[0] == simulate(schedule, costs).step_s
+    # A rank that is done early begins early, so that a row takes no longer than its steps alone.
+    assert ends[-1] <= num_steps * ends[0] * (1 + 1e-12)
+
+
 @given(seed=seeds)
 @settings(deadline=None, max_examples=100)
 def test_nothing_happens_before_its_cause(seed: int) -> None:
@@ -195,6 +210,44 @@ def test_deadlocks_are_named_as_the_engine_names_them() -> None:
     with pytest.raises(ParplanError) as same:
         lower(schedule)
     assert str(same.value) == str(error.value)
+
+
+def verdict(function: Callable[..., object], *args: object) -> str:
+    try:
+        function(*args)
+    except ParplanError as error:
+        return str(error)
+    return ""
+
+
+@given(seed=seeds)
+@settings(deadline=None, max_examples=200)
+def test_both_players_say_the_same_of_lists_in_the_wrong_order(seed: int) -> None:
+    draw, (schedule, stages) = random.Random(seed), random_lists(seed)
+    lists = [list(actions) for actions in schedule]
+    for _ in range(draw.randint(1, 3)):
+        own = draw.choice(lists)
+        a, b = draw.randrange(len(own)), draw.randrange(len(own))
+        own[a], own[b] = own[b], own[a]
+    swapped = tuple(map(tuple, lists))
+    assert verdict(lower, swapped) == verdict(simulate, swapped, random_costs(seed, stages))
+
+
+@given(seed=seeds)
+@settings(deadline=None, max_examples=200)
+def test_lists_are_found_incomplete_as_arrays_and_as_lists(seed: int) -> None:
+    draw, (schedule, stages) = random.Random(seed), random_lists(seed)
+    lists = [list(actions) for actions in schedule]
+    own = draw.choice(lists)
+    place = draw.randrange(len(own))
+    kept = own.pop(place)
+    other = Action(draw.randint(0, stages), draw.choice("FBIW"), draw.randint(0, 5))
+    own[place:place] = draw.choice([[], [kept], [kept, kept], [other], [kept, other]])
+    changed = tuple(map(tuple, lists))
+    micro_batches = 1 + max((a.micro_batch for actions in changed for a in actions), default=-1)
+    if any(changed):
+        found = verdict(check_arrays, action_arrays(changed), stages)
+        assert found == verdict(check_complete, changed, stages, micro_batches)
 
 
 def test_costs_that_do_not_fit_are_refused() -> None:

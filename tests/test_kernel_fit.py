@@ -15,10 +15,10 @@ from parplan.experiments.kernel_fit import (
     fit_gemm,
     with_gemm,
 )
+from parplan.experiments.kernel_fit_figure import figure
 from parplan.experiments.kernel_fit_report import (
     GEMMS,
     errors,
-    figure,
     fit_all,
     report,
     toml_text,
@@ -192,10 +192,11 @@ def test_the_command_reports_writes_and_draws(
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_figure_has_a_panel_for_each_accelerator_with_units() -> None:
+def test_a_figure_has_a_column_for_each_accelerator_with_units() -> None:
     panels = figure(MEASUREMENTS, shipped()).axes
-    assert [panel.get_xlabel() for panel in panels] == ["measured [us]"] * 2
-    assert [panel.get_ylabel() for panel in panels] == ["predicted [us]"] * 2
+    assert [panel.get_xlabel() for panel in panels] == ["measured [us]"] * 4
+    labels = ["predicted [us]"] * 2 + ["predicted / measured [1]"] * 2
+    assert [panel.get_ylabel() for panel in panels] == labels
 
 
 def test_the_report_has_both_sides_and_the_constants_of_the_other_accelerator() -> None:

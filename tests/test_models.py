@@ -1,11 +1,17 @@
 """Model presets: parameter counts as published."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from parplan.hardware.errors import ParplanError
-from parplan.sim.model import model_preset, model_presets
+from parplan.sim.model import (
+    LatentAttention,
+    MixtureOfExperts,
+    model_preset,
+    model_presets,
+)
 from parplan.sim.workload import Workload
 
 PUBLISHED = {
@@ -16,6 +22,9 @@ PUBLISHED = {
     "llama3-8b": 8_030_261_248,
     "llama3-70b": 70_553_706_496,
     "mistral-7b": 7_241_732_096,
+    "mixtral-8x7b": 46_702_792_704,
+    # Without the 58 x 256 numbers by which its router balances the experts.
+    "deepseek-v3": 671_026_419_200 - 58 * 256,
 }
 
 
@@ -86,3 +95,28 @@ def test_model_flops_of_gpt3() -> None:
 def test_positions_limit_the_sequence() -> None:
     with pytest.raises(ParplanError, match="2048 positions, got 4096"):
         Workload(model=model_preset("gpt3-175b"), seq_len=4096, global_batch=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [("mixtral-8x7b", 12.9), ("deepseek-v3", 37)],  # arXiv:2401.04088 and arXiv:2412.19437
+)
+def test_parameters_that_a_token_meets(name: str, billions: float) -> None:
+    model = model_preset(name)
+    active = sum(model.active_matrix_parameters(kind) for kind in model.layer_kinds)
+    tables = model.embedding_parameters + model.head_parameters
+    assert active + tables == pytest.approx(billions * 1e9, rel=0.02)
+
+
+def test_layers_with_experts_begin_after_the_dense_ones_and_may_alternate() -> None:
+    deepseek = model_preset("deepseek-v3")
+    assert deepseek.layer_kinds == ("dense",) * 3 + ("moe",) * 58
+    every_second = replace(deepseek.moe, every=2, first_dense_layers=1)
+    assert replace(deepseek, moe=every_second).layer_kinds[:4] == ("dense", "dense", "moe", "dense")
+
+
+def test_experts_are_checked() -> None:
+    with pytest.raises(ParplanError, match="top_k: 9 of 8 experts"):
+        MixtureOfExperts(num_experts=8, top_k=9, ffn_size=4)
+    with pytest.raises(ParplanError, match="kv_rank: must be at least 1"):
+        LatentAttention(kv_rank=0, nope_size=1, rope_size=1, value_size=1)

@@ -1,0 +1,1 @@
+"""Published training runs: read, laid out as plans, and compared with predictions."""

@@ -1,0 +1,117 @@
+"""How good predictions are: errors, ranks within sweeps, verdicts on memory."""
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from scipy.stats import kendalltau
+
+from parplan.experiments.cases.evaluate import Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errors:
+    """Of so many predicted step times (or peaks), relative to what was measured."""
+
+    count: int
+    median: float
+    """Median of the absolute errors."""
+    mean: float
+    p90: float
+    bias: float
+    """Median of the signed errors."""
+
+
+def errors_of(values: Iterable[float | None]) -> Errors | None:
+    """The errors of those that are there; None of none."""
+    signed = sorted(value for value in values if value is not None)
+    if not signed:
+        return None
+    sizes = sorted(map(abs, signed))
+    return Errors(
+        count=len(signed),
+        median=statistics.median(sizes),
+        mean=statistics.fmean(sizes),
+        p90=sizes[min(len(sizes) - 1, int(0.9 * len(sizes)))],
+        bias=statistics.median(signed),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranks:
+    """Over sweeps: the same model, batch and machine under different plans."""
+
+    sweeps: int
+    tau: float
+    """Mean of Kendall's tau-b."""
+    regret: float
+    """Mean measured excess of the plan that is predicted to be fastest over the fastest."""
+
+
+def ranks_of(outcomes: Sequence[Outcome], at_least: int = 3) -> Ranks | None:
+    """Ranks within sweeps of `at_least` runs; None without one."""
+    taus, regrets = [], []
+    for sweep in sweeps_of(outcomes):
+        if len(sweep) < at_least:
+            continue
+        predicted = [o.step_s or 0.0 for o in sweep]
+        measured = [o.case.step_s or 0.0 for o in sweep]
+        if len(set(measured)) > 1 and len(set(predicted)) > 1:
+            taus.append(float(kendalltau(predicted, measured).statistic))
+        pick = min(sweep, key=lambda o: o.step_s or 0.0)
+        regrets.append((pick.case.step_s or 0.0) / min(measured) - 1)
+    if not taus:
+        return None
+    return Ranks(sweeps=len(taus), tau=statistics.fmean(taus), regret=statistics.fmean(regrets))
+
+
+def sweeps_of(outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
+    """Timed runs of one source with the same model, batch, sequences and accelerators together."""
+    sweeps: dict[object, list[Outcome]] = {}
+    for o in outcomes:
+        if o.error is None:
+            continue
+        c = o.case
+        key = (
+            c.group,
+            c.model.name,
+            c.model.seq_len,
+            c.parallel.global_batch,
+            c.hardware.key,
+            c.hardware.n_accelerators,
+        )
+        sweeps.setdefault(key, []).append(o)
+    return list(sweeps.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdicts:
+    """Of runs that fitted in memory, and of runs that did not, how many are said to."""
+
+    ran: int
+    ran_right: int
+    out_of_memory: int
+    out_of_memory_right: int
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean of both shares."""
+        return (self.ran_right / self.ran + self.out_of_memory_right / self.out_of_memory) / 2
+
+
+def verdicts_of(outcomes: Iterable[Outcome]) -> Verdicts | None:
+    """The verdicts of sources that record runs of both kinds; None without such."""
+    known = [o for o in outcomes if o.fits is not None]
+    with_failures = {o.case.group for o in known if o.case.measured.oom}
+    known = [o for o in known if o.case.group in with_failures]
+
+    def count(test: Callable[[Outcome], bool]) -> int:
+        return sum(map(test, known))
+
+    found = Verdicts(
+        ran=count(lambda o: not o.case.measured.oom),
+        ran_right=count(lambda o: not o.case.measured.oom and bool(o.fits)),
+        out_of_memory=count(lambda o: o.case.measured.oom),
+        out_of_memory_right=count(lambda o: o.case.measured.oom and not o.fits),
+    )
+    return found if found.ran and found.out_of_memory else None

@@ -1,0 +1,72 @@
+"""Predictions of published cases beside what was measured."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from parplan.experiments.cases.read import Case
+from parplan.experiments.cases.request import Request, request_of
+from parplan.hardware.errors import ParplanError
+from parplan.sim.predict import compile_plan, predict
+
+MEMORY_RATIO = 1.0
+"""Share of a device's usable memory up to which a plan is said to fit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One case: predicted and measured, or why it could not be predicted."""
+
+    case: Case
+    request: Request | None = None
+    reason: str = ""
+    """Why there is no prediction; empty if there is one."""
+    step_s: float | None = None
+    bubble: float | None = None
+    peak_bytes: float | None = None
+    limit_bytes: float | None = None
+    """What the fullest device may use."""
+
+    @property
+    def error(self) -> float | None:
+        """Predicted over measured step time, minus one."""
+        if self.step_s is None or self.case.step_s is None:
+            return None
+        return self.step_s / self.case.step_s - 1
+
+    @property
+    def memory_error(self) -> float | None:
+        """Predicted over reported peak memory, minus one."""
+        measured = self.case.peak_memory_bytes
+        if self.peak_bytes is None or measured is None:
+            return None
+        return self.peak_bytes / measured - 1
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether the plan is predicted to fit in memory."""
+        if self.peak_bytes is None or self.limit_bytes is None:
+            return None
+        return self.peak_bytes <= self.limit_bytes
+
+
+def evaluate(case: Case) -> Outcome:
+    """Predict one case; what cannot be expressed is an outcome with a reason."""
+    try:
+        request = request_of(case)
+        compiled = compile_plan(request.workload, request.cluster, request.plan)
+    except ParplanError as error:
+        return Outcome(case=case, reason=str(error))
+    run = predict(compiled)
+    return Outcome(
+        case=case,
+        request=request,
+        step_s=run.step_s,
+        bubble=run.bubble,
+        peak_bytes=compiled.peak_bytes,
+        limit_bytes=MEMORY_RATIO * request.cluster.accelerator.memory_bytes,
+    )
+
+
+def evaluate_all(cases: Iterable[Case]) -> Iterator[Outcome]:
+    """Outcomes in the order of the cases."""
+    return map(evaluate, cases)

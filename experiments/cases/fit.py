@@ -1,0 +1,125 @@
+"""Fitting the constants of frameworks to published runs whose use for that is allowed."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from parplan.experiments.cases.read import Case
+from parplan.experiments.cases.request import Request, request_of
+from parplan.hardware.errors import ParplanError
+from parplan.hardware.remember import remembering
+from parplan.sim.framework import Framework
+from parplan.sim.predict import compile_plan, predict
+
+SOURCES: Mapping[str, tuple[str, ...]] = {
+    "eager": ("vtrain-single",),
+    "fused": ("simumax-b200",),
+}
+"""The groups of the calibration file that each framework is fitted to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constant:
+    """One constant of a framework: where the search starts, and between what it looks."""
+
+    name: str
+    start: float
+    most: float
+
+
+CONSTANTS = (
+    Constant(name="host_s_per_kernel", start=2e-5, most=5e-4),
+    Constant(name="host_s_per_exchange", start=2e-5, most=5e-4),
+    Constant(name="backward_host_share", start=1.0, most=3.0),
+    Constant(name="message_s", start=3e-4, most=1e-2),
+    Constant(name="step_s", start=5e-3, most=0.2),
+    Constant(name="kernel_slowdown", start=1.05, most=1.5),
+    Constant(name="expert_layer_s", start=1e-3, most=1e-2),
+    Constant(name="hidden_share", start=0.5, most=1.0),
+)
+
+SOFT = 0.05
+"""Errors of the logarithm from which on a case counts less than in proportion to its square."""
+
+STEP = 0.02
+"""Relative step of the derivatives: a simulated time has kinks that a tiny step would meet."""
+
+ROUNDS = 25
+
+
+def fit_framework(
+    name: str, cases: Sequence[Case], report: Callable[[str], None] = lambda line: None
+) -> Framework:
+    """The constants of framework `name` that predict `cases` best: the logarithm of step times.
+
+    Cases that cannot be expressed are left out. Raises `ParplanError` when none is left.
+    """
+    rows = [(case, request) for case in cases if (request := _timed(case)) is not None]
+    if not rows:
+        raise ParplanError(f"{name}: no case to fit to")
+    scale = np.array([constant.start for constant in CONSTANTS])
+    most = np.array([constant.most for constant in CONSTANTS])
+
+    def errors(x: np.ndarray) -> np.ndarray:
+        found = _framework(name, x * scale, "")
+        values = np.array([_log_error(case, request, found) for case, request in rows])
+        report(f"{name}: median error {np.median(np.expm1(np.abs(values))):.1%}")
+        return values
+
+    result = least_squares(
+        errors,
+        np.ones(len(CONSTANTS)),
+        bounds=(0.0, most / scale),
+        loss="soft_l1",
+        f_scale=SOFT,
+        diff_step=np.full(len(CONSTANTS), STEP),
+        max_nfev=ROUNDS,
+    )
+    median = np.median(np.expm1(np.abs(errors(result.x))))
+    groups = ", ".join(sorted({case.group for case, _ in rows}))
+    source = (
+        f"fitted to {len(rows)} runs of {groups} (experiments/papers/published_calibration.jsonl) "
+        f"by parplan validate --fit-frameworks; median error {median:.1%}"
+    )
+    return _framework(name, result.x * scale, source)
+
+
+def frameworks_toml(frameworks: Sequence[Framework]) -> str:
+    """The text of `sim/frameworks.toml`."""
+    lines = [
+        "# What training software costs beside its kernels; read by parplan.sim.framework.",
+        "# Written by parplan validate --fit-frameworks.",
+    ]
+    for one in frameworks:
+        table = {**dataclasses.asdict(one)}
+        source = table.pop("source")
+        lines += ["", f"[{table.pop('name')}]"]
+        lines += [f"{key} = {value:.3g}" for key, value in table.items()]
+        lines.append(f'source = "{source}"')
+    return "\n".join(lines) + "\n"
+
+
+def _timed(case: Case) -> Request | None:
+    if case.step_s is None or case.measured.oom:
+        return None
+    try:
+        request = request_of(case)
+        compile_plan(request.workload, request.cluster, request.plan)
+    except ParplanError:
+        return None
+    return dataclasses.replace(request, cluster=remembering(request.cluster))
+
+
+def _framework(name: str, values: np.ndarray, source: str) -> Framework:
+    fields = {c.name: float(v) for c, v in zip(CONSTANTS, values, strict=True)}
+    return Framework(name=name, source=source, **fields)
+
+
+def _log_error(case: Case, request: Request, framework: Framework) -> float:
+    workload = dataclasses.replace(request.workload, framework=framework)
+    step_s = predict(compile_plan(workload, request.cluster, request.plan)).step_s
+    assert case.step_s is not None
+    return float(np.log(step_s / case.step_s))

@@ -1,0 +1,95 @@
+"""The cluster of a case: the preset of its accelerator, with the network that the case states."""
+
+import re
+from dataclasses import dataclass, replace
+from functools import cache
+
+from parplan.experiments.cases.read import CaseHardware
+from parplan.hardware.cluster import Cluster
+from parplan.hardware.errors import ParplanError
+from parplan.hardware.preset_tables import cluster_of
+from parplan.hardware.presets import accelerator_preset, node_table
+
+NODES = {
+    "A100-80": "dgx-a100-80gb",
+    "A100-40": "dgx-a100-40gb",
+    "V100-32": "dgx-2-v100",
+    "H100": "dgx-h100",
+    "H200": "dgx-h200",
+    "B200": "dgx-b200",
+    "B300": "dgx-b300",
+    "GB200": "gb200-nvl72",
+    "GB300": "gb300-nvl72",
+    "MI300X": "mi300x-8",
+    "MI325X": "mi325x-8",
+    "MI355X": "mi355x-8",
+    "Gaudi2": "gaudi2-8",
+    "v4": "tpu-v4-pod",
+    "v5e": "tpu-v5e-pod",
+    "v5p": "tpu-v5p-pod",
+    "v6e": "tpu-v6e-pod",
+}
+"""The node preset of each `hardware.key`."""
+
+GBIT = 1e9 / 8
+
+_RATE = re.compile(r"([\d.]+)\s*([GT])b/[sS]")
+_COUNT = re.compile(r"(\d+)\s*x\s")
+
+
+def cluster_of_case(hardware: CaseHardware) -> Cluster:
+    """The cluster; raises `ParplanError` when no preset has such accelerators."""
+    node = NODES.get(hardware.key)
+    if node is None:
+        raise ParplanError(f"hardware.key: no preset for {hardware.key!r}")
+    network = network_of(hardware.inter_link, hardware.accelerators_per_node)
+    return _cluster(node, hardware.n_accelerators, network)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """What a case says of the network between nodes: one of the two, in bytes per second."""
+
+    per_accelerator: float | None = None
+    per_interface: float | None = None
+
+
+@cache
+def _cluster(node: str, num_accelerators: int, network: Network | None) -> Cluster:
+    table = node_table(node)
+    if network is not None:
+        (own,) = table.network
+        rate = network.per_interface
+        if network.per_accelerator is not None:
+            rate = network.per_accelerator * table.accelerators / own.nics_per_node
+        assert rate is not None
+        table = replace(table, network=(replace(own, nic_gb_per_s_per_direction=rate / 1e9),))
+    accelerator = accelerator_preset(table.accelerator)
+    nodes = -(-num_accelerators // table.accelerators)
+    # Racks of 72 are often used in part, so that the job divides evenly.
+    nodes = next(n for n in range(nodes, num_accelerators + 1) if num_accelerators % n == 0)
+    return cluster_of(f"{num_accelerators}x{node}", table, accelerator, nodes, num_accelerators)
+
+
+def network_of(text: str | None, accelerators_per_node: int) -> Network | None:
+    """The network that a case's `inter_link` states; None where it states no rate."""
+    part = _compute_part(text or "")
+    found = _RATE.search(part)
+    if found is None:
+        return None
+    rate = float(found[1]) * (1000 if found[2] == "T" else 1) * GBIT
+    count = _COUNT.search(part)
+    if count is not None:
+        return Network(per_accelerator=int(count[1]) * rate / accelerators_per_node)
+    if "per node" in part:
+        return Network(per_accelerator=rate / accelerators_per_node)
+    return Network(per_interface=rate)
+
+
+def _compute_part(text: str) -> str:
+    """Of several networks the one between the accelerators."""
+    parts = re.split(r"[,+;]\s*(?=\S)", text)
+    for part in parts:
+        if "Compute" in part:
+            return part
+    return parts[0]

@@ -1,0 +1,84 @@
+"""Which ranks a plan's collectives go over, and how long they take there.
+
+Ranks are placed with tensor parallelism innermost, then context, data and pipeline parallelism.
+Experts are spread over neighbouring ranks of a stage (Megatron-LM's order tp-cp-ep-dp-pp).
+"""
+
+from typing import cast, get_args
+
+from parplan.hardware.cluster import Cluster, Link
+from parplan.hardware.collective_group import Group, group_of
+from parplan.hardware.collectives import Collective, collective_s
+from parplan.hardware.profile import Collective as MeasuredCollective
+from parplan.hardware.profile import Op as MeasuredOp
+from parplan.sim.layers.ops import Exchange
+from parplan.sim.plan import Plan
+
+NO_TIME = Link(latency_s=0.0, bytes_per_s=float("inf"))
+
+
+class Communication:
+    """The groups of `plan` on `cluster`."""
+
+    def __init__(self, cluster: Cluster, plan: Plan) -> None:
+        self.cluster = cluster
+        self.plan = plan
+        tensor, shards = plan.tensor_parallel, plan.sharded_over
+        expert_split = plan.expert_tensor_parallel or tensor
+        spread = plan.expert_parallel * expert_split
+        # Ranks, and the distance between neighbours.
+        self.groups: dict[str, tuple[int, int]] = {
+            "tensor": (tensor, 1),
+            "context": (plan.context_parallel, tensor),
+            "expert": (plan.expert_parallel, expert_split),
+            "replicas": (plan.replicas, tensor),
+            "shards": (shards, tensor),
+            "copies": (plan.replicas // shards, tensor * shards),
+            "expert replicas": (plan.replicas * tensor // spread, spread),
+        }
+        self._groups: dict[str, Group] = {}
+        self._known: dict[tuple[str, float, str], float] = {}
+
+    def size(self, group: str) -> int:
+        """How many ranks a group has."""
+        return self.groups[group][0]
+
+    def exchange_s(self, exchange: Exchange) -> float:
+        """Seconds of an exchange within a layer."""
+        return self.collective_s(exchange.op, exchange.num_bytes, exchange.group)
+
+    def collective_s(self, op: str, num_bytes: float, group: str) -> float:
+        """Seconds of a collective; `num_bytes` as `Exchange` counts them."""
+        size, _ = self.groups[group]
+        if size == 1 or num_bytes == 0:
+            return 0.0
+        key = op, num_bytes, group
+        if key not in self._known:
+            self._known[key] = self._seconds(op, num_bytes, group)
+        return self._known[key]
+
+    def _seconds(self, op: str, num_bytes: float, group: str) -> float:
+        measured, (size, _) = self.cluster.measured, self.groups[group]
+        if measured is not None and op in get_args(MeasuredOp):
+            what = MeasuredCollective(
+                op=cast(MeasuredOp, op),
+                num_bytes=max(1, round(num_bytes)),
+                num_ranks=size,
+                ranks_per_node=size,
+            )
+            found = measured.collective(what)
+            if found is not None:
+                return found.seconds
+        return collective_s(Collective(op=op, num_bytes=num_bytes), self._group(group))
+
+    def neighbour(self) -> Link:
+        """The link from a stage to the next one."""
+        if self.plan.num_stages == 1:
+            return NO_TIME
+        return self.cluster.link_between(0, self.plan.tensor_parallel * self.plan.replicas)
+
+    def _group(self, group: str) -> Group:
+        if group not in self._groups:
+            size, distance = self.groups[group]
+            self._groups[group] = group_of(self.cluster, range(0, size * distance, distance))
+        return self._groups[group]

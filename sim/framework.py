@@ -1,0 +1,84 @@
+"""What the software that trains costs beside its kernels: launching them, waiting, one-off work.
+
+The constants are fitted to published runs whose use for that is allowed
+(`parplan validate --calibrate`); `frameworks.toml` says for each table to which.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from parplan.hardware.errors import ParplanError, unknown_name
+from parplan.hardware.strict import build, read_toml
+
+NOT_NEGATIVE = (
+    "host_s_per_kernel",
+    "host_s_per_exchange",
+    "backward_host_share",
+    "message_s",
+    "step_s",
+    "expert_layer_s",
+)
+
+FRAMEWORKS = Path(__file__).parent / "frameworks.toml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Framework:
+    """Constants of one generation of training software."""
+
+    name: str
+    host_s_per_kernel: float
+    """What the host needs to launch a kernel of the forward; a faster device waits."""
+    host_s_per_exchange: float
+    """The same for a collective within a layer."""
+    backward_host_share: float
+    """The same of a kernel of the backward, over that of the forward."""
+    message_s: float
+    """Added to every forward and backward that gets or sends a message between stages."""
+    step_s: float
+    """Once per step: data, scaling of the loss, logging."""
+    kernel_slowdown: float
+    """Time of a kernel within a training step over its time when measured alone: clocks are lower
+    and caches are cold."""
+    expert_layer_s: float
+    """Added to the forward and to the backward of a layer with experts: the host waits to learn
+    how many tokens each expert gets."""
+    hidden_share: float
+    """How much of an exchange that overlaps with kernels costs nothing: the rest slows them."""
+    source: str
+
+    def __post_init__(self) -> None:
+        for name in NOT_NEGATIVE:
+            if getattr(self, name) < 0:
+                raise ParplanError(f"{name}: must not be negative, got {getattr(self, name)}")
+        if self.kernel_slowdown <= 0:
+            raise ParplanError(f"kernel_slowdown: must be positive, got {self.kernel_slowdown}")
+        if not 0 <= self.hidden_share <= 1:
+            raise ParplanError(f"hidden_share: must be in [0, 1], got {self.hidden_share}")
+
+
+NO_OVERHEAD = Framework(
+    name="none",
+    host_s_per_kernel=0.0,
+    host_s_per_exchange=0.0,
+    backward_host_share=1.0,
+    message_s=0.0,
+    step_s=0.0,
+    kernel_slowdown=1.0,
+    expert_layer_s=0.0,
+    hidden_share=1.0,
+    source="assumed: a host that is never late, and perfect overlap",
+)
+
+
+def framework(name: str, path: Path = FRAMEWORKS) -> Framework:
+    """The constants called `name`, or none; raises `ParplanError` that suggests near names."""
+    if name == NO_OVERHEAD.name:
+        return NO_OVERHEAD
+    tables = read_toml(path)
+    if name not in tables:
+        raise unknown_name("framework", name, [*tables, NO_OVERHEAD.name])
+    table = tables[name]
+    if not isinstance(table, dict):
+        raise ParplanError(f"{path}: {name}: expected a table, got {table!r}")
+    return build(Framework, {"name": name, **table}, f"{path}: {name}")

@@ -1,0 +1,1 @@
+"""Layers of a language model as lists of operations."""

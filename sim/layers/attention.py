@@ -1,0 +1,146 @@
+"""The attention half of a block."""
+
+import dataclasses
+
+from parplan.hardware.kernels import Attention, Kernel, MemoryBound
+from parplan.sim.layers.ops import Exchange, Op
+from parplan.sim.layers.shapes import (
+    Shapes,
+    elementwise,
+    enters_region,
+    leaves_region,
+    linear,
+    norm,
+    residual,
+)
+
+CORE = "attention"
+"""The name of scores, softmax and weighted values: what selective recomputation computes again."""
+
+
+def attention_ops(x: Shapes) -> tuple[Op, ...]:
+    """Normalisation, queries, keys and values, attention, projection, and the residual sum."""
+    m = x.model
+    value_size = m.mla.value_size if m.mla is not None else m.head_size
+    first, *others = _latent_projections(x) if m.mla is not None else _projections(x)
+    projection = linear(
+        x,
+        "projection",
+        x.tokens,
+        m.num_heads * value_size // x.split,
+        m.hidden_size,
+        # Flash attention keeps its output, and both read the same tensor.
+        keeps_input=x.attention != "flash",
+        bias=m.bias,
+    )
+    return (
+        norm(x, "attention norm"),
+        enters_region(x, first),
+        *others,
+        _core(x),
+        leaves_region(x, projection),
+        residual(x, "attention residual"),
+    )
+
+
+def _projections(x: Shapes) -> tuple[Op, ...]:
+    m = x.model
+    outputs = (m.query_size + 2 * m.kv_size) // x.split
+    product = linear(x, "qkv", x.tokens, m.hidden_size, outputs, bias=m.bias)
+    if m.learned_positions:
+        return (product,)
+    rotated = 2 * x.value_bytes * x.tokens * (m.query_size + m.kv_size) / x.split
+    return product, elementwise("rotary", forward_bytes=rotated, backward_bytes=rotated)
+
+
+def _latent_projections(x: Shapes) -> tuple[Op, ...]:
+    """Down to the ranks on every tensor-parallel rank, up to the rank's own heads."""
+    m, latent = x.model, x.model.mla
+    assert latent is not None
+    heads = m.num_heads // x.split
+    queries: tuple[Op, ...]
+    if latent.query_rank:
+        queries = (
+            linear(x, "query down", x.tokens, m.hidden_size, latent.query_rank),
+            linear(x, "query up", x.tokens, latent.query_rank, heads * m.head_size),
+        )
+    else:
+        queries = (linear(x, "query", x.tokens, m.hidden_size, heads * m.head_size),)
+    down = latent.kv_rank + latent.rope_size
+    up = heads * (latent.nope_size + latent.value_size)
+    rotated = 2 * x.value_bytes * x.tokens * (heads + 1) * latent.rope_size
+    # Keys are put together from their two parts for every head.
+    joined = 2 * x.value_bytes * x.tokens * heads * m.head_size
+    return (
+        *queries,
+        linear(x, "kv down", x.tokens, m.hidden_size, down, keeps_input=False),
+        linear(x, "kv up", x.tokens, latent.kv_rank, up),
+        elementwise("rotary", forward_bytes=rotated + joined, backward_bytes=rotated + joined),
+    )
+
+
+def _core(x: Shapes) -> Op:
+    m, split = x.model, x.split
+    heads, kv_heads = m.num_heads // split, max(1, m.num_kv_heads // split)
+    value_size = m.mla.value_size if m.mla is not None else m.head_size
+    forward, backward = (
+        Attention(
+            batch=x.batch,
+            heads=heads,
+            kv_heads=kv_heads,
+            query_len=max(1, x.seq_len // x.context),
+            key_len=x.seq_len,
+            head_size=m.head_size,
+            value_size=value_size,
+            dtype=x.attention_dtype,
+            flash=x.attention == "flash",
+            direction=direction,
+        )
+        for direction in ("forward", "backward")
+    )
+    rings = _ring(x, kv_heads * (m.head_size + value_size))
+    operands = x.tokens * (heads * m.head_size + kv_heads * (m.head_size + value_size))
+    op = Op(
+        name=CORE,
+        forward=(forward,),
+        input_gradient=(backward,),
+        forward_exchanges=rings,
+        backward_exchanges=2 * rings,
+        input_bytes=x.value_bytes * operands,
+        # The output, and the logarithm of each row's sum in fp32.
+        inner_bytes=x.tokens * heads * (x.value_bytes * value_size + 4.0),
+    )
+    return op if x.attention == "flash" else _with_scores(x, op, heads)
+
+
+def _with_scores(x: Shapes, op: Op, heads: int) -> Op:
+    """Attention that writes its scores: dropout, and what else is not fused into the softmax."""
+    scores = float(x.batch * heads * (x.seq_len // x.context) * x.seq_len)
+    size = x.value_bytes * scores
+    forward: list[Kernel] = []
+    inner = size
+    if x.dropout:
+        forward.append(MemoryBound(num_bytes=2 * size + scores))
+        inner += size + scores
+    if x.attention == "eager":
+        # Scale and mask in the precision of the products, the softmax in fp32 and cast back.
+        forward += [MemoryBound(num_bytes=2 * size), MemoryBound(num_bytes=2 * size)]
+        forward += [MemoryBound(num_bytes=size + 4 * scores)] * 2
+        inner += 4 * scores
+    return dataclasses.replace(
+        op,
+        forward=(*op.forward, *forward),
+        input_gradient=(*op.input_gradient, *forward),
+        inner_bytes=inner,
+    )
+
+
+def _ring(x: Shapes, kv_features: int) -> tuple[Exchange, ...]:
+    """Keys and values go round the context-parallel ranks beside the attention.
+
+    Liu et al. 2023 (Ring Attention), arXiv:2310.01889, section 3.
+    """
+    if x.context == 1:
+        return ()
+    num_bytes = float(x.value_bytes * x.batch * x.seq_len * kv_features)
+    return (Exchange(group="context", op="all_gather", num_bytes=num_bytes, overlaps=True),)

@@ -1,0 +1,38 @@
+"""The layers of a model, and which of their operations a plan computes again."""
+
+from parplan.hardware.errors import ParplanError
+from parplan.sim.layers.attention import attention_ops
+from parplan.sim.layers.ends import embedding_ops, head_ops
+from parplan.sim.layers.mlp import mlp_ops, moe_ops
+from parplan.sim.layers.ops import Op
+from parplan.sim.layers.shapes import Shapes
+from parplan.sim.model import LayerKind
+from parplan.sim.plan import Plan
+
+Ops = tuple[Op, ...]
+
+__all__ = ["Ops", "block_ops", "embedding_ops", "head_ops", "recomputed_ops"]
+
+
+def block_ops(x: Shapes, kind: LayerKind) -> Ops:
+    """The operations of one block, in the order of its forward."""
+    return (*attention_ops(x), *(moe_ops(x) if kind == "moe" else mlp_ops(x)))
+
+
+def recomputed_ops(plan: Plan, ops: Ops) -> frozenset[str]:
+    """The names of the operations of a recomputed block that run again in its backward.
+
+    Raises `ParplanError` when the plan names operations of which the block has none.
+    """
+    names = frozenset(op.name for op in ops)
+    if plan.recomputation == "none":
+        return frozenset()
+    if plan.recomputation == "full":
+        return names
+    chosen = names & frozenset(plan.recomputed_ops)
+    if plan.recomputed_ops and not chosen:
+        raise ParplanError(
+            f"recomputed_ops: {', '.join(plan.recomputed_ops)}: the block has "
+            f"{', '.join(op.name for op in ops)}"
+        )
+    return chosen

@@ -1,0 +1,121 @@
+"""The MLP half of a block: dense, or a mixture of experts."""
+
+import dataclasses
+
+from parplan.hardware.kernels import MemoryBound
+from parplan.sim.layers.ops import Exchange, Op
+from parplan.sim.layers.shapes import (
+    Shapes,
+    elementwise,
+    enters_region,
+    leaves_region,
+    linear,
+    norm,
+    residual,
+)
+from parplan.sim.model import MixtureOfExperts
+
+
+def mlp_ops(x: Shapes) -> tuple[Op, ...]:
+    """Normalisation, up, activation function, down, and the residual sum."""
+    width = x.model.ffn_size // x.split
+    return (
+        norm(x, "mlp norm"),
+        *_split_mlp(x, "mlp", width),
+        residual(x, "mlp residual"),
+    )
+
+
+def _split_mlp(x: Shapes, name: str, width: int) -> tuple[Op, ...]:
+    """An MLP over all of the rank's tokens, split over the tensor-parallel ranks."""
+    up, activation, down = _mlp(x, name, x.tokens, width)
+    return enters_region(x, up), activation, leaves_region(x, down)
+
+
+def _mlp(x: Shapes, name: str, tokens: int, width: int, groups: int = 1) -> tuple[Op, ...]:
+    m, ups = x.model, x.model.num_up_matrices
+    bias = m.bias and groups == 1
+    values = x.value_bytes * groups * tokens * width
+    return (
+        linear(x, f"{name} up", tokens, m.hidden_size, ups * width, groups=groups, bias=bias),
+        elementwise(
+            f"{name} activation",
+            forward_bytes=(ups + 1) * values,
+            # Reads the gradient of the output and the inputs, writes the gradients of the inputs.
+            backward_bytes=(2 * ups + 1) * values,
+            input_bytes=ups * values,
+        ),
+        linear(x, f"{name} down", tokens, width, m.hidden_size, groups=groups, bias=bias),
+    )
+
+
+def moe_ops(x: Shapes) -> tuple[Op, ...]:
+    """Normalisation, router, dispatch, routed and shared experts, combination, residual sum.
+
+    Every expert-parallel rank has an equal share of the experts and, times `expert_load`, of the
+    tokens (Lepikhin et al. 2020, GShard, arXiv:2006.16668, section 2).
+    """
+    moe = x.model.moe
+    assert moe is not None
+    return (
+        norm(x, "mlp norm"),
+        _router(x, moe),
+        _permute(x, moe, "dispatch", reads_first=True),
+        *_routed(x, moe),
+        _permute(x, moe, "combine", reads_first=False),
+        *_shared(x, moe),
+        residual(x, "mlp residual"),
+    )
+
+
+def _router(x: Shapes, moe: MixtureOfExperts) -> Op:
+    """Scores of all experts for the rank's own tokens, in fp32, and the choice of the best."""
+    tokens = max(1, round(x.own_tokens))
+    scores = MemoryBound(num_bytes=4 * 4.0 * tokens * moe.num_experts)
+    product = linear(x, "router", tokens, x.model.hidden_size, moe.num_experts, keeps_input=True)
+    return dataclasses.replace(
+        product,
+        forward=(*product.forward, scores),
+        input_gradient=(*product.input_gradient, scores),
+        inner_bytes=4.0 * tokens * moe.num_experts,
+    )
+
+
+def _routed_tokens(x: Shapes, moe: MixtureOfExperts) -> float:
+    """Tokens, each counted once per expert, that one rank sends and gets."""
+    tokens = x.own_tokens if x.sequence_parallel else x.tokens / x.split
+    return tokens * moe.top_k * x.expert_load
+
+
+def _permute(x: Shapes, moe: MixtureOfExperts, name: str, *, reads_first: bool) -> Op:
+    """Sorts tokens by expert and sends them to its rank, or takes them back and adds them up."""
+    num_bytes = x.value_bytes * _routed_tokens(x, moe) * x.model.hidden_size
+    exchanges: tuple[Exchange, ...] = ()
+    if x.experts_over > 1:
+        exchanges = (Exchange(group="expert", op="all_to_all", num_bytes=num_bytes),)
+    # Once on the sending side and once on the receiving one, where there is one.
+    passes = 2 * (2 if x.experts_over > 1 else 1)
+    op = elementwise(name, forward_bytes=passes * num_bytes, backward_bytes=passes * num_bytes)
+    return dataclasses.replace(
+        op,
+        forward_exchanges=exchanges,
+        backward_exchanges=exchanges,
+        # The gradient of the routing weights needs what the experts returned.
+        input_bytes=0.0 if reads_first else num_bytes,
+    )
+
+
+def _routed(x: Shapes, moe: MixtureOfExperts) -> tuple[Op, ...]:
+    experts = max(1, moe.num_experts // x.experts_over)
+    arrived = _routed_tokens(x, moe) * x.expert_split
+    tokens = max(1, round(arrived / experts))
+    ops = _mlp(x, "experts", tokens, max(1, moe.ffn_size // x.expert_split), experts)
+    return tuple(
+        dataclasses.replace(op, parameters=0.0, expert_parameters=op.parameters) for op in ops
+    )
+
+
+def _shared(x: Shapes, moe: MixtureOfExperts) -> tuple[Op, ...]:
+    if not moe.shared_experts:
+        return ()
+    return _split_mlp(x, "shared experts", moe.shared_experts * moe.ffn_size // x.split)

@@ -1,0 +1,79 @@
+"""One operation of a layer: its kernels, its messages, and what it keeps for its backward.
+
+A layer is a list of operations in the order of its forward. Everything that is asked of a layer
+(seconds, memory, parameters, FLOPs) is a sum over them.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from parplan.hardware.kernels import Kernel
+
+Group = Literal["tensor", "context", "expert"]
+"""The ranks that an exchange goes over."""
+
+ExchangeOp = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """A collective that an operation waits for."""
+
+    group: Group
+    op: ExchangeOp
+    num_bytes: float
+    """Of the whole buffer: what is reduced, gathered or scattered, or what one rank sends away."""
+    overlaps: bool = False
+    """Whether it runs beside the kernels of its own operation (context-parallel rings)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Op:
+    """One operation of one layer on one micro-batch and one rank."""
+
+    name: str
+    forward: tuple[Kernel, ...] = ()
+    input_gradient: tuple[Kernel, ...] = ()
+    """Kernels that make the gradient of the input."""
+    weight_gradient: tuple[Kernel, ...] = ()
+    """Kernels that make the gradients of the parameters."""
+    forward_exchanges: tuple[Exchange, ...] = ()
+    backward_exchanges: tuple[Exchange, ...] = ()
+    input_bytes: float = 0.0
+    """The input, where the backward reads it. Each tensor is counted at the one that reads it."""
+    inner_bytes: float = 0.0
+    """What the backward reads beside it: masks, scores, statistics."""
+    parameters: float = 0.0
+    """Held by one rank, sharded over no data-parallel ranks."""
+    expert_parameters: float = 0.0
+    """The same of routed experts, whose gradients are reduced over fewer ranks."""
+
+
+def num_flops(ops: Iterable[Op]) -> float:
+    """Floating-point operations of one forward and backward."""
+    return sum(
+        kernel.flops
+        for op in ops
+        for kernel in (*op.forward, *op.input_gradient, *op.weight_gradient)
+    )
+
+
+def kept_bytes(ops: Sequence[Op], recomputed: frozenset[str]) -> float:
+    """What one micro-batch keeps of a layer from forward to backward.
+
+    Of operations that are computed again, only the input of each unbroken run of them is kept.
+    """
+    total, in_run = 0.0, False
+    for op in ops:
+        if op.name not in recomputed:
+            total += op.input_bytes + op.inner_bytes
+        elif not in_run:
+            total += op.input_bytes
+        in_run = op.name in recomputed
+    return total
+
+
+def all_bytes(ops: Iterable[Op]) -> float:
+    """What the backward of a layer reads in all."""
+    return sum(op.input_bytes + op.inner_bytes for op in ops)

@@ -1,0 +1,247 @@
+"""Sizes of one micro-batch on one rank, and the kernels that most operations are made of."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from parplan.hardware.kernels import Gemm, MemoryBound
+from parplan.sim.layers.ops import Exchange, Op
+from parplan.sim.model import Model
+from parplan.sim.plan import Plan
+from parplan.sim.workload import Attention as AttentionKind
+from parplan.sim.workload import Workload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shapes:
+    """What the sizes of a layer's kernels depend on."""
+
+    model: Model
+    batch: int
+    seq_len: int
+    split: int
+    """Tensor-parallel ranks."""
+    sequence_parallel: bool
+    context: int
+    """Context-parallel ranks, each with an equal part of every sequence."""
+    experts_over: int
+    """Expert-parallel ranks."""
+    expert_split: int
+    """Tensor-parallel ranks within an expert."""
+    expert_load: float
+    """Tokens of the fullest rank over those of the mean one."""
+    dtype: str
+    """Of the linear layers' products."""
+    attention_dtype: str
+    value_bytes: int
+    attention: AttentionKind
+    dropout: bool
+    accumulate: bool
+    """Whether weight gradients are added to a buffer: over micro-batches, or in fp32."""
+    gradient_dtype: str
+    """What they are written in."""
+    fused_norms: bool
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one micro-batch on one rank, inside of the tensor-parallel regions."""
+        return self.batch * self.seq_len // self.context
+
+    @property
+    def own_tokens(self) -> float:
+        """Tokens outside of them: sequence parallelism splits these too."""
+        return self.tokens / (self.split if self.sequence_parallel else 1)
+
+    @property
+    def hidden_bytes(self) -> float:
+        """One value of every feature of every token inside of the tensor-parallel regions."""
+        return float(self.value_bytes * self.tokens * self.model.hidden_size)
+
+    @property
+    def own_hidden_bytes(self) -> float:
+        """The same outside."""
+        return self.value_bytes * self.own_tokens * self.model.hidden_size
+
+
+def shapes_of(workload: Workload, plan: Plan) -> Shapes:
+    """The sizes that `plan` gives one micro-batch of `workload`."""
+    wide = "bf16" if workload.precision == "fp8" else workload.precision
+    return Shapes(
+        model=workload.model,
+        batch=plan.batch_per_device,
+        seq_len=workload.seq_len,
+        split=plan.tensor_parallel,
+        sequence_parallel=plan.sequence_parallel,
+        context=plan.context_parallel,
+        experts_over=plan.expert_parallel,
+        expert_split=plan.expert_tensor_parallel or plan.tensor_parallel,
+        expert_load=workload.expert_load,
+        dtype=workload.precision,
+        attention_dtype=wide,
+        value_bytes=workload.bytes_per_value,
+        attention=workload.attention,
+        dropout=workload.dropout,
+        accumulate=plan.num_micro_batches > 1 or plan.gradient_dtype == "fp32",
+        gradient_dtype="fp32" if plan.gradient_dtype == "fp32" else wide,
+        fused_norms=workload.fused_norms,
+    )
+
+
+def linear(
+    x: Shapes,
+    name: str,
+    tokens: int,
+    inputs: int,
+    outputs: int,
+    *,
+    groups: int = 1,
+    bias: bool = False,
+    keeps_input: bool = True,
+) -> Op:
+    """A product with a weight matrix of this rank (of `groups` experts, `tokens` each)."""
+    m = max(1, tokens)
+    weights = groups * inputs * outputs
+    casts: tuple[MemoryBound, ...] = ()
+    if x.dtype == "fp8":
+        # The input is read in 16 bits and written in 8, straight and transposed.
+        casts = (MemoryBound(num_bytes=groups * m * inputs * (x.value_bytes + 2)),)
+    return Op(
+        name=name,
+        forward=(
+            *casts,
+            Gemm(
+                m=m,
+                n=outputs,
+                k=inputs,
+                dtype=x.dtype,
+                batch=groups,
+                transposed="TN",
+                grouped=groups > 1,
+            ),
+        ),
+        input_gradient=(
+            *casts,
+            Gemm(
+                m=m,
+                n=inputs,
+                k=outputs,
+                dtype=x.dtype,
+                batch=groups,
+                transposed="NN",
+                grouped=groups > 1,
+            ),
+        ),
+        weight_gradient=(
+            Gemm(
+                m=outputs,
+                n=inputs,
+                k=m,
+                dtype=x.dtype,
+                batch=groups,
+                transposed="NT",
+                accumulate=x.accumulate,
+                output_dtype=x.gradient_dtype,
+                grouped=groups > 1,
+            ),
+        ),
+        input_bytes=x.value_bytes * groups * m * inputs if keeps_input else 0.0,
+        parameters=weights + (groups * outputs if bias else 0),
+    )
+
+
+def elementwise(
+    name: str,
+    *,
+    forward_bytes: float,
+    backward_bytes: float,
+    input_bytes: float = 0.0,
+    inner_bytes: float = 0.0,
+    parameters: float = 0.0,
+) -> Op:
+    """A kernel forward and one backward, both bound by the memory."""
+    return Op(
+        name=name,
+        forward=(MemoryBound(num_bytes=forward_bytes),),
+        input_gradient=(MemoryBound(num_bytes=backward_bytes),) if backward_bytes else (),
+        input_bytes=input_bytes,
+        inner_bytes=inner_bytes,
+        parameters=parameters,
+    )
+
+
+def norm(x: Shapes, name: str) -> Op:
+    """A normalisation: reads and writes; backward reads input and gradient, and writes.
+
+    Unfused it is a chain of kernels in fp32: cast, square, mean, product, cast, product with the
+    weights. Their backward takes twice their traffic, and reads what the products read.
+    """
+    size = x.own_hidden_bytes
+    if x.fused_norms:
+        return elementwise(
+            name,
+            forward_bytes=2 * size,
+            backward_bytes=3 * size,
+            input_bytes=size,
+            parameters=x.model.norm_parameters,
+        )
+    values = x.own_tokens * x.model.hidden_size
+    narrow = x.value_bytes
+    # Bytes of a value that each kernel reads and writes.
+    chain = (narrow + 4, 4 + 4, 4, 4 + 4, 4 + narrow, 2 * narrow)
+    return Op(
+        name=name,
+        forward=tuple(MemoryBound(num_bytes=values * each) for each in chain),
+        input_gradient=tuple(MemoryBound(num_bytes=2 * values * each) for each in chain),
+        input_bytes=4 * values,
+        inner_bytes=narrow * values,
+        parameters=x.model.norm_parameters,
+    )
+
+
+def residual(x: Shapes, name: str) -> Op:
+    """The sum with the residual stream, with the dropout before it."""
+    size = x.own_hidden_bytes
+    mask = x.own_tokens * x.model.hidden_size if x.dropout else 0.0
+    return elementwise(
+        name,
+        forward_bytes=3 * size + mask,
+        # Of a sum alone the gradient goes through as it is, and is added where paths join.
+        backward_bytes=(3 if x.dropout else 2) * size + mask,
+        inner_bytes=mask,
+    )
+
+
+def enters_region(x: Shapes, op: Op) -> Op:
+    """`op` as the first of a tensor-parallel region, whose input is replicated or split.
+
+    Nothing forward and an all-reduce backward (Shoeybi et al. 2019, arXiv:1909.08053, section 3),
+    with sequence parallelism an all-gather and a reduce-scatter (Korthikanti et al. 2022,
+    arXiv:2205.05198, section 4.2.2). What comes backward runs beside the weight gradient, for which
+    the input is gathered once more.
+    """
+    if x.split == 1:
+        return op
+    if not x.sequence_parallel:
+        total = Exchange(group="tensor", op="all_reduce", num_bytes=x.hidden_bytes, overlaps=True)
+        return dataclasses.replace(op, backward_exchanges=(total,))
+    gather = Exchange(group="tensor", op="all_gather", num_bytes=x.hidden_bytes)
+    again = dataclasses.replace(gather, overlaps=True)
+    scatter = Exchange(group="tensor", op="reduce_scatter", num_bytes=x.hidden_bytes, overlaps=True)
+    return dataclasses.replace(
+        op,
+        forward_exchanges=(gather,),
+        backward_exchanges=(again, scatter),
+        # The gathered input is not kept, each rank keeps its part.
+        input_bytes=op.input_bytes / x.split,
+    )
+
+
+def leaves_region(x: Shapes, op: Op) -> Op:
+    """`op` as the last of a tensor-parallel region: its partial sums are added up."""
+    if x.split == 1:
+        return op
+    if not x.sequence_parallel:
+        total = Exchange(group="tensor", op="all_reduce", num_bytes=x.hidden_bytes)
+        return dataclasses.replace(op, forward_exchanges=(total,))
+    scatter = Exchange(group="tensor", op="reduce_scatter", num_bytes=x.hidden_bytes)
+    gather = Exchange(group="tensor", op="all_gather", num_bytes=x.hidden_bytes)
+    return dataclasses.replace(op, forward_exchanges=(scatter,), backward_exchanges=(gather,))

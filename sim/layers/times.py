@@ -1,0 +1,115 @@
+"""Seconds of a layer: the sum over its operations, with what overlaps taken off."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from parplan.hardware.kernels import Kernel
+from parplan.sim.costs import LayerCosts
+from parplan.sim.framework import NO_OVERHEAD, Framework
+from parplan.sim.layers.ops import Exchange, Op
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long kernels and exchanges take on one machine."""
+
+    kernel_s: Callable[[Kernel], float]
+    exchange_s: Callable[[Exchange], float]
+    framework: Framework = NO_OVERHEAD
+    overlap_exchanges: bool = False
+    """Whether blocking tensor-parallel exchanges too run beside their neighbours' kernels."""
+
+
+def layer_costs(ops: Sequence[Op], recomputed: frozenset[str], timing: Timing) -> LayerCosts:
+    """Forward, input gradient, weight gradient and recomputation of one layer.
+
+    Exchanges that overlap hide behind kernels of their own operation: forward behind its forward,
+    backward behind its gradients. What remains of them counts as input gradient.
+    """
+    again = [op for op in ops if op.name in recomputed]
+    return LayerCosts(
+        forward_s=_forward_s(ops, timing),
+        input_gradient_s=_input_gradient_s(ops, timing),
+        weight_gradient_s=_kernels_s((k for op in ops for k in op.weight_gradient), timing),
+        recompute_s=_forward_s(again, timing),
+    )
+
+
+def split_by_cause(
+    ops: Sequence[Op], recomputed: frozenset[str], timing: Timing
+) -> dict[str, float]:
+    """The seconds of one forward and backward by cause: kernels, and exposed exchanges by group."""
+    seconds = {"compute": 0.0, "recomputation": 0.0}
+    for op in ops:
+        kernels = (*op.forward, *op.input_gradient, *op.weight_gradient)
+        seconds["compute"] += _kernels_s(kernels, timing)
+        times = 2 if op.name in recomputed else 1
+        if times == 2:
+            seconds["recomputation"] += _kernels_s(op.forward, timing)
+        for count, exchanges, hidden_s in (
+            (times, op.forward_exchanges, _kernels_s(op.forward, timing)),
+            (1, op.backward_exchanges, _backward_kernels_s(op, timing)),
+        ):
+            for group, exposed_s in _exposed(exchanges, hidden_s, timing).items():
+                seconds[group] = seconds.get(group, 0.0) + count * exposed_s
+    return seconds
+
+
+def _forward_s(ops: Sequence[Op], timing: Timing) -> float:
+    device_s = 0.0
+    for op in ops:
+        own = _kernels_s(op.forward, timing)
+        device_s += own + sum(_exposed(op.forward_exchanges, own, timing).values())
+    kernels = sum(len(op.forward) for op in ops)
+    device_s += _experts_s(ops, timing)
+    return max(device_s, _host_s(kernels, [op.forward_exchanges for op in ops], timing))
+
+
+def _input_gradient_s(ops: Sequence[Op], timing: Timing) -> float:
+    """With all of a backward's exchanges; the host launches weight gradients in between."""
+    device_s = 0.0
+    for op in ops:
+        device_s += _kernels_s(op.input_gradient, timing)
+        hidden_s = _backward_kernels_s(op, timing)
+        device_s += sum(_exposed(op.backward_exchanges, hidden_s, timing).values())
+    kernels = sum(len(op.input_gradient) + len(op.weight_gradient) for op in ops)
+    share = timing.framework.backward_host_share
+    host_s = share * _host_s(kernels, [op.backward_exchanges for op in ops], timing)
+    weights_s = _kernels_s((k for op in ops for k in op.weight_gradient), timing)
+    device_s += _experts_s(ops, timing)
+    return max(device_s, host_s - weights_s)
+
+
+def _experts_s(ops: Iterable[Op], timing: Timing) -> float:
+    return timing.framework.expert_layer_s if any(op.expert_parameters for op in ops) else 0.0
+
+
+def _host_s(kernels: int, exchanges: Iterable[Sequence[Exchange]], timing: Timing) -> float:
+    """What the host needs to launch so many kernels and these exchanges."""
+    each = timing.framework
+    count = sum(map(len, exchanges))
+    return kernels * each.host_s_per_kernel + count * each.host_s_per_exchange
+
+
+def _backward_kernels_s(op: Op, timing: Timing) -> float:
+    return _kernels_s((*op.input_gradient, *op.weight_gradient), timing)
+
+
+def _kernels_s(kernels: Iterable[Kernel], timing: Timing) -> float:
+    return sum(timing.kernel_s(kernel) for kernel in kernels)
+
+
+def _exposed(exchanges: Iterable[Exchange], beside_s: float, timing: Timing) -> dict[str, float]:
+    """Seconds by group that are not hidden behind `beside_s` of kernels."""
+    blocking: dict[str, float] = {}
+    overlapping: dict[str, float] = {}
+    for exchange in exchanges:
+        hides = exchange.overlaps or (timing.overlap_exchanges and exchange.group == "tensor")
+        where = overlapping if hides else blocking
+        where[exchange.group] = where.get(exchange.group, 0.0) + timing.exchange_s(exchange)
+    for group, seconds in overlapping.items():
+        hidden_s = timing.framework.hidden_share * min(seconds, beside_s)
+        beside_s -= hidden_s
+        left_s = seconds - hidden_s
+        blocking[group] = blocking.get(group, 0.0) + left_s
+    return blocking

@@ -1,0 +1,126 @@
+"""Layers as operations: their counts are those of the papers."""
+
+import dataclasses
+
+import pytest
+
+from parplan.sim.layers.attention import CORE, attention_ops
+from parplan.sim.layers.ends import embedding_ops, head_ops
+from parplan.sim.layers.mlp import mlp_ops, moe_ops
+from parplan.sim.layers.ops import Op, all_bytes, kept_bytes, num_flops
+from parplan.sim.layers.shapes import Shapes, shapes_of
+from parplan.sim.model import Model, model_preset
+from parplan.sim.plan import Plan
+from parplan.sim.workload import Workload
+
+GPT = Model(
+    name="gpt",
+    num_layers=4,
+    hidden_size=1024,
+    num_heads=16,
+    num_kv_heads=16,
+    ffn_size=4096,
+    vocab_size=51200,
+    mlp="plain",
+    norm="layernorm",
+    bias=True,
+    tied_embeddings=False,
+    learned_positions=2048,
+    source="test",
+)
+
+
+def shapes(model: Model = GPT, batch: int = 2, seq_len: int = 512, **plan: object) -> Shapes:
+    workload = Workload(
+        model=model, seq_len=seq_len, global_batch=8, attention="unfused", dropout=True
+    )
+    return shapes_of(workload, Plan(batch_per_device=batch, num_micro_batches=2, **plan))  # type: ignore[arg-type]
+
+
+def block(x: Shapes) -> tuple[Op, ...]:
+    return (*attention_ops(x), *mlp_ops(x))
+
+
+def sbh(x: Shapes) -> float:
+    return x.batch * x.seq_len * x.model.hidden_size
+
+
+@pytest.mark.parametrize("split", [1, 4])
+def test_activations_are_those_of_korthikanti(split: int) -> None:
+    # Korthikanti et al. 2022, arXiv:2205.05198: equations 1, 2 and 4.
+    def kept(**plan: object) -> float:
+        x = shapes(tensor_parallel=split, **plan)
+        return kept_bytes(block(x), frozenset()) / sbh(x)
+
+    scores = 5 * 16 * 512 / 1024
+    assert kept() == 10 + (24 + scores) / split
+    assert kept(sequence_parallel=True) == (34 + scores) / split
+
+
+def test_recomputation_keeps_what_the_paper_says() -> None:
+    x = shapes()
+    ops = block(x)
+    # Equation 6, and a block's input alone.
+    assert kept_bytes(ops, frozenset({CORE})) == 34 * sbh(x)
+    assert kept_bytes(ops, frozenset(op.name for op in ops)) == 2 * sbh(x)
+    assert all_bytes(ops) == kept_bytes(ops, frozenset())
+
+
+@pytest.mark.parametrize("name", ["llama3-8b", "gpt3-175b", "mixtral-8x7b", "deepseek-v3"])
+def test_operations_are_the_models_flops_and_parameters(name: str) -> None:
+    model = model_preset(name)
+    x = shapes(model)
+    kinds = {"dense": block(x), "moe": (*attention_ops(x), *moe_ops(x)) if model.moe else ()}
+    ends = (*embedding_ops(x), *head_ops(x))
+    layers = [op for kind in model.layer_kinds for op in kinds[kind]]
+    workload = Workload(model=model, seq_len=512, global_batch=2)
+    # Latent attention is timed with one mean head size.
+    assert num_flops([*layers, *ends]) == pytest.approx(workload.model_flops, rel=1e-3)
+    parameters = sum(op.parameters + op.expert_parameters for op in (*layers, *ends))
+    assert parameters == pytest.approx(model.num_parameters, rel=1e-4)
+
+
+def test_flash_attention_keeps_no_scores() -> None:
+    x = dataclasses.replace(shapes(), attention="flash", dropout=False)
+    statistics = 4 * 16 * 2 * 512
+    assert kept_bytes(block(x), frozenset()) == 32 * sbh(x) + statistics
+
+
+@pytest.mark.parametrize("split", [2, 8])
+def test_tensor_parallel_ranks_share_the_products(split: int) -> None:
+    whole, part = shapes(), shapes(tensor_parallel=split)
+    assert num_flops(block(part)) == num_flops(block(whole)) / split
+    exchanges = [e for op in block(part) for e in (*op.forward_exchanges, *op.backward_exchanges)]
+    # Two all-reduces forward, two backward.
+    assert [e.op for e in exchanges] == ["all_reduce"] * 4
+    assert {e.num_bytes for e in exchanges} == {2 * sbh(part)}
+
+
+def test_sequence_parallelism_moves_the_same_bytes_in_two_halves() -> None:
+    x = shapes(tensor_parallel=4, sequence_parallel=True)
+    forward = [e.op for op in block(x) for e in op.forward_exchanges]
+    assert forward == ["all_gather", "reduce_scatter"] * 2
+
+
+def test_context_parallel_ranks_share_the_tokens() -> None:
+    whole, part = shapes(), shapes(context_parallel=4)
+    assert num_flops(block(part)) == num_flops(block(whole)) / 4
+    (ring,) = [e for op in block(part) for e in op.forward_exchanges]
+    assert (ring.group, ring.num_bytes, ring.overlaps) == ("context", 2 * 2 * sbh(whole), True)
+
+
+def test_experts_are_spread_and_the_fullest_rank_counts() -> None:
+    model = model_preset("mixtral-8x7b")
+    one, spread = shapes(model), shapes(model, expert_parallel=4)
+
+    def experts(x: Shapes) -> float:
+        return sum(op.expert_parameters for op in moe_ops(x))
+
+    assert experts(spread) == experts(one) / 4 == model.expert_parameters / 4
+    # Tokens come from four ranks to a quarter of the experts.
+    assert num_flops(moe_ops(spread)) == pytest.approx(num_flops(moe_ops(one)), rel=1e-6)
+    loaded = dataclasses.replace(spread, expert_load=1.5)
+    assert num_flops(moe_ops(loaded)) > 1.4 * num_flops(moe_ops(spread))
+    sent = [e for op in moe_ops(spread) for e in op.forward_exchanges]
+    assert [e.op for e in sent] == ["all_to_all"] * 2
+    assert {e.num_bytes for e in sent} == {2 * 2 * 2 * 512 * model.hidden_size}
