@@ -208,6 +208,10 @@ class _Recomputation(NamedTuple):
 def _recomputation(text: str | None, assumed: list[str]) -> _Recomputation:
     """What a case's words mean."""
     words = (text or "").lower()
+    if "maxtext" in words:
+        # MaxText's configs/base.yml: remat_policy 'full', unless a recipe names another one.
+        assumed.append(f"full recomputation, MaxText's default (source: {text})")
+        return _Recomputation("full")
     if not words or "unstated" in words or "custom" in words or "default for" in words:
         assumed.append(f"no recomputation (source: {text})")
         return _Recomputation("none")
