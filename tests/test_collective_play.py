@@ -20,6 +20,7 @@ from parplan.sim.collective_steps import ALGORITHMS, transfers, two_broadcast_tr
 from parplan.sim.flows import Sharing
 from parplan.sim.ticks import PS_PER_S
 
+LIKE = cluster_preset("4xdgx-h100")
 SHARINGS = ("fair", "fifo")
 SIZES = st.sampled_from([0.0, 1.0, 1e3, 1e6, 123_456_789.0])
 EXACT = [key for key in ALGORITHMS if key[0] != "tree" and key != ("ring", "broadcast")]
@@ -41,8 +42,7 @@ def machine(nodes: int, per_node: int, nics: int = 0) -> Cluster:
             kind="rail-fat-tree", nominal_bytes_per_s=1e10, nics_per_node=nics or per_node
         ),
     )
-    like = cluster_preset("4xdgx-h100")
-    return replace(like, num_nodes=nodes, tiers=(inside, network) if nodes > 1 else (inside,))
+    return replace(LIKE, num_nodes=nodes, tiers=(inside, network) if nodes > 1 else (inside,))
 
 
 def asked(
@@ -109,14 +109,19 @@ def test_a_broadcast_from_rank_to_rank_fills_its_pipe_piece_by_piece(n: int) -> 
 @pytest.mark.parametrize("op", ["all_reduce", "broadcast"])
 @pytest.mark.parametrize("n", [2, 3, 4, 6, 8, 13, 16])
 def test_double_trees_tend_to_their_closed_form_as_pieces_shrink(op: str, n: int) -> None:
-    cluster = machine(1, n)
-    errors = []
-    for pieces in (2, 128):
+    cluster, errors = machine(1, n), []
+    for pieces in (2, 512):
         group = asked(op, 1e8, range(n), "tree", pieces)
-        errors.append(play_collectives(cluster, [group]).seconds[0] / closed_s(cluster, group) - 1)
-    # Over three ranks, one of them is above the root in one tree and a leaf in the other.
-    assert abs(errors[1]) < (0.02 if n != 3 else 0.26)
-    assert errors[1] < errors[0] or n <= 4
+        played = play_collectives(cluster, [group])
+        busiest = max(played.link_bytes.values())
+        assert played.seconds[0] >= busiest / 1e11
+        closed = closed_s(cluster, group)
+        if op == "all_reduce" and n == 3:
+            # Nobody has two children: the busiest port sends less than the closed form's 2 S.
+            closed -= (tree_bytes(n, 1e8) - busiest) / 1e11
+        errors.append(played.seconds[0] / closed - 1)
+    assert abs(errors[1]) < 0.01
+    assert errors[1] < errors[0] or n == 2
     nothing = asked(op, 0.0, range(n), "tree")
     assert play_collectives(cluster, [nothing]).seconds[0] <= closed_s(cluster, nothing) + 1e-11
 
@@ -185,10 +190,11 @@ def test_two_groups_behind_one_interface_take_twice_as_long(sharing: Sharing, op
     alone = play_collectives(cluster, groups[:1], sharing)
     both = play_collectives(cluster, groups, sharing)
     latency = play_collectives(cluster, [asked(op, 0.0, range(0, 16, 4))]).seconds[0]
-    for seconds in both.seconds:
-        assert (seconds - latency) / (alone.seconds[0] - latency) == pytest.approx(2, rel=0.15)
-    if sharing == "fair":
-        assert both.seconds[0] - latency == pytest.approx(2 * (alone.seconds[0] - latency))
+    ratios = [(seconds - latency) / (alone.seconds[0] - latency) for seconds in both.seconds]
+    steps = 6 if op == "all_reduce" else 3
+    # First come, first served: they take turns, and the last turn is that of the second group.
+    first = 2.0 if sharing == "fair" else (2 * steps - 1) / steps
+    assert ratios == pytest.approx([first, 2.0], rel=1e-3)
     for name, num_bytes in alone.link_bytes.items():
         assert both.link_bytes[name] == 2 * num_bytes
 
