@@ -135,7 +135,7 @@ class _Player:
             raise deadlock(blocked, self.num_stages) from None
 
     def _durations(self, rank: int, factor: float) -> dict[tuple[int, str], tuple[int, int]]:
-        """Of a rank's actions by stage and op, in picoseconds: any, and the first with gradients."""
+        """Picoseconds of a rank's actions by stage and op: any, and the first with gradients."""
         kinds = {(stage, op) for stage, op, _ in self.schedule[rank]}
         works = {kind: self.works[kind[0]][kind[1]] for kind in kinds}
         return {
