@@ -25,7 +25,7 @@ from parplan.sim.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import plan_table
 from parplan.sim.predict import CompiledPlan, compile_plan, predict
-from parplan.sim.replica_links import ClusterLinks, cells
+from parplan.sim.replica_links import ClusterLinks, Routes, cells
 from parplan.sim.schedules import make_schedule
 from parplan.sim.whole_cluster import ClusterRun, kinds_of_replicas, simulate_cluster
 from parplan.sim.workload import Workload
@@ -266,6 +266,18 @@ def test_replicas_on_shared_links_are_folded_by_whole_sets() -> None:
     assert kinds_of_replicas([(1.0, 1.0)] * 4, every) == [[0, 1], [3, 2]]
     slow = [(1.0, 1.0), (1.0, 1.0), (1.0, 2.0), (1.0, 1.0)]
     assert kinds_of_replicas(slow, every) == [[0], [1], [2], [3]]
+
+
+def test_replicas_that_share_other_links_are_not_alike() -> None:
+    def routes(names: str, bytes_per_s: float = 1.0) -> Routes:
+        part = tuple(LinkUse(name=n, bytes_per_s=bytes_per_s, latency_s=0.0) for n in names)
+        return {(0, 1): (part,)}
+
+    plain = [(1.0, 1.0)] * 4
+    # The first two share the way out, the last two the way in.
+    assert len(kinds_of_replicas(plain, [routes(names) for names in ("ab", "ac", "de", "fe")])) == 4
+    assert len(kinds_of_replicas(plain, [routes(names) for names in ("ab", "ac", "de", "df")])) == 2
+    assert len(kinds_of_replicas(plain[:2], [routes("a"), routes("b", 2.0)])) == 2
 
 
 def test_replicas_behind_one_interface_wait_for_each_other() -> None:
