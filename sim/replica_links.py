@@ -4,8 +4,10 @@ Each tensor- and context-parallel rank of a stage sends its part of a message to
 place in the next stage. The message has arrived when all its parts have.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
 import simpy
 
@@ -19,7 +21,6 @@ from parplan.sim.instructions import Schedule, rank_of_stages
 from parplan.sim.links import Arrival, times
 from parplan.sim.replica_play import MakeLinks
 from parplan.sim.shared_links import Pair
-from parplan.sim.ticks import to_ps
 
 Routes = dict[Pair, tuple[tuple[LinkUse, ...], ...]]
 """Of one replica: by pipeline rank and pipeline rank, the links that each part crosses."""
@@ -140,8 +141,7 @@ class _ReplicaLinks:
         self._flows = Flows(env, links.sharing)
         self._routes = {
             (replica * num_ranks + a, replica * num_ranks + b): [
-                (self._flows.route(part), to_ps(sum(use.latency_s for use in part)))
-                for part in parts
+                self._flows.route(part) for part in parts
             ]
             for replica, own in enumerate(routes)
             for (a, b), parts in own.items()
@@ -164,15 +164,18 @@ class _ReplicaLinks:
         parts = self._routes[pair]
         self.start[place], missing = now, len(parts)
 
-        def came(event: simpy.Event, lag: int) -> None:
+        def came(time: int, lag: int) -> None:
             nonlocal missing
             missing -= 1
-            time = int(event.value)
             self.end[place] = max(self.end[place], time - lag)
             if not missing:
                 arrival.at(time, time)
 
-        for number, (route, lag) in enumerate(parts):
+        for number, route in enumerate(parts):
             part = self._flows.send(route, self._message_bytes, (pair, number), (place, number))
-            part.callbacks.append(lambda event, lag=lag: came(event, lag))
+            part.callbacks.append(partial(_when_it_comes, came, route.latency_ps))
         return arrival
+
+
+def _when_it_comes(came: Callable[[int, int], None], lag: int, event: simpy.Event) -> None:
+    came(cast(int, event.value), lag)

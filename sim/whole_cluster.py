@@ -37,7 +37,7 @@ from parplan.sim.replica_links import (
     routes_of,
     sharing_links,
 )
-from parplan.sim.replica_play import ReplicaTimes, play_replicas
+from parplan.sim.replica_play import MakeLinks, ReplicaTimes, play_replicas
 from parplan.sim.run import Run
 from parplan.sim.ticks import PS_PER_S
 
@@ -105,7 +105,7 @@ def simulate_cluster(
         routes = [routes_of(links, placement, compiled.schedule, d) for d in everyone]
     kinds = kinds_of_replicas(slowdowns, routes) if folded else [[d] for d in range(len(slowdowns))]
     chosen = [kind[0] for kind in kinds]
-    make_links = OwnLinks
+    make_links: MakeLinks = OwnLinks
     if links is not None:
         make_links = sharing_links(links, [routes[d] for d in chosen], len(compiled.schedule))
     own = [slowdowns[d] for d in chosen]
