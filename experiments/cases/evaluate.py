@@ -1,6 +1,5 @@
 """Predictions of published cases beside what was measured."""
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from parplan.experiments.cases.read import Case
@@ -65,8 +64,3 @@ def evaluate(case: Case) -> Outcome:
         peak_bytes=compiled.peak_bytes,
         limit_bytes=MEMORY_RATIO * request.cluster.accelerator.memory_bytes,
     )
-
-
-def evaluate_all(cases: Iterable[Case]) -> Iterator[Outcome]:
-    """Outcomes in the order of the cases."""
-    return map(evaluate, cases)
