@@ -1,4 +1,4 @@
-"""The figure of `parplan validate`: predictions over measurements, and how far each source is off."""
+"""The figure of `parplan validate`: predictions over measurements, and errors by source."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from parplan.experiments.accuracy_table import FITTED
 from parplan.experiments.cases.evaluate import Outcome
 
 BAND = 0.1
@@ -22,6 +23,9 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 """Okabe and Ito's palette without its yellow, which is hard to see on white."""
 
 MARKERS = ("o", "s", "^", "D", "v")
+
+BOX_FROM = 5
+"""Of fewer runs the points say more than a box."""
 
 Ratios = Mapping[str, Sequence[tuple[float, float]]]
 """For each source the measured and the predicted seconds of its runs."""
@@ -55,6 +59,10 @@ def _by_source(outcomes: Sequence[Outcome]) -> Ratios:
         return -statistics.median(_ratios(found[group])), group
 
     return {group: found[group] for group in sorted(found, key=middle)}
+
+
+def _label(group: str, runs: Sequence[tuple[float, float]]) -> str:
+    return f"{group}{' *' if group in FITTED else ''} ({len(runs)})"
 
 
 def _ratios(runs: Sequence[tuple[float, float]]) -> list[float]:
@@ -100,13 +108,13 @@ def _draw_ratios(axes: Any, sources: Ratios) -> None:
         spread = (np.arange(len(ratios)) * 0.618034) % 1 - 0.5
         few = len(ratios) < 100
         axes.scatter(
-            ratios, row + 0.55 * spread, s=12 if few else 5, alpha=0.8 if few else 0.35,
+            ratios, row + 0.55 * spread, s=14 if few else 5, alpha=0.8 if few else 0.35,
             zorder=2, clip_on=False, **_style(row),
         )  # fmt: skip
-    boxes = [np.clip(_ratios(runs), *RATIOS) for runs in sources.values()]
+    many = {row: runs for row, runs in enumerate(sources.values()) if len(runs) >= BOX_FROM}
     axes.boxplot(
-        boxes,
-        positions=range(len(boxes)),
+        [np.clip(_ratios(runs), *RATIOS) for runs in many.values()],
+        positions=list(many),
         orientation="horizontal",
         widths=0.62,
         whis=(10, 90),
@@ -121,12 +129,10 @@ def _draw_ratios(axes: Any, sources: Ratios) -> None:
     axes.set_xticks(TICKS)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}"))
-    axes.set_yticks(
-        range(len(sources)), [f"{group} ({len(runs)})" for group, runs in sources.items()]
-    )
+    axes.set_yticks(range(len(sources)), [_label(*source) for source in sources.items()])
     axes.tick_params(axis="y", length=0, labelsize=8)
     axes.tick_params(axis="x", labelsize=8)
     axes.grid(axis="x", color="0.92", zorder=0)
     axes.set_axisbelow(True)
     axes.set_xlabel("predicted / measured (box: middle half, whiskers: 10 % to 90 %)")
-    axes.set_title("by source (runs)", fontsize=10)
+    axes.set_title("by source (runs; *: others of it are fitted to)", fontsize=10)

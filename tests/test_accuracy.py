@@ -125,3 +125,8 @@ def test_a_run_is_predicted_or_says_why_not() -> None:
 
 def test_more_accelerators_than_fit_a_batch_are_refused_with_a_reason() -> None:
     assert "cannot be split" in evaluate(case(parallel__global_batch=2)).reason
+
+
+def test_runs_that_train_few_parameters_are_not_taken_for_whole_training() -> None:
+    assert evaluate(case(task="LoRA")).reason.startswith("task: LoRA")
+    assert evaluate(case(task="Pre-Training")).reason == ""

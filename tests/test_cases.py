@@ -54,6 +54,7 @@ def test_a_missing_key_is_named(key: str, tmp_path: Path) -> None:
     ("change", "where"),
     [
         ({"id": 3}, "id: expected str"),
+        ({"task": 3}, "task: expected str"),
         ({"core": 1}, "core: expected bool"),
         ({"model": [4]}, "model: expected an object"),
         ({"model__layers": "many"}, "model.layers: expected int"),

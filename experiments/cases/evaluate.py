@@ -50,6 +50,8 @@ class Outcome:
 
 def evaluate(case: Case) -> Outcome:
     """Predict one case; what cannot be expressed is an outcome with a reason."""
+    if case.task == "LoRA":
+        return Outcome(case=case, reason="task: LoRA, which trains few of the parameters")
     try:
         request = request_of(case)
         compiled = compile_plan(request.workload, request.cluster, request.plan)

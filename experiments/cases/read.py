@@ -115,6 +115,8 @@ class Case:
     quality: str
     complete: bool
     core: bool
+    task: str | None = None
+    """Pre-Training, SFT, LoRA; None where the source has pre-training alone."""
 
     @property
     def step_s(self) -> float | None:
@@ -170,6 +172,7 @@ def case_of(table: Mapping[str, Any], where: str) -> Case:
         quality=_plain(table, "quality", str, where),
         complete=_plain(table, "complete", bool, where),
         core=_plain(table, "core", bool, where),
+        task=None if table.get("task") is None else _plain(table, "task", str, where),
     )
 
 
