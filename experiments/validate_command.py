@@ -59,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
     if args.fit_frameworks is not None:
         return _fit(args.fit_frameworks)
     cases = _chosen(args.files, args.group)
+    if args.write_docs is not None:
+        written_page(args.write_docs, "")  # So that a page without a place is found at once.
     output = OutputFolder(args.output, args.argv)
     outcomes, is_whole = _evaluated(cases, args.jobs)
     if not is_whole:
