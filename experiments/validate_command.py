@@ -18,6 +18,9 @@ from parplan.hardware.errors import ParplanError
 from parplan.hardware.files import write_whole
 from parplan.planners.processes import in_order
 
+PARTIAL = "cases-partial.csv"
+"""What an interrupt leaves, until the next whole results."""
+
 AT_A_TIME = 8
 """Runs that are handed to a process together."""
 
@@ -69,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
     table = summary(outcomes)
     print(table)
     output.write_csv("cases.csv", [row(outcome) for outcome in outcomes])
+    (output.path / PARTIAL).unlink(missing_ok=True)
     output.write_figure("accuracy.png", figure(outcomes))
     output.write_manifest({"files": [str(path) for path in args.files], "groups": args.group})
     if args.write_docs is not None:
@@ -107,8 +111,8 @@ def _evaluated(cases: Sequence[Case], jobs: int) -> tuple[list[Outcome], bool]:
 def _keep_part(output: OutputFolder, outcomes: Sequence[Outcome], of: int) -> None:
     """What was done before an interrupt, beside the whole results of another time."""
     if outcomes:
-        output.write_csv("cases-partial.csv", [row(outcome) for outcome in outcomes])
-        where = f"{output.path / 'cases-partial.csv'}"
+        output.write_csv(PARTIAL, [row(outcome) for outcome in outcomes])
+        where = output.path / PARTIAL
         print(f"parplan: {len(outcomes)} of {of} runs done: {where}", file=sys.stderr)
 
 

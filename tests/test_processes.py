@@ -18,7 +18,7 @@ def test_results_are_in_the_order_of_the_items(workers: int, at_a_time: int) -> 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_failure_is_raised_after_the_results_before_it(workers: int) -> None:
     found = []
-    with pytest.raises(ValueError, match="math domain|nonnegative"):  # noqa: SIM117
+    with pytest.raises(ValueError, match=r"math domain|nonnegative"):  # noqa: SIM117
         with in_order(math.sqrt, [4.0, 9.0, -1.0, 1.0], workers) as results:
             found.extend(results)
     assert found == [2.0, 3.0]

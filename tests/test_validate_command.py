@@ -136,6 +136,9 @@ def test_an_interrupt_keeps_what_is_done_beside_the_last_whole_results(
     assert "2 of 6 runs done" in capsys.readouterr().err
     assert (out / "cases.csv").read_bytes() == whole
     assert [row["id"] for row in rows(out / "cases-partial.csv")] == ["one-1", "one-2"]
+    monkeypatch.undo()
+    assert main(arguments) == 0
+    assert not (out / "cases-partial.csv").exists()
 
 
 def test_sources_that_are_fitted_to_are_marked(cases: Path) -> None:
