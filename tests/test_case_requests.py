@@ -6,6 +6,7 @@ from functools import cache
 
 import pytest
 
+from parplan.experiments.cases.evaluate import evaluate
 from parplan.experiments.cases.held_out import CALIBRATION, VALIDATION
 from parplan.experiments.cases.machine import Network, cluster_of_case, network_of
 from parplan.experiments.cases.read import Case, read_cases
@@ -168,6 +169,14 @@ def test_the_first_and_the_last_stage_may_have_one_layer_fewer() -> None:
     assert plan_of(**PIPELINE, model__layers=17)["stage_layers"] is None
     chunks = plan_of(**PIPELINE, model__layers=14, parallel__vpp=2, parallel__schedule="1F1B-I")
     assert chunks["stage_layers"] == (1, 2, 2, 2, 2, 2, 2, 1)
+
+
+def test_the_first_and_the_last_chunk_may_have_no_layer() -> None:
+    # 1F1B-I of Qi et al. 2023 (arXiv:2401.10241, table 3): 22 layers in 8 x 3 chunks of one.
+    done = evaluate(case(**PIPELINE, model__layers=10, parallel__vpp=3))
+    assert done.request is not None
+    assert done.request.plan.stage_layers == (0, *[1] * 10, 0)
+    assert done.step_s is not None
 
 
 @pytest.mark.parametrize(
