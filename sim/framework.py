@@ -1,7 +1,7 @@
 """What the software that trains costs beside its kernels: launching them, waiting, one-off work.
 
 The constants are fitted to published runs whose use for that is allowed
-(`parplan validate --calibrate`); `frameworks.toml` says for each table to which.
+(`parplan validate --fit-frameworks`); `frameworks.toml` says for each table to which.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,5 @@
 """Predictions of published cases beside what was measured."""
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from parplan.experiments.cases.read import Case
@@ -69,8 +68,3 @@ def evaluate(case: Case) -> Outcome:
         peak_bytes=compiled.peak_bytes,
         limit_bytes=request.cluster.accelerator.memory_bytes - CONTEXT_BYTES,
     )
-
-
-def evaluate_all(cases: Iterable[Case]) -> Iterator[Outcome]:
-    """Outcomes in the order of the cases."""
-    return map(evaluate, cases)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import least_squares
 
+from parplan.experiments.cases.held_out import refuse_held_out
 from parplan.experiments.cases.read import Case
 from parplan.experiments.cases.request import Request, request_of
 from parplan.hardware.errors import ParplanError
@@ -60,6 +61,7 @@ def fit_framework(
 
     Cases that cannot be expressed are left out. Raises `ParplanError` when none is left.
     """
+    refuse_held_out(cases)
     rows = [(case, request) for case in cases if (request := _timed(case)) is not None]
     if not rows:
         raise ParplanError(f"{name}: no case to fit to")

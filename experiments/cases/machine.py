@@ -37,7 +37,7 @@ POWER_W = {"dgx-h100": 700, "dgx-h200": 700, "dgx-a100-80gb": 400, "dgx-a100-40g
 
 GBIT = 1e9 / 8
 
-_RATE = re.compile(r"([\d.]+)\s*([GT])b/[sS]")
+_RATE = re.compile(r"([\d.]+)\s*([GT])(?:b/[sS]|bps)")
 _COUNT = re.compile(r"(\d+)\s*x\s")
 
 

@@ -117,7 +117,7 @@ class Case:
     complete: bool
     core: bool
     task: str | None = None
-    """What is trained, if not a model from the beginning: LoRA."""
+    """Pre-Training, SFT, LoRA; None where the source has pre-training alone."""
     notes: str = ""
 
     @property
@@ -174,7 +174,7 @@ def case_of(table: Mapping[str, Any], where: str) -> Case:
         quality=_plain(table, "quality", str, where),
         complete=_plain(table, "complete", bool, where),
         core=_plain(table, "core", bool, where),
-        task=table.get("task"),
+        task=None if table.get("task") is None else _plain(table, "task", str, where),
         notes=table.get("notes") or "",
     )
 
