@@ -74,7 +74,7 @@ def calibrate(
     machine: Machine,
     path: Path,
     *,
-    budget_s: float = 150.0,
+    budget_s: float = 120.0,
     resume: bool = False,
     progress: Progress = lambda what, done, of: None,
 ) -> Profile:

@@ -19,8 +19,11 @@ def gpt_layers(model: Model, seq_len: int, attention: Attention = "flash") -> li
     """The layers of `model`: embedding, num_layers blocks, head.
 
     The embedding takes tokens (batch, seq_len), the head returns logits (batch, seq_len, vocab).
-    A tied output projection is refused: its two ends may lie on different processes.
+    Experts and latent attention are refused, and so is a tied output projection: its two ends may
+    lie on different processes.
     """
+    if model.moe is not None or model.mla is not None:
+        raise ParplanError(f"{model.name}: experts and latent attention cannot be executed yet")
     if model.tied_embeddings:
         raise ParplanError(
             f"{model.name}: tied embeddings cannot be executed in a pipeline; "

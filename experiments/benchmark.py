@@ -20,10 +20,13 @@ from parplan.sim.engine import simulate
 from parplan.sim.fast import Kernel, fast_many, fast_step_s
 from parplan.sim.instructions import Action, Schedule
 from parplan.sim.lowering import Tape, lower, lower_arrays
+from parplan.sim.plan import Plan
+from parplan.sim.predict import CompiledPlan
 from parplan.sim.schedules import make_schedule
 from parplan.sim.shared_links import node_links
 from parplan.sim.sweep import compiled_loops
 from parplan.sim.ticks import StageTicks, ticks_of_seconds
+from parplan.sim.whole_cluster import simulate_cluster
 
 SEED = 20
 REPEATS = 5
@@ -54,6 +57,9 @@ class Size:
 
 SMALL, MIDDLE = Size(4, 8, 1), Size(8, 64, 1)
 SIZES = (SMALL, MIDDLE, Size(16, 128, 2), Size(64, 512, 2))
+REPLICAS = Size(16, 16, 1), 128
+"""Of the 3D plan of Llama 3 405B on 16,384 GPUs (arXiv:2407.21783, table 4), with `TENSOR`."""
+TENSOR = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +73,10 @@ class Measure:
 
 
 def measures(
-    sizes: tuple[Size, ...] = SIZES, batch_size: Size = MIDDLE, candidates: int = 10_000
+    sizes: tuple[Size, ...] = SIZES,
+    batch_size: Size = MIDDLE,
+    candidates: int = 10_000,
+    replicas: tuple[Size, int] = REPLICAS,
 ) -> Iterator[Measure]:
     """All figures, as they are found; the last of `sizes` is also lowered and swept alone."""
     yield _bare()
@@ -77,6 +86,7 @@ def measures(
     yield from _alone(sizes[-1])
     yield from _batch(batch_size, candidates)
     yield from _contended(batch_size, max(1, candidates // 10))
+    yield from _whole_cluster(*replicas)
 
 
 def cpu_s(function: Callable[[], object], repeats: int = REPEATS) -> float:
@@ -242,3 +252,17 @@ def _interleaved_rank(rank: int, ranks: int, size: int, chunks: int) -> tuple[Ac
     backwards = [action("B", i) for i in range(count)]
     steady = [a for pair in zip(forwards[warm_up:], backwards, strict=False) for a in pair]
     return (*forwards[:warm_up], *steady, *backwards[count - warm_up :])
+
+
+def _whole_cluster(size: Size, replicas: int) -> Iterator[Measure]:
+    """A step with two stragglers, of one replica of each kind and of all of them."""
+    plan = Plan(num_stages=size.ranks, tensor_parallel=TENSOR, data_parallel=replicas)
+    costs = tuple(random_stages(size.stages))
+    compiled = CompiledPlan(plan=plan, schedule=size.schedule(), costs=costs, memory=())
+    slowdown = {0: 1.2, plan.num_devices - 1: 1.5}
+    for folded in (True, False):
+        play = partial(simulate_cluster, compiled, slowdown=slowdown, folded=folded)
+        how = "one replica of each kind" if folded else "all replicas"
+        what = f"{plan.num_devices:,} ranks, {how}"
+        target = "at most 1 s" if folded else ""
+        yield Measure(what=what, value=cpu_s(play, 3), unit="s", target=target)

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, print, write."""
     output = OutputFolder(args.output, args.argv)
-    small = (benchmark.SMALL,), benchmark.SMALL, 100
+    small = (benchmark.SMALL,), benchmark.SMALL, 100, (benchmark.SMALL, 4)
     print("(p, m, v): ranks, micro-batches, chunks. CPU time of one process, best of several runs.")
     found = []
     for measure in benchmark.measures(*small) if args.small else benchmark.measures():

@@ -24,7 +24,7 @@ from parplan.hardware.profile_file import write_profile
 BUSY = 0.5
 """Share of the cores, over the last minute, from which on the machine does not count as quiet."""
 
-BUDGETS_S = {"full": 150.0, "quick": 25.0}
+BUDGETS_S = {"full": 120.0, "quick": 25.0}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--budget-s",
         type=float,
         metavar="SECONDS",
-        help="how long measuring may take (default 150; with --quick 25)",
+        help="how long measuring may take (default 120; with --quick 25)",
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on with a calibration that was interrupted"

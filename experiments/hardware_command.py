@@ -1,27 +1,27 @@
 """`parplan hardware`: what is known of accelerators and clusters, and where it comes from."""
 
 import argparse
-import dataclasses
 import importlib
 from pathlib import Path
 
 from parplan.experiments import fit_collectives_command
+from parplan.experiments.hardware_tables import (
+    compared_rows,
+    hardware_named,
+    rows_of,
+    source_rows,
+)
 from parplan.experiments.kernel_fit_arguments import add_fit_arguments
 from parplan.experiments.tables import columns
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError, unknown_name
 from parplan.hardware.preset_tables import AcceleratorTable
 from parplan.hardware.presets import (
     accelerator_names,
     accelerator_table,
     cluster_names,
-    cluster_preset,
 )
 from parplan.hardware.profile_compare import Agreement, agreements
 from parplan.hardware.profile_compare import compared as compared_pairs
 from parplan.hardware.profile_file import machine_differences, read_profile
-
-GB = 1e9
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,8 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("list", help="every accelerator and cluster")
     show = actions.add_parser("show", help="all values of one, with their sources")
-    show.add_argument("name", help="an accelerator such as h100-sxm, or a cluster such as 64xh100")
-    compare = actions.add_parser("compare", help="two accelerators side by side")
+    show.add_argument(
+        "name", help="an accelerator such as h100-sxm, a cluster such as 64xh100, or FILE.toml"
+    )
+    compare = actions.add_parser("compare", help="two accelerators, or two clusters, side by side")
     compare.add_argument("first")
     compare.add_argument("second")
     add_fit_arguments(actions.add_parser("fit-kernels", help="fit the model of kernel times"))
@@ -82,25 +84,15 @@ def listing() -> str:
 
 
 def shown(name: str) -> str:
-    """All values of an accelerator or a cluster."""
-    try:
-        table = accelerator_table(name)
-    except ParplanError:
-        try:
-            return _cluster(cluster_preset(name))
-        except ParplanError as error:
-            known = [*accelerator_names(), *cluster_names()]
-            raise error if "x" in name else unknown_name("hardware", name, known) from None
-    return columns([*_values(table), *_sources(table)])
+    """All values of an accelerator with their sources, or of a cluster."""
+    hardware = hardware_named(name)
+    sources = source_rows(hardware) if isinstance(hardware, AcceleratorTable) else []
+    return columns([*rows_of(hardware), *sources])
 
 
 def compared(first: str, second: str) -> str:
-    """The values of two accelerators, and the second's over the first's."""
-    a, b = accelerator_table(first), accelerator_table(second)
-    rows = [("", first, second, "ratio")]
-    for (label, left), (_, right) in zip(_values(a), _values(b), strict=True):
-        rows.append((label, left, right, _ratio(left, right)))
-    return columns(rows)
+    """The values of two accelerators or of two clusters, and the second's over the first's."""
+    return columns([("", first, second, "ratio"), *compared_rows(first, second)])
 
 
 def compared_profiles(first: Path, second: Path) -> str:
@@ -127,51 +119,3 @@ def _agreement_row(found: Agreement) -> tuple[str, ...]:
         f"{found.absolute_difference:.1%}",
         f"{found.noise:.1%}",
     )
-
-
-def _ratio(left: str, right: str) -> str:
-    try:
-        return f"{float(right) / float(left):.2f}"
-    except (ValueError, ZeroDivisionError):
-        return ""
-
-
-def _values(table: AcceleratorTable) -> list[tuple[str, str]]:
-    rates = dataclasses.asdict(table.dense_tflop_per_s)
-    return [
-        ("title", table.title),
-        *((f"{d} [TFLOP/s, dense]", "-" if r is None else f"{r:g}") for d, r in rates.items()),
-        ("memory [GB]", f"{table.memory_gb:g}"),
-        ("usable memory [MiB]", f"{table.usable_memory_mib:g}"),
-        ("memory bandwidth [GB/s]", f"{table.hbm_gb_per_s:g}"),
-        ("link", table.link),
-        ("link [GB/s per direction]", f"{table.link_gb_per_s_per_direction:g}"),
-        ("PCIe [GB/s per direction]", f"{table.pcie_gb_per_s_per_direction:g}"),
-        ("processors", f"{table.num_processors}"),
-        ("share of peak, large products", f"{table.gemm_efficiency:g}"),
-        ("share of memory bandwidth", f"{table.hbm_efficiency:g}"),
-        ("shortest kernel [us]", f"{table.kernel_launch_us:g}"),
-    ]
-
-
-def _sources(table: AcceleratorTable) -> list[tuple[str, str]]:
-    return [(f"source of {k}", v) for k, v in dataclasses.asdict(table.sources).items()]
-
-
-def _cluster(cluster: Cluster) -> str:
-    rows = [
-        ("cluster", cluster.name),
-        ("accelerator", cluster.accelerator.name),
-        ("accelerators", f"{cluster.num_accelerators}"),
-        ("nodes", f"{cluster.num_nodes}"),
-    ]
-    for tier in cluster.tiers:
-        link = tier.link
-        rows.append(
-            (
-                f"{tier.name} of {tier.size}",
-                f"{link.bytes_per_s / GB:.4g} GB/s per accelerator and direction, "
-                f"{link.latency_s * 1e6:g} us",
-            )
-        )
-    return columns(rows)

@@ -32,6 +32,7 @@ from parplan.planners.options import Options, settings_from_environment
 from parplan.planners.run import BUILT_IN, SearchReport, find_planner, run_planner
 from parplan.planners.search import Trial
 from parplan.planners.space import full_candidates
+from parplan.sim.evidence import evidence_of
 from parplan.sim.memory import GB
 from parplan.sim.workload import Workload
 
@@ -249,6 +250,8 @@ def _finish(
         f"tokens/s, MFU {mfu:.1%}, bubble {prediction.bubble:.1%}, "
         f"peak memory {peak / GB:.1f} GB per device ({share:.0%})"
     )
+    if cluster.measured is not None:
+        _note(f"time of its kernels: {evidence_of(workload, cluster, best.plan)}")
     _note(f"results: {output.path}/ ({', '.join(sorted(output.files))}); {ap_log.DUMP_NAME}")
     if args.space == "ap":
         _note("AP's own candidates were searched; --space full searches parplan's wider space")

@@ -10,6 +10,7 @@ from parplan.planners.search import Trial
 from parplan.sim.plan_file import plan_table
 from parplan.sim.predict import compile_plan, predict
 from parplan.sim.run import Run
+from parplan.sim.streams import with_streams
 from parplan.sim.timeline import chrome_trace
 from parplan.sim.workload import Workload
 
@@ -42,7 +43,8 @@ def write_plan(output: OutputFolder, workload: Workload, cluster: Cluster, best:
         "memory_bytes_per_stage": list(best.memory_bytes),
     }
     table = plan_table(best.plan, workload, cluster.name)
+    detailed = with_streams(run, workload, cluster, best.plan)
     output.write_json("plan.json", {**table, "predicted": prediction})
-    output.write_json("timeline.json", chrome_trace({"predicted": run}))
+    output.write_json("timeline.json", chrome_trace({"predicted": detailed}))
     output.write_figure("gantt.png", gantt({"predicted": run}))
     return run

@@ -9,6 +9,7 @@ from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
 from parplan.hardware.presets import cluster_preset, read_cluster
 from parplan.hardware.unit_check import unit_warnings
+from parplan.sim.framework import framework
 from parplan.sim.model import Model, model_preset, model_presets
 from parplan.sim.workload import Attention, Workload
 
@@ -44,6 +45,11 @@ def add_workload_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--attention", choices=get_args(Attention), default="flash", help="attention kernel"
+    )
+    parser.add_argument(
+        "--framework",
+        help="what the training software costs beside its kernels: fused (flash attention and "
+        "fused kernels), eager, or none (default: fused; none for a machine that was measured)",
     )
 
 
@@ -100,7 +106,13 @@ def requested_workload(args: argparse.Namespace, global_batch: int) -> Workload:
         global_batch=global_batch,
         precision="fp32" if args.no_mixed_precision else "bf16",
         attention=args.attention,
+        framework=framework(args.framework or ("none" if _is_measured(args) else "fused")),
     )
+
+
+def _is_measured(args: argparse.Namespace) -> bool:
+    name = args.profile or args.cluster or ""
+    return name == HERE or name.endswith(".json")
 
 
 def batches(text: str) -> list[int]:

@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from parplan.experiments.figures import gantt
@@ -24,6 +24,7 @@ from parplan.sim.predict import CompiledPlan, compile_plan, predict
 from parplan.sim.run import Run
 from parplan.sim.timeline import chrome_trace
 from parplan.sim.validate import check_program
+from parplan.sim.whole_cluster import simulate_cluster
 from parplan.sim.workload import Workload
 
 FASTER = 0.1
@@ -46,12 +47,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what the allocator wastes, as a share of activations and messages (default 0)",
     )
     parser.add_argument(
+        "--slow",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="RANK=FACTOR",
+        help="ranks of the cluster that compute so many times as long, as in 5=1.5: what becomes "
+        "of the step of all replicas",
+    )
+    parser.add_argument(
         "-o", "--output", type=Path, default=Path("out/simulate"), help="(default %(default)s)"
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Simulate, print a summary, write."""
+    slowdown = _slowdown(args.slow)
     plan, workload, planned_for = read_plan(args.plan)
     cluster = requested_cluster(args.cluster or planned_for)
     compiled = compile_plan(workload, cluster, plan)
@@ -67,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
         fragmented_share=args.fragmented_share,
     )
     print(summary(compiled, result, memory))
+    if slowdown:
+        print(stragglers(compiled, result, slowdown))
     output.write_text("schedule.csv", write_csv(compiled.schedule))
     output.write_json("timeline.json", chrome_trace({"predicted": result}))
     output.write_figure("gantt.png", gantt({"predicted": result}))
@@ -76,6 +89,28 @@ def run(args: argparse.Namespace) -> int:
     output.write_manifest(inputs)
     print(f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))})", file=sys.stderr)
     return 0
+
+
+def _slowdown(given: Sequence[str]) -> dict[int, float]:
+    slowdown = {}
+    for text in given:
+        rank, _, factor = text.partition("=")
+        try:
+            slowdown[int(rank)] = float(factor)
+        except ValueError:
+            raise ParplanError(f"--slow: {text!r} is not RANK=FACTOR, such as 5=1.5") from None
+    return slowdown
+
+
+def stragglers(compiled: CompiledPlan, result: Run, slowdown: Mapping[int, float]) -> str:
+    """How much longer the step takes where some ranks are slower."""
+    cluster = simulate_cluster(compiled, slowdown=slowdown)
+    ranks = ", ".join(f"{rank} x {factor:g}" for rank, factor in slowdown.items())
+    longer = cluster.step_s - result.step_s
+    return (
+        f"with slow ranks ({ranks} of {cluster.num_ranks}): step {cluster.step_s:.4g} s, "
+        f"{longer:.4g} s ({longer / result.step_s:.1%}) longer"
+    )
 
 
 def _with_schedule(compiled: CompiledPlan, workload: Workload, path: Path) -> CompiledPlan:

@@ -63,6 +63,9 @@ def group_of(cluster: Cluster, ranks: Sequence[int]) -> Group:
         if _crossed(first, unit, tier):
             inside = _inside(first, unit, tier, inside)
         unit = tier.size
+    if inside is None and num_nodes < len(ranks):
+        # Nothing but the network joins the ranks of a node.
+        num_nodes = len(ranks)
     across = _across(cluster, ranks, max(1, len(ranks) // num_nodes)) if num_nodes > 1 else None
     return Group(num_ranks=len(ranks), num_nodes=num_nodes, inside=inside, across=across)
 

@@ -105,18 +105,21 @@ def _stage(
 ) -> StageCosts:
     gathered = _gather_s(workload, plan, links, parameters)
     each_time = gathered if plan.distribute_low_prec_param else 0.0
+    reduced = _reduce_s(workload, plan, links, parameters)
+    # Backward, gathers and reductions go over the same links one after the other.
+    both = each_time + reduced if plan.distribute_low_prec_param else 0.0
     forward = sum(layer.forward_s for layer in layers)
     input_gradient = sum(layer.input_gradient_s + layer.recompute_s for layer in layers)
-    own = parameters.held(plan, plan.distribute_param)
+    own = parameters.trained_share * parameters.held(plan, plan.distribute_param)
     message_s = workload.framework.message_s if plan.num_stages > 1 else 0.0
     neighbour = links.neighbour()
     return StageCosts(
         forward_s=prefetched_s(forward, each_time, len(layers)) + message_s,
-        input_gradient_s=prefetched_s(input_gradient, each_time, len(layers)) + message_s,
+        input_gradient_s=prefetched_s(input_gradient, both, len(layers)) + message_s,
         weight_gradient_s=sum(layer.weight_gradient_s for layer in layers),
         send_s=message_bytes(workload, plan) / neighbour.bytes_per_s,
         latency_s=neighbour.latency_s,
-        reduce_s=_reduce_s(workload, plan, links, parameters),
+        reduce_s=reduced,
         reduce_buckets=max(1, len(layers)) if plan.overlap_gradient_reduction else 1,
         reduce_each_micro_batch=plan.distribute_gradient,
         optimizer_s=optimizer_s(workload, plan, links.cluster, own) + workload.framework.step_s,
@@ -137,7 +140,7 @@ def _reduce_s(
     workload: Workload, plan: Plan, links: Communication, parameters: StageParameters
 ) -> float:
     """All gradients of a stage, reduced over the ranks that have the same parameters."""
-    size = gradient_bytes(workload, plan)
+    size = gradient_bytes(workload, plan) * parameters.trained_share
     dense, experts = size * parameters.dense, size * parameters.experts
     if not plan.distribute_param:
         whole = links.collective_s("all_reduce", dense, "replicas")

@@ -1,7 +1,7 @@
 """What the software that trains costs beside its kernels: launching them, waiting, one-off work.
 
 The constants are fitted to published runs whose use for that is allowed
-(`parplan validate --calibrate`); `frameworks.toml` says for each table to which.
+(`parplan validate --fit-frameworks`); `frameworks.toml` says for each table to which.
 """
 
 from dataclasses import dataclass
@@ -45,6 +45,9 @@ class Framework:
     how many tokens each expert gets."""
     hidden_share: float
     """How much of an exchange that overlaps with kernels costs nothing: the rest slows them."""
+    overlapped_share: float
+    """The same where a plan asks for overlap in the forward too (`overlap_tensor_parallel`), by
+    products that are cut so that their exchange goes along."""
     source: str
 
     def __post_init__(self) -> None:
@@ -53,8 +56,9 @@ class Framework:
                 raise ParplanError(f"{name}: must not be negative, got {getattr(self, name)}")
         if self.kernel_slowdown <= 0:
             raise ParplanError(f"kernel_slowdown: must be positive, got {self.kernel_slowdown}")
-        if not 0 <= self.hidden_share <= 1:
-            raise ParplanError(f"hidden_share: must be in [0, 1], got {self.hidden_share}")
+        for name in ("hidden_share", "overlapped_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ParplanError(f"{name}: must be in [0, 1], got {getattr(self, name)}")
 
 
 NO_OVERHEAD = Framework(
@@ -67,15 +71,18 @@ NO_OVERHEAD = Framework(
     kernel_slowdown=1.0,
     expert_layer_s=0.0,
     hidden_share=1.0,
+    overlapped_share=1.0,
     source="assumed: a host that is never late, and perfect overlap",
 )
 
 
 def framework(name: str, path: Path = FRAMEWORKS) -> Framework:
-    """The constants called `name`; raises `ParplanError` that suggests near names."""
+    """The constants called `name`, or none; raises `ParplanError` that suggests near names."""
+    if name == NO_OVERHEAD.name:
+        return NO_OVERHEAD
     tables = read_toml(path)
     if name not in tables:
-        raise unknown_name("framework", name, tables)
+        raise unknown_name("framework", name, [*tables, NO_OVERHEAD.name])
     table = tables[name]
     if not isinstance(table, dict):
         raise ParplanError(f"{path}: {name}: expected a table, got {table!r}")

@@ -144,13 +144,13 @@ def _one_stage(
         saved += count * kept
         recomputed = max(recomputed, all_bytes(ops) - kept)
         recomputed_stage += count * (all_bytes(ops) - kept)
-    whole = parameters.largest_layer
+    whole, trained = parameters.largest_layer, parameters.trained_share
     return StageNeeds(
         parameter_bytes=value * parameters.held(plan, plan.distribute_low_prec_param),
-        gradient_bytes=gradient * parameters.held(plan, plan.distribute_gradient),
-        optimizer_bytes=(moments + master) * parameters.held(plan, plan.distribute_param),
+        gradient_bytes=gradient * trained * parameters.held(plan, plan.distribute_gradient),
+        optimizer_bytes=(moments + master) * trained * parameters.held(plan, plan.distribute_param),
         gathered_parameter_bytes=value * whole * plan.distribute_low_prec_param,
-        gathered_gradient_bytes=gradient * whole * plan.distribute_gradient,
+        gathered_gradient_bytes=gradient * trained * whole * plan.distribute_gradient,
         saved_bytes=saved,
         recomputed_bytes=recomputed,
         recomputed_stage_bytes=recomputed_stage,

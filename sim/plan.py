@@ -157,7 +157,7 @@ def check_plan(plan: Plan, workload: Workload, num_accelerators: int) -> None:
             + f" = {plan.num_devices} devices, "
             f"but the cluster has {num_accelerators}"
         )
-    if plan.total_stages > model.num_layers:
+    if plan.stage_layers is None and plan.total_stages > model.num_layers:
         raise ParplanError(
             f"plan: {plan.total_stages} stages, but {model.name} has {model.num_layers} layers"
         )

@@ -62,6 +62,8 @@ class StageParameters:
     experts: float
     largest_layer: float
     """Of the block, or the end of the model, that has most."""
+    trained_share: float
+    """Of all parameters, those that get gradients."""
 
     @property
     def total(self) -> float:
@@ -112,4 +114,19 @@ def _parameters(workload: Workload, plan: Plan, stage: StageLayers) -> StagePara
         dense += count * own
         experts += count * routed
         largest = max(largest, own / split + routed / spread)
-    return StageParameters(dense=dense / split, experts=experts / spread, largest_layer=largest)
+    dense, experts = dense / split, experts / spread
+    adapters = stage.num_blocks * adapter_parameters(workload) / split
+    return StageParameters(
+        dense=dense,
+        experts=experts,
+        largest_layer=largest,
+        trained_share=adapters / (dense + experts) if workload.lora_rank else 1.0,
+    )
+
+
+def adapter_parameters(workload: Workload) -> int:
+    """Of the low-rank adapters of one block: each of two matrices beside two projections."""
+    model = workload.model
+    features = model.hidden_size + model.query_size + 2 * model.kv_size
+    features += model.query_size + model.hidden_size
+    return workload.lora_rank * features

@@ -32,10 +32,15 @@ class Workload:
     expert_load: float = 1.0
     """Tokens of the rank whose experts get most, over those of the mean rank."""
 
+    lora_rank: int = 0
+    """Of low-rank adapters beside frozen weights (Hu et al. 2021, arXiv:2106.09685), on the query,
+    key, value and output projections; 0: all weights are trained."""
     framework: Framework = NO_OVERHEAD
     """What the software that trains costs beside its kernels."""
 
     def __post_init__(self) -> None:
+        if self.lora_rank < 0:
+            raise ParplanError(f"lora_rank: must not be negative, got {self.lora_rank}")
         if self.expert_load < 1:
             raise ParplanError(f"expert_load: must be at least 1, got {self.expert_load}")
         for name in ("seq_len", "global_batch"):
@@ -61,12 +66,14 @@ class Workload:
     def model_flops(self) -> float:
         """FLOPs that the model itself needs in a step, without recomputation.
 
-        6 per matrix parameter that the token meets, and 12 L h s per token for the full (not
-        halved) attention matrix: Narayanan et al. 2021, arXiv:2104.04473, Appendix.
+        6 per matrix parameter that the token meets (4 where weights are frozen), and 12 L h s per
+        token for the full (not halved) attention matrix: Narayanan et al. 2021, arXiv:2104.04473,
+        Appendix.
         """
         m = self.model
         matrices = sum(m.active_matrix_parameters(kind) for kind in m.layer_kinds)
         matrices += m.vocab_size * m.hidden_size
         value_size = m.mla.value_size if m.mla is not None else m.head_size
         attention = m.num_layers * m.num_heads * (m.head_size + value_size) * self.seq_len
-        return 6.0 * self.tokens * (matrices + attention)
+        each = 4.0 if self.lora_rank else 6.0
+        return self.tokens * (each * matrices + 6.0 * attention)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parplan.hardware.cluster import Link
+from parplan.hardware.cluster import Cluster, Link, Tier
 from parplan.hardware.collective_efficiency import CollectiveEfficiency
 from parplan.hardware.collective_group import Group, GroupLink, group_of
 from parplan.hardware.collective_work import ALGORITHMS, OPS, work
@@ -23,7 +23,7 @@ from parplan.hardware.collectives import (
     reduce_scatter_s,
 )
 from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
+from parplan.hardware.presets import accelerator_preset, cluster_preset
 from parplan.hardware.rings import num_rings
 from tests.collective_play import (
     BYTES_PER_S,
@@ -183,6 +183,17 @@ def test_a_switch_that_adds_up_beats_the_ring_over_many_ranks() -> None:
     plain = Group(num_ranks=8, inside=replace(PLAIN, efficiency=without))
     assert choose(asked, plain).algorithm == "ring"
     assert collective_s(asked, group) < collective_s(asked, plain)
+
+
+def test_ranks_of_a_node_without_links_inside_meet_over_the_network() -> None:
+    link = Link(latency_s=1e-5, bytes_per_s=1e10)
+    network = Tier(name="cluster", size=16, link=link)
+    device = accelerator_preset("h100-sxm")
+    cluster = Cluster(name="bare", accelerator=device, num_nodes=2, tiers=(network,))
+    group = group_of(cluster, range(4))
+    assert (group.num_nodes, group.inside) == (4, None)
+    assert group.across is not None
+    assert group.across.bytes_per_s == 1e10
 
 
 def test_groups_of_a_cluster() -> None:

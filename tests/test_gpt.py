@@ -9,7 +9,7 @@ from parplan.backend.gpt import gpt_layers, initialise, language_loss
 from parplan.hardware.errors import ParplanError
 from parplan.sim.model import model_preset, model_presets
 
-PRESETS = [m for m in model_presets().values() if not m.tied_embeddings]
+PRESETS = [m for m in model_presets().values() if not (m.tied_embeddings or m.moe or m.mla)]
 TINY = model_preset("gpt-tiny")
 
 
@@ -20,6 +20,12 @@ def test_the_layers_have_the_parameters_that_are_counted(model) -> None:
     counts = [sum(p.numel() for p in layer.parameters()) for layer in layers]
     block = model.block_parameters
     assert counts == [model.embedding_parameters, block, block, model.head_parameters]
+
+
+@pytest.mark.parametrize("name", ["mixtral-8x7b", "deepseek-v3"])
+def test_experts_and_latent_attention_are_refused(name: str) -> None:
+    with pytest.raises(ParplanError, match=f"{name}: .* cannot be executed yet"):
+        gpt_layers(model_preset(name), seq_len=64)
 
 
 def logits(seed: int, attention="flash", **changes) -> torch.Tensor:

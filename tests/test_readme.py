@@ -34,8 +34,13 @@ def test_every_python_block_runs(code: str, tmp_path: Path) -> None:
     assert done.stdout.splitlines()[: len(shown)] == shown
 
 
-@pytest.mark.parametrize("block", [b for b in blocks("console") if b.startswith("$ parplan plan")])
-def test_every_planning_command_prints_what_is_shown(block: str, tmp_path: Path) -> None:
+SHOWN = ("$ parplan plan", "$ parplan hardware")
+
+
+@pytest.mark.parametrize("block", [b for b in blocks("console") if b.startswith(SHOWN)])
+def test_every_command_that_does_not_measure_prints_what_is_shown(
+    block: str, tmp_path: Path
+) -> None:
     command, shown = block.split("\n", 1)
     done = parplan(*shlex.split(command.removeprefix("$ parplan ")), cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from parplan.experiments.cases.read import CaseHardware
+from parplan.hardware.accelerator import Accelerator
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
 from parplan.hardware.preset_tables import cluster_of
@@ -31,9 +32,12 @@ NODES = {
 }
 """The node preset of each `hardware.key`."""
 
+POWER_W = {"dgx-h100": 700, "dgx-h200": 700, "dgx-a100-80gb": 400, "dgx-a100-40gb": 400}
+"""Board power of an accelerator: NVIDIA's data sheets."""
+
 GBIT = 1e9 / 8
 
-_RATE = re.compile(r"([\d.]+)\s*([GT])b/[sS]")
+_RATE = re.compile(r"([\d.]+)\s*([GT])(?:b/[sS]|bps)")
 _COUNT = re.compile(r"(\d+)\s*x\s")
 
 
@@ -43,7 +47,22 @@ def cluster_of_case(hardware: CaseHardware) -> Cluster:
     if node is None:
         raise ParplanError(f"hardware.key: no preset for {hardware.key!r}")
     network = network_of(hardware.inter_link, hardware.accelerators_per_node)
-    return _cluster(node, hardware.n_accelerators, network)
+    cluster = _cluster(node, hardware.n_accelerators, network)
+    return replace(cluster, accelerator=as_noted(cluster.accelerator, node, hardware.note or ""))
+
+
+def as_noted(device: Accelerator, node: str, note: str) -> Accelerator:
+    """`device` with the memory bandwidth and the power limit that a case's note states.
+
+    Within the range in which voltage follows frequency, power goes with its third power, so a
+    limit lowers the clock by the cube root of its share of the usual power.
+    """
+    if found := re.search(r"([\d.]+)\s*TB/s", note):
+        device = replace(device, hbm_bytes_per_s=float(found[1]) * 1e12)
+    if (found := re.search(r"(\d+)\s*W limit", note)) and node in POWER_W:
+        slower = min(1.0, float(found[1]) / POWER_W[node]) ** (1 / 3)
+        device = replace(device, gemm_efficiency=device.gemm_efficiency * slower)
+    return device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

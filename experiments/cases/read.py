@@ -51,6 +51,7 @@ class CaseHardware:
     key: str
     n_accelerators: int
     accelerators_per_node: int
+    note: str | None = None
     intra_link: str | None = None
     inter_link: str | None = None
 
@@ -115,6 +116,9 @@ class Case:
     quality: str
     complete: bool
     core: bool
+    task: str | None = None
+    """Pre-Training, SFT, LoRA; None where the source has pre-training alone."""
+    notes: str = ""
 
     @property
     def step_s(self) -> float | None:
@@ -170,6 +174,8 @@ def case_of(table: Mapping[str, Any], where: str) -> Case:
         quality=_plain(table, "quality", str, where),
         complete=_plain(table, "complete", bool, where),
         core=_plain(table, "core", bool, where),
+        task=None if table.get("task") is None else _plain(table, "task", str, where),
+        notes=table.get("notes") or "",
     )
 
 

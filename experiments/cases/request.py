@@ -50,6 +50,7 @@ def _workload(case: Case, stack: Stack, cluster: Cluster) -> Workload:
         attention=stack.attention,
         fused_norms=stack.fused_norms,
         dropout=stack.dropout,
+        lora_rank=_lora_rank(case),
         framework=framework(stack.framework),
     )
 
@@ -111,6 +112,14 @@ def _latent(attention: str | None) -> LatentAttention | None:
     )
 
 
+def _lora_rank(case: Case) -> int:
+    """The rank of a LoRA task, which its notes tell; 16 where they don't."""
+    if case.task != "LoRA":
+        return 0
+    found = re.search(r"rank (\d+)", case.notes)
+    return int(found[1]) if found else 16
+
+
 def _precision(text: str, cluster: Cluster) -> Precision:
     text = text.lower()
     if any(word in text for word in LOW_PRECISION):
@@ -131,7 +140,7 @@ def _plan(case: Case, stack: Stack, workload: Workload, assumed: list[str]) -> P
     micro_batch, count = _micro_batches(p, dp, workload.global_batch, assumed)
     chunks = p.vpp or 1
     schedule = _schedule(p, pp, chunks, assumed)
-    again = _recomputation(p.recompute, assumed)
+    again = _recomputation(p.recompute, workload.model.num_layers // (pp * chunks), assumed)
     layers = _stage_layers(p, workload.model.num_layers, pp * chunks)
     return Plan(
         num_stages=pp,
@@ -142,7 +151,7 @@ def _plan(case: Case, stack: Stack, workload: Workload, assumed: list[str]) -> P
         sequence_parallel=bool(p.sp) and tp > 1,
         context_parallel=cp,
         expert_parallel=p.ep or 1 if workload.model.moe else 1,
-        expert_tensor_parallel=p.etp,
+        expert_tensor_parallel=_expert_split(case, tp, dp * cp, assumed),
         recomputation=again.level,
         recomputed_ops=again.ops,
         recomputed_layers=again.layers,
@@ -156,6 +165,17 @@ def _plan(case: Case, stack: Stack, workload: Workload, assumed: list[str]) -> P
         virtual_stages=chunks,
         stage_layers=layers,
     )
+
+
+def _expert_split(case: Case, tp: int, replicas: int, assumed: list[str]) -> int | None:
+    """Tensor parallelism within an expert, where the rest's cannot be meant."""
+    p = case.parallel
+    if case.model.moe is None or p.etp is not None:
+        return p.etp
+    if replicas * tp % ((p.ep or 1) * tp) == 0:
+        return None
+    assumed.append("experts without tensor parallelism")
+    return 1
 
 
 def _micro_batches(
@@ -173,7 +193,7 @@ def _micro_batches(
         raise ParplanError(
             f"parallel: a global batch of {global_batch} cannot be split over {dp} replicas"
         )
-    size = min(max(1, int(size)), own)
+    size = max(1, int(size))
     if own % size:
         raise ParplanError(f"parallel.micro_batch: {size} does not divide {own}")
     return size, own // size
@@ -196,15 +216,21 @@ class _Recomputation(NamedTuple):
     layers: int | None = None
 
 
-def _recomputation(text: str | None, assumed: list[str]) -> _Recomputation:
-    """What a case's words mean."""
+def _recomputation(text: str | None, stage_layers: int, assumed: list[str]) -> _Recomputation:
+    """What a case's words mean for stages of so many layers."""
     words = (text or "").lower()
+    if "maxtext" in words:
+        # MaxText's configs/base.yml: remat_policy 'full', unless a recipe names another one.
+        assumed.append(f"full recomputation, MaxText's default (source: {text})")
+        return _Recomputation("full")
     if not words or "unstated" in words or "custom" in words or "default for" in words:
         assumed.append(f"no recomputation (source: {text})")
         return _Recomputation("none")
     if words.startswith("full"):
         found = re.search(r"layers (\d+)", words)
         return _Recomputation("full", layers=int(found[1]) if found else None)
+    if "every 2nd layer" in words:
+        return _Recomputation("full", layers=stage_layers // 2)
     if words.startswith(("selective modules", "none or layernorm")):
         return _Recomputation("selective", _modules(words))
     if "per-op" in words or "toml default" in words or words.startswith(("minimal", "save_dot")):

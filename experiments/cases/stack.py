@@ -7,6 +7,7 @@ from pathlib import Path
 from parplan.experiments.cases.read import Case
 from parplan.hardware.errors import ParplanError
 from parplan.hardware.strict import build, read_toml
+from parplan.sim.framework import framework
 from parplan.sim.workload import Attention
 
 STACKS = Path(__file__).parent / "stacks.toml"
@@ -39,6 +40,14 @@ def stack_of(case: Case, path: Path = STACKS) -> Stack:
     table = {**tables["default"], **tables.get(case.group, {})}
     stack = build(Stack, table, f"{path}: {case.group}")
     return _as_the_case_says(stack, case)
+
+
+def check_stacks(path: Path = STACKS) -> None:
+    """Raise `ParplanError` for a malformed table, or one that names an unknown framework."""
+    tables = read_toml(path)
+    for group in tables:
+        table = {**tables.get("default", {}), **tables[group]}
+        framework(build(Stack, table, f"{path}: {group}").framework)
 
 
 def _as_the_case_says(stack: Stack, case: Case) -> Stack:

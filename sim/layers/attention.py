@@ -31,6 +31,7 @@ def attention_ops(x: Shapes) -> tuple[Op, ...]:
         m.hidden_size,
         # Flash attention keeps its output, and both read the same tensor.
         keeps_input=x.attention != "flash",
+        casts_input=True,
         bias=m.bias,
     )
     return (

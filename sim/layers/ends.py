@@ -23,7 +23,9 @@ def embedding_ops(x: Shapes) -> tuple[Op, ...]:
     lookup = elementwise("embedding", forward_bytes=passes * size, backward_bytes=0.0)
     # The gradient is scattered into rows: read, and added to what is there.
     scatter = (MemoryBound(num_bytes=3 * size),)
-    op = dataclasses.replace(lookup, weight_gradient=scatter, parameters=rows * m.hidden_size)
+    op = dataclasses.replace(
+        lookup, weight_gradient=() if x.frozen else scatter, parameters=rows * m.hidden_size
+    )
     op = leaves_region(x, op)
     if not x.dropout:
         return (op,)

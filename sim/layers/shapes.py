@@ -2,8 +2,9 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
-from parplan.hardware.kernels import Gemm, MemoryBound
+from parplan.hardware.kernels import Gemm, Kernel, Layout, MemoryBound
 from parplan.sim.layers.ops import Exchange, Op
 from parplan.sim.model import Model
 from parplan.sim.plan import Plan
@@ -37,6 +38,8 @@ class Shapes:
     dropout: bool
     accumulate: bool
     """Whether weight gradients are added to a buffer: over micro-batches, or in fp32."""
+    frozen: bool
+    """Whether weights get no gradients (low-rank adapters)."""
     gradient_dtype: str
     """What they are written in."""
     fused_norms: bool
@@ -81,6 +84,7 @@ def shapes_of(workload: Workload, plan: Plan) -> Shapes:
         attention=workload.attention,
         dropout=workload.dropout,
         accumulate=plan.num_micro_batches > 1 or plan.gradient_dtype == "fp32",
+        frozen=workload.lora_rank > 0,
         gradient_dtype="fp32" if plan.gradient_dtype == "fp32" else wide,
         fused_norms=workload.fused_norms,
     )
@@ -96,54 +100,41 @@ def linear(
     groups: int = 1,
     bias: bool = False,
     keeps_input: bool = True,
+    casts_input: bool = False,
 ) -> Op:
-    """A product with a weight matrix of this rank (of `groups` experts, `tokens` each)."""
+    """A product with a weight matrix of this rank (of `groups` experts, `tokens` each).
+
+    In 8 bits the gradient is cast, and the input where no kernel before it writes 8 bits
+    (`casts_input`); normalisations and activation functions do, as in Transformer Engine.
+    """
     m = max(1, tokens)
     weights = groups * inputs * outputs
-    casts: tuple[MemoryBound, ...] = ()
+    forward: list[Kernel] = []
+    backward: list[Kernel] = []
     if x.dtype == "fp8":
-        # The input is read in 16 bits and written in 8, straight and transposed.
-        casts = (MemoryBound(num_bytes=groups * m * inputs * (x.value_bytes + 2)),)
+        # Read in 16 bits and written in 8, straight and transposed.
+        each = groups * m * (x.value_bytes + 2)
+        forward += [MemoryBound(num_bytes=each * inputs)] if casts_input else []
+        backward.append(MemoryBound(num_bytes=each * outputs))
+
+    def product(m: int, n: int, k: int, layout: Layout, **fields: Any) -> Gemm:
+        fields |= {"batch": groups, "grouped": groups > 1}
+        return Gemm(m=m, n=n, k=k, dtype=x.dtype, transposed=layout, **fields)
+
+    gradient = product(
+        outputs,
+        inputs,
+        m,
+        "NT",
+        accumulate=x.accumulate,
+        output_dtype=x.gradient_dtype,
+    )
     return Op(
         name=name,
-        forward=(
-            *casts,
-            Gemm(
-                m=m,
-                n=outputs,
-                k=inputs,
-                dtype=x.dtype,
-                batch=groups,
-                transposed="TN",
-                grouped=groups > 1,
-            ),
-        ),
-        input_gradient=(
-            *casts,
-            Gemm(
-                m=m,
-                n=inputs,
-                k=outputs,
-                dtype=x.dtype,
-                batch=groups,
-                transposed="NN",
-                grouped=groups > 1,
-            ),
-        ),
-        weight_gradient=(
-            Gemm(
-                m=outputs,
-                n=inputs,
-                k=m,
-                dtype=x.dtype,
-                batch=groups,
-                transposed="NT",
-                accumulate=x.accumulate,
-                output_dtype=x.gradient_dtype,
-                grouped=groups > 1,
-            ),
-        ),
-        input_bytes=x.value_bytes * groups * m * inputs if keeps_input else 0.0,
+        forward=(*forward, product(m, outputs, inputs, "TN")),
+        input_gradient=(*backward, product(m, inputs, outputs, "NN")),
+        weight_gradient=() if x.frozen else (gradient,),
+        input_bytes=x.value_bytes * groups * m * inputs if keeps_input and not x.frozen else 0.0,
         parameters=weights + (groups * outputs if bias else 0),
     )
 

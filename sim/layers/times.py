@@ -107,8 +107,10 @@ def _exposed(exchanges: Iterable[Exchange], beside_s: float, timing: Timing) -> 
         hides = exchange.overlaps or (timing.overlap_exchanges and exchange.group == "tensor")
         where = overlapping if hides else blocking
         where[exchange.group] = where.get(exchange.group, 0.0) + timing.exchange_s(exchange)
+    each = timing.framework
+    share = each.overlapped_share if timing.overlap_exchanges else each.hidden_share
     for group, seconds in overlapping.items():
-        hidden_s = timing.framework.hidden_share * min(seconds, beside_s)
+        hidden_s = share * min(seconds, beside_s)
         beside_s -= hidden_s
         left_s = seconds - hidden_s
         blocking[group] = blocking.get(group, 0.0) + left_s
