@@ -16,6 +16,10 @@ from parplan.hardware.errors import ParplanError, RunFailedError
 
 COMMANDS = {
     "plan": ("parplan.experiments.plan_command", "find the fastest parallel plan"),
+    "compare-planners": (
+        "parplan.experiments.compare_planners_command",
+        "let planners search the same space, and compare them with the proven optimum",
+    ),
     "simulate": ("parplan.experiments.simulate_command", "play one plan in the simulator"),
     "execute": ("parplan.experiments.execute_command", "run plans here, compare with prediction"),
     "calibrate": ("parplan.experiments.calibrate_command", "measure this machine"),
