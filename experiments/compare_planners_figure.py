@@ -29,7 +29,8 @@ def regret_figure(comparison: Comparison, title: str) -> Figure:
     left.set_ylabel("step time above the proven optimum [%]")
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False)
-    figure.suptitle(title, fontsize=10)
+    note = "median of the seeds; shaded: best to worst seed; star: proven to be the optimum"
+    figure.suptitle(f"{title}\n{note}", fontsize=10)
     return figure
 
 

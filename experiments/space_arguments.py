@@ -32,7 +32,7 @@ def requested_space(
     Raises `ParplanError` where it is empty, or where a file and an option say the same.
     """
     if args.space == "ap":
-        raise ParplanError("--planner: needs --space full, or a TOML file")
+        raise ParplanError("--space ap: a planner needs full, or a TOML file")
     if args.space == "full":
         return full_space(workload, cluster, options)
     for name in IN_THE_FILE:

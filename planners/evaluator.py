@@ -2,14 +2,13 @@
 
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
 from parplan.planners.bound import memory_bound_bytes, step_bounds_s
-from parplan.planners.search import Trial, verdict
+from parplan.planners.search import Trial
 from parplan.planners.shared_costs import SharedCosts
-from parplan.sim.fast import fast_many, kernel_for
 from parplan.sim.plan import Plan
 from parplan.sim.predict import schedule_key
 from parplan.sim.schedules import schedule_kind
@@ -187,11 +186,7 @@ class Evaluator:
     def _judge(self, plan: Plan) -> Trial:
         if self._space is not None and plan not in self._space:
             return Trial(plan=plan, reason="not a plan of the space that is searched")
-        try:
-            memory = self._shared.memory(plan)
-        except ParplanError as error:
-            return Trial(plan=plan, reason=str(error))
-        return verdict(plan, memory, self._cluster, self._memory_ratio)
+        return self._shared.judge(plan, self._memory_ratio)
 
     def _evaluate(self, plans: Sequence[Plan], done: dict[Plan, Trial]) -> None:
         """Fill `done`, plans that share their lists together."""
@@ -206,13 +201,7 @@ class Evaluator:
             possible = [trial for trial in trials if trial.fits]
             done.update((t.plan, t) for t in trials if not t.fits)
             if possible:
-                tape = self._shared.lists(group[0]).tape
-                ticks = stage_ticks([self._shared.stages(t.plan).costs for t in possible])
-                kernel = kernel_for([(len(tape), len(possible))])
-                steps_s = fast_many(tape, ticks, kernel=kernel).tolist()
-                done.update(
-                    (t.plan, replace(t, step_s=s)) for t, s in zip(possible, steps_s, strict=True)
-                )
+                done.update((t.plan, t) for t in self._shared.timed(possible))
             self.cost_s += self._clock() - begin
 
     @staticmethod

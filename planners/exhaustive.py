@@ -13,18 +13,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
-from parplan.planners.search import Trial, best_trial, judge
-from parplan.sim.fast import Kernel, fast_many, kernel_for
-from parplan.sim.lowering import lower
+from parplan.planners.search import Trial, best_trial
+from parplan.planners.shared_costs import SharedCosts
+from parplan.sim.fast import Kernel, kernel_for
 from parplan.sim.plan import Plan
-from parplan.sim.predict import compile_plan, predict, schedule_key, scheduled
-from parplan.sim.ticks import stage_ticks
+from parplan.sim.predict import compile_plan, predict, schedule_key
 from parplan.sim.workload import Workload
 
 POOL_FROM = 10_000
@@ -77,14 +75,16 @@ def exhaustive(
 
     `memory_ratio`: the share of each device's memory that a plan may use.
     """
-    check = partial(_check, workload, cluster, memory_ratio)
+    # Worker processes get it as it is now, and remember what belongs to one group.
+    shared = SharedCosts(workload, cluster)
+    check = partial(_check, shared, memory_ratio)
     with _mapper(workers if len(candidates) >= POOL_FROM else 1) as run:
         start = time.perf_counter()
         everything = list(enumerate(candidates))
         trials = _in_groups(run, check, everything, schedule_key, "compile", progress)
         compiled = time.perf_counter()
         possible = [(i, trial) for i, trial in sorted(trials.items()) if trial.fits]
-        cost = partial(_cost, workload, cluster, _kernel(trial for _, trial in possible))
+        cost = partial(_cost, shared, _kernel(trial for _, trial in possible))
         trials |= _in_groups(
             run, cost, possible, lambda trial: schedule_key(trial.plan), "simulate", progress
         )
@@ -98,26 +98,14 @@ def exhaustive(
     return report
 
 
-def _check(
-    workload: Workload, cluster: Cluster, memory_ratio: float, plans: Sequence[Plan]
-) -> list[Trial]:
+def _check(shared: SharedCosts, memory_ratio: float, plans: Sequence[Plan]) -> list[Trial]:
     """The verdicts on plans that share their lists."""
-    try:
-        lists = scheduled(plans[0])
-    except ParplanError:
-        lists = None  # Which is the verdict on each of them.
-    return [judge(workload, cluster, memory_ratio, plan, lists) for plan in plans]
+    return [shared.judge(plan, memory_ratio) for plan in plans]
 
 
-def _cost(
-    workload: Workload, cluster: Cluster, kernel: Kernel, trials: Sequence[Trial]
-) -> list[Trial]:
+def _cost(shared: SharedCosts, kernel: Kernel, trials: Sequence[Trial]) -> list[Trial]:
     """The step times of possible candidates that share their lists."""
-    # Compiled anew: that takes less time than handing the lists from process to process.
-    lists = scheduled(trials[0].plan)
-    costs = [compile_plan(workload, cluster, trial.plan, lists).costs for trial in trials]
-    steps_s = fast_many(lower(lists.schedule), stage_ticks(costs), kernel=kernel)
-    return [replace(t, step_s=s) for t, s in zip(trials, steps_s.tolist(), strict=True)]
+    return shared.timed(trials, kernel)
 
 
 def _kernel(trials: Iterable[Trial]) -> Kernel:

@@ -4,18 +4,23 @@ A layer's costs do not depend on the schedule or the number of stages, a stage's
 schedule, a list on nothing else: a search asks for thousands of plans, but few of each of these.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from parplan.hardware.cluster import Cluster
+from parplan.hardware.errors import ParplanError
 from parplan.hardware.remember import remembering
+from parplan.planners.search import Trial, verdict
 from parplan.sim.cost_model import model_costs, stage_costs
 from parplan.sim.costs import ModelCosts, StageCosts
+from parplan.sim.fast import Kernel, fast_many
 from parplan.sim.lowering import Tape, lower
 from parplan.sim.memory import RankMemory, StageNeeds, rank_memory, stage_needs
 from parplan.sim.peaks import Moments
 from parplan.sim.plan import Plan, check_plan
 from parplan.sim.predict import schedule_key, scheduled
+from parplan.sim.ticks import stage_ticks
 from parplan.sim.workload import Workload
 
 KEPT_ACTIONS = 20_000_000
@@ -95,3 +100,18 @@ class SharedCosts:
         """The peak of every rank."""
         needs = self.stages(plan).needs
         return rank_memory(needs, self.lists(plan).moments)
+
+    def judge(self, plan: Plan, memory_ratio: float) -> Trial:
+        """Whether a plan can be laid out and fits in memory, as `parplan.planners.search.judge`."""
+        try:
+            memory = self.memory(plan)
+        except ParplanError as error:
+            return Trial(plan=plan, reason=str(error))
+        return verdict(plan, memory, self.cluster, memory_ratio)
+
+    def timed(self, trials: Sequence[Trial], kernel: Kernel = "auto") -> list[Trial]:
+        """Possible plans that share their lists, with their step times."""
+        tape = self.lists(trials[0].plan).tape
+        ticks = stage_ticks([self.stages(trial.plan).costs for trial in trials])
+        steps_s = fast_many(tape, ticks, kernel=kernel).tolist()
+        return [replace(t, step_s=s) for t, s in zip(trials, steps_s, strict=True)]

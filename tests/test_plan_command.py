@@ -208,7 +208,7 @@ def change(**replaced: str) -> list[str]:
         ([*REFERENCE, "--memory-ratio", "0"], "memory ratio: must be above 0"),
         ([*REFERENCE, "--memory-ratio", "nan"], "memory ratio: must be above 0"),
         ([*REFERENCE, "--distribute-parameter", "x"], "expected auto, true or false"),
-        ([*REFERENCE, "--planner", "beam"], "--planner: needs --space full, or a TOML file"),
+        ([*REFERENCE, "--planner", "beam"], "--space ap: a planner needs full, or a TOML file"),
         ([*REFERENCE, "--budget", "9"], "--budget: needs --planner"),
         ([*REFERENCE, "--space", "wide"], "expected ap, full or a TOML file, got 'wide'"),
         (
