@@ -185,8 +185,18 @@ def _search(
         space = requested_space(args, workload, cluster, options)
         candidates, ratio = list(space), space.constraints.memory_ratio
     check_candidates(workload, cluster, candidates)
-    search = partial(exhaustive, workload, cluster, candidates, memory_ratio=ratio)
-    return _Search(len(candidates), partial(search, workers=options.workers, progress=Progress()))
+
+    def run_exhaustive() -> Report:
+        return exhaustive(
+            workload,
+            cluster,
+            candidates,
+            memory_ratio=ratio,
+            workers=options.workers,
+            progress=Progress(),
+        )
+
+    return _Search(len(candidates), run_exhaustive)
 
 
 def _say_how_it_ended(report: SearchReport) -> int:
