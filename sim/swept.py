@@ -34,24 +34,25 @@ class Swept:
 
 
 def run_of(
-    tape: Tape, ticks: StageTicks, tables: SweepTables, swept: Swept, send_start: Ints
+    tape: Tape,
+    ticks: StageTicks,
+    tables: SweepTables,
+    swept: Swept,
+    send_start: Ints,
+    end: Ints | None = None,
 ) -> Run:
-    """The run of the one candidate of `ticks`; `send_start` by entry."""
-    played = played_of(tape, ticks, tables, swept, send_start)
-    return as_run(tape.lists, played)
+    """The run of the one candidate of `ticks`; `send_start` and `end` by entry.
 
-
-def played_of(
-    tape: Tape, ticks: StageTicks, tables: SweepTables, swept: Swept, send_start: Ints
-) -> Played:
-    """The times of all that the one candidate of `ticks` does."""
+    `end`: None if everything takes as long as `tables` says.
+    """
     entries = tape.entries
-    duration = np.zeros(len(tape), dtype=np.int64)
-    duration[tape.place] = tables.duration[0, tables.column, 0]
     start = np.asarray(swept.start, dtype=np.int64)
-    end = (start + duration)[entries.runs]
-    start = start[entries.runs]
-    return Played(
+    if end is None:
+        duration = np.zeros(len(tape), dtype=np.int64)
+        duration[tape.place] = tables.duration[0, tables.column, 0]
+        end = start + duration
+    start, end = start[entries.runs], end[entries.runs]
+    played = Played(
         start=start,
         end=end,
         send_start=send_start[entries.sends],
@@ -59,6 +60,7 @@ def played_of(
         spans=[*_reductions(tape, ticks, start, end), *_ends(tape, ticks, tables, swept)],
         end_ps=int(swept.ends(tables, 0).max()),
     )
+    return as_run(tape.lists, played)
 
 
 def _reductions(tape: Tape, ticks: StageTicks, start: Ints, end: Ints) -> list[Span]:
