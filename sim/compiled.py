@@ -20,9 +20,10 @@ play_fifo: Any = numba.njit(cache=True)(event_loop.play_fifo)
 
 
 def _sweep_blocks(tape: Any, tables: Any, sizes: Any, blocking: bool, end: Any) -> None:
-    """Fill `end`, shape [blocks, lanes]; `sizes`: ranks, slots, links."""
+    """Fill `end`, shape [blocks, ranks, lanes], with when each rank is done with its list and its
+    reductions; `sizes`: ranks, slots, links."""
     rank, stage, column, slot_in, slot_out, link, reduces = tape
-    duration, send, latency, each_total, each_tail, last_total, last_tail, finish = tables
+    duration, send, latency, each_total, each_tail, last_total, last_tail = tables
     rank_free = np.zeros((sizes[0], LANES), dtype=np.int64)
     reduce_free = np.zeros((sizes[0], LANES), dtype=np.int64)
     arrival = np.zeros((sizes[1], LANES), dtype=np.int64)
@@ -67,8 +68,7 @@ def _sweep_blocks(tape: Any, tables: Any, sizes: Any, blocking: bool, end: Any) 
                         now[j] = goes[j]
         for r in range(sizes[0]):
             for j in range(LANES):
-                done = max(rank_free[r, j], reduce_free[r, j]) + finish[block, r, j]
-                end[block, j] = max(end[block, j], done)
+                end[block, r, j] = max(rank_free[r, j], reduce_free[r, j])
 
 
 sweep_blocks: Any = numba.njit(cache=True)(_sweep_blocks)
@@ -79,12 +79,11 @@ def _play_fifo_many(
     num_shared: int,
     by_place: Any,
     costs: Any,
-    finish: Any,
     blocking: bool,
     sizes: Any,
     end: Any,
 ) -> None:
-    """`play_fifo` of every candidate: the end of each step."""
+    """`play_fifo` of every candidate: `end`, shape [candidates, ranks], as `sweep_blocks` fills."""
     first, rank_of, producer, consumer, link = given
     column, stage, reduces = by_place
     duration, send, latency, each_total, each_tail, last_total, last_tail = costs
@@ -132,8 +131,7 @@ def _play_fifo_many(
             of_place[6],
         )
         for r in range(ranks):
-            done = max(by_rank[3, r], by_rank[4, r]) + finish[c, r, 0]
-            end[c] = max(end[c], done)
+            end[c, r] = max(by_rank[3, r], by_rank[4, r])
 
 
 # Not kept: numba would not notice when the source of `play_fifo`, another file, has changed.
