@@ -15,6 +15,7 @@ LANES = 32
 """Candidates that one loop handles side by side, in vector registers."""
 
 order_actions: Any = numba.njit(cache=True)(loops.order_actions)
+take_over: Any = numba.njit(cache=True)(loops.take_over)
 sweep: Any = numba.njit(cache=True)(loops.sweep)
 play_fifo: Any = numba.njit(cache=True)(event_loop.play_fifo)
 

@@ -102,7 +102,7 @@ def lower_arrays(lists: ActionArrays, *, compiled: bool | None = None) -> Tape:
     entries, copies = entries_of(lists), lists.copies()
     loops = None if compiled is False else compiled_loops(load=bool(compiled))
     order = _ordered(lists, entries, loops)
-    slot_in, slot_out, num_slots = _slots(entries, order)
+    slot_in, slot_out, num_slots = _slots(entries, order, loops)
     link, num_links = _links(entries, lists.num_ranks)
     column, reduces = _gradients(lists)
     column, reduces, pair_columns = _of_entries(lists, entries, column, reduces)
@@ -147,7 +147,7 @@ def _ordered(lists: ActionArrays, entries: Entries, loops: Any) -> Codes:
     return np.asarray(work[5], dtype=np.int32)
 
 
-def _slots(entries: Entries, order: Codes) -> tuple[Codes, Codes, int]:
+def _slots(entries: Entries, order: Codes, loops: Any) -> tuple[Codes, Codes, int]:
     """Where each entry in `order` finds its message and keeps the one it makes; and how many slots.
 
     A message takes the slot that was given back first, or a new one if none is free: its k-th reuse
@@ -157,17 +157,19 @@ def _slots(entries: Entries, order: Codes) -> tuple[Codes, Codes, int]:
     needs, makes = entries.producer[order] >= 0, entries.consumer[order] >= 0
     change = np.zeros(2 * n, dtype=np.int32)
     change[0::2], change[1::2] = needs, -makes.astype(np.int32)
-    short = np.maximum.accumulate(np.maximum(-np.cumsum(change), 0))
+    short = np.maximum.accumulate(np.maximum(-np.cumsum(change, dtype=np.int32), 0))
     is_new = np.diff(short[1::2][makes], prepend=0) > 0
-    number = np.cumsum(makes) - 1
-    place_in_order = np.empty(n, dtype=np.int64)
+    number = np.cumsum(makes, dtype=np.int32) - 1
+    place_in_order = np.empty(n, dtype=np.int32)
     place_in_order[order] = np.arange(n)
     given_back = number[place_in_order[entries.producer[order[needs]]]]
-    before = np.arange(len(is_new))
+    before: Any = np.full(len(is_new), -1, dtype=np.int64)
     before[~is_new] = given_back[: len(is_new) - int(is_new.sum())]
-    while not np.array_equal(further := before[before], before):
-        before = further
-    slot = (np.cumsum(is_new) - 1)[before]
+    taken: Any = np.where(is_new, np.cumsum(is_new) - 1, -1)
+    if loops is None:
+        before, taken = before.tolist(), taken.tolist()
+    (loops or sweep).take_over(before, taken)
+    slot = np.asarray(taken, dtype=np.int32)
     slot_in, slot_out = (np.full(n, -1, dtype=np.int32) for _ in range(2))
     slot_in[needs], slot_out[makes] = slot[given_back], slot
     return slot_in, slot_out, int(short[-1])

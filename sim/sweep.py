@@ -64,6 +64,13 @@ def order_actions(
     return done
 
 
+def take_over(before: Read, slot: Write) -> None:
+    """Fill the `slot` of each message that takes that of an earlier one, `before` (-1: of none)."""
+    for number in range(len(before)):
+        if before[number] >= 0:
+            slot[number] = slot[before[number]]
+
+
 def sweep(
     tape: tuple[Read, Read, Read, Read, Read, Read, Read, Read],
     duration: Read,
