@@ -61,7 +61,7 @@ class ActionArrays:
 
     def copies(self) -> Codes:
         """Which rank has a copy of which stage, shape [copies, 2]: (stage, rank) in order."""
-        code = np.unique(self.stage * self.num_ranks + self.rank())
+        code = np.flatnonzero(np.bincount(self.stage * self.num_ranks + self.rank()))
         return np.stack(np.divmod(code, self.num_ranks), axis=1).astype(np.int32)
 
     def action(self, place: int) -> Action:

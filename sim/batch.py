@@ -24,8 +24,8 @@ def sweep_numpy(tape: Tape, tables: SweepTables, blocking: bool) -> Ints:
         )
     )
     free = [_block(tape, tables, steps, block, blocking) for block in range(len(tables.duration))]
-    whole = np.concatenate(free, axis=1)[:, : tables.num_candidates].T
-    return np.asarray(tables.end.ends(whole).max(axis=1))
+    whole = np.concatenate(free, axis=1)[:, : tables.num_candidates]
+    return np.asarray(tables.end.ends(whole).max(axis=0))
 
 
 def _block(

@@ -15,12 +15,13 @@ LANES = 32
 """Candidates that one loop handles side by side, in vector registers."""
 
 order_actions: Any = numba.njit(cache=True)(loops.order_actions)
+take_over: Any = numba.njit(cache=True)(loops.take_over)
 sweep: Any = numba.njit(cache=True)(loops.sweep)
 play_fifo: Any = numba.njit(cache=True)(event_loop.play_fifo)
 
 
 def _sweep_blocks(tape: Any, tables: Any, sizes: Any, blocking: bool, end: Any) -> None:
-    """Fill `end`, shape [blocks, ranks, lanes], with when each rank is done with its list and its
+    """Fill `end`, shape [ranks, blocks, lanes], with when each rank is done with its list and its
     reductions; `sizes`: ranks, slots, links."""
     rank, stage, column, slot_in, slot_out, link, reduces = tape
     duration, send, latency, each_total, each_tail, last_total, last_tail = tables
@@ -68,7 +69,7 @@ def _sweep_blocks(tape: Any, tables: Any, sizes: Any, blocking: bool, end: Any) 
                         now[j] = goes[j]
         for r in range(sizes[0]):
             for j in range(LANES):
-                end[block, r, j] = max(rank_free[r, j], reduce_free[r, j])
+                end[r, block, j] = max(rank_free[r, j], reduce_free[r, j])
 
 
 sweep_blocks: Any = numba.njit(cache=True)(_sweep_blocks)
@@ -83,7 +84,7 @@ def _play_fifo_many(
     sizes: Any,
     end: Any,
 ) -> None:
-    """`play_fifo` of every candidate: `end`, shape [candidates, ranks], as `sweep_blocks` fills."""
+    """`play_fifo` of every candidate: `end`, shape [ranks, candidates], as `sweep_blocks` fills."""
     first, rank_of, producer, consumer, link = given
     column, stage, reduces = by_place
     duration, send, latency, each_total, each_tail, last_total, last_tail = costs
@@ -91,7 +92,7 @@ def _play_fifo_many(
     by_rank = np.zeros((5, ranks), dtype=np.int64)
     of_place = np.zeros((7, places), dtype=np.int64)
     by_link = np.zeros((3, links), dtype=np.int64)
-    for c in range(len(end)):
+    for c in range(end.shape[1]):
         by_rank[:3] = -1
         by_rank[3:] = 0
         of_place[:4] = -1
@@ -131,7 +132,7 @@ def _play_fifo_many(
             of_place[6],
         )
         for r in range(ranks):
-            end[c, r] = max(by_rank[3, r], by_rank[4, r])
+            end[r, c] = max(by_rank[3, r], by_rank[4, r])
 
 
 # Not kept: numba would not notice when the source of `play_fifo`, another file, has changed.

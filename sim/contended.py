@@ -118,13 +118,13 @@ class _Player:
         if self.loops is None:
             ends = [self.play(c)[0].ends(t, c).max() for c in range(t.num_candidates)]
             return np.array(ends, dtype=np.int64)
-        free = np.zeros((t.num_candidates, self.tape.num_ranks), dtype=np.int64)
+        free = np.zeros((self.tape.num_ranks, t.num_candidates), dtype=np.int64)
         costs = (t.duration, t.send, t.latency, t.each_total, t.each_tail, t.last_total)
         self.loops.play_fifo_many(
             *(self.given, self.links.num_links, self.by_place, (*costs, t.last_tail)),
             *(self.blocking, self.sizes, free),
         )
-        return np.asarray(t.end.ends(free).max(axis=1))
+        return np.asarray(t.end.ends(free).max(axis=0))
 
     def play(self, candidate: int) -> tuple[Swept, list[int]]:
         """The times of one candidate, and when each message entered its link."""

@@ -61,17 +61,21 @@ def entries_of(lists: ActionArrays) -> Entries:
         action[sends[pairs + 1]] = pairs + 1
         for part in range(3):
             pair[main - 1 + part] = np.arange(len(pairs))
-    of_message = action.copy()
-    of_message[sends] = np.arange(n)
-    producer, consumer = (np.full(len(action), -1, dtype=np.int32) for _ in range(2))
-    needed, needing = partners(lists)
-    producer[waits] = np.where(needed >= 0, sends[needed], -1)
-    consumer[sends] = np.where(needing >= 0, waits[needing], -1)
+    producer, consumer = partners(lists)
+    stage = lists.stage
+    if len(pairs):
+        of_message = action.copy()
+        of_message[sends] = np.arange(n)
+        stage = stage[of_message]
+        needed, needing = (np.full(len(action), -1, dtype=np.int32) for _ in range(2))
+        needed[waits] = np.where(producer >= 0, sends[producer], -1)
+        needing[sends] = np.where(consumer >= 0, waits[consumer], -1)
+        producer, consumer = needed, needing
     return Entries(
         first=first,
         action=action,
         rank=lists.rank()[action],
-        stage=lists.stage[of_message],
+        stage=stage,
         producer=producer,
         consumer=consumer,
         pair=pair,

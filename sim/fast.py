@@ -209,8 +209,7 @@ def _sweep_one(
 
 def _sweep_numba(tape: Tape, tables: SweepTables, blocking: bool) -> Ints:
     loops: Any = compiled_loops(load=True)
-    blocks = len(tables.duration)
-    free = np.zeros((blocks, tape.num_ranks, loops.LANES), dtype=np.int64)
+    free = np.zeros((tape.num_ranks, len(tables.duration), loops.LANES), dtype=np.int64)
     loops.sweep_blocks(
         _entries(tape, tables, True)[1:],
         (
@@ -221,5 +220,5 @@ def _sweep_numba(tape: Tape, tables: SweepTables, blocking: bool) -> Ints:
         blocking,
         free,
     )
-    by_candidate = free.transpose(0, 2, 1).reshape(-1, tape.num_ranks)
-    return np.asarray(tables.end.ends(by_candidate[: tables.num_candidates]).max(axis=1))
+    by_candidate = free.reshape(tape.num_ranks, -1)[:, : tables.num_candidates]
+    return np.asarray(tables.end.ends(by_candidate).max(axis=0))

@@ -101,7 +101,8 @@ def lower_arrays(lists: ActionArrays, *, compiled: bool | None = None) -> Tape:
     check_arrays(lists)
     entries, copies = entries_of(lists), lists.copies()
     loops = None if compiled is False else compiled_loops(load=bool(compiled))
-    order, slot_in, slot_out, num_slots = _ordered(lists, entries, loops)
+    order = _ordered(lists, entries, loops)
+    slot_in, slot_out, num_slots = _slots(entries, order, loops)
     link, num_links = _links(entries, lists.num_ranks)
     column, reduces = _gradients(lists)
     column, reduces, pair_columns = _of_entries(lists, entries, column, reduces)
@@ -123,25 +124,55 @@ def lower_arrays(lists: ActionArrays, *, compiled: bool | None = None) -> Tape:
     )
 
 
-def _ordered(lists: ActionArrays, entries: Entries, loops: Any) -> tuple[Codes, Codes, Codes, int]:
-    n, ranks = len(entries), lists.num_ranks
-    # at, ready; waiter, slot_of; free, order; slot_in, slot_out
-    sizes = (ranks, ranks, n, n, n, n, n, n)
-    work: list[Any] = [np.full(size, -1, dtype=np.int32) for size in sizes]
+def _ordered(lists: ActionArrays, entries: Entries, loops: Any) -> Codes:
+    """The places of the entries in a topological order."""
+    n, ranks, rank = len(entries), lists.num_ranks, entries.rank
+    # What a rank makes for itself is there when it has come so far.
+    own = (rank[entries.producer] == rank) & (entries.producer < np.arange(n))
+    producer = np.where(own, -1, entries.producer).astype(np.int32)
+    # at, ready, head, behind, need; order
+    work: list[Any] = [np.full(size, -1, dtype=np.int32) for size in (*[ranks] * 5, n)]
     work[0][:] = entries.first[:-1]
-    given: list[Any] = [entries.first, entries.producer, entries.consumer]
+    given: list[Any] = [entries.first, producer, rank]
     if loops is None:
         given, work = ([a.tolist() for a in arrays] for arrays in (given, work))
-    num_done, num_slots = (loops or sweep).order_actions(*given, *work)
-    at, order, slot_in, slot_out = (np.asarray(work[i], dtype=np.int32) for i in (0, 5, 6, 7))
+    num_done = (loops or sweep).order_actions(*given, *work)
     if num_done < n:
         blocked = [
             (rank, lists.action(int(entries.action[place])))
-            for rank, (place, stop) in enumerate(zip(at, entries.first[1:], strict=True))
+            for rank, (place, stop) in enumerate(zip(work[0], entries.first[1:], strict=True))
             if place < stop
         ]
         raise deadlock(blocked, lists.num_stages)
-    return order, slot_in, slot_out, num_slots
+    return np.asarray(work[5], dtype=np.int32)
+
+
+def _slots(entries: Entries, order: Codes, loops: Any) -> tuple[Codes, Codes, int]:
+    """Where each entry in `order` finds its message and keeps the one it makes; and how many slots.
+
+    A message takes the slot that was given back first, or a new one if none is free: its k-th reuse
+    is of the k-th slot that was given back, and there are as many new ones as it was short of.
+    """
+    n = len(order)
+    needs, makes = entries.producer[order] >= 0, entries.consumer[order] >= 0
+    change = np.zeros(2 * n, dtype=np.int32)
+    change[0::2], change[1::2] = needs, -makes.astype(np.int32)
+    short = np.maximum.accumulate(np.maximum(-np.cumsum(change, dtype=np.int32), 0))
+    is_new = np.diff(short[1::2][makes], prepend=0) > 0
+    number = np.cumsum(makes, dtype=np.int32) - 1
+    place_in_order = np.empty(n, dtype=np.int32)
+    place_in_order[order] = np.arange(n)
+    given_back = number[place_in_order[entries.producer[order[needs]]]]
+    before: Any = np.full(len(is_new), -1, dtype=np.int64)
+    before[~is_new] = given_back[: len(is_new) - int(is_new.sum())]
+    taken: Any = np.where(is_new, np.cumsum(is_new) - 1, -1)
+    if loops is None:
+        before, taken = before.tolist(), taken.tolist()
+    (loops or sweep).take_over(before, taken)
+    slot = np.asarray(taken, dtype=np.int32)
+    slot_in, slot_out = (np.full(n, -1, dtype=np.int32) for _ in range(2))
+    slot_in[needs], slot_out[makes] = slot[given_back], slot
+    return slot_in, slot_out, int(short[-1])
 
 
 def _links(entries: Entries, num_ranks: int) -> tuple[Codes, int]:

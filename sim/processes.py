@@ -112,7 +112,7 @@ class Processes:
         """The process of a rank whose first action stands at place `first`."""
         try:
             for step in range(len(self.step_ends_ps)):
-                now = yield from self._list(rank, step, first)
+                now = yield from self._list(rank, step, first + step * len(self.lists))
                 end = yield from self._finish(rank, step, now)
                 self.step_ends_ps[step] = max(self.step_ends_ps[step], end)
                 if step + 1 < len(self.step_ends_ps):
@@ -121,11 +121,12 @@ class Processes:
             return
 
     def _list(self, rank: int, step: int, first: int) -> Process:
-        """The list of the rank, once; returns when it is done."""
+        """The list of the rank, once, whose first action is at place `first` of all that the steps
+        do; returns when it is done."""
         env, arrivals, starts, ends = self.env, self.arrivals, self.start, self.end
         works, send_message, pace = self.works, self.links.send, self.pace
         created: set[int] = set()
-        offset, later = step * len(self.lists), step * len(works)
+        durations, later = self.durations_ps, step * len(works)
         last_gradient = self._last_gradients(rank, first)
         now, place = int(env.now), first - 1
         for instruction in self.program[rank]:
@@ -137,7 +138,8 @@ class Processes:
             stage, op, micro_batch = instruction
             work = works[micro_batch][stage][op]
             duration, gradient, forward, receives, to_stage, pair, send, lag = work
-            micro_batch += later
+            if later:
+                micro_batch += later
             if receives:
                 key = stage, forward, micro_batch
                 arrival = arrivals.pop(key, None)
@@ -146,21 +148,24 @@ class Processes:
                 if arrival.callbacks is not None:  # It has not arrived.
                     self.waiting[rank] = Action(stage, op, micro_batch - later)
                     now = yield arrival
-            if gradient or self.durations_ps is not None:
-                duration = self._duration(place, stage, op, duration, created)
-            start = starts[place + offset] = now
+            if gradient and stage not in created:
+                created.add(stage)
+                duration = self.stages[stage].first_gradient[op]
+            if durations is not None:
+                duration = durations[place]
+            start = starts[place] = now
             if pace is None:
                 yield simpy.Timeout(env, duration)
                 now = start + duration
             else:
                 now = yield from pace.compute(rank, duration)
-            ends[place + offset] = now
+            ends[place] = now
             if gradient:
                 self._reduce(rank, step, stage, start, now, last_gradient[stage] == place)
             if pair is not None:
                 key = to_stage, forward, micro_batch
                 awaited = arrivals.pop(key, None)
-                arrival = send_message(pair, place + offset, now, send, lag, awaited)
+                arrival = send_message(pair, place, now, send, lag, awaited)
                 if awaited is None:
                     arrivals[key] = arrival
                 if self.blocking:
@@ -206,16 +211,16 @@ class Processes:
         else:
             yield from self.pace.compute(rank, duration)
         end = now = int(self.env.now)
-        backward, offset = pair.backward.stage, place + step * len(self.lists)
+        backward = pair.backward.stage
         for i in range(2):
-            self.start[offset + i], self.end[offset + i] = start, end
+            self.start[place + i], self.end[place + i] = start, end
         if works[1].makes_gradient:
             self._reduce(rank, step, backward, start, end, last_gradient[backward] == place + 1)
         for i, (action, work) in enumerate(zip(pair, works, strict=True)):
             if work.pair is not None:
                 key = work.to_stage, work.forward, action.micro_batch + step * len(self.works)
                 awaited = self.arrivals.pop(key, None)
-                message = work.pair, offset + i, now, work.send, work.latency
+                message = work.pair, place + i, now, work.send, work.latency
                 arrival = self.links.send(*message, awaited)
                 if awaited is None:
                     self.arrivals[key] = arrival

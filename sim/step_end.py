@@ -24,7 +24,7 @@ from parplan.sim.ticks import Ints, StageTicks
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepEnd:
-    """What the candidates do at the end of a step, in picoseconds, first axis: candidates."""
+    """What the candidates do at the end of a step, in picoseconds, last axis: candidates."""
 
     finish: Ints
     """By rank: all of its optimizer steps and gathers."""
@@ -35,45 +35,46 @@ class StepEnd:
     norm: Ints
     """By candidate; 0 for no norm."""
     hop: Ints
-    """By rank: how long the part of the norm takes to the next one."""
+    """By rank: how long the part of the norm takes to the next one. Only by post-validation."""
     post_validation: bool
 
-    def ends(self, free: Ints, candidate: slice = slice(None)) -> Ints:
-        """The end of every rank that is done at `free`, shape [candidates, ranks]."""
-        return np.asarray(self.optimizer_starts(free, candidate) + self.finish[candidate])
+    def ends(self, free: Ints, candidates: slice = slice(None)) -> Ints:
+        """The end of every rank that is done at `free`, shape [ranks, candidates]."""
+        return np.asarray(self.optimizer_starts(free, candidates) + self.finish[:, candidates])
 
-    def optimizer_starts(self, free: Ints, candidate: slice = slice(None)) -> Ints:
-        """When the optimizer of every rank begins, shape [candidates, ranks]."""
-        if not self.shared and not self.norm.any():
+    def optimizer_starts(self, free: Ints, candidates: slice = slice(None)) -> Ints:
+        """When the optimizer of every rank begins, shape [ranks, candidates]."""
+        norm = self.norm[candidates]
+        if not self.shared and not norm.any():
             return free
         free = np.array(free, dtype=np.int64)
-        for number, (_, ranks) in enumerate(self.shared):
-            done = free[:, ranks].max(axis=1) + self.shared_reduce[candidate, number]
-            free[:, ranks] = done[:, None]
-        norm, hop = self.norm[candidate], self.hop[candidate]
+        for (_, ranks), takes in zip(self.shared, self.shared_reduce[:, candidates], strict=True):
+            free[ranks] = free[ranks].max(axis=0) + takes
         if not self.post_validation:
-            together = free.max(axis=1) + norm
-            return np.where((norm > 0)[:, None], together[:, None], free)
-        for rank in range(1, free.shape[1]):
-            passed = np.maximum(free[:, rank], free[:, rank - 1] + hop[:, rank - 1])
-            free[:, rank] = np.where(norm > 0, passed, free[:, rank])
+            return np.where(norm > 0, free.max(axis=0) + norm, free)
+        hop = self.hop[:, candidates]
+        for rank in range(1, len(free)):
+            passed = np.maximum(free[rank], free[rank - 1] + hop[rank - 1])
+            free[rank] = np.where(norm > 0, passed, free[rank])
         return free
 
 
 def step_end(tape: Tape, ticks: StageTicks, post_validation: bool) -> StepEnd:
     """How a step on `tape` ends; raises `ParplanError` for copies that reduce in between."""
-    shared, shape = tape.shared_stages(), (ticks.num_candidates, tape.num_ranks)
+    shared, shape = tape.shared_stages(), (tape.num_ranks, ticks.num_candidates)
     stages = [stage for stage, _ in shared]
     check_copies(stages, [bool(ticks.reduce_each_micro_batch[:, s].any()) for s in stages])
     finish, hop = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    once = (ticks.optimizer + ticks.gather).T
     for stage, rank in reversed(tape.copies.tolist()):
-        finish[:, rank] += ticks.optimizer[:, stage] + ticks.gather[:, stage]
-        hop[:, rank] = ticks.latency[:, stage]
+        finish[rank] += once[stage]
+        if post_validation:
+            hop[rank] = ticks.latency[:, stage]
     return StepEnd(
         finish=finish,
         shared=shared,
-        shared_reduce=ticks.reduce[:, stages],
-        norm=ticks.norm_sync.max(axis=1),
+        shared_reduce=ticks.reduce[:, stages].T,
+        norm=ticks.norm_sync.max(axis=1) if ticks.norm_sync.any() else ticks.norm_sync[:, 0],
         hop=hop,
         post_validation=post_validation,
     )

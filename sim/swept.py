@@ -24,13 +24,13 @@ class Swept:
     reduce_free: Any
 
     def free(self) -> Ints:
-        """When each rank is done with its list and the reductions beside it, shape [1, ranks]."""
+        """When each rank is done with its list and the reductions beside it, shape [ranks, 1]."""
         free = np.maximum(self.rank_free, self.reduce_free)
-        return np.asarray(free, dtype=np.int64).reshape(1, -1)
+        return np.asarray(free, dtype=np.int64).reshape(-1, 1)
 
     def ends(self, tables: SweepTables, candidate: int) -> Ints:
         """The end of each rank, optimizer and gather included."""
-        return np.asarray(tables.end.ends(self.free(), slice(candidate, candidate + 1))[0])
+        return np.asarray(tables.end.ends(self.free(), slice(candidate, candidate + 1))[:, 0])
 
 
 def run_of(
@@ -86,13 +86,13 @@ def _reductions(tape: Tape, ticks: StageTicks, start: Ints, end: Ints) -> list[S
 def _ends(tape: Tape, ticks: StageTicks, tables: SweepTables, swept: Swept) -> list[Span]:
     """Shared reductions, norm, optimizer steps and gathers of each rank."""
     spans: list[Span] = []
-    free = swept.free()[0].tolist()
+    free = swept.free()[:, 0].tolist()
     for stage, ranks in tables.end.shared:
         begin, takes = max(free[rank] for rank in ranks), int(ticks.reduce[0, stage])
         for rank in ranks:
             spans += [Span(rank, stage, REDUCE, begin, begin + takes)] * (takes > 0)
             free[rank] = begin + takes
-    norm, starts = int(tables.end.norm[0]), tables.end.optimizer_starts(swept.free())[0].tolist()
+    norm, starts = int(tables.end.norm[0]), tables.end.optimizer_starts(swept.free())[:, 0].tolist()
     optimizer, gather = ticks.optimizer[0].tolist(), ticks.gather[0].tolist()
     for rank, now in enumerate(starts):
         own = [stage for stage, on in tape.copies.tolist() if on == rank]

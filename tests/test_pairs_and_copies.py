@@ -1,11 +1,14 @@
 """Overlapped pairs, stages with copies on two ranks, and the end of a step: all players alike."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parplan.hardware.errors import ParplanError
+from parplan.hardware.presets import cluster_preset
 from parplan.sim.contended import contended_many_ps, contended_run
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine import simulate, simulate_steps
@@ -13,10 +16,14 @@ from parplan.sim.fast import fast_many_ps, fast_run, fast_steps
 from parplan.sim.instructions import Overlap, computations, read_program
 from parplan.sim.lowering import lower
 from parplan.sim.memory import StageNeeds, rank_memory
+from parplan.sim.model import model_preset
 from parplan.sim.peaks import moments_of
+from parplan.sim.plan import Plan
+from parplan.sim.predict import compile_plan, predict
 from parplan.sim.run import Run
 from parplan.sim.schedules import make_program
 from parplan.sim.ticks import PS_PER_S, stage_ticks
+from parplan.sim.workload import Workload
 from tests.random_lists import random_costs, random_lists, random_program
 from tests.test_contended import COMPILED, random_links
 from tests.test_fast import KERNELS, step_ps
@@ -195,3 +202,19 @@ def test_no_norm_needs_no_validation(seed: int) -> None:
     schedule, stages = random_lists(seed)
     costs = random_costs(seed, stages)
     assert simulate(schedule, costs, post_validation=True) == simulate(schedule, costs)
+
+
+@pytest.mark.parametrize(("name", "chunks"), [("dualpipe", 1), ("dualpipe-v", 2)])
+def test_a_plan_with_dualpipe_is_predicted(name: str, chunks: int) -> None:
+    workload = Workload(model=model_preset("llama3-8b"), seq_len=1024, global_batch=16)
+    plan = Plan(num_stages=8, num_micro_batches=16, schedule=name, virtual_stages=chunks)
+    cluster = cluster_preset("8xh100")
+    compiled = compile_plan(workload, cluster, plan)
+    run = predict(compiled)
+    assert run == fast_run(compiled.schedule, compiled.costs)
+    assert sum(isinstance(i, Overlap) for rank in compiled.schedule for i in rank) > 0
+    # Each rank has two stages of `dualpipe`, or two half stages of `dualpipe-v`.
+    plain = dataclasses.replace(plan, schedule="1f1b", virtual_stages=1)
+    one = compile_plan(workload, cluster, plain)
+    state, usual = (sum(m.parameter_bytes for m in c.memory) for c in (compiled, one))
+    assert state == pytest.approx(usual * (2 if name == "dualpipe" else 1))
