@@ -19,8 +19,9 @@ from parplan.planners.options import Options
 from parplan.planners.search import Trial, best_trial
 from parplan.planners.space import divisors
 from parplan.sim.costs import StageCosts
-from parplan.sim.engine import simulate
+from parplan.sim.fast import fast_step_s
 from parplan.sim.instructions import Schedule
+from parplan.sim.lowering import lower
 from parplan.sim.memory import GB, micro_batches_in_flight
 from parplan.sim.plan import Plan, Recomputation
 from parplan.sim.schedules import SCHEDULES, make_schedule
@@ -119,7 +120,7 @@ def choose_plan(
     trials = [
         Trial(plan=plan, reason=reason)
         if reason
-        else Trial(plan=plan, step_s=simulate(schedule, costs).step_s)
+        else Trial(plan=plan, step_s=fast_step_s(lower(schedule), costs))
         for plan, (schedule, costs, reason) in zip(plans, compiled, strict=True)
     ]
     LOG.info(ap_log.cost_time(time.perf_counter() - start_s))

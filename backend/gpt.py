@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from parplan.hardware.errors import ParplanError
+from parplan.sim.layers.attention import FLASH
 from parplan.sim.model import Model
 from parplan.sim.workload import Attention
 
@@ -80,7 +81,7 @@ class CausalAttention(nn.Module):
         super().__init__()
         self.heads, self.kv_heads = model.num_heads, model.num_kv_heads
         self.sizes = (model.hidden_size, model.kv_size, model.kv_size)
-        self.flash = attention == "flash"
+        self.flash = attention in FLASH
         self.qkv = nn.Linear(model.hidden_size, sum(self.sizes), bias=model.bias)
         self.out = nn.Linear(model.hidden_size, model.hidden_size, bias=model.bias)
         self.rotary = not model.learned_positions

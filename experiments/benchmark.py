@@ -18,7 +18,7 @@ from parplan.sim.contended import contended_many_ps
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine import simulate
 from parplan.sim.fast import Kernel, fast_many, fast_step_s
-from parplan.sim.instructions import Action, Schedule
+from parplan.sim.instructions import Schedule
 from parplan.sim.lowering import Tape, lower, lower_arrays
 from parplan.sim.plan import Plan
 from parplan.sim.predict import CompiledPlan
@@ -52,7 +52,7 @@ class Size:
         """The lists."""
         if self.chunks == 1:
             return make_schedule("1f1b", self.ranks, self.micro_batches)
-        return interleaved(self.ranks, self.micro_batches, self.chunks)
+        return make_schedule("interleaved-1f1b", self.ranks, self.micro_batches, self.chunks)
 
 
 SMALL, MIDDLE = Size(4, 8, 1), Size(8, 64, 1)
@@ -230,28 +230,6 @@ def _contended(size: Size, candidates: int) -> Iterator[Measure]:
             ratio = engine_s * few.num_candidates / seconds
             target = "at least 50" if compiled else ""
             yield Measure(what=what, value=ratio, unit="x SimPy", target=target)
-
-
-def interleaved(ranks: int, size: int, chunks: int) -> Schedule:
-    """Interleaved 1F1B (Narayanan et al. 2021, arXiv:2104.04473) of `size` micro-batches, which
-    `ranks` divides."""
-    return tuple(_interleaved_rank(rank, ranks, size, chunks) for rank in range(ranks))
-
-
-def _interleaved_rank(rank: int, ranks: int, size: int, chunks: int) -> tuple[Action, ...]:
-    count = size * chunks
-    warm_up = min(2 * (ranks - rank - 1) + (chunks - 1) * ranks, count)
-
-    def action(op: str, i: int) -> Action:
-        group, place = divmod(i, ranks * chunks)
-        chunk, micro_batch = divmod(place, ranks)
-        chunk = chunk if op == "F" else chunks - 1 - chunk
-        return Action(chunk * ranks + rank, op, group * ranks + micro_batch)
-
-    forwards = [action("F", i) for i in range(count)]
-    backwards = [action("B", i) for i in range(count)]
-    steady = [a for pair in zip(forwards[warm_up:], backwards, strict=False) for a in pair]
-    return (*forwards[:warm_up], *steady, *backwards[count - warm_up :])
 
 
 def _whole_cluster(size: Size, replicas: int) -> Iterator[Measure]:

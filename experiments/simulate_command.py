@@ -14,7 +14,7 @@ from parplan.hardware.errors import ParplanError
 from parplan.sim.cost_model import message_bytes
 from parplan.sim.critical_path import critical_path, sensitivities
 from parplan.sim.idle import bubble_by_cause
-from parplan.sim.instructions import Schedule, computations, read_program, write_csv
+from parplan.sim.instructions import Program, read_program, without_communication, write_csv
 from parplan.sim.memory import GB, rank_memory, stage_needs
 from parplan.sim.memory_over_time import MemoryOverTime, memory_over_time
 from parplan.sim.peaks import moments_of
@@ -22,6 +22,7 @@ from parplan.sim.plan import Plan
 from parplan.sim.plan_file import read_plan
 from parplan.sim.predict import CompiledPlan, compile_plan, predict
 from parplan.sim.run import Run
+from parplan.sim.schedules import schedule_kind
 from parplan.sim.timeline import chrome_trace
 from parplan.sim.validate import check_program
 from parplan.sim.whole_cluster import simulate_cluster
@@ -120,7 +121,7 @@ def _with_schedule(compiled: CompiledPlan, workload: Workload, path: Path) -> Co
     return dataclasses.replace(compiled, schedule=schedule, memory=memory)
 
 
-def _read_schedule(path: Path, plan: Plan) -> Schedule:
+def _read_schedule(path: Path, plan: Plan) -> Program:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -131,10 +132,11 @@ def _read_schedule(path: Path, plan: Plan) -> Schedule:
             f"{path}: {len(program)} rows, but the plan has num_stages {plan.num_stages}"
         )
     try:
-        check_program(program, plan.total_stages, plan.num_micro_batches)
+        two_copies = not schedule_kind(plan.schedule).one_copy
+        check_program(program, plan.total_stages, plan.num_micro_batches, bidirectional=two_copies)
     except ParplanError as error:
         raise ParplanError(f"{path}: {error}") from None
-    return computations(program)
+    return without_communication(program)
 
 
 def summary(compiled: CompiledPlan, result: Run, memory: Sequence[MemoryOverTime]) -> str:

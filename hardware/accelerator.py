@@ -53,6 +53,8 @@ class Accelerator:
     """Time that every kernel takes at least."""
     num_processors: int = 1
     """Streaming multiprocessors, compute units or cores that tiles are spread over."""
+    synchronous_attention_share: float = 1.0
+    """Share of the peak rate that flash attention without asynchronous units reaches at most."""
     kernels: KernelEfficiency | None = None
     """What keeps kernels from the roofline; None: nothing but the two shares above."""
 
@@ -60,7 +62,7 @@ class Accelerator:
         for name in ("memory_bytes", "hbm_bytes_per_s", "num_processors"):
             if getattr(self, name) <= 0:
                 raise ParplanError(f"{name}: must be positive, got {getattr(self, name)}")
-        for name in ("gemm_efficiency", "hbm_efficiency"):
+        for name in ("gemm_efficiency", "hbm_efficiency", "synchronous_attention_share"):
             if not 0 < getattr(self, name) <= 1:
                 raise ParplanError(f"{name}: must be in (0, 1], got {getattr(self, name)}")
         if self.kernel_launch_s < 0:

@@ -33,7 +33,10 @@ def flash_attention_s(
     loop *= head / (head + c.softmax_features)
     if max(kernel.head_size, kernel.value_features) > REFERENCE_HEAD:
         loop *= c.wide_head
-    average_s = kernel.flops / (best_rate * loop)
+    rate = best_rate * loop
+    if kernel.synchronous:
+        rate = min(rate, accelerator.synchronous_attention_share * peak)
+    average_s = kernel.flops / rate
     rows = kernel.query_len if kernel.direction == "forward" else kernel.key_len
     whole_s = average_s / (0.5 if kernel.causal else 1.0)
     tiles = kernel.batch * kernel.heads * rows / c.rows

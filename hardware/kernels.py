@@ -70,6 +70,9 @@ class Attention:
     causal: bool = True
     flash: bool = True
     direction: Direction = "forward"
+    synchronous: bool = False
+    """Of flash attention: whether it leaves unused what accelerators since Hopper add for it, as
+    FlashAttention-2 does."""
     value_size: int | None = None
     """Features of a value of one head; by default `head_size`."""
 

@@ -18,6 +18,10 @@ from parplan.hardware.kernel_efficiency import kernel_efficiency
 GB = 10**9
 MIB = 2**20
 
+SYNCHRONOUS_ATTENTION_SHARE = {"nvidia-hopper": 0.35}
+"""By family. FlashAttention-2 reaches 35 % of an H100's peak: Shah et al. 2024 (FlashAttention-3,
+arXiv:2407.08608), abstract."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourcesTable:
@@ -128,6 +132,7 @@ def accelerator_of(name: str, table: AcceleratorTable) -> Accelerator:
         hbm_efficiency=table.hbm_efficiency,
         kernel_launch_s=table.kernel_launch_us * 1e-6,
         num_processors=table.num_processors,
+        synchronous_attention_share=SYNCHRONOUS_ATTENTION_SHARE.get(table.family, 1.0),
         kernels=kernel_efficiency(name, table.family),
     )
 

@@ -23,13 +23,16 @@ def sweep_numpy(tape: Tape, tables: SweepTables, blocking: bool) -> Ints:
             strict=True,
         )
     )
-    ends = [_block(tape, tables, steps, block, blocking) for block in range(len(tables.duration))]
-    return np.concatenate(ends)[: tables.num_candidates]
+    free = [_block(tape, tables, steps, block, blocking) for block in range(len(tables.duration))]
+    whole = np.concatenate(free, axis=1)[:, : tables.num_candidates]
+    return np.asarray(tables.end.ends(whole).max(axis=0))
 
 
 def _block(
     tape: Tape, tables: SweepTables, steps: list[tuple[int, ...]], block: int, blocking: bool
 ) -> Ints:
+    """When each rank is done with its list and its reductions, shape [ranks, lanes]."""
+
     def zeros(rows: int) -> list[Ints]:
         return list(np.zeros((rows, tables.lanes), dtype=np.int64))
 
@@ -60,8 +63,7 @@ def _block(
                 add(now, latency[stage], out=arrived)
             if blocking:
                 now[:] = arrived
-    ends: Ints = np.maximum(rank_free, reduce_free) + tables.finish[block]
-    return np.asarray(ends.max(axis=0))
+    return np.asarray(np.maximum(rank_free, reduce_free), dtype=np.int64)
 
 
 def _reduce(

@@ -15,14 +15,16 @@ LANES = 32
 """Candidates that one loop handles side by side, in vector registers."""
 
 order_actions: Any = numba.njit(cache=True)(loops.order_actions)
+take_over: Any = numba.njit(cache=True)(loops.take_over)
 sweep: Any = numba.njit(cache=True)(loops.sweep)
 play_fifo: Any = numba.njit(cache=True)(event_loop.play_fifo)
 
 
 def _sweep_blocks(tape: Any, tables: Any, sizes: Any, blocking: bool, end: Any) -> None:
-    """Fill `end`, shape [blocks, lanes]; `sizes`: ranks, slots, links."""
+    """Fill `end`, shape [ranks, blocks, lanes], with when each rank is done with its list and its
+    reductions; `sizes`: ranks, slots, links."""
     rank, stage, column, slot_in, slot_out, link, reduces = tape
-    duration, send, latency, each_total, each_tail, last_total, last_tail, finish = tables
+    duration, send, latency, each_total, each_tail, last_total, last_tail = tables
     rank_free = np.zeros((sizes[0], LANES), dtype=np.int64)
     reduce_free = np.zeros((sizes[0], LANES), dtype=np.int64)
     arrival = np.zeros((sizes[1], LANES), dtype=np.int64)
@@ -67,8 +69,7 @@ def _sweep_blocks(tape: Any, tables: Any, sizes: Any, blocking: bool, end: Any) 
                         now[j] = goes[j]
         for r in range(sizes[0]):
             for j in range(LANES):
-                done = max(rank_free[r, j], reduce_free[r, j]) + finish[block, r, j]
-                end[block, j] = max(end[block, j], done)
+                end[r, block, j] = max(rank_free[r, j], reduce_free[r, j])
 
 
 sweep_blocks: Any = numba.njit(cache=True)(_sweep_blocks)
@@ -79,12 +80,11 @@ def _play_fifo_many(
     num_shared: int,
     by_place: Any,
     costs: Any,
-    finish: Any,
     blocking: bool,
     sizes: Any,
     end: Any,
 ) -> None:
-    """`play_fifo` of every candidate: the end of each step."""
+    """`play_fifo` of every candidate: `end`, shape [ranks, candidates], as `sweep_blocks` fills."""
     first, rank_of, producer, consumer, link = given
     column, stage, reduces = by_place
     duration, send, latency, each_total, each_tail, last_total, last_tail = costs
@@ -92,7 +92,7 @@ def _play_fifo_many(
     by_rank = np.zeros((5, ranks), dtype=np.int64)
     of_place = np.zeros((7, places), dtype=np.int64)
     by_link = np.zeros((3, links), dtype=np.int64)
-    for c in range(len(end)):
+    for c in range(end.shape[1]):
         by_rank[:3] = -1
         by_rank[3:] = 0
         of_place[:4] = -1
@@ -132,8 +132,7 @@ def _play_fifo_many(
             of_place[6],
         )
         for r in range(ranks):
-            done = max(by_rank[3, r], by_rank[4, r]) + finish[c, r, 0]
-            end[c] = max(end[c], done)
+            end[r, c] = max(by_rank[3, r], by_rank[4, r])
 
 
 # Not kept: numba would not notice when the source of `play_fifo`, another file, has changed.

@@ -16,8 +16,8 @@ from parplan.sim import event_loop
 from parplan.sim.action_arrays import Codes
 from parplan.sim.costs import StageCosts
 from parplan.sim.fair_loop import Actions, FairPlay
-from parplan.sim.instructions import Schedule
-from parplan.sim.lowering import Tape, lower, partners
+from parplan.sim.instructions import Program
+from parplan.sim.lowering import Tape, lower
 from parplan.sim.run import Run
 from parplan.sim.shared_links import SharedLinks
 from parplan.sim.sweep import compiled_loops
@@ -36,6 +36,7 @@ def contended_many_ps(
     *,
     durations_ps: Ints | None = None,
     blocking_sends: bool = False,
+    post_validation: bool = False,
     compiled: bool | None = None,
 ) -> Ints:
     """The step time of each candidate, in picoseconds, shape [candidates].
@@ -48,22 +49,23 @@ def contended_many_ps(
         raise ParplanError("compiled: numba is not installed (pip install 'parplan[fast]')")
     if compiled is None:
         compiled = compiled_loops(load=work >= EVENTS_TO_LOAD) is not None
-    tables = sweep_tables(tape, ticks, durations_ps, 1)
+    tables = sweep_tables(tape, ticks, durations_ps, 1, post_validation)
     return _Player(tape, tables, links, blocking_sends, compiled).ends()
 
 
 def contended_run(
-    schedule: Schedule,
+    schedule: Program,
     costs: Sequence[StageCosts],
     links: SharedLinks,
     *,
     durations_ps: Sequence[int] | None = None,
     blocking_sends: bool = False,
+    post_validation: bool = False,
 ) -> Run:
     """The run of one candidate, equal to that of `parplan.sim.engine.simulate` with `links`."""
     tape, ticks = lower(schedule), stage_ticks([costs])
     own = None if durations_ps is None else np.array([durations_ps], dtype=np.int64)
-    tables = sweep_tables(tape, ticks, own, 1)
+    tables = sweep_tables(tape, ticks, own, 1, post_validation)
     swept, send_start = _Player(tape, tables, links, blocking_sends, False).play(0)
     return run_of(tape, ticks, tables, swept, np.asarray(send_start, dtype=np.int64))
 
@@ -83,14 +85,14 @@ class _Player:
         self.loops: Any = None
         if compiled and links.sharing == "fifo":
             self.loops = compiled_loops(load=True)
-        self.producer, self.consumer = partners(tape.lists)
-        self.rank = tape.lists.rank()
+        entries = tape.entries
+        self.rank, self.stage, self.consumer = entries.rank, entries.stage, entries.consumer
         self.column, self.reduces = np.zeros_like(tape.place), np.zeros_like(tape.place)
         self.column[tape.place] = tables.column
         self.reduces[tape.place] = tables.reduces
         link = self._links()
-        given = (tape.lists.first, self.rank, self.producer, self.consumer, link)
-        costs = (self.column, tape.lists.stage, self.reduces)
+        given = (entries.first, self.rank, entries.producer, self.consumer, link)
+        costs = (self.column, self.stage, self.reduces)
         self.given = tuple(map(self._given, given))
         self.by_place = tuple(map(self._given, costs))
         num_links = 1 + max(int(link.max(initial=-1)), links.num_links - 1)
@@ -116,13 +118,13 @@ class _Player:
         if self.loops is None:
             ends = [self.play(c)[0].ends(t, c).max() for c in range(t.num_candidates)]
             return np.array(ends, dtype=np.int64)
-        end = np.zeros(t.num_candidates, dtype=np.int64)
+        free = np.zeros((self.tape.num_ranks, t.num_candidates), dtype=np.int64)
         costs = (t.duration, t.send, t.latency, t.each_total, t.each_tail, t.last_total)
         self.loops.play_fifo_many(
             *(self.given, self.links.num_links, self.by_place, (*costs, t.last_tail)),
-            *(t.finish, self.blocking, self.sizes, end),
+            *(self.blocking, self.sizes, free),
         )
-        return end
+        return np.asarray(t.end.ends(free).max(axis=0))
 
     def play(self, candidate: int) -> tuple[Swept, list[int]]:
         """The times of one candidate, and when each message entered its link."""
@@ -160,7 +162,7 @@ class _Player:
 
     def _costs(self, candidate: int) -> list[list[int]]:
         """Duration, send and latency, whether it reduces, total and tail, by place."""
-        t, stage, column = self.tables, self.tape.lists.stage, self.column
+        t, stage, column = self.tables, self.stage, self.column
         rows = [t.duration[candidate, column, 0]]
         rows += [a[candidate, stage, 0] for a in (t.send, t.latency)]
         total, tail = (np.zeros(len(stage), dtype=np.int64) for _ in range(2))

@@ -8,6 +8,7 @@ pipeline stage, with its communication.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from parplan.hardware.errors import ParplanError
 from parplan.sim.model import LayerKind
 
 
@@ -57,6 +58,16 @@ class StageCosts:
     """Once per step, when all the gradients of the rank are reduced."""
     gather_s: float = 0.0
     """Once per step, after the optimizer: the sharded parameters are gathered again."""
+    norm_sync_s: float = 0.0
+    """One all-reduce of the gradients' norm over all pipeline ranks before the optimizer, which
+    then begins everywhere at once; the largest of the stages counts. 0: there is none."""
+    overlap_share: float = 0.0
+    """What a pair of a forward (of this stage) and a backward gains by running together, as a share
+    of the shorter one: 0, as one after the other; 1, the shorter one costs nothing."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.overlap_share <= 1.0:
+            raise ParplanError(f"overlap_share: must be from 0 to 1, got {self.overlap_share}")
 
     def action_s(self, op: str) -> float:
         """Seconds of one action F, B, I or W."""

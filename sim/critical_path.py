@@ -8,7 +8,7 @@ from typing import NamedTuple
 from parplan.sim.costs import StageCosts
 from parplan.sim.dependencies import producers
 from parplan.sim.engine import PS_PER_S, simulate, to_ps
-from parplan.sim.instructions import Action, Schedule, parse_action
+from parplan.sim.instructions import Action, Overlap, Program, computations, parse_action
 from parplan.sim.run import Event, Run
 
 
@@ -16,7 +16,7 @@ class Link(NamedTuple):
     """One piece of the critical path."""
 
     resource: str
-    """compute, bandwidth (of messages), latency, reduction, optimizer, or gather."""
+    """compute, bandwidth (of messages), latency, reduction, norm, optimizer, or gather."""
     stage: int
     rank: int
     name: str
@@ -34,13 +34,14 @@ RESOURCES: dict[str, tuple[str, ...]] = {
     "bandwidth": ("send_s",),
     "latency": ("latency_s",),
     "reduction": ("reduce_s",),
+    "norm": ("norm_sync_s",),
     "optimizer": ("optimizer_s",),
     "gather": ("gather_s",),
 }
 """What a step's time is spent on, and the fields of `StageCosts` that say how much."""
 
 
-def critical_path(schedule: Schedule, costs: Sequence[StageCosts], run: Run) -> tuple[Link, ...]:
+def critical_path(schedule: Program, costs: Sequence[StageCosts], run: Run) -> tuple[Link, ...]:
     """A chain of causes from the start of the step to its end, without a gap, first piece first.
 
     `run` is what `simulate(schedule, costs)` returned. Of equally long chains one is taken: the
@@ -65,7 +66,7 @@ class Sensitivity:
 
 
 def sensitivities(
-    schedule: Schedule, costs: Sequence[StageCosts], run: Run, faster: float = 0.1
+    schedule: Program, costs: Sequence[StageCosts], run: Run, faster: float = 0.1
 ) -> tuple[Sensitivity, ...]:
     """Per resource, and per stage's computation, largest gain first.
 
@@ -116,10 +117,13 @@ def _scaled(
 class _Walk:
     """From the end of the step back to its start, over the event that each one waited for."""
 
-    def __init__(self, schedule: Schedule, costs: Sequence[StageCosts], run: Run) -> None:
+    def __init__(self, program: Program, costs: Sequence[StageCosts], run: Run) -> None:
         self.costs = costs
+        schedule = computations(program)
         self.needs = producers(schedule)
-        self.rank_of = {a.stage: r for r, actions in enumerate(schedule) for a in actions}
+        self.rank_of = {a[::2]: r for r, actions in enumerate(schedule) for a in actions}
+        pairs = [i for rank in program for i in rank if isinstance(i, Overlap)]
+        self.other = {action: pair[1 - i] for pair in pairs for i, action in enumerate(pair)}
         self.run = run
         self.order: dict[tuple[int, str], list[Event]] = {}
         self.named: dict[str, Event] = {}
@@ -152,11 +156,20 @@ class _Walk:
 
     def _lane(self, event: Event) -> tuple[int, str]:
         if event.stream == "send":
-            return event.rank, f"to {self.rank_of[int(event.name.partition('>')[2])]}"
+            name, _, to_stage = event.name.partition(">")
+            to_rank = self.rank_of[int(to_stage), parse_action(name).micro_batch]
+            return event.rank, f"to {to_rank}"
         return event.rank, event.stream
 
     def _previous(self, event: Event) -> Event | None:
-        place = self.place[id(event)]
+        place = self.place.get(id(event))
+        if place is None:  # A message that took no time, behind others of its link.
+            lane = self.order.get(self._lane(event), [])
+            return next((e for e in lane if e.end_s == event.start_s), None)
+        if place and event.stream == "compute" and not event.name.startswith("optimizer"):
+            other = self.other.get(parse_action(event.name))
+            if other and other.op == "F":
+                place -= 1  # The forward of the pair stands before it.
         return self.order[self._lane(event)][place - 1] if place else None
 
     def _causes(self, event: Event) -> Iterator[tuple[Event, int]]:
@@ -166,23 +179,34 @@ class _Walk:
             yield previous, 0
         if event.stream == "send":
             yield self.named[event.name.partition(">")[0]], 0
-        elif event.name.startswith(("optimizer", "gather")):
-            yield from self._ends_at(event, "compute", "data-parallel")
+        elif event.name.startswith(("optimizer", "gather", "norm")):
+            yield from self._ends_at(event, event.rank)
+            yield from self._ends_at(event, *range(self.run.num_ranks))
         elif event.stream == "data-parallel":
             yield from self._backward_of(event)
-        elif (action := parse_action(event.name)) in self.needs:
-            yield from self._message(event, action)
+            # One that the copies of a stage on several ranks have in common.
+            yield from self._ends_at(event, *range(self.run.num_ranks))
+        else:
+            action = parse_action(event.name)
+            for one in (action, self.other.get(action)):
+                if one in self.needs:
+                    yield from self._message(event, one)
 
     def _message(self, event: Event, action: Action) -> Iterator[tuple[Event, int]]:
         maker = self.needs[action]
         made = self.named[str(maker)]
-        if self.rank_of[maker.stage] == self.rank_of[action.stage]:
+        if self.rank_of[maker[::2]] == self.rank_of[action[::2]]:
             latency_ps = 0
         else:
             latency_ps = to_ps(self.costs[maker.stage].latency_s)
             made = self.named.get(f"{maker}>{action.stage}", made)
         if _ps(made.end_s) + latency_ps == _ps(event.start_s):
             yield made, latency_ps
+        elif made.stream != "send":
+            left_s = (_ps(event.start_s) - latency_ps) / PS_PER_S
+            message = Event(made.rank, "send", f"{maker}>{action.stage}", left_s, left_s)
+            if self._previous(message) is not None:
+                yield message, latency_ps
 
     def _backward_of(self, event: Event) -> Iterator[tuple[Event, int]]:
         """The backward in the midst of which a bucket of gradients became ready."""
@@ -191,9 +215,9 @@ class _Walk:
             if other.start_s <= event.start_s <= other.end_s and _gives_gradients(other, stage):
                 yield other, 0
 
-    def _ends_at(self, event: Event, *streams: str) -> Iterator[tuple[Event, int]]:
-        for stream in streams:
-            for other in self.order.get((event.rank, stream), []):
+    def _ends_at(self, event: Event, *ranks: int) -> Iterator[tuple[Event, int]]:
+        for lane in ((rank, stream) for rank in ranks for stream in ("compute", "data-parallel")):
+            for other in self.order.get(lane, []):
                 if other.end_s == event.start_s and other is not event:
                     yield other, 0
 
@@ -213,6 +237,7 @@ def _link(event: Event, until_s: float) -> Link:
         ("optimizer", "optimizer"),
         ("gather", "gather"),
         ("reduce", "reduction"),
+        ("norm", "norm"),
     ):
         if name.startswith(word):
             return Link(resource, int(name.split()[1]), *_span(event, until_s))

@@ -7,7 +7,7 @@ from parplan.sim.event_table import GATHER, OPTIMIZER, REDUCE
 
 
 class Span(NamedTuple):
-    """A reduction, an optimizer step or a gather of one stage."""
+    """A reduction, an optimizer step or a gather of one stage, or the norm of the gradients."""
 
     rank: int
     stage: int

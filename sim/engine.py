@@ -6,270 +6,213 @@ directed pair of ranks is a link that carries one message at a time (first come,
 Gradients are reduced on a data-parallel stream of the rank, in buckets, each as soon as its share
 of the backward is done. Time is counted in integer picoseconds, so that equal instants are equal.
 
-An action costs at most two events: its end, and the arrival of its message.
+A pair of a forward and a backward that overlap starts when the inputs of both are there and takes
+`ticks.pair_ps`; at its end the result of the forward is sent, then that of the backward. A stage
+may have copies on several ranks, each for micro-batches of its own (DualPipe). How a step ends:
+`parplan.sim.step_end`. The processes: `parplan.sim.processes`.
 """
 
-from collections.abc import Generator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
 
-import numpy as np
 import simpy
 
 from parplan.hardware.errors import ParplanError
-from parplan.sim.action_arrays import action_arrays, check_arrays
+from parplan.sim.action_arrays import ActionArrays, action_arrays, check_arrays
 from parplan.sim.costs import StageCosts
-from parplan.sim.data_parallel import Span, bucket_spans, finish_spans, reduce_spans
-from parplan.sim.instructions import (
-    OPS,
-    Action,
-    RankActions,
-    Schedule,
-    last_gradient_index,
-    rank_of_stages,
-)
-from parplan.sim.links import Arrival, make_links, times
-from parplan.sim.messages import deadlock
-from parplan.sim.recording import Played, as_run
+from parplan.sim.instructions import Program
+from parplan.sim.links import Process, call_after
+from parplan.sim.lowering import lower_arrays
+from parplan.sim.pace import slow_rate
+from parplan.sim.processes import Options, Processes
+from parplan.sim.recording import as_run
 from parplan.sim.run import Run
-from parplan.sim.shared_links import Pair, SharedLinks
+from parplan.sim.shared_links import SharedLinks
+from parplan.sim.steps import Failing, Failure, Steps
 from parplan.sim.ticks import PS_PER_S, to_ps
 
-__all__ = ["PS_PER_S", "simulate", "to_ps"]
+__all__ = ["PS_PER_S", "simulate", "simulate_steps", "to_ps"]
 
-Process = Generator[simpy.Event, Any, None]
+LAST_OF_ALL = 2**30
+"""The priority of failures at their instant: behind every link."""
 
 
 def simulate(
-    schedule: Schedule,
+    schedule: Program,
     costs: Sequence[StageCosts],
     *,
     durations_ps: Sequence[int] | None = None,
     blocking_sends: bool = False,
     links: SharedLinks | None = None,
+    post_validation: bool = False,
+    compute_slowdown_during_messages: float = 1.0,
 ) -> Run:
     """Play `schedule` with the costs of each stage and return the predicted run.
 
     `durations_ps`: of every action, the lists of the ranks one after the other, in place of what
     `costs` says. `blocking_sends`: a rank computes on only when its message has arrived.
-    `links`: those that several pairs of ranks share.
-    Raises `ParplanError` when the schedule is not complete for `len(costs)` stages, or when its
-    ranks wait for each other (each blocked rank is named with what it waits for).
+    `links`: those that several pairs of ranks share. `post_validation`: the optimizer does not wait
+    for the norm of all gradients (`parplan.sim.step_end`). `compute_slowdown_during_messages`: how
+    many times longer computations take while their rank sends or receives (`parplan.sim.pace`);
+    not together with `links`.
+    Raises `ParplanError` when the schedule is not complete for `len(costs)` stages or holds
+    communication, or when its ranks wait for each other (each blocked rank is named with what it
+    waits for).
     """
-    if not schedule or not costs:
-        raise ParplanError("a schedule needs at least one rank and one stage")
-    lists = action_arrays(schedule)
-    check_arrays(lists, len(costs))
+    lists = _checked(schedule, costs, links, compute_slowdown_during_messages)
     if durations_ps is not None and len(durations_ps) != len(lists):
         raise ParplanError(f"durations_ps: {len(durations_ps)} durations for {len(lists)} actions")
-    engine = _Engine(schedule, costs, durations_ps, blocking_sends, links)
-    return as_run(lists, engine.run())
+    options = Options(
+        durations_ps=durations_ps,
+        blocking_sends=blocking_sends,
+        links=links,
+        post_validation=post_validation,
+        compute_slowdown_during_messages=compute_slowdown_during_messages,
+    )
+    processes = Processes(simpy.Environment(), schedule, lists, costs, options)
+    processes.run()
+    return as_run(lists, processes.played(0))
 
 
 def simulate_steps(
-    schedule: Schedule,
+    schedule: Program,
     costs: Sequence[StageCosts],
     num_steps: int,
     *,
     blocking_sends: bool = False,
     links: SharedLinks | None = None,
-) -> list[float]:
-    """When each of `num_steps` steps in a row is done, in seconds.
+    post_validation: bool = False,
+    compute_slowdown_during_messages: float = 1.0,
+    failing: Failing | None = None,
+) -> Steps:
+    """Play `num_steps` steps in a row.
 
     A rank begins its next step when it has finished its own part of the one before, whatever the
-    others do. Raises `ParplanError` as `simulate` does.
+    others do; only before a checkpoint all wait. Messages that are ready for a shared link at the
+    same instant go by step first. `failing`: which ranks fail when, and the checkpoints. Else as
+    `simulate`. Raises `ParplanError` as `simulate` does.
     """
     if num_steps < 1:
         raise ParplanError(f"num_steps: must be at least 1, got {num_steps}")
+    lists = _checked(schedule, costs, links, compute_slowdown_during_messages)
+    options = Options(
+        blocking_sends=blocking_sends,
+        links=links,
+        post_validation=post_validation,
+        compute_slowdown_during_messages=compute_slowdown_during_messages,
+    )
+    if failing is not None:
+        lower_arrays(lists)  # Ranks that wait for each other would wait for the next failure.
+        return _Training(schedule, lists, costs, options, num_steps, failing).run()
+    processes = Processes(simpy.Environment(), schedule, lists, costs, options, num_steps)
+    processes.run()
+    ends_ps = processes.step_ends_ps
+    runs = _runs(lists, processes, 0)
+    return _steps(ends_ps, max(ends_ps), runs, [])
+
+
+def _checked(
+    schedule: Program, costs: Sequence[StageCosts], links: SharedLinks | None, slowdown: float
+) -> ActionArrays:
+    if not schedule or not costs:
+        raise ParplanError("a schedule needs at least one rank and one stage")
+    slow_rate(slowdown)
+    if links is not None and slowdown != 1.0:
+        raise ParplanError(
+            f"compute_slowdown_during_messages: {slowdown} with shared links; only one of them "
+            "can be played"
+        )
     lists = action_arrays(schedule)
     check_arrays(lists, len(costs))
-    repeated = tuple(
-        tuple(
-            Action(stage, op, step * lists.num_micro_batches + micro_batch)
-            for step in range(num_steps)
-            for stage, op, micro_batch in actions
-        )
-        for actions in schedule
-    )
-    engine = _Engine(repeated, costs, None, blocking_sends, links, num_steps)
-    engine.run()
-    return [end / PS_PER_S for end in engine.step_ends_ps]
+    return lists
 
 
-class _Stage(NamedTuple):
-    """What a stage does beside its actions, in picoseconds."""
-
-    first_gradient: dict[str, int]
-    """Durations of the first B or W of the step."""
-    reduce: int
-    buckets: int
-    reduce_each: bool
-    optimizer: int
-    gather: int
+def _runs(lists: ActionArrays, processes: Processes, begin_ps: int) -> list[Run]:
+    """The run of every step of a row that began at `begin_ps`."""
+    runs = []
+    for step, end_ps in enumerate(processes.step_ends_ps):
+        played = processes.played(step)
+        runs.append(as_run(lists, replace(played, end_ps=end_ps - begin_ps)))
+        begin_ps = end_ps
+    return runs
 
 
-class _Work(NamedTuple):
-    """What an action of one stage is: times in picoseconds, and its messages."""
-
-    duration: int
-    makes_gradient: bool
-    """Of the weights."""
-    forward: bool
-    receives: bool
-    to_stage: int
-    pair: Pair | None
-    """The ranks that its message goes from and to; None if it makes none."""
-    send: int
-    latency: int
-
-
-def _stage(cost: StageCosts) -> _Stage:
-    extra = cost.first_gradient_extra_s
-    return _Stage(
-        {op: to_ps(max(cost.action_s(op) + extra, 0.0)) for op in "BW"},
-        to_ps(cost.reduce_s),
-        cost.reduce_buckets,
-        cost.reduce_each_micro_batch,
-        to_ps(cost.optimizer_s),
-        to_ps(cost.gather_s),
+def _steps(
+    ends_ps: Sequence[int], end_ps: int, runs: Sequence[Run], failures: Sequence[Failure]
+) -> Steps:
+    return Steps(
+        ends_s=tuple(end / PS_PER_S for end in ends_ps),
+        end_s=end_ps / PS_PER_S,
+        failures=tuple(failures),
+        runs=tuple(runs),
     )
 
 
-def _works(costs: Sequence[StageCosts], rank_of: Mapping[int, int]) -> list[dict[str, _Work]]:
-    """By stage and op."""
-    return [
-        {op: _work(stage, op, costs[stage], rank_of) for op in OPS} for stage in range(len(costs))
-    ]
-
-
-def _work(stage: int, op: str, cost: StageCosts, rank_of: Mapping[int, int]) -> _Work:
-    from_stage, to_stage = (stage - 1, stage + 1) if op == "F" else (stage + 1, stage - 1)
-    has_messages = op != "W"
-    makes = has_messages and to_stage in rank_of
-    return _Work(
-        to_ps(max(cost.action_s(op), 0.0)),
-        op in "BW",
-        op == "F",
-        has_messages and from_stage in rank_of,
-        to_stage,
-        (rank_of[stage], rank_of[to_stage]) if makes else None,
-        to_ps(cost.send_s),
-        to_ps(cost.latency_s),
-    )
-
-
-class _Engine:
-    """The state of one simulation."""
+class _Training:
+    """Steps with failures: a process that plays from checkpoint to checkpoint, and one that makes
+    ranks fail."""
 
     def __init__(
         self,
-        schedule: Schedule,
+        schedule: Program,
+        lists: ActionArrays,
         costs: Sequence[StageCosts],
-        durations_ps: Sequence[int] | None,
-        blocking: bool,
-        links: SharedLinks | None,
-        num_steps: int = 1,
+        options: Options,
+        num_steps: int,
+        failing: Failing,
     ) -> None:
         self.env = simpy.Environment()
-        self.schedule = schedule
-        self.durations_ps = durations_ps
-        self.blocking = blocking
-        self.stages = [_stage(cost) for cost in costs]
-        self.works = _works(costs, rank_of_stages(schedule))
-        # Messages that only their sender, or only their receiver, has come to.
-        self.arrivals: dict[tuple[int, bool, int], Any] = {}
-        self.waiting: dict[int, Action] = {}
-        self.reduce_free_ps = [0] * len(schedule)
-        self.spans: list[Span] = []
-        self.step_ends_ps = [0] * num_steps
-        num_actions = sum(map(len, schedule))
-        self.start, self.end = times(num_actions), times(num_actions)
-        self.links = make_links(self.env, num_actions, links)
+        self.given = schedule, lists, costs, options
+        self.num_steps, self.failing = num_steps, failing
+        self.restart_ps = to_ps(failing.costs.restart_s)
+        self.checkpoint_ps = to_ps(failing.costs.checkpoint_s)
+        self.moments = failing.moments_ps(lists.num_ranks)
+        self.ends_ps: list[int] = []
+        self.runs: list[Run] = []
+        self.failures: list[Failure] = []
 
-    def run(self) -> Played:
-        first, ranks = 0, []
-        for rank, actions in enumerate(self.schedule):
-            ranks.append(self.env.process(self._rank(rank, first)))
-            first += len(actions)
+    def run(self) -> Steps:
+        training = self.env.process(self._training())
+        self._fail_next(training)
+        self.env.run(until=training)
+        return _steps(self.ends_ps, int(self.env.now), self.runs, self.failures)
+
+    def _fail_next(self, training: simpy.Process) -> None:
+        moment = next(self.moments, None)
+        if moment is not None and training.is_alive:
+            time, rank = moment
+
+            def fail() -> None:
+                if training.is_alive:
+                    training.interrupt(rank)
+                    self._fail_next(training)
+
+            call_after(self.env, time - int(self.env.now), LAST_OF_ALL, fail)
+
+    def _training(self) -> Process:
+        done = True
+        while len(self.ends_ps) < self.num_steps:
+            try:
+                if not done:
+                    yield simpy.Timeout(self.env, self.restart_ps)
+                done = yield from self._to_checkpoint()
+            except simpy.Interrupt as failure:
+                time_s = int(self.env.now) / PS_PER_S
+                self.failures.append(Failure(time_s, cast(int, failure.cause), len(self.ends_ps)))
+                done = False
+
+    def _to_checkpoint(self) -> Process:
+        env, begin = self.env, int(self.env.now)
+        count = min(self.failing.checkpoint_every, self.num_steps - len(self.ends_ps))
+        processes = Processes(env, *self.given, count)
         try:
-            self.env.run(until=self.env.all_of(ranks))
-        except RuntimeError:
-            blocked = [(r, action) for r, action in self.waiting.items() if ranks[r].is_alive]
-            raise deadlock(blocked, len(self.stages)) from None
-        return Played(
-            start=np.array(self.start),
-            end=np.array(self.end),
-            send_start=np.array(self.links.start),
-            send_end=np.array(self.links.end),
-            spans=self.spans,
-            end_ps=self.step_ends_ps[-1],
-        )
-
-    def _rank(self, rank: int, first: int) -> Process:
-        """The process of a rank whose first action stands at place `first`."""
-        if len(self.step_ends_ps) == 1:
-            return self._step(rank, 0, first, self.schedule[rank])
-        return self._steps(rank, first)
-
-    def _steps(self, rank: int, first: int) -> Process:
-        actions = self.schedule[rank]
-        size = len(actions) // len(self.step_ends_ps)
-        for step in range(len(self.step_ends_ps)):
-            begin = step * size
-            yield from self._step(rank, step, first + begin, actions[begin : begin + size])
-
-    def _step(self, rank: int, step: int, first: int, actions: RankActions) -> Process:
-        env, durations, arrivals, works = self.env, self.durations_ps, self.arrivals, self.works
-        starts, ends, send_message = self.start, self.end, self.links.send
-        last_gradient = last_gradient_index(actions)
-        created: set[int] = set()
-        now = int(env.now)
-        for place, (stage, op, micro_batch) in enumerate(actions, start=first):
-            duration, gradient, forward, receives, to_stage, pair, send, lag = works[stage][op]
-            if receives:
-                key = stage, forward, micro_batch
-                arrival = arrivals.pop(key, None)
-                if arrival is None:
-                    arrival = arrivals[key] = Arrival(env)
-                if arrival.callbacks is not None:  # It has not arrived.
-                    self.waiting[rank] = Action(stage, op, micro_batch)
-                    now = yield arrival
-            if gradient and stage not in created:
-                created.add(stage)
-                duration = self.stages[stage].first_gradient[op]
-            if durations is not None:
-                duration = durations[place]
-            start = starts[place] = now
-            yield simpy.Timeout(env, duration)
-            ends[place] = now = start + duration
-            if gradient:
-                self._reduce(rank, stage, start, now, last_gradient[stage] == place - first)
-            if pair is not None:
-                key = to_stage, forward, micro_batch
-                awaited = arrivals.pop(key, None)
-                arrival = send_message(pair, place, now, send, lag, awaited)
-                if awaited is None:
-                    arrivals[key] = arrival
-                if self.blocking:
-                    now = yield arrival
-        end = self._finish(rank, now, sorted(last_gradient))
-        self.step_ends_ps[step] = max(self.step_ends_ps[step], end)
-        if step + 1 < len(self.step_ends_ps):
-            yield simpy.Timeout(env, end - now)
-
-    def _reduce(self, rank: int, stage: int, start: int, end: int, is_last: bool) -> None:
-        """Reduce the gradients of a stage whose backward took from `start` to `end`."""
-        ticks = self.stages[stage]
-        if ticks.reduce == 0 or not (is_last or ticks.reduce_each):
-            return
-        free = self.reduce_free_ps[rank]
-        spans = bucket_spans(start, end, ticks.reduce, ticks.buckets, free)
-        self.spans += reduce_spans(rank, stage, spans)
-        self.reduce_free_ps[rank] = self.spans[-1].end_ps
-
-    def _finish(self, rank: int, now: int, stages: Sequence[int]) -> int:
-        """Optimizer and parameter gather of the rank, after its last gradient is reduced."""
-        now = max(now, self.reduce_free_ps[rank])
-        costs = [(s, self.stages[s].optimizer, self.stages[s].gather) for s in stages]
-        spans, end = finish_spans(rank, now, costs)
-        self.spans += spans
-        return end
+            yield processes.done()
+            end = max(processes.step_ends_ps)
+            yield simpy.Timeout(env, end + self.checkpoint_ps - int(env.now))
+        except simpy.Interrupt:
+            processes.abort()
+            raise
+        self.runs += _runs(self.given[1], processes, begin)
+        self.ends_ps += processes.step_ends_ps
+        return True

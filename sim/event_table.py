@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from parplan.sim.ticks import PS_PER_S, Ints
 
-KINDS = ("F", "B", "I", "W", "reduce", "optimizer", "gather")
-REDUCE, OPTIMIZER, GATHER = 4, 5, 6
+KINDS = ("F", "B", "I", "W", "reduce", "optimizer", "gather", "norm")
+REDUCE, OPTIMIZER, GATHER, NORM = 4, 5, 6, 7
 
 STREAMS = ("compute", "data-parallel", "send")
 COMPUTE, DATA_PARALLEL, SEND = range(3)
@@ -51,13 +51,14 @@ class EventTable:
 
     def stream(self) -> Column:
         """Index into `STREAMS` of each event."""
-        shared = np.isin(self.kind, (REDUCE, GATHER))
+        shared = np.isin(self.kind, (REDUCE, GATHER, NORM))
         return np.where(self.to_stage >= 0, SEND, np.where(shared, DATA_PARALLEL, COMPUTE))
 
     def busy_s(self, rank: int) -> float:
-        """Seconds in which the compute stream of `rank` was occupied."""
+        """Seconds in which the compute stream of `rank` was occupied; pairs overlap wholly."""
         own = (self.rank == rank) & (self.stream() == COMPUTE)
-        return int((self.end_ps[own] - self.start_ps[own]).sum()) / PS_PER_S
+        start, end = np.unique(np.stack((self.start_ps[own], self.end_ps[own])), axis=1)
+        return int((end - start).sum()) / PS_PER_S
 
     def in_order(self) -> "EventTable":
         """The same events by rank, start, end and stream."""

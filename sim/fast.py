@@ -15,9 +15,10 @@ import numpy.typing as npt
 from parplan.hardware.errors import ParplanError
 from parplan.sim import batch
 from parplan.sim.costs import StageCosts
-from parplan.sim.instructions import Schedule
+from parplan.sim.instructions import Program
 from parplan.sim.lowering import Tape, lower
 from parplan.sim.run import Run
+from parplan.sim.steps import Failing, Steps, played_with_failures
 from parplan.sim.sweep import compiled_loops, sweep
 from parplan.sim.swept import Swept, run_of
 from parplan.sim.tables import SweepTables, sweep_tables
@@ -51,24 +52,29 @@ def fast_many_ps(
     *,
     durations_ps: Ints | None = None,
     blocking_sends: bool = False,
+    post_validation: bool = False,
     kernel: Kernel = "auto",
 ) -> Ints:
     """The step time of each candidate, in picoseconds, shape [candidates].
 
     `durations_ps`: of every action in the order of the lists, in place of what `ticks` says, shape
     [candidates, actions]. `blocking_sends`: a rank computes on only when its message has arrived.
-    `kernel`: what to sweep with; all give the same. Raises `ParplanError` when the stages are not
+    `post_validation`: as `parplan.sim.engine.simulate` has it. `kernel`: what to sweep with; all
+    give the same. Raises `ParplanError` when the stages are not
     those of the tape, when a step could be longer than 64 bits of picoseconds (53 days), or when
     the kernel is not installed.
     """
     count = ticks.num_candidates
     chosen = _choose(kernel, len(tape), count)
     if chosen == "numpy":
-        tables = sweep_tables(tape, ticks, durations_ps, min(batch.LANES, count))
+        lanes = min(batch.LANES, count)
+        tables = sweep_tables(tape, ticks, durations_ps, lanes, post_validation)
         return batch.sweep_numpy(tape, tables, blocking_sends)
     if chosen == "numba" and count > 1:
-        return _sweep_numba(tape, ticks, durations_ps, blocking_sends)
-    tables = sweep_tables(tape, ticks, durations_ps, 1)
+        lanes = compiled_loops(load=True).LANES  # type: ignore[union-attr]
+        tables = sweep_tables(tape, ticks, durations_ps, lanes, post_validation)
+        return _sweep_numba(tape, tables, blocking_sends)
+    tables = sweep_tables(tape, ticks, durations_ps, 1, post_validation)
     compiled = chosen == "numba"
     entries = _entries(tape, tables, compiled)
     ends = [
@@ -79,11 +85,12 @@ def fast_many_ps(
 
 
 def fast_run(
-    schedule: Schedule,
+    schedule: Program,
     costs: Sequence[StageCosts],
     *,
     durations_ps: Sequence[int] | None = None,
     blocking_sends: bool = False,
+    post_validation: bool = False,
     tape: Tape | None = None,
 ) -> Run:
     """The run of one candidate, equal to that of `parplan.sim.engine.simulate`.
@@ -93,7 +100,7 @@ def fast_run(
     tape = lower(schedule) if tape is None else tape
     ticks = stage_ticks([costs])
     own = None if durations_ps is None else np.array([durations_ps], dtype=np.int64)
-    tables = sweep_tables(tape, ticks, own, 1)
+    tables = sweep_tables(tape, ticks, own, 1, post_validation)
     entries = _entries(tape, tables, False)
     swept = _sweep_one(tape, tables, entries, 0, blocking_sends, False)
     send_end = np.asarray(swept.sent, dtype=np.int64)
@@ -103,16 +110,37 @@ def fast_run(
     return run_of(tape, ticks, tables, swept, send_start)
 
 
-def fast_steps_s(tape: Tape, costs: Sequence[StageCosts], num_steps: int) -> list[float]:
-    """When each of `num_steps` steps in a row is done, as `parplan.sim.engine.simulate_steps`."""
-    ticks = stage_ticks([costs])
-    tables = sweep_tables(tape, ticks, None, 1)
+def fast_steps(
+    tape: Tape,
+    costs: Sequence[StageCosts],
+    num_steps: int,
+    *,
+    blocking_sends: bool = False,
+    post_validation: bool = False,
+    failing: Failing | None = None,
+) -> Steps:
+    """`num_steps` steps in a row, equal to those of `parplan.sim.engine.simulate_steps`, but
+    without their runs."""
+    if num_steps < 1:
+        raise ParplanError(f"num_steps: must be at least 1, got {num_steps}")
+    tables = sweep_tables(tape, stage_ticks([costs]), None, 1, post_validation)
+    if failing is None:
+        ends = _row_ps(tape, tables, num_steps, blocking_sends)
+        return Steps(ends_s=tuple(end / PS_PER_S for end in ends), end_s=max(ends) / PS_PER_S)
+    every, rest = failing.checkpoint_every, num_steps % failing.checkpoint_every
+    longest = _row_ps(tape, tables, min(every, num_steps), blocking_sends)
+    rows = {count: longest[:count] for count in {min(every, num_steps), rest} - {0}}
+    return played_with_failures(rows, num_steps, tape.num_ranks, failing)
+
+
+def _row_ps(tape: Tape, tables: SweepTables, num_steps: int, blocking: bool) -> list[int]:
+    """The ends of steps in a row."""
     entries = _entries(tape, tables, False)
     rank_free, link_free, ends = [0] * tape.num_ranks, [0] * tape.num_links, []
     for _ in range(num_steps):
-        swept = _sweep_one(tape, tables, entries, 0, False, False, (rank_free, link_free))
+        swept = _sweep_one(tape, tables, entries, 0, blocking, False, (rank_free, link_free))
         rank_free = swept.ends(tables, 0).tolist()
-        ends.append(max(rank_free) / PS_PER_S)
+        ends.append(max(rank_free))
     return ends
 
 
@@ -179,19 +207,18 @@ def _sweep_one(
     return swept
 
 
-def _sweep_numba(tape: Tape, ticks: StageTicks, durations_ps: Ints | None, blocking: bool) -> Ints:
+def _sweep_numba(tape: Tape, tables: SweepTables, blocking: bool) -> Ints:
     loops: Any = compiled_loops(load=True)
-    tables = sweep_tables(tape, ticks, durations_ps, loops.LANES)
-    end = np.zeros((len(tables.duration), loops.LANES), dtype=np.int64)
+    free = np.zeros((tape.num_ranks, len(tables.duration), loops.LANES), dtype=np.int64)
     loops.sweep_blocks(
         _entries(tape, tables, True)[1:],
         (
             *(tables.duration, tables.send, tables.latency),
             *(tables.each_total, tables.each_tail, tables.last_total, tables.last_tail),
-            tables.finish,
         ),
         (tape.num_ranks, tape.num_slots, tape.num_links),
         blocking,
-        end,
+        free,
     )
-    return end.reshape(-1)[: tables.num_candidates]
+    by_candidate = free.reshape(tape.num_ranks, -1)[:, : tables.num_candidates]
+    return np.asarray(tables.end.ends(by_candidate).max(axis=0))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 
 from parplan.sim.dependencies import producers
-from parplan.sim.instructions import Action, RankActions, Schedule
+from parplan.sim.instructions import Action, Overlap, Program, RankActions, computations
 from parplan.sim.run import Event, Run
 
 
@@ -30,14 +30,17 @@ class Idle:
         return float(sum(getattr(self, field.name) for field in fields(self)))
 
 
-def idle_by_cause(schedule: Schedule, run: Run) -> tuple[Idle, ...]:
+def idle_by_cause(program: Program, run: Run) -> tuple[Idle, ...]:
     """The idle seconds of every pipeline rank; with its busy seconds they make the step.
 
-    `run`: what came of playing `schedule`, predicted or measured.
+    `run`: what came of playing `program`, predicted or measured.
     """
     by_name = {event.name: event for event in run.events if event.stream == "compute"}
+    schedule = computations(program)
     needs = producers(schedule)
     made_s = {a: by_name[str(p)].end_s for a, p in needs.items() if str(p) in by_name}
+    for pair in (i for rank in program for i in rank if isinstance(i, Overlap)):
+        made_s.update(dict.fromkeys(pair, max(made_s.get(action, 0.0) for action in pair)))
     return tuple(
         _rank(actions, [e for e in run.events if e.rank == rank], made_s, run.step_s)
         for rank, actions in enumerate(schedule)
@@ -68,9 +71,9 @@ def _rank(
     return Idle(**seconds)
 
 
-def bubble_by_cause(schedule: Schedule, run: Run) -> dict[str, float]:
+def bubble_by_cause(program: Program, run: Run) -> dict[str, float]:
     """Each cause's share of the step, mean over the ranks; they add up to `run.bubble`."""
-    idle = idle_by_cause(schedule, run)
+    idle = idle_by_cause(program, run)
     whole_s = len(idle) * run.step_s or 1.0
     names = [field.name for field in fields(Idle)]
     return {n.removesuffix("_s"): sum(getattr(r, n) for r in idle) / whole_s for n in names}

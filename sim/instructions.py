@@ -4,7 +4,8 @@ The notation is that of torch.distributed.pipelining: `2F5` is the forward of st
 micro-batch 5; B is the full backward, I the gradient of the input, W the gradient of the weights;
 `(0F1;3B0)OVERLAP_F_B` runs a forward and a backward of one rank together. A `Schedule` holds
 computations only, one after the other; messages follow from them (`parplan.sim.engine`). A
-`Program` may hold overlapped pairs and communication as well, as the CSV of torch may.
+`Program` may hold overlapped pairs and communication as well, as the CSV of torch may; the players
+take overlapped pairs, but no communication.
 """
 
 import csv
@@ -137,7 +138,17 @@ def write_csv(program: Program) -> str:
 
 def computations(program: Program) -> Schedule:
     """The computations alone; of an overlapped pair first the forward, then the backward."""
-    return tuple(tuple(a for i in rank for a in parts(i)) for rank in program)
+    return tuple(
+        rank  # type: ignore[misc]  # It is of actions alone.
+        if {Action}.issuperset(map(type, rank))
+        else tuple(a for i in rank for a in parts(i))
+        for rank in program
+    )
+
+
+def without_communication(program: Program) -> Program:
+    """Computations and overlapped pairs: what the players take."""
+    return tuple(tuple(i for i in rank if not isinstance(i, Communication)) for rank in program)
 
 
 def parts(instruction: Instruction) -> tuple[Action, ...]:
@@ -167,13 +178,30 @@ def rank_of_stages(schedule: Schedule) -> dict[int, int]:
     return ranks
 
 
+def check_one_rank_each(schedule: Schedule) -> None:
+    """Raise `ParplanError` if a micro-batch is in one stage on two ranks.
+
+    A stage may have copies on several ranks, each for micro-batches of its own (DualPipe).
+    """
+    ranks: dict[tuple[int, int], int] = {}
+    for rank, actions in enumerate(schedule):
+        for action in actions:
+            stage, _, micro_batch = action
+            first = ranks.setdefault((stage, micro_batch), rank)
+            if first != rank:
+                raise ParplanError(
+                    f"{action}: stage {stage} of micro-batch {micro_batch} is on rank {first} "
+                    f"and on rank {rank}"
+                )
+
+
 def check_complete(schedule: Schedule, num_stages: int, num_micro_batches: int) -> None:
     """Raise `ParplanError` unless every stage does F and then B (or I and then W) exactly once."""
     seen: dict[tuple[int, int], list[str]] = {}
     for actions in schedule:
         for stage, op, micro_batch in actions:
             seen.setdefault((stage, micro_batch), []).append(op)
-    rank_of_stages(schedule)
+    check_one_rank_each(schedule)
     wanted = {(s, m) for s in range(num_stages) for m in range(num_micro_batches)}
     for stage, micro_batch in sorted(wanted - set(seen)):
         raise ParplanError(f"{stage}F{micro_batch} is missing")

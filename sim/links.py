@@ -3,12 +3,14 @@
 import heapq
 from array import array
 from collections import deque
-from collections.abc import Callable, MutableSequence
+from collections.abc import Callable, Generator, MutableSequence
 from typing import Any, NamedTuple, Protocol
 
 import simpy
 
 from parplan.sim.shared_links import FULL_RATE, Pair, SharedLinks, fair_rates
+
+Process = Generator[simpy.Event, Any, Any]
 
 AFTER_ALL_ELSE = 2
 """A priority in SimPy's queue behind those of SimPy itself: what else happens now is first."""
@@ -40,6 +42,13 @@ def call_after(
     env.schedule(event, priority=priority, delay=delay_ps)  # type: ignore[arg-type]
 
 
+class Watch(Protocol):
+    """Who wants to know when links are in use."""
+
+    def occupied(self, pair: Pair, start: int, end: int) -> None:
+        """A message will be on the link of `pair` from `start` to `end`."""
+
+
 class Links(Protocol):
     """`start` and `end`: when the message of each action entered and left its link."""
 
@@ -68,8 +77,11 @@ class OwnLinks:
     What stays on its rank takes no time.
     """
 
-    def __init__(self, env: simpy.Environment, num_actions: int) -> None:
+    def __init__(
+        self, env: simpy.Environment, num_actions: int, watch: Watch | None = None
+    ) -> None:
         self.env = env
+        self.watch = watch
         self.start = times(num_actions)
         self.end = times(num_actions)
         self._free_ps: dict[Pair, int] = {}
@@ -90,6 +102,8 @@ class OwnLinks:
             start = self.start[place] = free if free > now else now
             end = self._free_ps[pair] = self.end[place] = start + send_ps
             time = end + latency_ps
+            if self.watch is not None:
+                self.watch.occupied(pair, start, end)
         if arrival is None:
             return simpy.Timeout(self.env, time - now, time)
         arrival.at(now, time)
@@ -216,8 +230,10 @@ class FairLinks(OwnLinks):
         self._change()
 
 
-def make_links(env: simpy.Environment, num_actions: int, shared: SharedLinks | None) -> Links:
-    """The links of one simulation."""
+def make_links(
+    env: simpy.Environment, num_actions: int, shared: SharedLinks | None, watch: Watch | None
+) -> Links:
+    """The links of one simulation; `watch` sees those that are not shared."""
     if shared is None:
-        return OwnLinks(env, num_actions)
+        return OwnLinks(env, num_actions, watch)
     return (FifoLinks if shared.sharing == "fifo" else FairLinks)(env, num_actions, shared)

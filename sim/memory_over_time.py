@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from parplan.hardware.errors import ParplanError
 from parplan.sim.dependencies import producers
-from parplan.sim.instructions import Action, RankActions, Schedule
+from parplan.sim.instructions import Action, Program, RankActions, Schedule, computations
 from parplan.sim.memory import RankMemory, StageNeeds, activation_bytes, rank_memory
 from parplan.sim.peaks import moments_of
 from parplan.sim.run import Event, Run
@@ -50,7 +50,7 @@ class MemoryOverTime:
 
 
 def memory_over_time(
-    schedule: Schedule,
+    schedule: Program,
     needs: Sequence[StageNeeds],
     run: Run,
     *,
@@ -66,6 +66,7 @@ def memory_over_time(
     """
     if fragmented_share < 0:
         raise ParplanError(f"fragmented_share: must not be negative, got {fragmented_share}")
+    schedule = computations(schedule)
     messages = _messages(schedule, run) if message_bytes else []
     peaks = rank_memory(needs, moments_of(schedule))
     return tuple(
@@ -123,11 +124,11 @@ def _activations(
 
 def _messages(schedule: Schedule, run: Run) -> list[tuple[int, float, int]]:
     """(rank, when, +1 or -1 messages held)."""
-    rank_of = {a.stage: r for r, actions in enumerate(schedule) for a in actions}
+    rank_of = {a: r for r, actions in enumerate(schedule) for a in actions}
     named = {event.name: event for event in run.events if event.stream != "data-parallel"}
     changes: list[tuple[int, float, int]] = []
     for user, maker in producers(schedule).items():
-        sender, receiver = rank_of[maker.stage], rank_of[user.stage]
+        sender, receiver = rank_of[maker], rank_of[user]
         if sender != receiver:
             changes += _message(user, maker, sender, receiver, named)
     return changes

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from parplan.sim.instructions import RankActions, Schedule
+from parplan.sim.instructions import Program, RankActions, computations
 
 
 class Moments(NamedTuple):
@@ -21,9 +21,9 @@ class Moments(NamedTuple):
     kept; of these, those between I and W; whether a backward (B) runs."""
 
 
-def moments_of(schedule: Schedule) -> tuple[Moments, ...]:
-    """The moments of every rank."""
-    return tuple(_of_rank(actions) for actions in schedule)
+def moments_of(program: Program) -> tuple[Moments, ...]:
+    """The moments of every rank. A pair that overlaps holds what its forward makes all along."""
+    return tuple(_of_rank(actions) for actions in computations(program))
 
 
 def _of_rank(actions: RankActions) -> Moments:

@@ -7,12 +7,12 @@ from parplan.hardware.cluster import Cluster
 from parplan.sim.cost_model import model_costs, stage_costs
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine import simulate
-from parplan.sim.instructions import Schedule
+from parplan.sim.instructions import Program
 from parplan.sim.memory import RankMemory, rank_memory, stage_needs
 from parplan.sim.peaks import Moments, moments_of
 from parplan.sim.plan import Plan, check_plan
 from parplan.sim.run import Run
-from parplan.sim.schedules import make_schedule
+from parplan.sim.schedules import make_program
 from parplan.sim.workload import Workload
 
 
@@ -22,7 +22,8 @@ class CompiledPlan:
     each stage."""
 
     plan: Plan
-    schedule: Schedule
+    schedule: Program
+    """With the pairs that overlap."""
     costs: tuple[StageCosts, ...]
     memory: tuple[RankMemory, ...]
 
@@ -35,7 +36,7 @@ class CompiledPlan:
 class Scheduled(NamedTuple):
     """The lists of a plan, and what follows from them alone."""
 
-    schedule: Schedule
+    schedule: Program
     moments: tuple[Moments, ...]
     """At which each rank may hold most."""
 
@@ -47,7 +48,7 @@ def schedule_key(plan: Plan) -> tuple[str, int, int, int]:
 
 def scheduled(plan: Plan) -> Scheduled:
     """The lists of `plan`."""
-    schedule = make_schedule(
+    schedule = make_program(
         plan.schedule, plan.num_stages, plan.num_micro_batches, plan.virtual_stages
     )
     return Scheduled(schedule, moments_of(schedule))

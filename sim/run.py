@@ -89,9 +89,12 @@ class Run:
         """Seconds in which the compute stream of `rank` was occupied."""
         if isinstance(self.events, Events):
             return self.events.table.busy_s(rank)
-        return sum(
-            e.end_s - e.start_s for e in self.events if e.rank == rank and e.stream == "compute"
-        )
+        own = {
+            (e.start_s, e.end_s): None  # Pairs that overlap have equal times.
+            for e in self.events
+            if e.rank == rank and e.stream == "compute"
+        }
+        return sum(end_s - start_s for start_s, end_s in own)
 
     @property
     def bubble(self) -> float:

@@ -16,24 +16,22 @@ Write = MutableSequence[int]
 def order_actions(
     first: Read,
     producer: Read,
-    consumer: Read,
+    rank_of: Read,
     at: Write,
     ready: Write,
-    waiter: Write,
-    slot_of: Write,
-    free: Write,
+    head: Write,
+    behind: Write,
+    need: Write,
     order: Write,
-    slot_in: Write,
-    slot_out: Write,
-) -> tuple[int, int]:
-    """Fill `order` with the places of the actions in a topological order, and the slots of each.
+) -> int:
+    """Fill `order` with the places of the entries in a topological order.
 
-    Each rank runs until it lacks a message. A slot is used again once its message is consumed.
-    `at`: where each rank begins, then where it stopped. Given filled with -1: `waiter`, `slot_of`,
-    `slot_in`, `slot_out`. Returns how many actions are ordered (fewer than there are when the
-    ranks wait for each other) and how many slots are used.
+    Each rank runs until it lacks a message. `at`: where each rank begins, then where it stopped.
+    The ranks that wait for messages of a rank are a list: `head`, given filled with -1, is the
+    first one of it, `behind` the next one after each, `need` what each waits for. Returns how many
+    entries are ordered: fewer than there are when the ranks wait for each other.
     """
-    num_ready, done, slots, top = len(at), 0, 0, 0
+    num_ready, done = len(at), 0
     for rank in range(num_ready):
         ready[rank] = num_ready - 1 - rank
     while num_ready:
@@ -42,31 +40,35 @@ def order_actions(
         place, stop = at[rank], first[rank + 1]
         while place < stop:
             needed = producer[place]
-            if needed >= 0:
-                slot = slot_of[needed]
-                if slot < 0:
-                    waiter[needed] = rank
-                    break
-                slot_in[done] = slot
-                free[top] = slot
-                top += 1
+            source = rank_of[needed]
+            if needed >= at[source]:  # Never for -1.
+                need[rank] = needed
+                behind[rank] = head[source]
+                head[source] = rank
+                break
             order[done] = place
-            if consumer[place] >= 0:
-                if top:
-                    top -= 1
-                    slot = free[top]
-                else:
-                    slot = slots
-                    slots += 1
-                slot_of[place] = slot
-                slot_out[done] = slot
-                if waiter[place] >= 0:
-                    ready[num_ready] = waiter[place]
-                    num_ready += 1
             done += 1
             place += 1
         at[rank] = place
-    return done, slots
+        waits = head[rank]
+        head[rank] = -1
+        while waits >= 0:
+            after = behind[waits]
+            if need[waits] < place:
+                ready[num_ready] = waits
+                num_ready += 1
+            else:
+                behind[waits] = head[rank]
+                head[rank] = waits
+            waits = after
+    return done
+
+
+def take_over(before: Read, slot: Write) -> None:
+    """Fill the `slot` of each message that takes that of an earlier one, `before` (-1: of none)."""
+    for number in range(len(before)):
+        if before[number] >= 0:
+            slot[number] = slot[before[number]]
 
 
 def sweep(

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from parplan.sim.data_parallel import Span, bucket_spans, finish_spans, reduce_spans
+from parplan.sim.event_table import NORM, REDUCE
 from parplan.sim.lowering import REDUCES, Tape
 from parplan.sim.recording import Played, as_run
 from parplan.sim.run import Run
@@ -15,55 +16,87 @@ from parplan.sim.ticks import Ints, StageTicks
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """The times of one candidate; by rank when its list is done and its gradients are reduced."""
+    """The times of one candidate by entry; by rank when its list is done, its gradients reduced."""
 
     start: Any
     sent: Any
     rank_free: Any
     reduce_free: Any
 
+    def free(self) -> Ints:
+        """When each rank is done with its list and the reductions beside it, shape [ranks, 1]."""
+        free = np.maximum(self.rank_free, self.reduce_free)
+        return np.asarray(free, dtype=np.int64).reshape(-1, 1)
+
     def ends(self, tables: SweepTables, candidate: int) -> Ints:
         """The end of each rank, optimizer and gather included."""
-        free = np.maximum(self.rank_free, self.reduce_free)
-        return np.asarray(free + tables.finish[candidate, :, 0], dtype=np.int64)
+        return np.asarray(tables.end.ends(self.free(), slice(candidate, candidate + 1))[:, 0])
 
 
 def run_of(
-    tape: Tape, ticks: StageTicks, tables: SweepTables, swept: Swept, send_start: Ints
+    tape: Tape,
+    ticks: StageTicks,
+    tables: SweepTables,
+    swept: Swept,
+    send_start: Ints,
+    end: Ints | None = None,
 ) -> Run:
-    """The run of the one candidate of `ticks`."""
-    duration = np.zeros(len(tape), dtype=np.int64)
-    duration[tape.place] = tables.duration[0, tables.column, 0]
+    """The run of the one candidate of `ticks`; `send_start` and `end` by entry.
+
+    `end`: None if everything takes as long as `tables` says.
+    """
+    entries = tape.entries
     start = np.asarray(swept.start, dtype=np.int64)
+    if end is None:
+        duration = np.zeros(len(tape), dtype=np.int64)
+        duration[tape.place] = tables.duration[0, tables.column, 0]
+        end = start + duration
+    start, end = start[entries.runs], end[entries.runs]
     played = Played(
         start=start,
-        end=start + duration,
-        send_start=send_start,
-        send_end=np.asarray(swept.sent, dtype=np.int64),
-        spans=_spans(tape, ticks, swept, start + duration),
+        end=end,
+        send_start=send_start[entries.sends],
+        send_end=np.asarray(swept.sent, dtype=np.int64)[entries.sends],
+        spans=[*_reductions(tape, ticks, start, end), *_ends(tape, ticks, tables, swept)],
         end_ps=int(swept.ends(tables, 0).max()),
     )
     return as_run(tape.lists, played)
 
 
-def _spans(tape: Tape, ticks: StageTicks, swept: Swept, end: Ints) -> list[Span]:
-    """Reductions, optimizer steps and gathers of each rank."""
+def _reductions(tape: Tape, ticks: StageTicks, start: Ints, end: Ints) -> list[Span]:
+    """The reductions of stages of one rank, beside its list."""
     spans: list[Span] = []
     reduces = np.zeros(len(tape), dtype=np.int32)
     reduces[tape.place] = tape.reduces
+    reduces = reduces[tape.entries.runs]
+    reduces[tape.lists.pairs] = 0
     total, buckets = ticks.reduce[0].tolist(), ticks.reduce_buckets[0].tolist()
     each, free = ticks.reduce_each_micro_batch[0].tolist(), [0] * tape.num_ranks
-    rank_of = tape.rank_of_stage.tolist()
+    rank_of = tape.lists.rank()
     for place in np.flatnonzero(reduces).tolist():
-        stage = int(tape.lists.stage[place])
+        stage, rank = int(tape.lists.stage[place]), int(rank_of[place])
         if total[stage] and (each[stage] or reduces[place] == REDUCES):
-            rank, begin = rank_of[stage], int(swept.start[place])
+            begin = int(start[place])
             own = bucket_spans(begin, int(end[place]), total[stage], buckets[stage], free[rank])
             spans += reduce_spans(rank, stage, own)
             free[rank] = spans[-1].end_ps
+    return spans
+
+
+def _ends(tape: Tape, ticks: StageTicks, tables: SweepTables, swept: Swept) -> list[Span]:
+    """Shared reductions, norm, optimizer steps and gathers of each rank."""
+    spans: list[Span] = []
+    free = swept.free()[:, 0].tolist()
+    for stage, ranks in tables.end.shared:
+        begin, takes = max(free[rank] for rank in ranks), int(ticks.reduce[0, stage])
+        for rank in ranks:
+            spans += [Span(rank, stage, REDUCE, begin, begin + takes)] * (takes > 0)
+            free[rank] = begin + takes
+    norm, starts = int(tables.end.norm[0]), tables.end.optimizer_starts(swept.free())[:, 0].tolist()
     optimizer, gather = ticks.optimizer[0].tolist(), ticks.gather[0].tolist()
-    for rank in range(tape.num_ranks):
-        stages = [(s, optimizer[s], gather[s]) for s, r in enumerate(rank_of) if r == rank]
-        now = max(swept.rank_free[rank], swept.reduce_free[rank])
-        spans += finish_spans(rank, now, stages)[0]
+    for rank, now in enumerate(starts):
+        own = [stage for stage, on in tape.copies.tolist() if on == rank]
+        if norm and own and not tables.end.post_validation:
+            spans.append(Span(rank, own[0], NORM, now - norm, now))
+        spans += finish_spans(rank, now, [(s, optimizer[s], gather[s]) for s in own])[0]
     return spans

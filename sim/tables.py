@@ -7,7 +7,8 @@ import numpy as np
 from parplan.hardware.errors import ParplanError
 from parplan.sim.action_arrays import Codes
 from parplan.sim.lowering import REDUCES_IF_EACH, Tape
-from parplan.sim.ticks import VARIANTS, Ints, StageTicks
+from parplan.sim.step_end import StepEnd, step_end
+from parplan.sim.ticks import VARIANTS, Ints, StageTicks, pair_ps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +33,8 @@ class SweepTables:
     last_total: Ints
     """The reduction after the last gradient of a stage."""
     last_tail: Ints
-    finish: Ints
-    """By rank: all of its optimizer steps and gathers."""
+    end: StepEnd
+    """What follows on the lists."""
     num_candidates: int
 
     @property
@@ -43,7 +44,11 @@ class SweepTables:
 
 
 def sweep_tables(
-    tape: Tape, ticks: StageTicks, durations_ps: Ints | None, lanes: int
+    tape: Tape,
+    ticks: StageTicks,
+    durations_ps: Ints | None,
+    lanes: int,
+    post_validation: bool = False,
 ) -> SweepTables:
     """The tables of all candidates; raises `ParplanError` where they do not fit the tape."""
     if ticks.num_stages != tape.num_stages:
@@ -55,25 +60,47 @@ def sweep_tables(
         column, durations = tape.column, ticks.durations.reshape(count, -1)
         stage = np.repeat(np.arange(tape.num_stages, dtype=np.int32), VARIANTS)
     else:
-        column, durations, stage = tape.place, durations_ps, tape.lists.stage
-        if durations.shape != (count, len(tape)):
+        column, durations, stage = _own_columns(tape), durations_ps, tape.lists.stage
+        if durations.shape != (count, len(tape.lists)):
             raise ParplanError(
-                f"durations_ps: shape {list(durations.shape)}, expected {[count, len(tape)]}"
+                f"durations_ps: shape {list(durations.shape)}, expected {[count, len(tape.lists)]}"
             )
     _check_range(tape, ticks, durations_ps)
+    if len(tape.lists.pairs):
+        pairs = tape.lists.pairs
+        both = tape.pair_columns if durations_ps is None else np.stack((pairs, pairs + 1), axis=1)
+        durations, stage = _with_pairs(ticks, durations, stage, both)
     reduces, reductions = _reductions(tape, ticks, durations, stage)
-    finish = np.zeros((count, tape.num_ranks), dtype=np.int64)
-    for stage_number, rank in enumerate(tape.rank_of_stage.tolist()):
-        finish[:, rank] += ticks.optimizer[:, stage_number] + ticks.gather[:, stage_number]
-    parts = (durations, ticks.send, ticks.latency, *reductions, finish)
+    parts = (durations, ticks.send, ticks.latency, *reductions)
     blocks = [_in_blocks(part, lanes) for part in parts]
     names = ("duration", "send", "latency", "each_total", "each_tail", "last_total", "last_tail")
     return SweepTables(
         column=column,
         reduces=reduces,
+        end=step_end(tape, ticks, post_validation),
         num_candidates=count,
-        **dict(zip((*names, "finish"), blocks, strict=True)),
+        **dict(zip(names, blocks, strict=True)),
     )
+
+
+def _own_columns(tape: Tape) -> Codes:
+    """The column of each entry of the tape where every action has a duration of its own."""
+    entries, n, pairs = tape.entries, len(tape.lists), tape.lists.pairs
+    column = np.where(entries.pair < 0, entries.action, n + len(pairs))
+    column[entries.runs[pairs]] = n + np.arange(len(pairs))
+    return column[tape.place].astype(np.int32)
+
+
+def _with_pairs(
+    ticks: StageTicks, durations: Ints, stage: Codes, both: Codes
+) -> tuple[Ints, Codes]:
+    """Durations and stages of the columns, with those of pairs, and the column of zeros."""
+    forward, backward = both.T
+    share = ticks.overlap_share[:, stage[forward]]
+    together = pair_ps(durations[:, forward], durations[:, backward], share)
+    nothing = np.zeros((len(durations), 1), dtype=np.int64)
+    whole = np.concatenate((durations, together, nothing), axis=1)
+    return whole, np.concatenate((stage, stage[backward], [0])).astype(np.int32)
 
 
 def _in_blocks(values: Ints, lanes: int) -> Ints:

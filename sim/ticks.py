@@ -24,13 +24,19 @@ Ints = npt.NDArray[np.int64]
 _FIELDS = (
     *("forward_s", "input_gradient_s", "weight_gradient_s", "first_gradient_extra_s"),
     *("send_s", "latency_s", "reduce_s", "optimizer_s", "gather_s"),
-    *("reduce_buckets", "reduce_each_micro_batch"),
+    *("reduce_buckets", "reduce_each_micro_batch", "norm_sync_s", "overlap_share"),
 )
 
 
 def to_ps(seconds: float) -> int:
     """Seconds as whole picoseconds."""
     return round(seconds * PS_PER_S)
+
+
+def pair_ps(forward: Ints, backward: Ints, overlap_share: npt.NDArray[np.float64]) -> Ints:
+    """How long a forward and a backward take together: F + B less a share of the shorter one."""
+    saved = np.rint(overlap_share * np.minimum(forward, backward))
+    return np.asarray(forward + backward - saved.astype(np.int64))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +54,8 @@ class StageTicks:
     reduce_each_micro_batch: npt.NDArray[np.bool_]
     optimizer: Ints
     gather: Ints
+    norm_sync: Ints
+    overlap_share: npt.NDArray[np.float64]
 
     @property
     def num_candidates(self) -> int:
@@ -88,6 +96,8 @@ def ticks_of_seconds(
     gather_s: npt.ArrayLike = 0.0,
     reduce_buckets: npt.ArrayLike = 1,
     reduce_each_micro_batch: npt.ArrayLike = False,
+    norm_sync_s: npt.ArrayLike = 0.0,
+    overlap_share: npt.ArrayLike = 0.0,
 ) -> StageTicks:
     """The fields of `StageCosts` as arrays of shape [candidates, stages]; scalars are repeated."""
     f, i, w, extra = (
@@ -115,4 +125,6 @@ def ticks_of_seconds(
         ),
         optimizer=whole(optimizer_s),
         gather=whole(gather_s),
+        norm_sync=whole(norm_sync_s),
+        overlap_share=np.broadcast_to(np.asarray(overlap_share, dtype=np.float64), shape),
     )

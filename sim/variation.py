@@ -40,10 +40,9 @@ def varied_durations_ps(
         factors[rank] = factor
     if noise < 0 or (noise > 0 and rng is None):
         raise ParplanError(f"noise: {noise} must not be negative, and needs a generator `rng`")
-    exact = np.zeros(len(tape))
-    exact[tape.place] = stage_ticks([costs]).durations.reshape(-1)[tape.column]
+    exact = stage_ticks([costs]).durations.reshape(-1)[tape.action_columns()].astype(np.float64)
     exact *= factors[tape.lists.rank()]
-    drawn = np.ones((samples, len(tape)))
+    drawn = np.ones((samples, len(tape.lists)))
     if noise > 0 and rng is not None:
         drawn = rng.lognormal(0.0, noise, drawn.shape)
     return np.rint(exact * drawn).astype(np.int64)

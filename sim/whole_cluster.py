@@ -25,7 +25,7 @@ from parplan.sim.cluster_layout import (
 )
 from parplan.sim.costs import StageCosts
 from parplan.sim.group_reduction import GroupEnd, finish_group
-from parplan.sim.instructions import Schedule
+from parplan.sim.instructions import Schedule, computations
 from parplan.sim.links import OwnLinks
 from parplan.sim.predict import CompiledPlan
 from parplan.sim.recording import Played, as_run
@@ -39,6 +39,7 @@ from parplan.sim.replica_links import (
 )
 from parplan.sim.replica_play import MakeLinks, ReplicaTimes, play_replicas
 from parplan.sim.run import Run
+from parplan.sim.schedules import schedule_kind
 from parplan.sim.ticks import PS_PER_S
 
 
@@ -96,21 +97,27 @@ def simulate_cluster(
     plan = compiled.plan
     placement = default_placement(plan) if placement is None else placement
     check_placement(placement, plan)
-    lists = action_arrays(compiled.schedule)
+    schedule = computations(compiled.schedule)
+    if schedule != compiled.schedule or not schedule_kind(plan.schedule).one_copy:
+        raise ParplanError(
+            f"schedule {plan.schedule}: overlapped pairs and stages on two ranks cannot be played "
+            "with all replicas yet"
+        )
+    lists = action_arrays(schedule)
     check_arrays(lists, len(compiled.costs))
     slowdowns = replica_slowdowns(plan, placement, slowdown or {})
     routes: list[Routes] = []
     if links is not None:
         everyone = range(plan.data_parallel)
-        routes = [routes_of(links, placement, compiled.schedule, d) for d in everyone]
+        routes = [routes_of(links, placement, schedule, d) for d in everyone]
     kinds = kinds_of_replicas(slowdowns, routes) if folded else [[d] for d in range(len(slowdowns))]
     chosen = [kind[0] for kind in kinds]
     make_links: MakeLinks = OwnLinks
     if links is not None:
-        make_links = sharing_links(links, [routes[d] for d in chosen], len(compiled.schedule))
+        make_links = sharing_links(links, [routes[d] for d in chosen], len(schedule))
     own = [slowdowns[d] for d in chosen]
-    times = play_replicas(compiled.schedule, compiled.costs, own, make_links)
-    ended = _finish(compiled.schedule, compiled.costs, own, times, lists)
+    times = play_replicas(schedule, compiled.costs, own, make_links)
+    ended = _finish(schedule, compiled.costs, own, times, lists)
     end_ps = max(end for group in ended for end in group.end_ps)
     classes = tuple(
         ReplicaClass(

@@ -8,7 +8,7 @@ from parplan.sim.framework import NO_OVERHEAD, Framework
 from parplan.sim.model import Model
 
 Precision = Literal["bf16", "fp16", "fp32", "fp8"]
-Attention = Literal["flash", "unfused", "eager"]
+Attention = Literal["flash", "flash-2", "unfused", "eager"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,10 +23,13 @@ class Workload:
     fp8: as bf16, with the products of the blocks' linear layers in 8 bits."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     attention: Attention = "flash"
-    """Unfused attention writes the seq_len x seq_len scores of every head, and scales, masks and
-    softmaxes them in one kernel; eager attention takes a kernel for each."""
+    """flash-2: FlashAttention-2's kernels, which leave unused what Hopper and later ones add.
+    unfused: writes the seq_len x seq_len scores of every head; scales, masks and softmaxes them in
+    one kernel. eager: takes a kernel for each."""
     fused_norms: bool = True
     """Whether a normalisation is one kernel, or a chain of elementwise ones in fp32."""
+    fused_elementwise: bool = True
+    """The same of rotary positions, gated activation functions and the loss."""
     dropout: bool = False
     """Whether attention, projections and MLPs end in dropout, whose masks are kept."""
     expert_load: float = 1.0

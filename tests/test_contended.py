@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parplan.experiments.benchmark import interleaved
 from parplan.hardware.errors import ParplanError
 from parplan.sim import event_loop
 from parplan.sim.contended import contended_many_ps, contended_run
@@ -66,7 +65,8 @@ def test_random_lists_are_played_alike(sharing: str, seed: int, blocking: bool) 
 @pytest.mark.parametrize("sharing", ["fifo", "fair"])
 @pytest.mark.parametrize("uniform", [False, True])
 def test_nodes_that_share_an_interface(sharing: str, uniform: bool) -> None:
-    schedule, links = interleaved(4, 8, 2), node_links(4, 2, sharing)  # type: ignore[arg-type]
+    schedule = make_schedule("interleaved-1f1b", 4, 8, 2)
+    links = node_links(4, 2, sharing)  # type: ignore[arg-type]
     for seed in range(20):
         costs = random_costs(seed, 8)
         if uniform:  # Ties everywhere.

@@ -11,8 +11,8 @@ from parplan.sim.costs import StageCosts
 from parplan.sim.critical_path import RESOURCES, critical_path, sensitivities
 from parplan.sim.engine import simulate
 from parplan.sim.idle import bubble_by_cause, idle_by_cause
-from parplan.sim.instructions import Schedule, read_csv
-from parplan.sim.schedules import make_schedule
+from parplan.sim.instructions import Program, computations, read_csv
+from parplan.sim.schedules import make_program, make_schedule
 
 SPLIT = read_csv("0F0,0F1,0I0,0I1,0W0,0W1\n1F0,1I0,1F1,1I1,1W0,1W1\n")
 CHUNKED = read_csv("0F0,0F1,2F0,2F1,2B0,2B1,0B0,0B1\n1F0,1F1,3F0,3F1,3B0,3B1,1B0,1B1\n")
@@ -22,6 +22,9 @@ SCHEDULES = [
     make_schedule("1f1b", 1, 2),
     SPLIT,
     CHUNKED,
+    make_program("dualpipe-v", 2, 5, 2),
+    make_program("dualpipe", 2, 4),
+    make_program("dualpipe", 4, 8),
 ]
 
 # Few distinct values, so that ties are frequent; messages may be far longer than computations.
@@ -34,6 +37,7 @@ def stage_costs(draw: st.DrawFn) -> StageCosts:
         **{field: draw(seconds) for fields in RESOURCES.values() for field in fields},
         reduce_buckets=draw(st.integers(1, 3)),
         reduce_each_micro_batch=draw(st.booleans()),
+        overlap_share=draw(st.sampled_from([0.0, 0.5, 1.0])),
     )
 
 
@@ -43,13 +47,22 @@ def cost(**given: float) -> StageCosts:
     )
 
 
+def costs_of(program: Program, data: st.DataObject) -> list[StageCosts]:
+    actions = [(a, rank) for rank, own in enumerate(computations(program)) for a in own]
+    stages = 1 + max(action.stage for action, _ in actions)
+    costs = [data.draw(stage_costs()) for _ in range(stages)]
+    if len({(action.stage, rank) for action, rank in actions}) > stages:
+        # Copies of a stage reduce their gradients once.
+        costs = [dataclasses.replace(c, reduce_each_micro_batch=False) for c in costs]
+    return costs
+
+
 @given(st.sampled_from(SCHEDULES), st.data())
 @settings(deadline=None, max_examples=300)
 def test_the_path_goes_from_start_to_end_without_a_gap(
-    schedule: Schedule, data: st.DataObject
+    schedule: Program, data: st.DataObject
 ) -> None:
-    stages = 1 + max(a.stage for rank in schedule for a in rank)
-    costs = [data.draw(stage_costs()) for _ in range(stages)]
+    costs = costs_of(schedule, data)
     run = simulate(schedule, costs)
     path = critical_path(schedule, costs, run)
     if run.step_s == 0:
@@ -61,9 +74,8 @@ def test_the_path_goes_from_start_to_end_without_a_gap(
 
 @given(st.sampled_from(SCHEDULES), st.data())
 @settings(deadline=None, max_examples=200)
-def test_busy_and_idle_seconds_make_the_step(schedule: Schedule, data: st.DataObject) -> None:
-    stages = 1 + max(a.stage for rank in schedule for a in rank)
-    run = simulate(schedule, [data.draw(stage_costs()) for _ in range(stages)])
+def test_busy_and_idle_seconds_make_the_step(schedule: Program, data: st.DataObject) -> None:
+    run = simulate(schedule, costs_of(schedule, data))
     for rank, idle in enumerate(idle_by_cause(schedule, run)):
         values = dataclasses.asdict(idle).values()
         assert min(values) >= 0

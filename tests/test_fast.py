@@ -10,14 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parplan.experiments.benchmark import interleaved
 from parplan.hardware.errors import ParplanError
 from parplan.sim import batch, fast
 from parplan.sim.action_arrays import action_arrays, check_arrays
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine import simulate, simulate_steps
-from parplan.sim.fast import Kernel, fast_many_ps, fast_run, fast_step_s, fast_steps_s
-from parplan.sim.instructions import Action, Schedule, check_complete, read_csv
+from parplan.sim.fast import Kernel, fast_many_ps, fast_run, fast_step_s, fast_steps
+from parplan.sim.instructions import Action, Program, Schedule, check_complete, read_csv
 from parplan.sim.lowering import lower
 from parplan.sim.run import Run
 from parplan.sim.schedules import make_schedule
@@ -37,10 +36,12 @@ def step_ps(run: Run) -> int:
 
 
 def named(name: str, p: int, m: int) -> Schedule:
-    return interleaved(p, m * p, 2) if name == "interleaved" else make_schedule(name, p, m)
+    if name == "interleaved":
+        return make_schedule("interleaved-1f1b", p, m * p, 2)
+    return make_schedule(name, p, m)
 
 
-def check_equal(schedule: Schedule, stages: int, seed: int, blocking: bool) -> None:
+def check_equal(schedule: Program, stages: int, seed: int, blocking: bool) -> None:
     """All kernels and the engine, on three candidates at once, in steps and in every event."""
     candidates = [random_costs(seed + i, stages) for i in range(3)]
     runs = [simulate(schedule, costs, blocking_sends=blocking) for costs in candidates]
@@ -106,7 +107,7 @@ MUTATIONS = (
     (batch, "_block", "maximum(free, now, out=free)", "free[:] = now"),
     (batch, "_block", "add(free, latency[stage], out=arrived)", "arrived[:] = free"),
     (batch, "_block", "np.maximum(rank_free, reduce_free)", "np.array(rank_free)"),
-    (batch, "_block", " + tables.finish[block]", ""),
+    (batch, "sweep_numpy", "tables.end.ends(whole)", "whole"),
 )
 
 
@@ -138,8 +139,8 @@ def test_a_fault_in_a_sweep_is_noticed(
 def test_steps_in_a_row_are_played_alike(seed: int, num_steps: int) -> None:
     schedule, stages = random_lists(seed)
     costs = random_costs(seed, stages)
-    ends = simulate_steps(schedule, costs, num_steps)
-    assert fast_steps_s(lower(schedule), costs, num_steps) == ends
+    ends = simulate_steps(schedule, costs, num_steps).ends_s
+    assert fast_steps(lower(schedule), costs, num_steps).ends_s == ends
     assert ends[0] == simulate(schedule, costs).step_s
     # A rank that is done early begins early, so that a row takes no longer than its steps alone.
     assert ends[-1] <= num_steps * ends[0] * (1 + 1e-12)

@@ -9,7 +9,6 @@ import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parplan.experiments.benchmark import interleaved
 from parplan.hardware.cluster import Link, Tier
 from parplan.hardware.errors import ParplanError
 from parplan.hardware.fabric import Fabric
@@ -20,6 +19,7 @@ from parplan.sim.flows import Flows, Sharing, max_min_rates
 from parplan.sim.plan import Plan
 from parplan.sim.predict import CompiledPlan
 from parplan.sim.replica_links import ClusterLinks
+from parplan.sim.schedules import make_schedule
 from parplan.sim.shared_links import node_links
 from parplan.sim.ticks import PS_PER_S
 from parplan.sim.whole_cluster import simulate_cluster
@@ -157,7 +157,7 @@ def test_a_link_is_never_idle_while_a_message_waits(seed: int) -> None:
 @pytest.mark.parametrize("sharing", ["fifo", "fair"])
 def test_one_replica_over_two_interfaces_is_played_as_the_engine_plays_it(sharing: Sharing) -> None:
     # Two nodes of two pipeline ranks; what leaves one enters the other, so one link each way.
-    schedule, links = interleaved(4, 8, 2), node_links(4, 2, sharing)
+    schedule, links = make_schedule("interleaved-1f1b", 4, 8, 2), node_links(4, 2, sharing)
     like = cluster_preset("4xdgx-h100")
     fabric = Fabric(kind="rail-fat-tree", nominal_bytes_per_s=0.5e12, nics_per_node=1)
     lag = 6e-12

@@ -4,6 +4,9 @@ import dataclasses
 
 import pytest
 
+from parplan.hardware.kernel_times import kernel_s
+from parplan.hardware.kernels import Attention
+from parplan.hardware.presets import accelerator_preset
 from parplan.sim.layers.attention import CORE, attention_ops
 from parplan.sim.layers.ends import embedding_ops, head_ops
 from parplan.sim.layers.mlp import mlp_ops, moe_ops
@@ -124,3 +127,41 @@ def test_experts_are_spread_and_the_fullest_rank_counts() -> None:
     sent = [e for op in moe_ops(spread) for e in op.forward_exchanges]
     assert [e.op for e in sent] == ["all_to_all"] * 2
     assert {e.num_bytes for e in sent} == {2 * 2 * 2 * 512 * model.hidden_size}
+
+
+def test_elementwise_operations_that_are_not_fused_move_more_bytes() -> None:
+    fused = shapes(model_preset("llama2-7b"))
+    alone = dataclasses.replace(fused, fused_elementwise=False, fused_norms=False)
+
+    def moved(x: Shapes, direction: str) -> float:
+        ops = (*block(x), *head_ops(x))
+        return sum(kernel.num_bytes for op in ops for kernel in getattr(op, direction))
+
+    for direction in ("forward", "input_gradient"):
+        assert moved(alone, direction) > moved(fused, direction)
+    assert kept_bytes(block(alone), frozenset()) > kept_bytes(block(fused), frozenset())
+    assert num_flops(block(alone)) == num_flops(block(fused))
+
+
+def test_flash_attention_2_is_slower_on_hopper_alone() -> None:
+    kernel = Attention(
+        batch=1,
+        heads=32,
+        kv_heads=32,
+        query_len=16384,
+        key_len=16384,
+        head_size=128,
+        dtype="bf16",
+    )
+    second = dataclasses.replace(kernel, synchronous=True)
+    hopper, ampere = accelerator_preset("h100-sxm"), accelerator_preset("a100-80gb")
+    assert kernel_s(ampere, second) == kernel_s(ampere, kernel)
+    assert kernel_s(hopper, second) > kernel_s(hopper, kernel)
+    peak = hopper.peak_flop_per_s.of("bf16")
+    assert second.flops / kernel_s(hopper, second) <= 0.35 * peak
+
+
+def test_low_rank_adapters_leave_weight_gradients_out() -> None:
+    x = dataclasses.replace(shapes(), frozen=True)
+    assert not any(op.weight_gradient for op in (*block(x), *embedding_ops(x), *head_ops(x)))
+    assert kept_bytes(block(x), frozenset()) < kept_bytes(block(shapes()), frozenset())

@@ -26,7 +26,7 @@ from parplan.sim.plan import Plan
 from parplan.sim.plan_file import plan_table
 from parplan.sim.predict import CompiledPlan, compile_plan, predict
 from parplan.sim.replica_links import ClusterLinks, Routes, cells
-from parplan.sim.schedules import make_schedule
+from parplan.sim.schedules import make_program, make_schedule
 from parplan.sim.whole_cluster import ClusterRun, kinds_of_replicas, simulate_cluster
 from parplan.sim.workload import Workload
 from tests.random_lists import random_costs, random_lists
@@ -358,3 +358,12 @@ def test_mistakes_are_refused() -> None:
     backward = replace(compiled, schedule=tuple(actions[::-1] for actions in compiled.schedule))
     with pytest.raises(ParplanError):
         simulate_cluster(backward)
+
+
+def test_overlapped_pairs_are_refused() -> None:
+    plan = Plan(num_stages=4, num_micro_batches=8, schedule="dualpipe")
+    schedule = make_program("dualpipe", 4, 8)
+    cost = StageCosts(forward_s=1.0, input_gradient_s=1.0, weight_gradient_s=1.0)
+    compiled = CompiledPlan(plan=plan, schedule=schedule, costs=(cost,) * 4, memory=())
+    with pytest.raises(ParplanError, match="schedule dualpipe: overlapped pairs"):
+        simulate_cluster(compiled)

@@ -49,6 +49,7 @@ def _workload(case: Case, stack: Stack, cluster: Cluster) -> Workload:
         precision=_precision(case.precision, cluster),
         attention=stack.attention,
         fused_norms=stack.fused_norms,
+        fused_elementwise=stack.fused_elementwise,
         dropout=stack.dropout,
         lora_rank=_lora_rank(case),
         framework=framework(stack.framework),

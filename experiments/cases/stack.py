@@ -20,6 +20,8 @@ class Stack:
     attention: Attention
     dropout: bool
     fused_norms: bool
+    fused_elementwise: bool
+    """Whether rotary positions, gated activation functions and the loss are one kernel each."""
     fp32_gradients: bool
     """Whether gradients are added up and reduced in fp32."""
     overlap_gradient_reduction: bool

@@ -6,6 +6,7 @@ from parplan.hardware.kernels import Attention, Kernel, MemoryBound
 from parplan.sim.layers.ops import Exchange, Op
 from parplan.sim.layers.shapes import (
     Shapes,
+    chain,
     elementwise,
     enters_region,
     leaves_region,
@@ -13,6 +14,8 @@ from parplan.sim.layers.shapes import (
     norm,
     residual,
 )
+
+FLASH = ("flash", "flash-2")
 
 CORE = "attention"
 """The name of scores, softmax and weighted values: what selective recomputation computes again."""
@@ -30,7 +33,7 @@ def attention_ops(x: Shapes) -> tuple[Op, ...]:
         m.num_heads * value_size // x.split,
         m.hidden_size,
         # Flash attention keeps its output, and both read the same tensor.
-        keeps_input=x.attention != "flash",
+        keeps_input=x.attention not in FLASH,
         casts_input=True,
         bias=m.bias,
     )
@@ -50,8 +53,13 @@ def _projections(x: Shapes) -> tuple[Op, ...]:
     product = linear(x, "qkv", x.tokens, m.hidden_size, outputs, bias=m.bias)
     if m.learned_positions:
         return (product,)
-    rotated = 2 * x.value_bytes * x.tokens * (m.query_size + m.kv_size) / x.split
-    return product, elementwise("rotary", forward_bytes=rotated, backward_bytes=rotated)
+    values = x.tokens * (m.query_size + m.kv_size) / x.split
+    if x.fused_elementwise:
+        rotated = 2 * x.value_bytes * values
+        return product, elementwise("rotary", forward_bytes=rotated, backward_bytes=rotated)
+    # Times the cosine; half of it negated and joined to the other half; times the sine; the sum.
+    passes = [x.value_bytes * each for each in (2, 1, 2, 2, 3)]
+    return product, chain("rotary", values, passes, passes)
 
 
 def _latent_projections(x: Shapes) -> tuple[Op, ...]:
@@ -94,7 +102,8 @@ def _core(x: Shapes) -> Op:
             head_size=m.head_size,
             value_size=value_size,
             dtype=x.attention_dtype,
-            flash=x.attention == "flash",
+            flash=x.attention in FLASH,
+            synchronous=x.attention == "flash-2",
             direction=direction,
         )
         for direction in ("forward", "backward")
@@ -111,7 +120,7 @@ def _core(x: Shapes) -> Op:
         # The output, and the logarithm of each row's sum in fp32.
         inner_bytes=x.tokens * heads * (x.value_bytes * value_size + 4.0),
     )
-    return op if x.attention == "flash" else _with_scores(x, op, heads)
+    return op if x.attention in FLASH else _with_scores(x, op, heads)
 
 
 def _with_scores(x: Shapes, op: Op, heads: int) -> Op:

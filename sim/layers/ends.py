@@ -6,6 +6,7 @@ from parplan.hardware.kernels import MemoryBound
 from parplan.sim.layers.ops import Exchange, Op
 from parplan.sim.layers.shapes import (
     Shapes,
+    chain,
     elementwise,
     enters_region,
     leaves_region,
@@ -42,13 +43,7 @@ def head_ops(x: Shapes) -> tuple[Op, ...]:
     m = x.model
     vocab = -(-m.vocab_size // x.split)
     logits = float(x.tokens * vocab)
-    # Cast to fp32 and read for the maximum and the sum; backward reads and writes once more.
-    loss = elementwise(
-        "loss",
-        forward_bytes=logits * (x.value_bytes + 3 * 4),
-        backward_bytes=logits * (4 + x.value_bytes),
-        inner_bytes=4 * logits,
-    )
+    loss = _loss(x, logits)
     if x.split > 1:
         # The maximum, the sum and the target's logit of every token, in fp32.
         statistics = tuple(
@@ -61,3 +56,19 @@ def head_ops(x: Shapes) -> tuple[Op, ...]:
     if m.tied_embeddings:
         projection = dataclasses.replace(projection, parameters=0.0)
     return norm(x, "final norm"), enters_region(x, projection), loss
+
+
+def _loss(x: Shapes, logits: float) -> Op:
+    """Cross-entropy of fp32 logits, whose softmax is kept."""
+    size = x.value_bytes
+    if x.fused_elementwise:
+        # Cast and read for the maximum and the sum; backward reads and writes once more.
+        return elementwise(
+            "loss",
+            forward_bytes=logits * (size + 3 * 4),
+            backward_bytes=logits * (4 + size),
+            inner_bytes=4 * logits,
+        )
+    # Cast, logarithm of the softmax; its gradient from two operands, cast back.
+    op = chain("loss", logits, (size + 4, 4 + 4), (3 * 4, 4 + size))
+    return dataclasses.replace(op, inner_bytes=4 * logits)

@@ -6,6 +6,7 @@ from parplan.hardware.kernels import MemoryBound
 from parplan.sim.layers.ops import Exchange, Op
 from parplan.sim.layers.shapes import (
     Shapes,
+    chain,
     elementwise,
     enters_region,
     leaves_region,
@@ -35,18 +36,28 @@ def _split_mlp(x: Shapes, name: str, width: int) -> tuple[Op, ...]:
 def _mlp(x: Shapes, name: str, tokens: int, width: int, groups: int = 1) -> tuple[Op, ...]:
     m, ups = x.model, x.model.num_up_matrices
     bias = m.bias and groups == 1
-    values = x.value_bytes * groups * tokens * width
     return (
         linear(x, f"{name} up", tokens, m.hidden_size, ups * width, groups=groups, bias=bias),
-        elementwise(
-            f"{name} activation",
-            forward_bytes=(ups + 1) * values,
-            # Reads the gradient of the output and the inputs, writes the gradients of the inputs.
-            backward_bytes=(2 * ups + 1) * values,
-            input_bytes=ups * values,
-        ),
+        _activation(x, f"{name} activation", float(groups * tokens * width)),
         linear(x, f"{name} down", tokens, width, m.hidden_size, groups=groups, bias=bias),
     )
+
+
+def _activation(x: Shapes, name: str, values: float) -> Op:
+    """The activation function, with the product by the gate where there is one."""
+    ups, size = x.model.num_up_matrices, x.value_bytes
+    if ups == 1 or x.fused_elementwise:
+        return elementwise(
+            name,
+            forward_bytes=(ups + 1) * size * values,
+            # Reads the gradient of the output and the inputs, writes the gradients of the inputs.
+            backward_bytes=(2 * ups + 1) * size * values,
+            input_bytes=ups * size * values,
+        )
+    # The function, then the product; backward two products, then the function's own. The function's
+    # result is kept as well.
+    forward, backward = [2 * size, 3 * size], [3 * size] * 3
+    return chain(name, values, forward, backward, input_bytes=3 * size * values)
 
 
 def moe_ops(x: Shapes) -> tuple[Op, ...]:

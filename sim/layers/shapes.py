@@ -1,6 +1,7 @@
 """Sizes of one micro-batch on one rank, and the kernels that most operations are made of."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,7 @@ class Shapes:
     gradient_dtype: str
     """What they are written in."""
     fused_norms: bool
+    fused_elementwise: bool
 
     @property
     def tokens(self) -> int:
@@ -87,6 +89,7 @@ def shapes_of(workload: Workload, plan: Plan) -> Shapes:
         frozen=workload.lora_rank > 0,
         gradient_dtype="fp32" if plan.gradient_dtype == "fp32" else wide,
         fused_norms=workload.fused_norms,
+        fused_elementwise=workload.fused_elementwise,
     )
 
 
@@ -156,6 +159,22 @@ def elementwise(
         input_bytes=input_bytes,
         inner_bytes=inner_bytes,
         parameters=parameters,
+    )
+
+
+def chain(
+    name: str,
+    values: float,
+    forward: Sequence[float],
+    backward: Sequence[float],
+    input_bytes: float = 0.0,
+) -> Op:
+    """Kernels that each read and write so many bytes of each of `values` values."""
+    return Op(
+        name=name,
+        forward=tuple(MemoryBound(num_bytes=values * each) for each in forward),
+        input_gradient=tuple(MemoryBound(num_bytes=values * each) for each in backward),
+        input_bytes=input_bytes,
     )
 
 

@@ -53,7 +53,7 @@ class ScheduleKind:
 
     @property
     def one_copy(self) -> bool:
-        """Whether every stage is on one rank, as the simulator and torch's runtime expect it."""
+        """Whether every stage is on one rank, as torch's runtime expects it."""
         return self.placement != "bidirectional"
 
 
