@@ -39,7 +39,7 @@ def step_bounds_s(
         start = paths.fill[:, stages].min(axis=1)
         own = finish[:, stages].sum(axis=1)
         work = (count * paths.work[:, stages] + paths.once[:, stages]).sum(axis=1)
-        chain = (count * (paths.forward + paths.chain)[:, stages]).sum(axis=1)
+        chain = (count * (paths.forward_work + paths.chain)[:, stages]).sum(axis=1)
         if not kind.splits_backward:
             chain = work
         reduced = (repeats * ticks.reduce)[:, stages].sum(axis=1)
@@ -60,16 +60,21 @@ class _Paths:
             ticks.durations[:, :, i] for i in range(1, 6)
         )
         self.forward: Ints = ticks.durations[:, :, 0]
+        # In a pair with a backward, a forward adds less than it takes alone.
+        saved = np.rint(ticks.overlap_share * self.forward).astype(np.int64) * kind.overlaps
+        self.forward_work = self.forward - saved
         if kind.splits_backward:
             self.chain = np.minimum(both, inputs)
-            self.work = self.forward + np.minimum(both, inputs + weights)
+            self.work = self.forward_work + np.minimum(both, inputs + weights)
             self.once = np.minimum(both_first - both, weights_first - weights)
             longest = np.maximum(np.maximum(both, both_first), np.maximum(weights, weights_first))
         else:
             self.chain = both
-            self.work = self.forward + both
+            self.work = self.forward_work + both
             self.once = both_first - both
             longest = np.maximum(both, both_first)
+        if kind.overlaps:
+            longest = longest + self.forward.max(axis=1, keepdims=True)
         self.reduce_after = _reduce_after(ticks, longest)
         hop = self._hops(kind, num_ranks, ticks)
         self.fill = _before((self.forward + hop[0])[:, :-1])
@@ -78,7 +83,7 @@ class _Paths:
         turn = (self.fill + self.forward)[:, -1:]
         self.first_backward = turn + np.concatenate((to_here, np.zeros_like(turn)), axis=1)
         # From the end of the part of a backward that others wait for to that of the first stage.
-        rest = (self.work - self.forward)[:, :1]
+        rest = (self.work - self.forward_work)[:, :1]
         inner = self.chain.copy()
         inner[:, :1] = rest
         self.drain = _before(inner[:, :-1] + hop[1][:, 1:])

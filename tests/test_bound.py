@@ -15,7 +15,7 @@ from parplan.sim.costs import StageCosts
 from parplan.sim.fast import fast_many
 from parplan.sim.lowering import lower
 from parplan.sim.model import model_preset
-from parplan.sim.schedules import make_schedule, schedule_kind, why_not
+from parplan.sim.schedules import make_program, make_schedule, schedule_kind, why_not
 from parplan.sim.ticks import stage_ticks
 from parplan.sim.workload import Workload
 
@@ -59,6 +59,8 @@ stage = st.builds(
     reduce_each_micro_batch=st.booleans(),
     optimizer_s=seconds,
     gather_s=seconds,
+    norm_sync_s=seconds,
+    overlap_share=st.floats(0.0, 1.0),
 )
 
 
@@ -78,7 +80,7 @@ def test_no_costs_make_a_step_shorter_than_its_bound(
     size = ranks * virtual
     costs = [data.draw(st.lists(stage, min_size=size, max_size=size)) for _ in range(2)]
     ticks = stage_ticks(costs)
-    exact = fast_many(lower(make_schedule(name, ranks, count, virtual)), ticks, kernel="python")
+    exact = fast_many(lower(make_program(name, ranks, count, virtual)), ticks, kernel="python")
     bounds = step_bounds_s(schedule_kind(name), ranks, [count] * len(costs), ticks)
     assert (bounds <= exact).all(), (bounds, exact)
 
