@@ -49,6 +49,8 @@ def step_bounds_s(
             paths.first_backward[:, stages].min(axis=1) + reduced + own,
         ):
             np.maximum(bound, path, out=bound)
+    # The norm of all gradients comes between the last reduction and the first optimizer step.
+    bound += ticks.norm_sync.max(axis=1)
     return bound / PS_PER_S
 
 
