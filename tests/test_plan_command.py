@@ -173,6 +173,18 @@ def test_a_planner_by_name(tmp_path: Path) -> None:
     assert len(trials(tmp_path)) < 30
 
 
+def test_layers_are_split_after_the_search(tmp_path: Path) -> None:
+    (tmp_path / "space.toml").write_text('num_stages = 8\nschedule = "1f1b"\n')
+    request = ("plan", "llama3-8b", "--cluster", "8xh100", "--seq-len", "2048")
+    options = ("--global-batch", "16", "--space", "space.toml", "--split-layers", "-o", "results")
+    done = parplan(*request, *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    plan, _, _ = read_plan(tmp_path / "results" / "plan.json")
+    assert plan.stage_layers is not None
+    layers = " ".join(map(str, plan.stage_layers))
+    assert re.search(rf"layers of the stages: {layers}; [0-9.]+% less time", done.stderr)
+
+
 def test_a_planner_that_fails(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("def plan(space, evaluate, rng):\n    return space[0]\n")
     path = {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
