@@ -88,8 +88,9 @@ class CausalAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, seq_len, hidden) -> the same."""
-        batch, seq, hidden = x.shape
-        query, key, value = self.qkv(x).split(self.sizes, dim=-1)
+        projected = self.qkv(x)
+        batch, seq = projected.shape[:2]  # x may be one rank's part of the sequence
+        query, key, value = projected.split(self.sizes, dim=-1)
         query = query.view(batch, seq, self.heads, -1).transpose(1, 2)
         key = key.view(batch, seq, self.kv_heads, -1).transpose(1, 2)
         value = value.view(batch, seq, self.kv_heads, -1).transpose(1, 2)
@@ -106,8 +107,14 @@ class CausalAttention(nn.Module):
                     t.repeat_interleave(self.heads // self.kv_heads, 1) for t in (key, value)
                 )
             mixed = _unfused(query, key, value)
-        values: torch.Tensor = self.out(mixed.transpose(1, 2).reshape(batch, seq, hidden))
+        values: torch.Tensor = self.out(mixed.transpose(1, 2).reshape(batch, seq, -1))
         return values
+
+    def keep_part(self, ranks: int) -> None:
+        """Count on one of `ranks` equal parts of the heads."""
+        self.heads, self.kv_heads = self.heads // ranks, self.kv_heads // ranks
+        query, key, value = self.sizes
+        self.sizes = query // ranks, key // ranks, value // ranks
 
     def _rotate(self, values: torch.Tensor) -> torch.Tensor:
         seq = values.shape[2]
