@@ -85,9 +85,33 @@ def _not_built(plan: Plan) -> Iterator[str]:
         yield "overlap_gradient_reduction false cannot be executed: torch reduces in the backward"
 
 
+def reduces_by_hooks(plan: Plan) -> bool:
+    """Whether DistributedDataParallel reduces the gradients; else fully_shard does.
+
+    DistributedDataParallel takes no DTensors, and does not reduce the gradients of a split
+    backward, which torch computes past its hooks.
+    """
+    split_backward = plan.num_stages > 1 and schedule_kind(plan.schedule).splits_backward
+    return plan.zero_stage < 2 and plan.tensor_parallel == 1 and not split_backward
+
+
 def _sharding_reasons(plan: Plan) -> Iterator[str]:
+    """What torch does not compose, as tests/test_sharded_parity.py found it."""
+    if plan.replicas == 1:
+        return
+    split_backward = plan.num_stages > 1 and schedule_kind(plan.schedule).splits_backward
+    if split_backward and plan.distribute_low_prec_param:
+        yield (
+            f"distribute_low_prec_param (ZeRO-3) with schedule {plan.schedule} cannot be executed: "
+            "fully_shard frees the parameters that torch's split backward still reads"
+        )
     if plan.zero_stage != 1:
         return
+    if split_backward:
+        yield (
+            f"distribute_param alone (ZeRO-1) with schedule {plan.schedule} cannot be executed: "
+            "DistributedDataParallel does not reduce a split backward; add distribute_gradient"
+        )
     if plan.tensor_parallel > 1:
         yield (
             "distribute_param alone (ZeRO-1) with tensor_parallel cannot be executed: "

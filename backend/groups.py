@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from parplan.backend.executable import reduces_by_hooks
 from parplan.sim.plan import Plan
 
 DIMENSIONS = ("pipeline", "copies", "shards", "tensor")
@@ -48,9 +49,9 @@ def make_groups(plan: Plan, device: torch.device) -> Groups:
 def shards_of(plan: Plan) -> int:
     """The size of the dimension "shards".
 
-    Without sharding, replicas of split layers are copies of shards of one rank each (fully_shard,
-    which knows DTensors), other replicas are one dimension (DistributedDataParallel).
+    Replicas that fully_shard makes are copies of shards of one rank each; those that
+    DistributedDataParallel makes are along this dimension.
     """
     if plan.zero_stage >= 2:
         return plan.sharded_over
-    return 1 if plan.tensor_parallel > 1 else plan.data_parallel
+    return plan.data_parallel if reduces_by_hooks(plan) else 1

@@ -1,12 +1,12 @@
 """A training step of a plan on torch: pipeline, replicas and shards, split layers, micro-batches.
 
-The only file that uses torch.distributed.pipelining. Its runtime plays our instruction lists
-(`parplan.sim.schedules`) and adds the messages itself. Ranks are placed by `backend.groups`.
+Only this file and `backend.marked_stage` use torch.distributed.pipelining. Its runtime plays our
+instruction lists (`parplan.sim.schedules`) and adds the messages itself. Ranks are placed by
+`backend.groups`.
 """
 
 import contextlib
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import _PipelineScheduleRuntime
 from torch.distributed.tensor.parallel import loss_parallel
 from torch.optim import Optimizer
 
-from parplan.backend.executable import check_executable
+from parplan.backend.executable import check_executable, reduces_by_hooks
 from parplan.backend.groups import make_groups
+from parplan.backend.marked_stage import Clock, Mark, MarkedStage
 from parplan.backend.partition import cut
 from parplan.backend.processes import num_processes
 from parplan.backend.shapes import boundary_shapes, part_shapes
@@ -34,9 +34,6 @@ from parplan.sim.validate import check_program
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(outputs, targets) -> the mean loss of a micro-batch."""
-
-Mark = Callable[[str, int, int, float, float], None]
-"""(kind F, B, I or W; stage; micro-batch; start, end in seconds of `time.perf_counter`)."""
 
 
 class StageModule(nn.Module):
@@ -52,69 +49,6 @@ class StageModule(nn.Module):
         """The outputs of the last layer."""
         with torch.autocast(self.device_type, torch.bfloat16, enabled=self.bf16):
             return self.layers(values)
-
-
-class _MarkedStage(PipelineStage):
-    """A stage that tells when it computes. The last one's forward ends with the loss."""
-
-    clock: "_Clock"
-    begun: tuple[int, float] | None = None
-    """Micro-batch and start of a forward whose loss is not computed yet."""
-
-    def forward_one_chunk(self, fwd_chunk_id: int, *args: Any, **kwargs: Any) -> Any:
-        self.begun = (fwd_chunk_id, self.clock.now())
-        output = super().forward_one_chunk(fwd_chunk_id, *args, **kwargs)
-        if not self.is_last:
-            self.forward_done()
-        return output
-
-    def forward_done(self) -> None:
-        if self.begun is not None:  # None when torch tries the loss out to learn shapes
-            self.clock.tell("F", self.stage_index, *self.begun)
-            self.begun = None
-
-    def backward_one_chunk(self, bwd_chunk_id: int, *args: Any, **kwargs: Any) -> Any:
-        start_s = self.clock.now()
-        result = super().backward_one_chunk(bwd_chunk_id, *args, **kwargs)
-        kind = "B" if kwargs.get("full_backward", True) else "I"
-        if self.has_backward:
-            self.clock.tell(kind, self.stage_index, bwd_chunk_id, start_s)
-        return result
-
-    def backward_weight_one_chunk(self, bwd_chunk_id: int, *args: Any, **kwargs: Any) -> Any:
-        start_s = self.clock.now()
-        result = super().backward_weight_one_chunk(bwd_chunk_id, *args, **kwargs)
-        if self.has_backward:
-            self.clock.tell("W", self.stage_index, bwd_chunk_id, start_s)
-        return result
-
-    # Where neighbouring stages share a rank, torch hands gradients over in evaluation as well, and
-    # fails because there are none (torch 2.13).
-    def get_local_bwd_output(self, mb_index: int) -> Any:
-        if not self.has_backward:
-            return ()
-        return super().get_local_bwd_output(mb_index)  # type: ignore[no-untyped-call]
-
-    def set_local_bwd_input(self, next_stage_bwd_outputs: Any, mb_index: int) -> None:
-        if self.has_backward:
-            super().set_local_bwd_input(next_stage_bwd_outputs, mb_index)
-
-
-class _Clock:
-    """Reads the time for the marks; waits for the device only when somebody listens."""
-
-    def __init__(self, device: torch.device, mark: Mark | None) -> None:
-        self.device = device
-        self.mark = mark
-
-    def now(self) -> float:
-        if self.mark is not None and self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
-
-    def tell(self, kind: str, stage: int, micro_batch: int, start_s: float) -> None:
-        if self.mark is not None:
-            self.mark(kind, stage, micro_batch, start_s, self.now())
 
 
 class PipelineStep:
@@ -142,11 +76,11 @@ class PipelineStep:
         schedule: Schedule | None = None,
     ) -> None:
         self.plan, self.loss_fn, self.device = plan, loss_fn, device
-        self.clock = _Clock(device, mark)
+        self.clock = Clock(device, mark)
         self.given_schedule = schedule
         check_executable(plan, num_processes())
         if plan.tensor_parallel > 1:
-            check_splittable(layers)
+            check_splittable(layers, plan.tensor_parallel)
         stages = cut(layers, plan, num_first, num_last)
         modules = [StageModule(stage, device, precision) for stage in stages]
         self.shapes = boundary_shapes(modules, example_micro_batch)
@@ -273,6 +207,7 @@ class PipelineStep:
         plan = self.plan
         if self.given_schedule is not None and micro_batches == plan.num_micro_batches:
             check_program(self.given_schedule, plan.total_stages, micro_batches)
+            _check_reduction(self.given_schedule, plan)
             return self.given_schedule
         return make_schedule(plan.schedule, plan.num_stages, micro_batches, plan.virtual_stages)
 
@@ -281,7 +216,7 @@ class PipelineStep:
         shapes = self._shapes_for(micro_batch)
         stages = []
         for index, module in self.wrapped.items():
-            stage = _MarkedStage(
+            stage = MarkedStage(
                 module,
                 index,
                 self.num_stages,
@@ -320,3 +255,14 @@ class PipelineStep:
             shape.new_empty(len(micro_batch), *shape.shape[1:]).requires_grad_(shape.requires_grad)
             for shape in self.shapes
         ]
+
+
+def _check_reduction(schedule: Schedule, plan: Plan) -> None:
+    """Raise `ParplanError` for a split backward whose gradients torch would not reduce."""
+    splits = any(action.op in ("I", "W") for actions in schedule for action in actions)
+    wrong = reduces_by_hooks(plan) or plan.distribute_low_prec_param
+    if splits and wrong and plan.data_parallel > 1:
+        raise ParplanError(
+            f"schedule: splits the backward, which data_parallel {plan.data_parallel} can only "
+            "execute with distribute_gradient (ZeRO-2)"
+        )

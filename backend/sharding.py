@@ -2,7 +2,7 @@
 
 | plan | gradients and parameters | optimizer |
 |---|---|---|
-| no sharding | DistributedDataParallel; of split layers fully_shard over one rank | own |
+| no sharding | DistributedDataParallel, or fully_shard over one rank with copies | own |
 | distribute_param (ZeRO-1) | DistributedDataParallel | ZeroRedundancyOptimizer |
 | + distribute_gradient (ZeRO-2) | fully_shard, parameters kept from forward to backward | own |
 | + distribute_low_prec_param (ZeRO-3) | fully_shard, parameters gathered for each use | own |
@@ -21,6 +21,7 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from parplan.backend.executable import reduces_by_hooks
 from parplan.backend.groups import Groups
 from parplan.sim.plan import Plan
 
@@ -33,7 +34,7 @@ def replicate(module: nn.Module, layers: Iterable[nn.Module], plan: Plan, groups
     """
     if plan.data_parallel == 1 or not any(p.requires_grad for p in module.parameters()):
         return module
-    if plan.zero_stage < 2 and plan.tensor_parallel == 1:
+    if reduces_by_hooks(plan):
         return DistributedDataParallel(module, process_group=groups.group("shards"))
     # A mesh of two dimensions: copies of the first, sharded over the second.
     whole = groups.part("shards").size() == plan.data_parallel

@@ -26,17 +26,27 @@ from torch.distributed.tensor.placement_types import Placement
 from parplan.backend.gpt import Block, Embedding, Head
 from parplan.hardware.errors import ParplanError
 
-LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+_LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def check_splittable(layers: Sequence[nn.Module]) -> None:
-    """Raise `ParplanError` for a layer that `split` does not know."""
+def check_splittable(layers: Sequence[nn.Module], ranks: int) -> None:
+    """Raise `ParplanError` for a layer that `split` does not know, or that does not divide."""
     for index, layer in enumerate(layers):
-        if not isinstance(layer, Embedding | Block | Head):
+        if isinstance(layer, Embedding):
+            sizes = {"vocab_size": layer.tokens.num_embeddings}
+        elif isinstance(layer, Block):
+            sizes = {"num_heads": layer.attention.heads, "num_kv_heads": layer.attention.kv_heads}
+            sizes["ffn_size"] = layer.mlp.down.in_features
+        elif isinstance(layer, Head):
+            sizes = {"vocab_size": layer.projection.out_features}
+        else:
             raise ParplanError(
                 f"tensor_parallel: layer {index} is a {type(layer).__name__}; only the layers of "
                 "parplan.backend.gpt can be split"
             )
+        for name, size in sizes.items():
+            if size % ranks:
+                raise ParplanError(f"plan: tensor_parallel {ranks} does not divide {name} {size}")
 
 
 def split(layer: nn.Module, mesh: DeviceMesh, sequence_parallel: bool) -> None:
@@ -61,7 +71,7 @@ def split(layer: nn.Module, mesh: DeviceMesh, sequence_parallel: bool) -> None:
     parallelize_module(layer, mesh, styles)
 
 
-def loss_of_parts(loss_fn: LossFunction, mesh: DeviceMesh) -> LossFunction:
+def loss_of_parts(loss_fn: _LossFunction, mesh: DeviceMesh) -> _LossFunction:
     """`loss_fn` for logits of which every rank has a part of the vocabulary.
 
     It and its backward run under `torch.distributed.tensor.parallel.loss_parallel`.

@@ -1,9 +1,9 @@
 """Run by torchrun: each case trains by its plan and then alone, and the two are compared.
 
 Argument: JSON of {case: {"plan": ..., "schedule": CSV text or null, "batches": sizes, "model": one
-of MODELS or null, for layers that only this file knows}}. Every rank prints a line of JSON per case.
-Weights are compared relative to the largest of their tensor, in float64: a bias of the keys has no
-gradient but rounding errors, which Adam would magnify to whole steps in float32.
+of MODELS or null, for layers that only this file knows}}. Every rank prints a line of JSON per
+case. Weights are compared relative to the largest of their tensor, in float64: a bias of the keys
+has no gradient but rounding errors, which Adam would magnify to whole steps in float32.
 """
 
 import json
