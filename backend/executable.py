@@ -1,5 +1,6 @@
 """Which plans can be executed, and whose step can be predicted from measured costs. No torch."""
 
+import itertools
 from collections.abc import Iterator
 
 from parplan.hardware.errors import ParplanError
@@ -11,15 +12,37 @@ RECOMPUTED_OPS = ("attention",)
 """What `parplan.backend.recompute` understands by selective."""
 
 
-def why_not_executable(plan: Plan, num_processes: int) -> str:
-    """Why `plan` cannot be executed by `num_processes` processes, in one line; empty if it can."""
-    return next(_reasons(plan, num_processes), "")
+def why_not_executable(plan: Plan, num_processes: int, *, own_lists: bool = False) -> str:
+    """Why `plan` cannot be executed by `num_processes` processes, in one line; empty if it can.
+
+    own_lists: whether instruction lists are given that take the place of the plan's schedule.
+    """
+    reasons = [_processes(plan, num_processes), _not_built(plan), _sharding_reasons(plan)]
+    if not own_lists:
+        reasons.append(_schedule_reasons(plan))
+    return next(itertools.chain(*reasons), "")
 
 
-def check_executable(plan: Plan, num_processes: int) -> None:
+def check_executable(plan: Plan, num_processes: int, *, own_lists: bool = False) -> None:
     """Raise `ParplanError` with what `why_not_executable` says."""
-    if reason := why_not_executable(plan, num_processes):
+    if reason := why_not_executable(plan, num_processes, own_lists=own_lists):
         raise ParplanError(f"plan: {reason}")
+
+
+def why_not_built(model: Model) -> str:
+    """Why `parplan.backend.gpt` does not build `model`, in one line; empty if it does."""
+    if model.tied_embeddings:
+        return (
+            "tied embeddings cannot be executed, since their two ends may lie on different "
+            "processes; set tied_embeddings = false"
+        )
+    if model.moe is not None:
+        return "experts cannot be executed yet, only predicted"
+    if model.mla is not None:
+        return "latent attention cannot be executed yet, only predicted"
+    if model.query_size != model.hidden_size:
+        return f"heads of {model.head_size} features cannot be executed yet, only predicted"
+    return ""
 
 
 def why_not_split(model: Model, plan: Plan) -> str:
@@ -44,15 +67,16 @@ def why_not_predictable(plan: Plan) -> str:
     return ""
 
 
-def _reasons(plan: Plan, num_processes: int) -> Iterator[str]:
+def _processes(plan: Plan, num_processes: int) -> Iterator[str]:
     if plan.num_devices != num_processes:
         sizes = f"num_stages {plan.num_stages} x data_parallel {plan.data_parallel}"
         for name in ("tensor_parallel", "context_parallel"):
             if (size := getattr(plan, name)) > 1:
                 sizes += f" x {name} {size}"
         yield f"{sizes} = {plan.num_devices} processes, but {num_processes} run"
-    yield from _not_built(plan)
-    yield from _sharding_reasons(plan)
+
+
+def _schedule_reasons(plan: Plan) -> Iterator[str]:
     kind = schedule_kind(plan.schedule)
     if not kind.one_copy:
         yield f"schedule {plan.schedule} cannot be executed: torch's runtime has each stage once"

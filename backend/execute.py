@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from parplan.backend.executable import check_executable, why_not_split
+from parplan.backend.executable import check_executable, why_not_built, why_not_split
 from parplan.backend.launch import Report, launch
 from parplan.hardware.errors import ParplanError
 from parplan.sim.memory import GB
@@ -85,6 +85,8 @@ def execute(
     """
     if repeats < 1 or warm_up < 1:
         raise ParplanError(f"repeats and warm-up: must be at least 1, got {repeats} and {warm_up}")
+    if reason := why_not_built(workload.model):
+        raise ParplanError(f"{workload.model.name}: {reason}")
     for plan in plans:
         _check(plan, workload, num_processes)
     _check_memory(workload, num_processes, len(plans))

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from parplan.backend.executable import why_not_built
 from parplan.hardware.errors import ParplanError
 from parplan.sim.model import Model
 from parplan.sim.workload import Attention
@@ -19,13 +20,10 @@ def gpt_layers(model: Model, seq_len: int, attention: Attention = "flash") -> li
     """The layers of `model`: embedding, num_layers blocks, head.
 
     The embedding takes tokens (batch, seq_len), the head returns logits (batch, seq_len, vocab).
-    A tied output projection is refused: its two ends may lie on different processes.
+    Raises `ParplanError` for what `why_not_built` names.
     """
-    if model.tied_embeddings:
-        raise ParplanError(
-            f"{model.name}: tied embeddings cannot be executed in a pipeline; "
-            "set tied_embeddings = false"
-        )
+    if reason := why_not_built(model):
+        raise ParplanError(f"{model.name}: {reason}")
     blocks = [Block(model, seq_len, attention) for _ in range(model.num_layers)]
     return [Embedding(model), *blocks, Head(model)]
 

@@ -78,7 +78,7 @@ class PipelineStep:
         self.plan, self.loss_fn, self.device = plan, loss_fn, device
         self.clock = Clock(device, mark)
         self.given_schedule = schedule
-        check_executable(plan, num_processes())
+        check_executable(plan, num_processes(), own_lists=schedule is not None)
         if plan.tensor_parallel > 1:
             check_splittable(layers, plan.tensor_parallel)
         stages = cut(layers, plan, num_first, num_last)

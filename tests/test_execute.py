@@ -91,8 +91,8 @@ def test_a_plan_that_cannot_be_executed_is_refused_before_the_start() -> None:
     workload = Workload(
         model=model_preset("gpt-tiny"), seq_len=16, global_batch=8, precision="fp32"
     )
-    with pytest.raises(ParplanError, match="cannot be executed yet"):
-        execute(workload, 2, [Plan(tensor_parallel=2, num_micro_batches=8)])
+    with pytest.raises(ParplanError, match="context_parallel 2 cannot be executed yet"):
+        execute(workload, 2, [Plan(context_parallel=2, num_micro_batches=8)])
     with pytest.raises(ParplanError, match="= 1 devices, but the cluster has 2"):
         execute(workload, 2, [Plan(num_micro_batches=8)])
 

@@ -5,11 +5,12 @@ import dataclasses
 import pytest
 import torch
 
+from parplan.backend.executable import why_not_built
 from parplan.backend.gpt import gpt_layers, initialise, language_loss
 from parplan.hardware.errors import ParplanError
 from parplan.sim.model import model_preset, model_presets
 
-PRESETS = [m for m in model_presets().values() if not m.tied_embeddings]
+PRESETS = [m for m in model_presets().values() if not why_not_built(m)]
 TINY = model_preset("gpt-tiny")
 
 
@@ -71,3 +72,11 @@ def test_the_loss_of_equal_logits_is_that_of_guessing() -> None:
 def test_tied_embeddings_are_refused() -> None:
     with pytest.raises(ParplanError, match="tied embeddings cannot be executed"):
         gpt_layers(dataclasses.replace(TINY, tied_embeddings=True), 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("mixtral-8x7b", "experts"), ("deepseek-v3", "experts")]
+)
+def test_models_with_other_layers_are_refused(name, text) -> None:
+    with pytest.raises(ParplanError, match=f"{name}: {text} cannot be executed yet"):
+        gpt_layers(model_preset(name), 8)
