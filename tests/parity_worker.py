@@ -77,10 +77,11 @@ def make_batches(sizes):
 
 
 def train(optimizer, batches, train_loss, eval_loss):
-    """Losses before and after each step."""
+    """Losses before and after each step, twice before it: in training and in evaluation."""
     losses = []
     for batch in batches:
         losses.append(train_loss(*batch).item())
+        losses.append(eval_loss(*batch).item())
         optimizer.step()
         optimizer.zero_grad()
         losses.append(eval_loss(*batch).item())
