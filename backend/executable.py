@@ -127,7 +127,7 @@ def _sharding_reasons(plan: Plan) -> Iterator[str]:
     if split_backward and plan.distribute_low_prec_param:
         yield (
             f"distribute_low_prec_param (ZeRO-3) with schedule {plan.schedule} cannot be executed: "
-            "fully_shard frees the parameters that torch's split backward still reads"
+            "torch's split backward finds the sharded parameters, which are not in the graph"
         )
     if plan.zero_stage != 1:
         return

@@ -24,7 +24,13 @@ from parplan.backend.marked_stage import Clock, Mark, MarkedStage
 from parplan.backend.partition import cut
 from parplan.backend.processes import num_processes
 from parplan.backend.shapes import boundary_shapes, part_shapes
-from parplan.backend.sharding import free_gathered, make_optimizer, no_reduction, replicate
+from parplan.backend.sharding import (
+    free_gathered,
+    kept_gradients,
+    make_optimizer,
+    no_reduction,
+    replicate,
+)
 from parplan.backend.tensor_parallel import check_splittable, loss_of_parts, split
 from parplan.hardware.errors import ParplanError
 from parplan.sim.instructions import Schedule, rank_of_stages, write_csv
@@ -194,10 +200,11 @@ class PipelineStep:
         last = self.num_stages - 1 in self.wrapped
         args = (inputs,) if first else ()
         target = targets if last else None
-        if train:
-            runtime.step(*args, target=target, losses=losses, return_outputs=False)
-        else:
-            runtime.eval(*args, target=target, losses=losses)
+        with kept_gradients(self.parameters()):
+            if train:
+                runtime.step(*args, target=target, losses=losses, return_outputs=False)
+            else:
+                runtime.eval(*args, target=target, losses=losses)
         total = torch.zeros((), device=self.device)
         for loss in losses:
             total += loss.detach()

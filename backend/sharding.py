@@ -12,7 +12,7 @@ gradients of every micro-batch; in one, torch's runtime adds them up and reduces
 """
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import nn
@@ -66,6 +66,25 @@ def no_reduction(module: nn.Module) -> contextlib.AbstractContextManager[Any]:
     if isinstance(module, DistributedDataParallel):
         return module.no_sync()
     return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def kept_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Gradients of before are added to those of the body.
+
+    torch's pipeline stages forget the gradients of fully_shard when they get ready for other
+    batches, or for evaluation after training (torch 2.13).
+    """
+    held = [(p, p.grad) for p in parameters if p.grad is not None]
+    for parameter, _ in held:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for parameter, gradient in held:
+            if parameter.grad is not None:
+                gradient.add_(parameter.grad)
+            parameter.grad = gradient
 
 
 def free_gathered(module: nn.Module) -> None:

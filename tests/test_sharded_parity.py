@@ -5,7 +5,8 @@ import pytest
 from parplan.sim.plan import zero_fields
 from tests.test_pipeline_parity import check, results
 
-STEPS = [8] * 3
+STEPS = [8, 4, 8]
+"""Batches: torch gets ready anew for another size."""
 
 PIPELINE = {"num_stages": 2, "num_micro_batches": 2}
 
