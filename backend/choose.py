@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from parplan.backend.chain import Chain
+from parplan.backend.executable import why_not_executable
 from parplan.backend.layer_times import LayerTimes, Setting
 from parplan.hardware.errors import ParplanError
 from parplan.hardware.files import write_whole
@@ -52,6 +53,7 @@ def executable_plans(
 ) -> list[Plan]:
     """DP x PP x micro-batch x schedule x recomputation on so many processes, all executable.
 
+    Sharded parameters and tensor parallelism are not among them: their costs are not measured.
     Raises `ParplanError` when the batch or the options leave no plan.
     """
     limit = num_blocks if options.pipeline_parallel else 1
@@ -62,6 +64,7 @@ def executable_plans(
         for stages in divisors(num_processes)
         if stages <= limit
         for plan in _plans(stages, num_processes // stages, global_batch, options)
+        if not why_not_executable(plan, num_processes)
     ]
     if not plans:
         raise ParplanError(
@@ -154,9 +157,11 @@ def compile_measured(
     options: Options,
 ) -> tuple[Schedule, list[StageCosts], str]:
     """The plan's instruction lists and costs, and why it does not fit ("" if it does)."""
-    schedule = make_schedule(plan.schedule, plan.num_stages, plan.num_micro_batches)
+    schedule = make_schedule(
+        plan.schedule, plan.num_stages, plan.num_micro_batches, plan.virtual_stages
+    )
     layer_times = times[Setting(plan.batch_per_device, plan.recomputation)]
-    in_flight = micro_batches_in_flight(schedule, plan.num_stages)
+    in_flight = micro_batches_in_flight(schedule, plan.total_stages)
     costs, reason, first = [], "", 0
     counts = list(plan.layers_of_stages(chain.num_blocks))
     counts[0] += chain.num_first

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from parplan.backend.executable import check_executable, why_not_built, why_not_split
 from parplan.backend.launch import Report, launch
 from parplan.hardware.errors import ParplanError
 from parplan.sim.memory import GB
@@ -25,7 +26,8 @@ class Executed:
     """One plan as predicted and as it ran."""
 
     plan: Plan
-    predicted: Run
+    predicted: Run | None
+    """None: only measured, for the reason that `why_not_predictable` gives."""
     measured: Run
     """The step of median duration."""
     samples_s: tuple[float, ...]
@@ -34,8 +36,10 @@ class Executed:
     """Largest relative difference of its losses to those of one process without a plan."""
 
     @property
-    def error(self) -> float:
-        """Predicted over measured step time, minus one."""
+    def error(self) -> float | None:
+        """Predicted over measured step time, minus one; None without a prediction."""
+        if self.predicted is None:
+            return None
         return self.predicted.step_s / self.measured.step_s - 1
 
     @property
@@ -75,11 +79,14 @@ def execute(
     """Calibrate, predict, and run `plans` and the choice in `num_processes` local processes.
 
     Calibration measures layers, messages, reductions and the optimizer, never a plan's own step.
+    Plans whose costs it does not measure (`why_not_predictable`) run without a prediction.
     The plans take turns, one step each, so that a slow moment of the machine hits them alike.
     Raises `ParplanError` for what cannot be executed and `RunFailedError` when a worker dies.
     """
     if repeats < 1 or warm_up < 1:
         raise ParplanError(f"repeats and warm-up: must be at least 1, got {repeats} and {warm_up}")
+    if reason := why_not_built(workload.model):
+        raise ParplanError(f"{workload.model.name}: {reason}")
     for plan in plans:
         _check(plan, workload, num_processes)
     _check_memory(workload, num_processes, len(plans))
@@ -100,11 +107,9 @@ def execute(
 
 def _check(plan: Plan, workload: Workload, num_processes: int) -> None:
     check_plan(plan, workload, num_processes)
-    if plan.tensor_parallel > 1 or plan.distribute_param or plan.virtual_stages > 1:
-        raise ParplanError(
-            "plan: tensor_parallel, virtual_stages and distribute_param cannot be executed yet, "
-            "only predicted"
-        )
+    check_executable(plan, num_processes)
+    if reason := why_not_split(workload.model, plan):
+        raise ParplanError(f"plan: {reason}")
 
 
 def _check_memory(workload: Workload, num_processes: int, num_plans: int) -> None:
@@ -137,7 +142,7 @@ def _run(table: dict[str, Any], source: str) -> Run:
 def _executed(table: dict[str, Any]) -> Executed:
     return Executed(
         plan=Plan.from_json(table["plan"]),
-        predicted=_run(table["predicted"], "predicted"),
+        predicted=_run(table["predicted"], "predicted") if table["predicted"] else None,
         measured=_run(table["measured"], "measured"),
         samples_s=tuple(table["samples_s"]),
         loss_difference=table["loss_difference"],

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from parplan.backend.executable import why_not_built
 from parplan.hardware.errors import ParplanError
 from parplan.sim.layers.attention import FLASH
 from parplan.sim.model import Model
@@ -20,16 +21,10 @@ def gpt_layers(model: Model, seq_len: int, attention: Attention = "flash") -> li
     """The layers of `model`: embedding, num_layers blocks, head.
 
     The embedding takes tokens (batch, seq_len), the head returns logits (batch, seq_len, vocab).
-    Experts and latent attention are refused, and so is a tied output projection: its two ends may
-    lie on different processes.
+    Raises `ParplanError` for what `why_not_built` names.
     """
-    if model.moe is not None or model.mla is not None:
-        raise ParplanError(f"{model.name}: experts and latent attention cannot be executed yet")
-    if model.tied_embeddings:
-        raise ParplanError(
-            f"{model.name}: tied embeddings cannot be executed in a pipeline; "
-            "set tied_embeddings = false"
-        )
+    if reason := why_not_built(model):
+        raise ParplanError(f"{model.name}: {reason}")
     blocks = [Block(model, seq_len, attention) for _ in range(model.num_layers)]
     return [Embedding(model), *blocks, Head(model)]
 
@@ -92,8 +87,9 @@ class CausalAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, seq_len, hidden) -> the same."""
-        batch, seq, hidden = x.shape
-        query, key, value = self.qkv(x).split(self.sizes, dim=-1)
+        projected = self.qkv(x)
+        batch, seq = projected.shape[:2]  # x may be one rank's part of the sequence
+        query, key, value = projected.split(self.sizes, dim=-1)
         query = query.view(batch, seq, self.heads, -1).transpose(1, 2)
         key = key.view(batch, seq, self.kv_heads, -1).transpose(1, 2)
         value = value.view(batch, seq, self.kv_heads, -1).transpose(1, 2)
@@ -110,8 +106,14 @@ class CausalAttention(nn.Module):
                     t.repeat_interleave(self.heads // self.kv_heads, 1) for t in (key, value)
                 )
             mixed = _unfused(query, key, value)
-        values: torch.Tensor = self.out(mixed.transpose(1, 2).reshape(batch, seq, hidden))
+        values: torch.Tensor = self.out(mixed.transpose(1, 2).reshape(batch, seq, -1))
         return values
+
+    def keep_part(self, ranks: int) -> None:
+        """Count on one of `ranks` equal parts of the heads."""
+        self.heads, self.kv_heads = self.heads // ranks, self.kv_heads // ranks
+        query, key, value = self.sizes
+        self.sizes = query // ranks, key // ranks, value // ranks
 
     def _rotate(self, values: torch.Tensor) -> torch.Tensor:
         seq = values.shape[2]

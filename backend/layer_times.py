@@ -17,8 +17,9 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from parplan.backend.pipeline import LossFunction, StageModule, boundary_shapes
+from parplan.backend.pipeline import LossFunction, StageModule
 from parplan.backend.recompute import LINEAR_PRODUCTS, recomputed
+from parplan.backend.shapes import boundary_shapes
 from parplan.sim.plan import Recomputation
 
 REPETITIONS = 7

@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from parplan.backend.chain import Chain
 from parplan.backend.choose import MachineCosts, compile_measured, executable_plans
+from parplan.backend.executable import why_not_predictable
 from parplan.backend.execute import run_table
 from parplan.backend.gpt import gpt_layers, initialise, language_loss
 from parplan.backend.layer_times import LayerTimes, Setting, measure_layers
@@ -60,7 +61,7 @@ def measure(job: dict[str, Any], say: Say) -> dict[str, Any]:
         executed.append(
             {
                 "plan": trial.plan.to_json(),
-                "predicted": run_table(calibrate.predict(trial.plan)),
+                "predicted": _prediction(calibrate, trial.plan),
                 "measured": run_table(run),
                 "samples_s": seconds,
                 "loss_difference": _difference(trial.losses, alone),
@@ -95,7 +96,8 @@ class _Calibration:
 
     def __init__(self, work: _Work, plans: Sequence[Plan]) -> None:
         self.work, self.chain = work, work.chain()
-        self.settings = sorted({Setting(p.batch_per_device, p.recomputation) for p in plans})
+        measured = [plan for plan in plans if not why_not_predictable(plan)]
+        self.settings = sorted({Setting(p.batch_per_device, p.recomputation) for p in measured})
         self.rounds: list[tuple[Times, MachineCosts]] = []
 
     def round(self) -> None:
@@ -136,6 +138,11 @@ class _Calibration:
                 for times, machine in self.rounds
             ]
         }
+
+
+def _prediction(calibrate: _Calibration, plan: Plan) -> dict[str, Any] | None:
+    """The predicted run as JSON, if the measured costs are those of the plan."""
+    return None if why_not_predictable(plan) else run_table(calibrate.predict(plan))
 
 
 def _mean(cls: Any, values: Sequence[Any]) -> Any:

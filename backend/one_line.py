@@ -10,6 +10,7 @@ from torch import nn
 
 from parplan.backend.chain import Chain, check_chain, find_chain
 from parplan.backend.choose import choose_plan, executable_plans
+from parplan.backend.executable import check_executable, reduces_by_hooks
 from parplan.backend.layer_times import Setting, measure_layers
 from parplan.backend.machine import measure_machine
 from parplan.backend.pipeline import LossFunction, PipelineStep
@@ -59,7 +60,8 @@ def enable_advanced_parallelization(
     parameters. example: a global batch (inputs, targets) to plan with now; without it planning
     waits for the first batch, as AP does, because a plan depends on the batch's size.
 
-    Parameters stay the objects they are, so an optimizer may be made before or after. After
+    Parameters stay the objects they are, so an optimizer may be made before or after; but a plan
+    that shards them (ZeRO-2 and -3) needs `example`, and the optimizer after the line. After
     planning, `model.parameters()` and `model.state_dict()` hold this process's part under the
     names of the whole model. A forward with gradients enabled runs the whole schedule; the
     `backward()` of its loss adds the gradients that are computed by then to `.grad`, scaled as the
@@ -70,7 +72,10 @@ def enable_advanced_parallelization(
         return model
     _speak()
     if distribute_parameter is True:
-        raise ParplanError("distribute_parameter: cannot be executed yet; use 'auto' or False")
+        raise ParplanError(
+            "distribute_parameter: sharded plans are not searched here, because their costs are "
+            "not measured; use 'auto' or False, or pass one as plan=Plan(...)"
+        )
     options = Options(
         pipeline_parallel=pipeline_parallel,
         num_stages=num_stages,
@@ -82,6 +87,8 @@ def enable_advanced_parallelization(
     )
     if isinstance(model.forward, PlannedForward):
         raise ParplanError("this model is parallelised already")
+    if plan is not None:
+        _check_plan(plan, example is not None)
     chain = find_chain(model, layers, loss_fn)
     forward = PlannedForward(model, chain, options, plan, Path.cwd())
     model.forward = forward
@@ -136,6 +143,7 @@ class PlannedForward:
         if self.plan is None:
             self.plan = self._search(inputs, targets)
         plan = self.plan
+        check_executable(plan, num_processes())
         _check_batch(plan, len(inputs))
         if is_first():
             self._announce(plan)
@@ -173,6 +181,27 @@ class PlannedForward:
         write_whole(self.folder / ap_log.DUMP_NAME, f"{line}\n".encode())
         for text in (ap_log.SELECTED, line, "train: true"):
             LOG.info(text)
+
+
+def _check_plan(plan: Plan, planned_now: bool) -> None:
+    """Raise `ParplanError` for a given plan that an ordinary script cannot be trained by."""
+    if plan.tensor_parallel > 1:
+        raise ParplanError(
+            f"plan: tensor_parallel {plan.tensor_parallel} splits parplan's own layers alone; "
+            "run such a plan with parplan execute"
+        )
+    if plan.data_parallel == 1:
+        return
+    if plan.zero_stage == 1:
+        raise ParplanError(
+            "plan: distribute_param alone (ZeRO-1) shards the optimizer, which is the script's; "
+            "add distribute_gradient"
+        )
+    if not planned_now and not reduces_by_hooks(plan):
+        raise ParplanError(
+            "plan: fully_shard replaces the parameters; pass example=(inputs, targets) and make "
+            "the optimizer after this line"
+        )
 
 
 def _check_batch(plan: Plan, batch: int) -> None:

@@ -1,13 +1,12 @@
-"""A training step of a plan on torch: pipeline, data parallel, micro-batches.
+"""A training step of a plan on torch: pipeline, replicas and shards, split layers, micro-batches.
 
-The only file that uses torch.distributed.pipelining. Its runtime plays our instruction lists
-(`parplan.sim.schedules`) and adds the messages itself. Global rank r is data-parallel rank
-r % data_parallel of pipeline rank r // data_parallel.
+Only this file and `backend.marked_stage` use torch.distributed.pipelining. Its runtime plays our
+instruction lists (`parplan.sim.schedules`) and adds the messages itself. Ranks are placed by
+`backend.groups`.
 """
 
 import contextlib
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,24 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import _PipelineScheduleRuntime
-from torch.nn.parallel import DistributedDataParallel
+from torch.distributed.tensor.parallel import loss_parallel
+from torch.optim import Optimizer
 
+from parplan.backend.executable import check_executable, reduces_by_hooks
+from parplan.backend.groups import make_groups
+from parplan.backend.marked_stage import Clock, Mark, MarkedStage
 from parplan.backend.partition import cut
+from parplan.backend.processes import num_processes
+from parplan.backend.shapes import boundary_shapes, part_shapes
+from parplan.backend.sharding import (
+    free_gathered,
+    kept_gradients,
+    make_optimizer,
+    no_reduction,
+    replicate,
+)
+from parplan.backend.tensor_parallel import check_splittable, loss_of_parts, split
 from parplan.hardware.errors import ParplanError
 from parplan.sim.instructions import Schedule, rank_of_stages, write_csv
 from parplan.sim.plan import Plan
@@ -30,9 +40,6 @@ from parplan.sim.validate import check_program
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(outputs, targets) -> the mean loss of a micro-batch."""
-
-Mark = Callable[[str, int, int, float, float], None]
-"""(kind F, B, I or W; stage; micro-batch; start, end in seconds of `time.perf_counter`)."""
 
 
 class StageModule(nn.Module):
@@ -48,69 +55,6 @@ class StageModule(nn.Module):
         """The outputs of the last layer."""
         with torch.autocast(self.device_type, torch.bfloat16, enabled=self.bf16):
             return self.layers(values)
-
-
-class _MarkedStage(PipelineStage):
-    """A stage that tells when it computes. The last one's forward ends with the loss."""
-
-    clock: "_Clock"
-    begun: tuple[int, float] | None = None
-    """Micro-batch and start of a forward whose loss is not computed yet."""
-
-    def forward_one_chunk(self, fwd_chunk_id: int, *args: Any, **kwargs: Any) -> Any:
-        self.begun = (fwd_chunk_id, self.clock.now())
-        output = super().forward_one_chunk(fwd_chunk_id, *args, **kwargs)
-        if not self.is_last:
-            self.forward_done()
-        return output
-
-    def forward_done(self) -> None:
-        if self.begun is not None:  # None when torch tries the loss out to learn shapes
-            self.clock.tell("F", self.stage_index, *self.begun)
-            self.begun = None
-
-    def backward_one_chunk(self, bwd_chunk_id: int, *args: Any, **kwargs: Any) -> Any:
-        start_s = self.clock.now()
-        result = super().backward_one_chunk(bwd_chunk_id, *args, **kwargs)
-        kind = "B" if kwargs.get("full_backward", True) else "I"
-        if self.has_backward:
-            self.clock.tell(kind, self.stage_index, bwd_chunk_id, start_s)
-        return result
-
-    def backward_weight_one_chunk(self, bwd_chunk_id: int, *args: Any, **kwargs: Any) -> Any:
-        start_s = self.clock.now()
-        result = super().backward_weight_one_chunk(bwd_chunk_id, *args, **kwargs)
-        if self.has_backward:
-            self.clock.tell("W", self.stage_index, bwd_chunk_id, start_s)
-        return result
-
-    # Where neighbouring stages share a rank, torch hands gradients over in evaluation as well, and
-    # fails because there are none (torch 2.13).
-    def get_local_bwd_output(self, mb_index: int) -> Any:
-        if not self.has_backward:
-            return ()
-        return super().get_local_bwd_output(mb_index)  # type: ignore[no-untyped-call]
-
-    def set_local_bwd_input(self, next_stage_bwd_outputs: Any, mb_index: int) -> None:
-        if self.has_backward:
-            super().set_local_bwd_input(next_stage_bwd_outputs, mb_index)
-
-
-class _Clock:
-    """Reads the time for the marks; waits for the device only when somebody listens."""
-
-    def __init__(self, device: torch.device, mark: Mark | None) -> None:
-        self.device = device
-        self.mark = mark
-
-    def now(self) -> float:
-        if self.mark is not None and self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
-
-    def tell(self, kind: str, stage: int, micro_batch: int, start_s: float) -> None:
-        if self.mark is not None:
-            self.mark(kind, stage, micro_batch, start_s, self.now())
 
 
 class PipelineStep:
@@ -138,37 +82,44 @@ class PipelineStep:
         schedule: Schedule | None = None,
     ) -> None:
         self.plan, self.loss_fn, self.device = plan, loss_fn, device
-        self.clock = _Clock(device, mark)
+        self.clock = Clock(device, mark)
         self.given_schedule = schedule
-        _check_executable(plan)
-        _check_world(plan)
+        check_executable(plan, num_processes(), own_lists=schedule is not None)
+        if plan.tensor_parallel > 1:
+            check_splittable(layers, plan.tensor_parallel)
         stages = cut(layers, plan, num_first, num_last)
         modules = [StageModule(stage, device, precision) for stage in stages]
         self.shapes = boundary_shapes(modules, example_micro_batch)
-        pp_size, dp_size = plan.num_stages, plan.data_parallel
-        rank = dist.get_rank() if plan.num_devices > 1 else 0
-        self.pp_rank, self.dp_rank = divmod(rank, dp_size)
-        mesh = None
-        if plan.num_devices > 1:
-            mesh = init_device_mesh(device.type, (pp_size, dp_size), mesh_dim_names=("pp", "dp"))
-        self.pp_group = mesh.get_group("pp") if mesh else None
-        dp_group = mesh.get_group("dp") if mesh else None
+        self.groups = make_groups(plan, device)
         on_rank = rank_of_stages(self._schedule(plan.num_micro_batches))
-        own = [index for index in range(len(modules)) if on_rank[index] == self.pp_rank]
+        own = [i for i in range(len(modules)) if on_rank[i] == self.groups.pipeline_rank]
         self.modules = {index: modules[index].to(device) for index in own}
-        self.wrapped: dict[int, nn.Module] = dict(self.modules)
-        if dp_size > 1:
-            for index in own:
-                if any(p.requires_grad for p in self.modules[index].parameters()):
-                    self.wrapped[index] = DistributedDataParallel(
-                        self.modules[index], process_group=dp_group
-                    )
+        if plan.tensor_parallel > 1:
+            self._split(layers)
+        self.wrapped: dict[int, nn.Module] = {
+            index: replicate(module, module.layers.children(), plan, self.groups)
+            for index, module in self.modules.items()
+        }
         self.runtimes: dict[tuple[Any, ...], _PipelineScheduleRuntime] = {}
 
+    def _split(self, layers: Sequence[nn.Module]) -> None:
+        """Keep this rank's part of each of its layers, and of what passes between the stages."""
+        mesh = self.groups.part("tensor")
+        own = {id(m) for module in self.modules.values() for m in module.modules()}
+        for layer in layers:
+            if id(layer) in own:
+                split(layer, mesh, self.plan.sequence_parallel)
+        self.loss_fn = loss_of_parts(self.loss_fn, mesh)
+        self.shapes = part_shapes(self.shapes, self.plan)
+
     def parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters of this rank's stages."""
+        """The parameters of this rank's stages, or its parts of them."""
         for module in self.modules.values():
             yield from module.parameters()
+
+    def optimizer(self, kind: type[Optimizer], **settings: Any) -> Optimizer:
+        """An optimizer of `parameters`, with its state sharded if the plan says so."""
+        return make_optimizer(self.parameters(), self.plan, self.groups, kind, **settings)
 
     @property
     def num_stages(self) -> int:
@@ -179,7 +130,7 @@ class PipelineStep:
         """Forward and backward over the global batch; returns its mean loss, equal on all ranks.
 
         Every rank passes the same global batch. Gradients of the mean loss are added to `.grad`;
-        the optimizer is the caller's. Another batch than planned is divided into as many
+        the caller steps the optimizer. Another batch than planned is divided into as many
         micro-batches as fit, up to the plan's; raises `ParplanError` if data_parallel does not
         divide it.
         """
@@ -193,11 +144,14 @@ class PipelineStep:
     def _run(self, inputs: torch.Tensor, targets: torch.Tensor, train: bool) -> torch.Tensor:
         rows, micro_batches = self._own_rows(len(inputs))
         inputs, targets = inputs[rows].to(self.device), targets[rows].to(self.device)
-        if self.num_stages == 1:
-            local = self._run_alone(inputs, targets, micro_batches, train)
-        else:
-            local = self._run_pipeline(inputs, targets, micro_batches, train)
-        loss = local / self.plan.data_parallel
+        run = self._run_alone if self.num_stages == 1 else self._run_pipeline
+        split = self.plan.tensor_parallel > 1
+        with loss_parallel() if split else contextlib.nullcontext():
+            local = run(inputs, targets, micro_batches, train)
+        if not train:
+            for module in self.modules.values():
+                free_gathered(module)
+        loss = local / (self.plan.data_parallel * self.plan.tensor_parallel)
         if self.plan.num_devices > 1:
             dist.all_reduce(loss)
         return loss
@@ -212,7 +166,8 @@ class PipelineStep:
             )
         limit = min(own, self.plan.num_micro_batches)
         micro_batches = next(m for m in range(limit, 0, -1) if own % m == 0)
-        return slice(self.dp_rank * own, (self.dp_rank + 1) * own), micro_batches
+        first = self.groups.data_rank * own
+        return slice(first, first + own), micro_batches
 
     def _run_alone(
         self, inputs: torch.Tensor, targets: torch.Tensor, micro_batches: int, train: bool
@@ -222,7 +177,7 @@ class PipelineStep:
         parts = zip(inputs.chunk(micro_batches), targets.chunk(micro_batches), strict=True)
         for index, (values, wanted) in enumerate(parts):
             reduce_later = train and index < micro_batches - 1
-            with _no_sync(module) if reduce_later else contextlib.nullcontext():
+            with no_reduction(module) if reduce_later else contextlib.nullcontext():
                 start_s = self.clock.now()
                 loss = self.loss_fn(module(values), wanted) / micro_batches
                 self.clock.tell("F", 0, index, start_s)
@@ -245,10 +200,11 @@ class PipelineStep:
         last = self.num_stages - 1 in self.wrapped
         args = (inputs,) if first else ()
         target = targets if last else None
-        if train:
-            runtime.step(*args, target=target, losses=losses, return_outputs=False)
-        else:
-            runtime.eval(*args, target=target, losses=losses)
+        with kept_gradients(self.parameters()):
+            if train:
+                runtime.step(*args, target=target, losses=losses, return_outputs=False)
+            else:
+                runtime.eval(*args, target=target, losses=losses)
         total = torch.zeros((), device=self.device)
         for loss in losses:
             total += loss.detach()
@@ -258,22 +214,23 @@ class PipelineStep:
         plan = self.plan
         if self.given_schedule is not None and micro_batches == plan.num_micro_batches:
             check_program(self.given_schedule, plan.total_stages, micro_batches)
+            _check_reduction(self.given_schedule, plan)
             return self.given_schedule
-        return make_schedule(plan.schedule, plan.num_stages, micro_batches)
+        return make_schedule(plan.schedule, plan.num_stages, micro_batches, plan.virtual_stages)
 
     def _make_runtime(self, inputs: torch.Tensor, micro_batches: int) -> _PipelineScheduleRuntime:
         micro_batch = inputs.chunk(micro_batches)[0]
         shapes = self._shapes_for(micro_batch)
         stages = []
         for index, module in self.wrapped.items():
-            stage = _MarkedStage(
+            stage = MarkedStage(
                 module,
                 index,
                 self.num_stages,
                 self.device,
                 input_args=shapes[index] if shapes else None,
                 output_args=shapes[index + 1] if shapes else None,
-                group=self.pp_group,
+                group=self.groups.group("pipeline"),
             )
             stage.clock = self.clock
             stages.append(stage)
@@ -307,59 +264,12 @@ class PipelineStep:
         ]
 
 
-def _no_sync(module: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """Gradients of this pass stay local."""
-    if isinstance(module, DistributedDataParallel):
-        return module.no_sync()
-    return contextlib.nullcontext()
-
-
-def _check_executable(plan: Plan) -> None:
-    """Raise `ParplanError` for what this executor does not do yet."""
-    refused = {
-        f"tensor_parallel {plan.tensor_parallel}": plan.tensor_parallel > 1,
-        "distribute_param": plan.distribute_param,
-    }
-    for what, given in refused.items():
-        if given:
-            raise ParplanError(f"plan: {what} cannot be executed yet, only predicted")
-
-
-def _check_world(plan: Plan) -> None:
-    world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-    if plan.num_devices != world:
+def _check_reduction(schedule: Schedule, plan: Plan) -> None:
+    """Raise `ParplanError` for a split backward whose gradients torch would not reduce."""
+    splits = any(action.op in ("I", "W") for actions in schedule for action in actions)
+    wrong = reduces_by_hooks(plan) or plan.distribute_low_prec_param
+    if splits and wrong and plan.data_parallel > 1:
         raise ParplanError(
-            f"plan: num_stages {plan.num_stages} x data_parallel {plan.data_parallel} = "
-            f"{plan.num_devices} processes, but {world} run"
+            f"schedule: splits the backward, which data_parallel {plan.data_parallel} can only "
+            "execute with distribute_gradient (ZeRO-2)"
         )
-
-
-def boundary_shapes(stages: Sequence[nn.Module], example: torch.Tensor) -> list[torch.Tensor]:
-    """What goes into each stage and out of the last one, on the meta device.
-
-    Raises `ParplanError` naming the stage that fails or returns anything but one tensor.
-    """
-    shapes = [example.to("meta")]
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
-        values: Any = mode.from_tensor(example)
-        for index, stage in enumerate(stages):
-            try:
-                values = stage(values)
-            except Exception as error:
-                text = str(error).strip().splitlines()
-                raise ParplanError(
-                    f"stage {index}: fails on inputs of shape {tuple(shapes[-1].shape)}: "
-                    f"{text[0] if text else type(error).__name__}"
-                ) from error
-            if not isinstance(values, torch.Tensor):
-                raise ParplanError(
-                    f"stage {index}: a pipeline passes one tensor between layers, "
-                    f"got {type(values).__name__}"
-                )
-            meta = torch.empty_strided(
-                values.shape, values.stride(), dtype=values.dtype, device="meta"
-            )
-            shapes.append(meta)
-    for shape in shapes[1:]:
-        shape.requires_grad_()
-    return shapes

@@ -31,7 +31,7 @@ def join_processes() -> torch.device:
         else:
             enough = torch.cuda.is_available() and local_world <= torch.cuda.device_count()
             dist.init_process_group("nccl" if enough else "gloo")
-            atexit.register(_leave)
+            atexit.register(leave)
     on_gpu = dist.get_backend() == "nccl" if dist.is_initialized() else torch.cuda.is_available()
     if not on_gpu:
         return torch.device("cpu")
@@ -40,7 +40,8 @@ def join_processes() -> torch.device:
     return device
 
 
-def _leave() -> None:
+def leave() -> None:
+    """Give up the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
 

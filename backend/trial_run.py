@@ -52,8 +52,7 @@ class TrialRun:
             precision=precision,
             mark=self._mark,
         )
-        parameters = list(self.pipeline.parameters())
-        self.optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE)
+        self.optimizer = self.pipeline.optimizer(torch.optim.AdamW, lr=LEARNING_RATE)
 
     def _mark(self, kind: str, stage: int, micro_batch: int, start_s: float, end_s: float) -> None:
         self.marks.append((f"{stage}{kind}{micro_batch}", start_s, end_s))
@@ -101,11 +100,12 @@ class TrialRun:
         return seconds, self._run(steps[seconds.index(median)], median)
 
     def _run(self, samples: Sequence[Sample], step_s: float) -> Run:
-        """One step with the events of the first data-parallel replica."""
+        """One step with the events of the first rank of every stage."""
+        ranks = self.plan.data_parallel * self.plan.tensor_parallel
         zero_s = min(sample.start_s for sample in samples)
         events = [
             Event(rank, "compute", name, start_s - zero_s, end_s - zero_s)
-            for rank, sample in enumerate(samples[:: self.plan.data_parallel])
+            for rank, sample in enumerate(samples[::ranks])
             for name, start_s, end_s in sample.marks
         ]
         return Run(step_s=step_s, events=tuple(events), source="measured")

@@ -66,6 +66,15 @@ def main() -> None:
         part = folder / "result.part"
         part.write_text(json.dumps(result))
         part.rename(folder / "result.json")
+    _end()
+
+
+def _end() -> None:
+    """End at once: threads of torch that still hold Python objects abort when Python goes first."""
+    importlib.import_module("parplan.backend.processes").leave()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

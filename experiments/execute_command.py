@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from parplan.backend.executable import why_not_predictable
 from parplan.backend.execute import Executed, Execution, execute
 from parplan.experiments.figures import gantt
 from parplan.experiments.output import OutputFolder
@@ -112,10 +113,19 @@ def default_plans(workload: Workload, processes: int) -> list[Plan]:
 
 
 def short_name(plan: Plan) -> str:
-    """`dp2`, `pp2 1f1b m8`, ... with `+ full` for recomputation."""
-    parts = [f"dp{plan.data_parallel}"] if plan.data_parallel > 1 or plan.num_stages == 1 else []
+    """`dp2`, `dp2 zero3`, `tp2 sp`, `pp2 1f1b m8`, ... with `+ full` for recomputation."""
+    alone = plan.num_stages == 1 and plan.tensor_parallel == 1
+    parts = [f"dp{plan.data_parallel}"] if plan.data_parallel > 1 or alone else []
+    if plan.zero_stage:
+        parts.append(f"zero{plan.zero_stage}")
+    if plan.shard_group is not None:
+        parts.append(f"in {plan.shard_group}s")
+    if plan.tensor_parallel > 1:
+        parts += [f"tp{plan.tensor_parallel}", *(["sp"] if plan.sequence_parallel else [])]
     if plan.num_stages > 1:
         parts += [f"pp{plan.num_stages}", plan.schedule]
+    if plan.virtual_stages > 1:
+        parts.append(f"v{plan.virtual_stages}")
     parts.append(f"m{plan.num_micro_batches}")
     if plan.recomputation != "none":
         parts.append(f"+ {plan.recomputation}")
@@ -127,11 +137,15 @@ def table(execution: Execution) -> str:
     width = max(len(short_name(e.plan)) for e in execution.executed)
     rows = [f"{'plan':{width}}  predicted  measured   error  spread  loss difference"]
     rows += [
-        f"{short_name(e.plan):{width}}  {e.predicted.step_s:7.3f} s  {e.measured.step_s:6.3f} s "
-        f"{e.error:+7.1%} {e.spread:7.1%}  {e.loss_difference:.1e}"
+        f"{short_name(e.plan):{width}}  {_prediction(e)} {e.spread:7.1%}  {e.loss_difference:.1e}"
         for e in execution.executed
     ]
-    error = statistics.mean(abs(e.error) for e in execution.executed)
+    rows += [
+        f"{short_name(e.plan)}: measured only; {why_not_predictable(e.plan)}"
+        for e in execution.executed
+        if e.predicted is None
+    ]
+    error = statistics.mean(abs(e.error) for e in execution.executed if e.error is not None)
     chosen = _chosen(execution)
     best = min(execution.executed, key=lambda e: e.measured.step_s)
     regret = chosen.measured.step_s / best.measured.step_s - 1
@@ -143,9 +157,21 @@ def table(execution: Execution) -> str:
     return "\n".join(rows)
 
 
+def _prediction(executed: Executed) -> str:
+    """Predicted and measured seconds and the error, in columns."""
+    measured = f"{executed.measured.step_s:6.3f} s"
+    if executed.predicted is None:
+        return f"{'-':>9}  {measured} {'-':>7}"
+    return f"{executed.predicted.step_s:7.3f} s  {measured} {executed.error:+7.1%}"
+
+
 def _chosen(execution: Execution) -> Executed:
-    """The executed plan that the final calibration predicts to be fastest."""
-    return min(execution.executed, key=lambda e: e.predicted.step_s)
+    """The executed plan that the final calibration predicts to be fastest.
+
+    The job's own choice is always executed, and predicted.
+    """
+    predicted = [(e.predicted.step_s, e) for e in execution.executed if e.predicted is not None]
+    return min(predicted, key=lambda pair: pair[0])[1]
 
 
 def _write(
@@ -160,6 +186,7 @@ def _write(
         f"{who} {short_name(e.plan)}": played
         for e in execution.executed
         for who, played in (("predicted", e.predicted), ("measured", e.measured))
+        if played is not None
     }
     output.write_json("timeline.json", chrome_trace(runs))
     shown = [e for e in execution.executed if e.plan.num_stages > 1] or list(execution.executed)
@@ -175,7 +202,7 @@ def _row(executed: Executed) -> dict[str, Any]:
     return {
         "name": short_name(executed.plan),
         **executed.plan.to_json(),
-        "predicted_s": executed.predicted.step_s,
+        "predicted_s": executed.predicted.step_s if executed.predicted is not None else None,
         "measured_s": executed.measured.step_s,
         "error": executed.error,
         "spread": executed.spread,

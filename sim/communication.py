@@ -35,6 +35,8 @@ class Communication:
             "shards": (shards, tensor),
             "copies": (plan.replicas // shards, tensor * shards),
             "expert replicas": (plan.replicas * tensor // spread, spread),
+            # The other copy of the first stage, of schedules that have two of each.
+            "twins": (min(2, plan.num_stages), tensor * plan.replicas * (plan.num_stages - 1) or 1),
         }
         self._groups: dict[str, Group] = {}
         self._known: dict[tuple[str, float, str], float] = {}

@@ -16,6 +16,7 @@ from parplan.sim.layers.blocks import Ops, block_ops, embedding_ops, head_ops, r
 from parplan.sim.layers.shapes import shapes_of
 from parplan.sim.layers.times import Timing, layer_costs
 from parplan.sim.plan import Plan
+from parplan.sim.schedules import schedule_kind
 from parplan.sim.stages import StageLayers, StageParameters, stage_parameters, stages_of
 from parplan.sim.workload import Workload
 
@@ -142,6 +143,14 @@ def _reduce_s(
     """All gradients of a stage, reduced over the ranks that have the same parameters."""
     size = gradient_bytes(workload, plan) * parameters.trained_share
     dense, experts = size * parameters.dense, size * parameters.experts
+    if not schedule_kind(plan.schedule).one_copy:
+        twins = links.collective_s("all_reduce", dense + experts, "twins")
+        return twins + _reduce_replicas_s(plan, links, dense, experts)
+    return _reduce_replicas_s(plan, links, dense, experts)
+
+
+def _reduce_replicas_s(plan: Plan, links: Communication, dense: float, experts: float) -> float:
+    """Gradients of so many bytes, reduced over the data-parallel ranks."""
     if not plan.distribute_param:
         whole = links.collective_s("all_reduce", dense, "replicas")
         return whole + links.collective_s("all_reduce", experts, "expert replicas")

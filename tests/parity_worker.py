@@ -1,9 +1,9 @@
 """Run by torchrun: each case trains by its plan and then alone, and the two are compared.
 
-Argument: JSON of {case: {"plan": ..., "schedule": CSV text or null, "batches": sizes}}. Every rank
-prints a line of JSON per case. Weights are compared relative to the largest of their tensor, in
-float64: a bias of the keys has no gradient but rounding errors, which Adam would magnify to whole
-steps in float32.
+Argument: JSON of {case: {"plan": ..., "schedule": CSV text or null, "batches": sizes, "model": one
+of MODELS or null, for layers that only this file knows}}. Every rank prints a line of JSON per
+case. Weights are compared relative to the largest of their tensor, in float64: a bias of the keys
+has no gradient but rounding errors, which Adam would magnify to whole steps in float32.
 """
 
 import json
@@ -13,11 +13,15 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from parplan.backend.gpt import gpt_layers, initialise
 from parplan.backend.pipeline import PipelineStep
+from parplan.backend.tensor_parallel import whole_parameters
 from parplan.sim.instructions import read_csv
+from parplan.sim.model import Model
 from parplan.sim.plan import Plan
 
 VOCABULARY, WIDTH, LENGTH = 31, 16, 6
+LEARNING_RATE = 1e-2
 
 
 class Block(nn.Module):
@@ -34,8 +38,30 @@ class Block(nn.Module):
         return x + self.down(nn.functional.gelu(self.up(x)))
 
 
-def make_layers():
+MODELS = {
+    "gpt": {"mlp": "plain", "norm": "layernorm", "bias": True, "learned_positions": 8},
+    "llama": {"mlp": "gated", "norm": "rmsnorm", "bias": False},
+}
+
+
+def make_layers(kind=None):
     torch.manual_seed(1)
+    if kind is not None:
+        model = Model(
+            **MODELS[kind],
+            name=kind,
+            num_layers=4,
+            hidden_size=WIDTH,
+            num_heads=4,
+            num_kv_heads=2,
+            ffn_size=4 * WIDTH,
+            vocab_size=VOCABULARY + 1,
+            tied_embeddings=False,
+            source="",
+        )
+        layers = gpt_layers(model, LENGTH)
+        initialise(layers, seed=1)
+        return layers
     blocks = [Block() for _ in range(4)]
     return [nn.Embedding(VOCABULARY, WIDTH), *blocks, nn.Linear(WIDTH, VOCABULARY)]
 
@@ -50,20 +76,20 @@ def make_batches(sizes):
     return [(batch[:, :-1], batch[:, 1:]) for batch in batches]
 
 
-def train(parameters, batches, train_loss, eval_loss):
-    """Losses before and after each step."""
-    optimizer = torch.optim.AdamW(parameters, lr=1e-2)
+def train(optimizer, batches, train_loss, eval_loss):
+    """Losses before and after each step, twice before it: in training and in evaluation."""
     losses = []
     for batch in batches:
         losses.append(train_loss(*batch).item())
+        losses.append(eval_loss(*batch).item())
         optimizer.step()
         optimizer.zero_grad()
         losses.append(eval_loss(*batch).item())
     return losses
 
 
-def train_alone(batches):
-    layers = make_layers()
+def train_alone(batches, kind=None):
+    layers = make_layers(kind)
     model = nn.Sequential(*layers)
 
     def train_loss(inputs, targets):
@@ -75,11 +101,12 @@ def train_alone(batches):
     def eval_loss(inputs, targets):
         return loss_fn(model(inputs), targets)
 
-    return train(model.parameters(), batches, train_loss, eval_loss), layers
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
+    return train(optimizer, batches, train_loss, eval_loss), layers
 
 
 def train_planned(case, batches):
-    layers, marks = make_layers(), []
+    layers, marks = make_layers(case.get("model")), []
     plan = Plan.from_json(case["plan"])
     schedule = read_csv(case["schedule"]) if case.get("schedule") else None
     step = PipelineStep(
@@ -91,25 +118,30 @@ def train_planned(case, batches):
         mark=lambda *mark: marks.append(mark),
         schedule=schedule,
     )
-    losses = train(step.parameters(), batches, step.step, step.evaluate)
+    optimizer = step.optimizer(torch.optim.AdamW, lr=LEARNING_RATE)
+    losses = train(optimizer, batches, step.step, step.evaluate)
     own = {id(p) for p in step.parameters()}
     return (
         losses,
-        {i: x for i, x in enumerate(layers) if {id(p) for p in x.parameters()} <= own},
+        {
+            i: whole_parameters(x, plan.tensor_parallel)
+            for i, x in enumerate(layers)
+            if {id(p) for p in x.parameters()} <= own
+        },
         [f"{stage}{kind}{micro_batch}" for kind, stage, micro_batch, start_s, end_s in marks],
     )
 
 
 def largest_difference(ours, theirs):
-    pairs = zip(ours.parameters(), theirs.parameters(), strict=True)
+    pairs = zip(ours, theirs.parameters(), strict=True)
     return max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
 
 
 def compare(case):
     batches = make_batches(case.get("batches", [8] * 5))
-    expected_losses, expected = train_alone(batches)
+    expected_losses, expected = train_alone(batches, case.get("model"))
     losses, layers, marks = train_planned(case, batches)
-    initial = make_layers()
+    initial = make_layers(case.get("model"))
     pairs = zip(losses, expected_losses, strict=True)
     return {
         "loss": max(abs(a - b) / abs(b) for a, b in pairs),

@@ -213,3 +213,12 @@ def test_a_ring_over_nodes_uses_the_network_links_of_all_its_members() -> None:
     link = ring_link(CLUSTER, 16, 1)
     assert link.bytes_per_s == min(NODE.bytes_per_s, 8 * NETWORK.bytes_per_s)
     assert ring_link(CLUSTER, 2, 8) == NETWORK
+
+
+def test_two_copies_of_each_stage_reduce_their_gradients_together() -> None:
+    def reduced(schedule: str) -> float:
+        p = replace(plan(num_stages=2, tensor_parallel=8), schedule=schedule)
+        return stage_costs(LLAMA, CLUSTER, p, model_costs(LLAMA, CLUSTER, p))[0].reduce_s
+
+    assert reduced("1f1b") == 0
+    assert reduced("dualpipe") > 0

@@ -1,8 +1,10 @@
 """`parplan execute`: real plans on two real processes, compared with their predictions."""
 
 import csv
+import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,8 +16,8 @@ import pytest
 from parplan.backend.execute import execute
 from parplan.hardware.errors import ParplanError
 from parplan.sim.model import model_preset
-from parplan.sim.plan import Plan
-from parplan.sim.plan_file import read_plan
+from parplan.sim.plan import Plan, zero_fields
+from parplan.sim.plan_file import plan_table, read_plan
 from parplan.sim.workload import Workload
 from tests.commands import parplan
 
@@ -87,12 +89,34 @@ def test_the_chosen_plan_can_be_read_and_run_again(executed: tuple[Path, str]) -
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("tp2 sp m2", {"tensor_parallel": 2, "sequence_parallel": True, "batch_per_device": 4}),
+        ("dp2 zero1 m2", {"data_parallel": 2, "batch_per_device": 2, **zero_fields(1)}),
+    ],
+)
+def test_plans_without_measured_costs_run_without_a_prediction(tmp_path, name, fields) -> None:
+    model = dataclasses.replace(model_preset("gpt-tiny"), num_layers=2)
+    workload = Workload(model=model, seq_len=16, global_batch=8, precision="fp32")
+    plan = Plan(num_micro_batches=2, **fields)
+    (tmp_path / "plan.json").write_text(json.dumps(plan_table(plan, workload, "2 processes")))
+    words = ("execute", "--plan", "plan.json", "--repeats", "1", "-o", "results")
+    done = parplan(*words, cwd=tmp_path, timeout_s=500)
+    assert done.returncode == 0, done.stderr
+    assert re.search(rf"^{name} +- +\d", done.stdout, flags=re.MULTILINE)
+    assert f"{name}: measured only; " in done.stdout
+    row = next(row for row in rows(tmp_path / "results") if row["name"] == name)
+    assert row["predicted_s"] == row["error"] == ""
+    assert float(row["loss_difference"]) < 1e-5
+
+
 def test_a_plan_that_cannot_be_executed_is_refused_before_the_start() -> None:
     workload = Workload(
         model=model_preset("gpt-tiny"), seq_len=16, global_batch=8, precision="fp32"
     )
-    with pytest.raises(ParplanError, match="cannot be executed yet"):
-        execute(workload, 2, [Plan(tensor_parallel=2, num_micro_batches=8)])
+    with pytest.raises(ParplanError, match="context_parallel 2 cannot be executed yet"):
+        execute(workload, 2, [Plan(context_parallel=2, num_micro_batches=8)])
     with pytest.raises(ParplanError, match="= 1 devices, but the cluster has 2"):
         execute(workload, 2, [Plan(num_micro_batches=8)])
 

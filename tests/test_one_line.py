@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from parplan.sim.plan import zero_fields
 from tests.torchrun import torchrun
 
 TOLERANCE = 1e-9
@@ -20,13 +21,16 @@ PLANS = {
     "pp2": {"num_stages": 2, "num_micro_batches": 4, "batch_per_device": 4},
 }
 
+SHARDED = {f"dp2 zero{stage}": {**PLANS["dp2"], **zero_fields(stage)} for stage in (2, 3)}
+"""Planned by an example; the optimizer is made after the line."""
+
 LOOPS = ("usual", "accumulating", "zeroing_after_forward", "evaluating", "smaller_last_batch")
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     worker = Path(__file__).with_name("one_line_worker.py")
-    done = torchrun(2, worker, json.dumps(PLANS), cwd=tmp_path_factory.mktemp("worker"))
+    done = torchrun(2, worker, json.dumps(PLANS | SHARDED), cwd=tmp_path_factory.mktemp("worker"))
     lines = defaultdict(list)
     for line in map(json.loads, done.stdout.splitlines()):
         lines[line["plan"], line["loop"]].append(line)
@@ -41,6 +45,17 @@ def test_usual_loops_train_as_without_the_line(found, plan, loop):
     for line in lines:
         assert line["loss"] < TOLERANCE
         assert line["weight"] < TOLERANCE
+
+
+@pytest.mark.parametrize("plan", SHARDED)
+@pytest.mark.parametrize("loop", LOOPS)
+def test_usual_loops_train_sharded_parameters(found, plan, loop):
+    lines = found[plan, loop]
+    assert len(lines) == 2
+    for line in lines:
+        assert line["loss"] < TOLERANCE
+        assert line["weight"] < TOLERANCE
+        assert line["names"] == line["all_names"]
 
 
 def test_each_process_of_a_pipeline_has_its_part_of_the_state(found):

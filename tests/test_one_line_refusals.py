@@ -7,7 +7,7 @@ from torch import nn
 from parplan.backend import enable_advanced_parallelization
 from parplan.backend.one_line import OnAnotherProcess
 from parplan.hardware.errors import ParplanError
-from parplan.sim.plan import Plan
+from parplan.sim.plan import Plan, zero_fields
 
 BATCH = torch.arange(8.0).reshape(4, 2), torch.ones(4, 2)
 
@@ -69,8 +69,20 @@ def refused(model, text, **arguments):
     assert "\n" not in str(caught.value)
 
 
-def test_sharded_parameters_cannot_be_executed_yet():
-    refused(Chained(), "distribute_parameter: cannot be executed yet", distribute_parameter=True)
+def test_sharded_parameters_are_not_searched():
+    refused(Chained(), "distribute_parameter: .* costs are not measured", distribute_parameter=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "plan"),
+    [
+        ("tensor_parallel 2 splits parplan's own layers alone", {"tensor_parallel": 2}),
+        ("shards the optimizer, which is the script's", {"data_parallel": 2, **zero_fields(1)}),
+        ("pass example=.* after this line", {"data_parallel": 2, **zero_fields(3)}),
+    ],
+)
+def test_plans_that_a_script_cannot_be_trained_by(text, plan):
+    refused(Chained(), text, plan=Plan(**plan))
 
 
 @pytest.mark.parametrize("arguments", [{"num_stages": 0}, {"num_micro_batches": -1}])

@@ -1,0 +1,57 @@
+"""The device mesh of a plan: this process's place, and the groups it communicates in.
+
+Ranks are placed as `parplan.sim.communication` says: tensor parallelism innermost, then data, then
+pipeline parallelism. The data-parallel ranks that parameters are sharded over are neighbours.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from parplan.backend.executable import reduces_by_hooks
+from parplan.sim.plan import Plan
+
+DIMENSIONS = ("pipeline", "copies", "shards", "tensor")
+"""Outermost first. Data-parallel ranks: copies of groups that each hold all parameters."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Groups:
+    """The place of one process and the mesh of all; without a mesh there is only this one."""
+
+    mesh: DeviceMesh | None
+    pipeline_rank: int = 0
+    data_rank: int = 0
+
+    def part(self, *names: str) -> DeviceMesh:
+        """The mesh of the named dimensions, with this process in it."""
+        assert self.mesh is not None
+        return self.mesh[names if len(names) > 1 else names[0]]
+
+    def group(self, name: str) -> dist.ProcessGroup:
+        """The process group of one dimension, with this process in it."""
+        return self.part(name).get_group()
+
+
+def make_groups(plan: Plan, device: torch.device) -> Groups:
+    """The groups of `plan`; all of its processes call this together."""
+    if plan.num_devices == 1:
+        return Groups(mesh=None)
+    shards = shards_of(plan)
+    sizes = plan.num_stages, plan.data_parallel // shards, shards, plan.tensor_parallel
+    mesh = init_device_mesh(device.type, sizes, mesh_dim_names=DIMENSIONS)
+    pipeline, copy, shard, _ = mesh.get_coordinate() or (0, 0, 0, 0)
+    return Groups(mesh=mesh, pipeline_rank=pipeline, data_rank=copy * shards + shard)
+
+
+def shards_of(plan: Plan) -> int:
+    """The size of the dimension "shards".
+
+    Replicas that fully_shard makes are copies of shards of one rank each; those that
+    DistributedDataParallel makes are along this dimension.
+    """
+    if plan.zero_stage >= 2:
+        return plan.sharded_over
+    return plan.data_parallel if reduces_by_hooks(plan) else 1

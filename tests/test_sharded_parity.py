@@ -1,0 +1,111 @@
+"""Sharded and tensor-parallel plans against one process that trains alone (parity_worker.py)."""
+
+import pytest
+
+from parplan.sim.plan import zero_fields
+from tests.test_pipeline_parity import check, results
+
+STEPS = [8, 4, 8]
+"""Batches: torch gets ready anew for another size."""
+
+PIPELINE = {"num_stages": 2, "num_micro_batches": 2}
+
+SPLIT = {"tensor_parallel": 2, "num_micro_batches": 2}
+
+
+def cases(plans, models=(None,)):
+    """Every plan without and with recomputation; the micro-batches make a batch of 8."""
+    return {
+        f"{name} {model or ''} {level}": {
+            "plan": {
+                **plan,
+                "recomputation": level,
+                "batch_per_device": 8
+                // (plan.get("num_micro_batches", 1) * plan.get("data_parallel", 1)),
+            },
+            "model": model,
+            "batches": STEPS,
+        }
+        for name, plan in plans.items()
+        for model in models
+        for level in ("none", "full")
+    }
+
+
+TWO_PROCESSES = {
+    **cases(
+        {
+            f"dp2 zero{stage}": {"data_parallel": 2, "num_micro_batches": 2, **zero_fields(stage)}
+            for stage in (1, 2, 3)
+        }
+    ),
+    **cases({"tp2": SPLIT, "tp2 sp": {**SPLIT, "sequence_parallel": True}}, ("gpt", "llama")),
+    **cases({"pp2 recomputed_layers": {**PIPELINE, "recomputed_layers": 1}}),
+}
+
+FOUR_PROCESSES = {
+    **cases(
+        {
+            **{
+                f"pp2 zero{stage}": {**PIPELINE, "data_parallel": 2, **zero_fields(stage)}
+                for stage in (1, 2, 3)
+            },
+            "pp2 dp2 zb-h1": {**PIPELINE, "data_parallel": 2, "schedule": "zb-h1"},
+            "pp2 v2 zero3": {
+                **PIPELINE,
+                "data_parallel": 2,
+                "schedule": "interleaved-1f1b",
+                "virtual_stages": 2,
+                **zero_fields(3),
+            },
+            "pp2 zb-v zero2": {
+                **PIPELINE,
+                "data_parallel": 2,
+                "schedule": "zb-v",
+                "virtual_stages": 2,
+                **zero_fields(2),
+            },
+            "dp4 in groups of 2": {"data_parallel": 4, "shard_group": 2, **zero_fields(3)},
+        }
+    ),
+    **cases(
+        {
+            "dp2 tp2": {**SPLIT, "data_parallel": 2},
+            "dp2 tp2 sp zero2": {
+                **SPLIT,
+                "data_parallel": 2,
+                "sequence_parallel": True,
+                **zero_fields(2),
+            },
+            "dp2 tp2 zero3": {**SPLIT, "data_parallel": 2, **zero_fields(3)},
+            "pp2 tp2": {**PIPELINE, **SPLIT},
+            "pp2 tp2 sp zb-h1": {
+                **PIPELINE,
+                **SPLIT,
+                "sequence_parallel": True,
+                "schedule": "zb-h1",
+            },
+        },
+        ("gpt",),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def two():
+    return results(2, TWO_PROCESSES)
+
+
+@pytest.fixture(scope="module")
+def four():
+    return results(4, FOUR_PROCESSES)
+
+
+@pytest.mark.parametrize("case", TWO_PROCESSES)
+def test_two_processes_train_as_one(two, case):
+    check(two[case], 2)
+
+
+@pytest.mark.parametrize("case", FOUR_PROCESSES)
+def test_four_processes_train_as_one(four, case):
+    check(four[case], 4)
