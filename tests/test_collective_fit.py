@@ -142,7 +142,7 @@ def test_errors_on_sweeps_that_were_not_fitted(sweeps: list[Sweep], constants: C
         assert short <= 0.25
         if part == "held out":
             readme = (Path(__file__).parent.parent / "README.md").read_text()
-            shown = f"{100 * long:.0f} % for collectives from 1 MiB on, {100 * short:.0f} % below"
+            shown = f"within {100 * long:.0f} % from 1 MiB on, and {100 * short:.0f} % below"
             assert shown in " ".join(readme.split())
 
 
