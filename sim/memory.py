@@ -36,7 +36,8 @@ class StageNeeds:
     saved_bytes: float
     """Kept by one micro-batch from its forward to the end of its backward."""
     recomputed_bytes: float
-    """Beside them for one block at a time, while its activations are there again."""
+    """Beside them for one layer at a time: a block's recomputed activations, while they are there
+    again, or what the loss works with."""
     recomputed_stage_bytes: float
     """The same for all blocks: a split backward (I, later W) keeps them in between."""
 
@@ -142,7 +143,8 @@ def _one_stage(
     for ops, again, count in ops_of(workload, plan, stage):
         kept = kept_bytes(ops, recomputed_ops(plan, ops) if again else frozenset())
         saved += count * kept
-        recomputed = max(recomputed, all_bytes(ops) - kept)
+        working = max(op.working_bytes for op in ops)
+        recomputed = max(recomputed, all_bytes(ops) - kept, working)
         recomputed_stage += count * (all_bytes(ops) - kept)
     whole, trained = parameters.largest_layer, parameters.trained_share
     return StageNeeds(
