@@ -60,13 +60,9 @@ def residuals_toml(tables: Iterable[Residuals]) -> str:
 
 
 def _text(value: object) -> str:
-    return (
-        f"{value:.4f}"
-        if isinstance(value, float)
-        else f'"{value}"'
-        if isinstance(value, str)
-        else str(value)
-    )
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return f'"{value}"' if isinstance(value, str) else str(value)
 
 
 def _family(outcome: Outcome) -> str:
@@ -106,7 +102,9 @@ def _pairs(pool: Pool, family: str, timed: Sequence[Outcome]) -> Pairs | None:
             for a, b in combinations(sweep, 2)
             if abs(math.log((a.step_s or 1.0) / (b.step_s or 1.0))) <= math.log(NEAR)
         ]
-        sweeps += bool(own)
+        if not own:
+            continue
+        sweeps += 1
         errors += own
         weights += [len(sweep) / len(own)] * len(own)
     if len(errors) < FEWEST:
