@@ -19,6 +19,7 @@ from parplan.experiments.progress import Progress
 from parplan.hardware.errors import ParplanError
 from parplan.hardware.files import check_writable, write_whole
 from parplan.planners.processes import in_order
+from parplan.sim.residuals import Pool
 
 PARTIAL = "cases-partial.csv"
 """What an interrupt leaves, until the next whole results."""
@@ -147,11 +148,12 @@ def _fit(path: Path) -> int:
 def _write_residuals(path: Path, jobs: int) -> int:
     """Past accuracy alone. Sources that constants are fitted to would look better than others."""
     check_writable(path.parent)
-    tables = []
-    for pool, file, left_out in (
+    pools: tuple[tuple[Pool, Path, frozenset[str]], ...] = (
         ("reported", VALIDATION, FITTED),
-        ("calibration", CALIBRATION, frozenset[str]()),
-    ):
+        ("calibration", CALIBRATION, frozenset()),
+    )
+    tables = []
+    for pool, file, left_out in pools:
         cases = [case for case in read_cases(file) if case.group not in left_out]
         outcomes, is_whole = _evaluated(cases, jobs)
         if not is_whole:

@@ -19,6 +19,9 @@ FEWEST_RUNS = 20
 FEWEST_SOURCES = 2
 """One source alone says how well one team's software is described."""
 
+FEWEST_SWEEPS = 10
+"""Of fewer sweeps (one model, machine and batch), those of all accelerators are taken."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
@@ -68,7 +71,7 @@ def pairs_like(residuals: Residuals, cluster: Cluster, pool: Pool = "reported") 
         return None
     for family in (family_of(cluster.accelerator.name), ANY):
         for row in residuals.pairs:
-            if (row.pool, row.family) == (pool, family) and row.pairs >= FEWEST_RUNS:
+            if (row.pool, row.family) == (pool, family) and row.sweeps >= FEWEST_SWEEPS:
                 return row
     return None
 

@@ -39,7 +39,7 @@ def residuals_of(pool: Pool, outcomes: Sequence[Outcome]) -> Residuals:
         for setup in setups()
         if (found := _ratios(pool, family, setup, timed)) is not None
     ]
-    pairs = [found for family in families if (found := _pairs(pool, family, timed)) is not None]
+    pairs = [row for family in families if (row := _pairs(pool, family, timed)) is not None]
     return Residuals(ratios=tuple(ratios), pairs=tuple(pairs))
 
 
@@ -100,7 +100,8 @@ def _pairs(pool: Pool, family: str, timed: Sequence[Outcome]) -> Pairs | None:
         own = [
             abs(_log_ratio(a) - _log_ratio(b))
             for a, b in combinations(sweep, 2)
-            if abs(math.log((a.step_s or 1.0) / (b.step_s or 1.0))) <= math.log(NEAR)
+            if _only_plans_differ(a, b)
+            and abs(math.log((a.step_s or 1.0) / (b.step_s or 1.0))) <= math.log(NEAR)
         ]
         if not own:
             continue
@@ -111,6 +112,13 @@ def _pairs(pool: Pool, family: str, timed: Sequence[Outcome]) -> Pairs | None:
         return None
     apart = math.exp(weighted_quantile(errors, weights, 0.8))
     return Pairs(pool=pool, family=family, sweeps=sweeps, pairs=len(errors), apart=apart)
+
+
+def _only_plans_differ(a: Outcome, b: Outcome) -> bool:
+    assert a.request is not None
+    assert b.request is not None
+    same = (a.request.workload, a.request.cluster) == (b.request.workload, b.request.cluster)
+    return same and a.request.plan != b.request.plan
 
 
 def weighted_quantile(values: Sequence[float], weights: Sequence[float], share: float) -> float:
