@@ -105,7 +105,7 @@ def _slower(trial: Trial, best: Trial) -> str:
 
 
 def _close_line(choice: Choice, best: Trial, close: Sequence[Trial], residuals: Residuals) -> str:
-    line = f"{len(close) or 'no'} other plan{'s' * (len(close) != 1)} within {CLOSE:.0%}"
+    line = f"{len(close) or 'no'} other plan{'s' * (len(close) > 1)} within {CLOSE:.0%}"
     pairs = pairs_like(residuals, choice.cluster)
     if pairs is None:
         return line
@@ -165,6 +165,7 @@ def past_accuracy(choice: Choice, residuals: Residuals, step_s: float) -> dict[s
         if one is not None:
             found[pool] = {
                 "low_s": one.low_s,
+                "median_s": one.like.median * step_s,
                 "high_s": one.high_s,
                 "family": one.like.family,
                 "setup": one.like.setup,

@@ -35,8 +35,8 @@ class Interval:
     def __str__(self) -> str:
         scale, unit = (1.0, "s") if self.high_s >= 0.1 else (1e3, "ms")
         return (
-            f"80 % of like published runs: {self.low_s * scale:.2g} to "
-            f"{self.high_s * scale:.2g} {unit}; n = {self.like.runs}"
+            f"80 % of like published runs: {self.low_s * scale:.3g} to "
+            f"{self.high_s * scale:.3g} {unit}; n = {self.like.runs}"
         )
 
 

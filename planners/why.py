@@ -146,14 +146,19 @@ def _value(plan: Plan, field: str) -> str:
 
 
 def binding(found: Sequence[Change]) -> str:
-    """What keeps the plan from being faster, in words."""
+    """What keeps the plan from being faster, in words.
+
+    Where it is memory: the change that needs the least more of it.
+    """
     faster = [c for c in found if c.extra_share <= -EQUAL]
     allowed = [c for c in faster if c.fits]
     if allowed:
         return f"a change that was not searched is faster: {allowed[0]}"
     if faster:
-        first = faster[0]
-        return f"memory binds: {first.field} {first.before} -> {first.after} is {first.verdict}"
+        least = min(faster, key=lambda c: c.missing_bytes)
+        return (
+            f"memory binds: {least.field} {least.before} -> {least.after} would be {least.verdict}"
+        )
     fitting = [c for c in found if c.fits]
     if not fitting:
         return "no other value of any dimension is possible"

@@ -17,8 +17,8 @@ RESIDUALS = Path(__file__).parent / "residuals.toml"
 ANY = "any"
 
 Pool = Literal["reported", "calibration"]
-"""reported: published_validation.jsonl without the sources that constants were fitted to;
-calibration: published_calibration.jsonl, which constants were fitted to."""
+"""reported: runs that are held out, without the sources of which others were fitted to;
+calibration: runs that constants may be fitted to."""
 
 Setup = Literal["ZeRO-3", "pipeline", "neither", "any"]
 

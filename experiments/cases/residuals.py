@@ -48,8 +48,8 @@ def residuals_toml(tables: Iterable[Residuals]) -> str:
     lines = [
         "# Measured over predicted step times of published runs; read by parplan.sim.residuals.",
         "# Written by parplan validate --write-residuals. Past accuracy: nothing is fitted to it.",
-        "# reported: published_validation.jsonl without the sources that constants are fitted to.",
-        "# calibration: published_calibration.jsonl, which constants are fitted to.",
+        "# reported: the file of held-out runs, without the sources of which others are fitted to.",
+        "# calibration: the file of runs that constants may be fitted to.",
     ]
     tables = list(tables)
     for name in ("ratios", "pairs"):
