@@ -5,10 +5,8 @@ AP's log goes to stdout, line for line. Progress and what parplan adds go to std
 
 import argparse
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from parplan.experiments.explain_output import (
     Choice,
@@ -19,26 +17,23 @@ from parplan.experiments.explain_output import (
 )
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.plan_output import write_plan, write_report
-from parplan.experiments.progress import Progress
+from parplan.experiments.plan_search import search_of
 from parplan.experiments.request import (
     add_workload_arguments,
     batches,
     requested_cluster,
     requested_workload,
 )
-from parplan.experiments.space_arguments import requested_space, space_name
+from parplan.experiments.space_arguments import space_name
 from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
 from parplan.hardware.files import check_writable, write_whole
 from parplan.planners import ap_log
-from parplan.planners.ap_space import DEFAULT_VERSION, SETTINGS, ap_candidates, one_batch
-from parplan.planners.checks import check_candidates, check_request
-from parplan.planners.evaluator import budget_of
-from parplan.planners.exhaustive import Report, exhaustive
+from parplan.planners.ap_space import DEFAULT_VERSION, SETTINGS, one_batch
+from parplan.planners.checks import check_request
+from parplan.planners.exhaustive import Report
 from parplan.planners.options import Options, settings_from_environment
-from parplan.planners.run import BUILT_IN, SearchReport, find_planner, run_planner
+from parplan.planners.run import BUILT_IN, SearchReport
 from parplan.planners.search import Trial
-from parplan.planners.space import Space, full_candidates
 from parplan.planners.split import improve_split
 from parplan.sim.evidence import evidence_of
 from parplan.sim.memory import GB
@@ -157,7 +152,7 @@ def run(args: argparse.Namespace) -> int:
     cluster = requested_cluster(args.cluster, args.profile)
     workload = requested_workload(args, batch)
     check_request(workload, cluster, options)
-    search = _search(args, workload, cluster, options, vary)
+    search = search_of(args, workload, cluster, options, vary)
     output = OutputFolder(args.output, args.argv)
     check_writable(Path.cwd())
 
@@ -198,50 +193,6 @@ def _split(workload: Workload, cluster: Cluster, best: Trial, memory_ratio: floa
     faster = 1 - found.step_s / best.step_s
     _note(f"layers of the stages: {layers}; {faster:.1%} less time than an even split")
     return found
-
-
-class _Search(NamedTuple):
-    """A search that is ready to run."""
-
-    num_candidates: int
-    memory_ratio: float
-    space: Space | None
-    """None: a list of candidates."""
-    run: Callable[[], Report]
-
-
-def _search(
-    args: argparse.Namespace, workload: Workload, cluster: Cluster, options: Options, vary: bool
-) -> _Search:
-    if args.planner is not None:
-        find_planner(args.planner)
-        space = requested_space(args, workload, cluster, options)
-        budget = None if args.budget is None else budget_of(args.budget)
-        run = partial(run_planner, args.planner, space, budget=budget, seed=args.seed)
-        return _Search(len(space), space.constraints.memory_ratio, space, run)
-    if args.budget is not None:
-        raise ParplanError("--budget: needs --planner; the default tries every candidate")
-    ratio, found = options.memory_ratio, None
-    if args.space == "ap":
-        candidates = ap_candidates(workload, cluster, options, args.ap_version, vary)
-    elif args.space == "full":
-        candidates = full_candidates(workload, cluster, options)
-    else:
-        found = requested_space(args, workload, cluster, options)
-        candidates, ratio = list(found), found.constraints.memory_ratio
-    check_candidates(workload, cluster, candidates)
-
-    def run_exhaustive() -> Report:
-        return exhaustive(
-            workload,
-            cluster,
-            candidates,
-            memory_ratio=ratio,
-            workers=options.workers,
-            progress=Progress(),
-        )
-
-    return _Search(len(candidates), ratio, found, run_exhaustive)
 
 
 def _say_how_it_ended(report: SearchReport) -> int:

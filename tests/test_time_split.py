@@ -113,3 +113,12 @@ def test_slowed_kernels_are_compute() -> None:
     one = split_of(plan(), workload(framework=NO_OVERHEAD)).seconds
     two = split_of(plan(), workload(framework=twice)).seconds
     assert two["compute"] == pytest.approx(2 * one["compute"], rel=1e-9)
+
+
+def test_schedules_change_the_bubble_and_not_the_work() -> None:
+    fields = {"data_parallel": 2, "num_stages": 4, "num_micro_batches": 8}
+    one, other = (split_of(plan(schedule=name, **fields)).seconds for name in ("1f1b", "gpipe"))
+    for part in ("compute", "launch", "framework", "optimizer"):
+        assert other[part] == pytest.approx(one[part], rel=1e-6)
+    paired = split_of(plan(schedule="dualpipe-v", virtual_stages=2, **fields)).seconds
+    assert paired["compute"] == pytest.approx(one["compute"], rel=1e-6)
