@@ -21,7 +21,7 @@ from parplan.planners.why import (
 )
 from parplan.sim.memory import GB
 from parplan.sim.predict import compile_plan, predict
-from parplan.sim.residuals import Residuals
+from parplan.sim.residuals import Pairs, Residuals
 from parplan.sim.time_split import BUBBLE, PARTS, TimeSplit, time_split
 from parplan.sim.workload import Workload
 
@@ -90,9 +90,13 @@ def write_why(output: OutputFolder, choice: Choice, residuals: Residuals) -> lis
         space=choice.space,
     )
     close = close_trials(choice.trials, best, CLOSE)
-    rows = [_change_row(change) for change in found] + [_close_row(t, best) for t in close]
+    pairs = pairs_like(residuals, choice.cluster)
+    same = [] if pairs is None else indistinguishable(choice.trials, best, pairs)
+    rows = [_change_row(change) for change in found]
+    rows += [_plan_row("close", trial, best) for trial in close]
+    rows += [_plan_row("not told apart", trial, best) for trial in same if trial not in close]
     output.write_csv("why.csv", rows)
-    lines = [binding(found), _close_line(choice, best, close, residuals)]
+    lines = [binding(found), _close_line(close, same, pairs)]
     lines += [f"  {change}" for change in found]
     lines += [f"  close: {plan_label(t.plan)}: {_slower(t, best)}" for t in close[:MOST_CLOSE]]
     if len(close) > MOST_CLOSE:
@@ -104,15 +108,13 @@ def _slower(trial: Trial, best: Trial) -> str:
     return f"{(trial.step_s or 0.0) / (best.step_s or 1.0) - 1:.1%} slower"
 
 
-def _close_line(choice: Choice, best: Trial, close: Sequence[Trial], residuals: Residuals) -> str:
+def _close_line(close: Sequence[Trial], same: Sequence[Trial], pairs: Pairs | None) -> str:
     line = f"{len(close) or 'no'} other plan{'s' * (len(close) > 1)} within {CLOSE:.0%}"
-    pairs = pairs_like(residuals, choice.cluster)
     if pairs is None:
         return line
-    same = len(indistinguishable(choice.trials, best, pairs))
     return (
-        f"{line}; {same or 'none'} within {pairs.apart - 1:.0%}, which cannot be told apart: of "
-        f"{pairs.pairs} published pairs of like plans, 80 % were predicted that closely"
+        f"{line}; {len(same) or 'none'} within {pairs.apart - 1:.0%}, which cannot be told apart: "
+        f"of {pairs.pairs} published pairs of like plans, 80 % were predicted that closely"
     )
 
 
@@ -133,10 +135,10 @@ def _change_row(change: Change) -> dict[str, Any]:
     }
 
 
-def _close_row(trial: Trial, best: Trial) -> dict[str, Any]:
+def _plan_row(kind: str, trial: Trial, best: Trial) -> dict[str, Any]:
     own_s, step_s = best.step_s or 1.0, trial.step_s or 0.0
     return {
-        "kind": "close",
+        "kind": kind,
         "field": "",
         "from": "",
         "to": "",

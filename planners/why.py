@@ -174,14 +174,18 @@ def close_trials(trials: Iterable[Trial], best: Trial, within: float) -> list[Tr
     return sorted(near, key=lambda t: t.step_s or 0.0)
 
 
-def best_of_kinds(trials: Iterable[Trial], best: Trial, at_most: int) -> list[Trial]:
-    """`best`, then the fastest plan of each other kind, at most so many.
+def best_of_kinds(
+    trials: Iterable[Trial], best: Trial, at_most: int, within: float = 1.0
+) -> list[Trial]:
+    """`best`, then the fastest plan of each other kind, at most so many in all.
+
+    Plans that are slower by more than `within` (1.0: twice as slow) are left out.
 
     A kind is which ways of splitting a plan uses: pipeline, tensor, context and expert
     parallelism, sharding at use (ZeRO-3).
     """
     found = {_kind(best.plan): best}
-    for trial in sorted((t for t in trials if t.step_s is not None), key=lambda t: t.step_s or 0):
+    for trial in close_trials(trials, best, within):
         found.setdefault(_kind(trial.plan), trial)
     return list(found.values())[:at_most]
 

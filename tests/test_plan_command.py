@@ -119,6 +119,9 @@ def test_every_change_of_the_plan_has_its_price(planned: tuple[Path, str]) -> No
     )
     for row in rows(planned[0], "why.csv"):
         assert float(row["step_s"]) - float(row["extra_s"]) == pytest.approx(best)
+        slower = float(row["extra_percent"])
+        assert (0 <= slower <= 3) or row["kind"] != "close"
+        assert slower > 3 or row["kind"] != "not told apart"
         if row["kind"] == "change":
             field = {"zero_stage": "distribute_param"}.get(row["field"], row["field"])
             assert row["field"] == "zero_stage" or others[field] == row["from"]

@@ -157,12 +157,13 @@ def test_close_plans_and_the_best_of_each_kind(report: Report) -> None:
     assert close == sorted(
         (t for t in timed if t.step_s <= 1.05 * best.step_s), key=lambda t: t.step_s or 0
     )
-    kinds = best_of_kinds(report.trials, best, 100)
+    kinds = best_of_kinds(report.trials, best, 100, within=100.0)
     assert kinds[0] == best
     assert len({plan_label(t.plan) for t in kinds}) == len(kinds)
     pipelines = [t for t in timed if t.plan.num_stages > 1 and point_of(t.plan)]
     assert min(t.step_s or 0 for t in pipelines) in [t.step_s for t in kinds]
-    assert best_of_kinds(report.trials, best, 2) == kinds[:2]
+    assert best_of_kinds(report.trials, best, 2, within=100.0) == kinds[:2]
+    assert best_of_kinds(report.trials, best, 100, within=-0.5) == [best]
 
 
 def test_a_plan_in_few_words() -> None:
