@@ -5,36 +5,39 @@ AP's log goes to stdout, line for line. Progress and what parplan adds go to std
 
 import argparse
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from parplan.experiments.explain_output import (
+    Choice,
+    past_accuracy,
+    step_with_interval,
+    write_time_split,
+    write_why,
+)
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.plan_output import write_plan, write_report
-from parplan.experiments.progress import Progress
+from parplan.experiments.plan_search import search_of
 from parplan.experiments.request import (
     add_workload_arguments,
     batches,
     requested_cluster,
     requested_workload,
 )
-from parplan.experiments.space_arguments import requested_space, space_name
+from parplan.experiments.space_arguments import space_name
 from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
 from parplan.hardware.files import check_writable, write_whole
 from parplan.planners import ap_log
-from parplan.planners.ap_space import DEFAULT_VERSION, SETTINGS, ap_candidates, one_batch
-from parplan.planners.checks import check_candidates, check_request
-from parplan.planners.evaluator import budget_of
-from parplan.planners.exhaustive import Report, exhaustive
+from parplan.planners.ap_space import DEFAULT_VERSION, SETTINGS, one_batch
+from parplan.planners.checks import check_request
+from parplan.planners.exhaustive import Report
 from parplan.planners.options import Options, settings_from_environment
-from parplan.planners.run import BUILT_IN, SearchReport, find_planner, run_planner
+from parplan.planners.run import BUILT_IN, SearchReport
 from parplan.planners.search import Trial
-from parplan.planners.space import full_candidates
 from parplan.planners.split import improve_split
 from parplan.sim.evidence import evidence_of
 from parplan.sim.memory import GB
+from parplan.sim.residuals import read_residuals
 from parplan.sim.workload import Workload
 
 
@@ -56,6 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_planner(parser)
     _add_options(parser)
+    parser.add_argument(
+        "--why",
+        action="store_true",
+        help="also print what every single change of the chosen plan would cost (why.csv)",
+    )
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("out/plan"), help="folder (default %(default)s)"
     )
@@ -144,7 +152,7 @@ def run(args: argparse.Namespace) -> int:
     cluster = requested_cluster(args.cluster, args.profile)
     workload = requested_workload(args, batch)
     check_request(workload, cluster, options)
-    search = _search(args, workload, cluster, options, vary)
+    search = search_of(args, workload, cluster, options, vary)
     output = OutputFolder(args.output, args.argv)
     check_writable(Path.cwd())
 
@@ -163,7 +171,15 @@ def run(args: argparse.Namespace) -> int:
     best = report.best
     if args.split_layers:
         best = _split(workload, cluster, best, search.memory_ratio)
-    _finish(output, workload, cluster, best, args)
+    choice = Choice(
+        workload=workload,
+        cluster=cluster,
+        best=best,
+        trials=report.trials,
+        memory_ratio=search.memory_ratio,
+        space=search.space,
+    )
+    _finish(output, choice, args)
     return code
 
 
@@ -177,48 +193,6 @@ def _split(workload: Workload, cluster: Cluster, best: Trial, memory_ratio: floa
     faster = 1 - found.step_s / best.step_s
     _note(f"layers of the stages: {layers}; {faster:.1%} less time than an even split")
     return found
-
-
-class _Search(NamedTuple):
-    """A search that is ready to run."""
-
-    num_candidates: int
-    memory_ratio: float
-    run: Callable[[], Report]
-
-
-def _search(
-    args: argparse.Namespace, workload: Workload, cluster: Cluster, options: Options, vary: bool
-) -> _Search:
-    if args.planner is not None:
-        find_planner(args.planner)
-        space = requested_space(args, workload, cluster, options)
-        budget = None if args.budget is None else budget_of(args.budget)
-        run = partial(run_planner, args.planner, space, budget=budget, seed=args.seed)
-        return _Search(len(space), space.constraints.memory_ratio, run)
-    if args.budget is not None:
-        raise ParplanError("--budget: needs --planner; the default tries every candidate")
-    ratio = options.memory_ratio
-    if args.space == "ap":
-        candidates = ap_candidates(workload, cluster, options, args.ap_version, vary)
-    elif args.space == "full":
-        candidates = full_candidates(workload, cluster, options)
-    else:
-        space = requested_space(args, workload, cluster, options)
-        candidates, ratio = list(space), space.constraints.memory_ratio
-    check_candidates(workload, cluster, candidates)
-
-    def run_exhaustive() -> Report:
-        return exhaustive(
-            workload,
-            cluster,
-            candidates,
-            memory_ratio=ratio,
-            workers=options.workers,
-            progress=Progress(),
-        )
-
-    return _Search(len(candidates), ratio, run_exhaustive)
 
 
 def _say_how_it_ended(report: SearchReport) -> int:
@@ -259,15 +233,14 @@ def _detail(number: int, trial: Trial, version: str) -> str:
     return f"{line}{max(trial.memory_bytes) / GB:.1f} GB, {trial.step_s:.4g} s"
 
 
-def _finish(
-    output: OutputFolder,
-    workload: Workload,
-    cluster: Cluster,
-    best: Trial,
-    args: argparse.Namespace,
-) -> None:
+def _finish(output: OutputFolder, choice: Choice, args: argparse.Namespace) -> None:
+    workload, cluster, best = choice.workload, choice.cluster, choice.best
+    residuals = read_residuals()
     line = ap_log.selected_line(best.plan, args.ap_version)
-    prediction = write_plan(output, workload, cluster, best)
+    accuracy = past_accuracy(choice, residuals, best.step_s or 0.0)
+    prediction = write_plan(output, workload, cluster, best, accuracy)
+    shares = write_time_split(output, choice)
+    binding, close, *why = write_why(output, choice, residuals)
     output.write_manifest(_inputs(args))
     write_whole(Path(ap_log.DUMP_NAME), f"{line}\n".encode())
     _info(ap_log.SELECTED)
@@ -278,10 +251,16 @@ def _finish(
     rate = workload.model_flops / prediction.step_s / cluster.num_accelerators
     mfu = rate / cluster.accelerator.peak_flop_per_s.of(workload.precision)
     _note(
-        f"predicted step {prediction.step_s:.3f} s, {workload.tokens / prediction.step_s:,.0f} "
+        f"predicted step {step_with_interval(choice, residuals, prediction.step_s)}, "
+        f"{workload.tokens / prediction.step_s:,.0f} "
         f"tokens/s, MFU {mfu:.1%}, bubble {prediction.bubble:.1%}, "
         f"peak memory {peak / GB:.1f} GB per device ({share:.0%})"
     )
+    _note(shares)
+    _note(binding)
+    _note(close)
+    for line in why if args.why else ():
+        _note(line)
     if cluster.measured is not None:
         _note(f"time of its kernels: {evidence_of(workload, cluster, best.plan)}")
     _note(f"results: {output.path}/ ({', '.join(sorted(output.files))}); {ap_log.DUMP_NAME}")

@@ -1,5 +1,6 @@
 """What `parplan plan` writes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from parplan.experiments.figures import cost_landscape, gantt
@@ -34,13 +35,23 @@ def _row(number: int, trial: Trial) -> dict[str, Any]:
     }
 
 
-def write_plan(output: OutputFolder, workload: Workload, cluster: Cluster, best: Trial) -> Run:
-    """`plan.json`, `timeline.json` and `gantt.png` of the chosen plan; returns its run."""
+def write_plan(
+    output: OutputFolder,
+    workload: Workload,
+    cluster: Cluster,
+    best: Trial,
+    past_accuracy: Mapping[str, Any],
+) -> Run:
+    """`plan.json`, `timeline.json` and `gantt.png` of the chosen plan; returns its run.
+
+    `past_accuracy`: intervals around its step, for `plan.json`.
+    """
     run = predict(compile_plan(workload, cluster, best.plan))
     prediction = {
         "step_s": run.step_s,
         "bubble": run.bubble,
         "memory_bytes_per_stage": list(best.memory_bytes),
+        "past_accuracy": dict(past_accuracy),
     }
     table = plan_table(best.plan, workload, cluster.name)
     detailed = with_streams(run, workload, cluster, best.plan)

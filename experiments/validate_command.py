@@ -7,17 +7,19 @@ from pathlib import Path
 
 from parplan.experiments.accuracy_figure import figure
 from parplan.experiments.accuracy_page import written_page
-from parplan.experiments.accuracy_table import row, summary
+from parplan.experiments.accuracy_table import FITTED, row, summary
 from parplan.experiments.cases.evaluate import Outcome, evaluate
 from parplan.experiments.cases.fit import SOURCES, fit_framework, frameworks_toml
 from parplan.experiments.cases.held_out import CALIBRATION, VALIDATION, refuse_held_out
 from parplan.experiments.cases.read import Case, read_cases
+from parplan.experiments.cases.residuals import residuals_of, residuals_toml
 from parplan.experiments.cases.stack import check_stacks
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.progress import Progress
 from parplan.hardware.errors import ParplanError
-from parplan.hardware.files import write_whole
+from parplan.hardware.files import check_writable, write_whole
 from parplan.planners.processes import in_order
+from parplan.sim.residuals import Pool
 
 PARTIAL = "cases-partial.csv"
 """What an interrupt leaves, until the next whole results."""
@@ -52,6 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="put the table into this page (docs/accuracy.md), and the figure beside it",
     )
     parser.add_argument(
+        "--write-residuals",
+        type=Path,
+        metavar="FILE",
+        help="write how far the predictions of the shipped runs are off, by kind (TOML)",
+    )
+    parser.add_argument(
         "-o", "--output", type=Path, default=Path("out/validate"), help="(default %(default)s)"
     )
 
@@ -63,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
     if args.fit_frameworks is not None:
         return _fit(args.fit_frameworks)
     check_stacks()
+    if args.write_residuals is not None:
+        return _write_residuals(args.write_residuals, args.jobs)
     cases = _chosen(args.files, args.group)
     if args.write_docs is not None:
         written_page(args.write_docs, "")  # So that a page without a place is found at once.
@@ -130,6 +140,26 @@ def _fit(path: Path) -> int:
         for name, groups in SOURCES.items()
     ]
     text = frameworks_toml(fitted)
+    print(text, end="")
+    write_whole(path, text.encode())
+    return 0
+
+
+def _write_residuals(path: Path, jobs: int) -> int:
+    """Past accuracy alone. Sources that constants are fitted to would look better than others."""
+    check_writable(path.parent)
+    pools: tuple[tuple[Pool, Path, frozenset[str]], ...] = (
+        ("reported", VALIDATION, FITTED),
+        ("calibration", CALIBRATION, frozenset()),
+    )
+    tables = []
+    for pool, file, left_out in pools:
+        cases = [case for case in read_cases(file) if case.group not in left_out]
+        outcomes, is_whole = _evaluated(cases, jobs)
+        if not is_whole:
+            raise KeyboardInterrupt
+        tables.append(residuals_of(pool, outcomes))
+    text = residuals_toml(tables)
     print(text, end="")
     write_whole(path, text.encode())
     return 0

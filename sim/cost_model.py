@@ -104,7 +104,7 @@ def _stage(
     layers: Sequence[LayerCosts],
     parameters: StageParameters,
 ) -> StageCosts:
-    gathered = _gather_s(workload, plan, links, parameters)
+    gathered = gather_all_s(workload, plan, links, parameters)
     each_time = gathered if plan.distribute_low_prec_param else 0.0
     reduced = _reduce_s(workload, plan, links, parameters)
     # Backward, gathers and reductions go over the same links one after the other.
@@ -128,7 +128,7 @@ def _stage(
     )
 
 
-def _gather_s(
+def gather_all_s(
     workload: Workload, plan: Plan, links: Communication, parameters: StageParameters
 ) -> float:
     """All parameters of a stage, gathered from the ranks that they are sharded over."""

@@ -10,6 +10,7 @@ import pytest
 
 from parplan.experiments.cli import main
 from parplan.sim.plan_file import read_plan
+from parplan.sim.residuals import read_residuals
 from tests.commands import parplan
 
 REFERENCE = (
@@ -90,10 +91,69 @@ def test_the_plan_is_the_fastest_of_the_table(planned: tuple[Path, str]) -> None
 
 def test_the_pictures_and_the_timeline(planned: tuple[Path, str]) -> None:
     results = planned[0] / "results"
-    for name in ("gantt.png", "landscape.png"):
+    for name in ("gantt.png", "landscape.png", "time_split.png"):
         assert (results / name).read_bytes().startswith(b"\x89PNG")
     events = json.loads((results / "timeline.json").read_text())["traceEvents"]
     assert any(e["ph"] == "X" for e in events)
+
+
+def rows(folder: Path, name: str) -> list[dict[str, str]]:
+    with (folder / "results" / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_time_of_the_step_is_split(planned: tuple[Path, str]) -> None:
+    folder = planned[0]
+    predicted = json.loads((folder / "results" / "plan.json").read_text())["predicted"]
+    parts = rows(folder, "time_split.csv")
+    plans = list(dict.fromkeys(row["plan"] for row in parts))
+    assert len(plans) > 1
+    own = [float(row["seconds"]) for row in parts if row["plan"] == plans[0]]
+    assert min(own) >= 0
+    assert sum(own) == pytest.approx(predicted["step_s"])
+
+
+def test_every_change_of_the_plan_has_its_price(planned: tuple[Path, str]) -> None:
+    best, others = min(
+        ((float(r["step_s"]), r) for r in trials(planned[0]) if r["step_s"]), key=lambda t: t[0]
+    )
+    for row in rows(planned[0], "why.csv"):
+        assert float(row["step_s"]) - float(row["extra_s"]) == pytest.approx(best)
+        slower = float(row["extra_percent"])
+        assert (0 <= slower <= 3) or row["kind"] != "close"
+        assert slower > 3 or row["kind"] != "not told apart"
+        if row["kind"] == "change":
+            field = {"zero_stage": "distribute_param"}.get(row["field"], row["field"])
+            assert row["field"] == "zero_stage" or others[field] == row["from"]
+
+
+def test_intervals_are_those_of_the_shipped_table(planned: tuple[Path, str]) -> None:
+    predicted = json.loads((planned[0] / "results" / "plan.json").read_text())["predicted"]
+    for pool, found in predicted["past_accuracy"].items():
+        (row,) = (
+            r
+            for r in read_residuals().ratios
+            if (r.pool, r.family, r.setup) == (pool, found["family"], found["setup"])
+        )
+        assert found["runs"] == row.runs
+        assert found["low_s"] == pytest.approx(row.low * predicted["step_s"])
+        assert found["high_s"] == pytest.approx(row.high * predicted["step_s"])
+
+
+def test_why_prints_what_memory_forbids(tmp_path: Path) -> None:
+    request = ("plan", "llama3-8b", "--cluster", "8xh100", "--seq-len", "4096")
+    options = ("--global-batch", "32", "--space", "full", "-o", "results")
+    done = parplan(*request, *options, cwd=tmp_path)
+    told = parplan(*request, *options, "--why", cwd=tmp_path)
+    assert done.returncode == told.returncode == 0, told.stderr
+    changes = [row for row in rows(tmp_path, "why.csv") if row["kind"] == "change"]
+    lines = [f"{r['field']} {r['from']} -> {r['to']}: {r['verdict']}" for r in changes]
+    assert all(f"parplan:   {line}\n" in told.stderr for line in lines)
+    assert not any(line in done.stderr for line in lines)
+    assert any(row["fits"] == "False" and float(row["missing_gb"]) > 0 for row in changes)
+    assert re.search(r"(memory binds|no single change is faster)", done.stderr)
+    assert re.search(r"parplan: time of the step: compute [0-9.]+%, ", done.stderr)
+    assert re.search(r"step [0-9.]+ s \(80 % of like published runs: [^;]+; n = \d+\)", done.stderr)
 
 
 def test_the_manifest_lists_what_was_written(planned: tuple[Path, str]) -> None:

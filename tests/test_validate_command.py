@@ -9,11 +9,12 @@ import pytest
 
 from parplan.experiments import validate_command
 from parplan.experiments.accuracy_page import BEGIN, END, shown_table, written_page
-from parplan.experiments.accuracy_table import HEADER, summary
+from parplan.experiments.accuracy_table import FITTED, HEADER, summary
 from parplan.experiments.cases.evaluate import Outcome, evaluate
 from parplan.experiments.cases.read import Case, read_cases
 from parplan.experiments.cli import main
 from parplan.hardware.errors import ParplanError
+from parplan.sim.residuals import read_residuals
 from tests.commands import parplan
 from tests.published_cases import table, write_cases
 
@@ -193,3 +194,25 @@ def test_the_page_of_the_documentation_has_the_table_of_the_shipped_runs() -> No
         assert count == sum(case.group == group for case in shipped)
     assert any(line.startswith("fits in memory: ") for line in lines)
     assert lines[-1].startswith("predicted: ")
+
+
+def test_past_accuracy_is_written_by_pool_without_sources_that_are_fitted_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (fitted, *_) = sorted(FITTED)
+    held_out = [
+        *(table(id=f"{i}", parallel__micro_batch=2 ** (i % 3)) for i in range(9)),
+        table(id="left out", group=fitted),
+    ]
+    for name, tables in (("VALIDATION", held_out), ("CALIBRATION", held_out[:8])):
+        path = write_cases(tmp_path / f"{name}.jsonl", *tables)
+        monkeypatch.setattr(validate_command, name, path)
+    where = tmp_path / "residuals.toml"
+    assert main(["validate", "--write-residuals", str(where)]) == 0
+    found = read_residuals(where)
+    runs = {(row.pool, row.family, row.setup): row.runs for row in found.ratios}
+    assert runs["reported", "any", "any"] == 9
+    assert runs["calibration", "any", "any"] == 8
+    # Nine runs of three plans: repeats of one plan are no pairs.
+    (pairs,) = [p for p in found.pairs if (p.pool, p.family) == ("reported", "any")]
+    assert pairs.pairs <= 3 * 9

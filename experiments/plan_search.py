@@ -1,0 +1,67 @@
+"""The search that the arguments of `parplan plan` ask for."""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from parplan.experiments.progress import Progress
+from parplan.experiments.space_arguments import requested_space
+from parplan.hardware.cluster import Cluster
+from parplan.hardware.errors import ParplanError
+from parplan.planners.ap_space import ap_candidates
+from parplan.planners.checks import check_candidates
+from parplan.planners.evaluator import budget_of
+from parplan.planners.exhaustive import Report, exhaustive
+from parplan.planners.options import Options
+from parplan.planners.run import find_planner, run_planner
+from parplan.planners.space import Space, full_candidates
+from parplan.sim.workload import Workload
+
+
+class Search(NamedTuple):
+    """A search that is ready to run."""
+
+    num_candidates: int
+    memory_ratio: float
+    space: Space | None
+    """None: a list of candidates."""
+    run: Callable[[], Report]
+
+
+def search_of(
+    args: argparse.Namespace, workload: Workload, cluster: Cluster, options: Options, vary: bool
+) -> Search:
+    """The search that is asked for; raises `ParplanError` for what it cannot be.
+
+    `vary`: whether the size of batches does, which rules pipelines out.
+    """
+    if args.planner is not None:
+        find_planner(args.planner)
+        space = requested_space(args, workload, cluster, options)
+        budget = None if args.budget is None else budget_of(args.budget)
+        run = partial(run_planner, args.planner, space, budget=budget, seed=args.seed)
+        return Search(len(space), space.constraints.memory_ratio, space, run)
+    if args.budget is not None:
+        raise ParplanError("--budget: needs --planner; the default tries every candidate")
+    ratio, found = options.memory_ratio, None
+    if args.space == "ap":
+        candidates = ap_candidates(workload, cluster, options, args.ap_version, vary)
+    elif args.space == "full":
+        candidates = full_candidates(workload, cluster, options)
+    else:
+        found = requested_space(args, workload, cluster, options)
+        candidates, ratio = list(found), found.constraints.memory_ratio
+    check_candidates(workload, cluster, candidates)
+
+    def run_exhaustive() -> Report:
+        return exhaustive(
+            workload,
+            cluster,
+            candidates,
+            memory_ratio=ratio,
+            workers=options.workers,
+            progress=Progress(),
+        )
+
+    return Search(len(candidates), ratio, found, run_exhaustive)
