@@ -6,6 +6,7 @@ from typing import Literal
 from parplan.hardware.errors import ParplanError
 from parplan.sim.framework import NO_OVERHEAD, Framework
 from parplan.sim.model import Model
+from parplan.sim.model_parts import is_local
 
 Precision = Literal["bf16", "fp16", "fp32", "fp8"]
 Attention = Literal["flash", "flash-2", "unfused", "eager"]
@@ -71,12 +72,23 @@ class Workload:
 
         6 per matrix parameter that the token meets (4 where weights are frozen), and 12 L h s per
         token for the full (not halved) attention matrix: Narayanan et al. 2021, arXiv:2104.04473,
-        Appendix.
+        Appendix. Of layers with a window, its band of that matrix.
         """
         m = self.model
         matrices = sum(m.active_matrix_parameters(kind) for kind in m.layer_kinds)
         matrices += m.vocab_size * m.hidden_size
         value_size = m.mla.value_size if m.mla is not None else m.head_size
-        attention = m.num_layers * m.num_heads * (m.head_size + value_size) * self.seq_len
+        attention = self._attended_keys * m.num_heads * (m.head_size + value_size)
         each = 4.0 if self.lora_rank else 6.0
         return self.tokens * (each * matrices + 6.0 * attention)
+
+    @property
+    def _attended_keys(self) -> float:
+        """Keys per token, summed over the layers and not halved for the causal mask."""
+        m, keys = self.model, 0.0
+        for kind in m.layer_kinds:
+            seen = self.seq_len
+            if m.local is not None and is_local(kind):
+                seen = min(m.local.window, seen)
+            keys += seen * (2 - seen / self.seq_len)
+        return keys
