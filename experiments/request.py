@@ -10,6 +10,7 @@ from parplan.hardware.errors import ParplanError
 from parplan.hardware.presets import cluster_preset, read_cluster
 from parplan.hardware.unit_check import unit_warnings
 from parplan.sim.framework import framework
+from parplan.sim.hf_config import model_from_hf
 from parplan.sim.model import Model, model_preset, model_presets
 from parplan.sim.workload import Attention, Workload
 
@@ -22,7 +23,9 @@ PROFILE = "profile.json"
 def add_workload_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL, --cluster, --seq-len, --global-batch and what refines them."""
     parser.add_argument(
-        "model", help="a model such as llama2-13b, or a TOML file with the table of one"
+        "model",
+        help="a model such as llama2-13b, a TOML file with the table of one, or a config.json of "
+        "Hugging Face",
     )
     parser.add_argument(
         "--cluster",
@@ -89,7 +92,9 @@ def _measured_cluster(path: Path) -> Cluster:
 
 
 def requested_model(name: str) -> Model:
-    """The model that MODEL names."""
+    """The model that MODEL names: a preset, a TOML file, or a config.json."""
+    if name.endswith(".json"):
+        return model_from_hf(Path(name))
     if not name.endswith(".toml"):
         return model_preset(name)
     models = list(model_presets(Path(name)).values())
