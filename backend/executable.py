@@ -117,6 +117,9 @@ def _not_built(plan: Plan) -> Iterator[str]:
             f"recomputed_ops {', '.join(plan.recomputed_ops)} cannot be executed: selective "
             "recomputation repeats all but the products of linear layers"
         )
+    for name in ("offload_optimizer", "offload_activations"):
+        if getattr(plan, name):
+            yield f"{name} cannot be executed yet, only predicted"
     if plan.overlap_tensor_parallel and plan.tensor_parallel > 1:
         yield "overlap_tensor_parallel cannot be executed: eager DTensor waits for its collectives"
     if not plan.overlap_gradient_reduction and plan.replicas > 1:

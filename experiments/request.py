@@ -47,6 +47,11 @@ def add_workload_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-mixed-precision", action="store_true", help="fp32 instead of bf16 with fp32 masters"
     )
     parser.add_argument(
+        "--tf32",
+        action="store_true",
+        help="with --no-mixed-precision: matrix products at the rate of tf32",
+    )
+    parser.add_argument(
         "--attention", choices=get_args(Attention), default="flash", help="attention kernel"
     )
     parser.add_argument(
@@ -110,6 +115,7 @@ def requested_workload(args: argparse.Namespace, global_batch: int) -> Workload:
         seq_len=args.seq_len,
         global_batch=global_batch,
         precision="fp32" if args.no_mixed_precision else "bf16",
+        tf32=args.tf32,
         attention=args.attention,
         framework=framework(args.framework or ("none" if _is_measured(args) else "fused")),
     )

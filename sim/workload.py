@@ -22,6 +22,8 @@ class Workload:
     precision: Precision = "bf16"
     """bf16 and fp16: mixed precision with fp32 master parameters. fp32: everything in fp32.
     fp8: as bf16, with the products of the blocks' linear layers in 8 bits."""
+    tf32: bool = False
+    """Whether matrix products of fp32 values are computed at the rate of tf32."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     attention: Attention = "flash"
     """flash-2: FlashAttention-2's kernels, which leave unused what Hopper and later ones add.
@@ -45,6 +47,8 @@ class Workload:
     def __post_init__(self) -> None:
         if self.lora_rank < 0:
             raise ParplanError(f"lora_rank: must not be negative, got {self.lora_rank}")
+        if self.tf32 and self.precision != "fp32":
+            raise ParplanError(f"tf32: needs precision fp32, got {self.precision}")
         if self.expert_load < 1:
             raise ParplanError(f"expert_load: must be at least 1, got {self.expert_load}")
         for name in ("seq_len", "global_batch"):
