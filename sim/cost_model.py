@@ -136,15 +136,14 @@ def _offloaded(
 ) -> StageCosts:
     """With the activations of a stage moved to the host in a forward, and back in a backward.
 
-    They are back before the first of a split backward's two parts ends.
+    They come back beside all of a backward; of a split one, beside the second part of the one
+    before it.
     """
     if not plan.offload_activations:
         return costs
     moved = offloaded_bytes(plan, blocks_of(workload, plan, stage))
     transfer_s = moved / host_rate(cluster.accelerator, "offload_activations")
-    beside_s = costs.input_gradient_s
-    if not schedule_kind(plan.schedule).splits_backward:
-        beside_s += costs.weight_gradient_s
+    beside_s = costs.input_gradient_s + costs.weight_gradient_s
     return dataclasses.replace(
         costs,
         forward_s=costs.forward_s + exposed_s(costs.forward_s, transfer_s, stage.num_blocks),
