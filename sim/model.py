@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from parplan.hardware.errors import ParplanError, unknown_name
 from parplan.hardware.strict import build, read_toml
@@ -229,20 +229,29 @@ def model_presets(path: Path = PRESETS) -> dict[str, Model]:
 
     Raises `ParplanError` for a malformed file and for a name that is given twice.
     """
-    models: dict[str, Model] = {}
-    for file in sorted(path.glob("models*.toml")) if path.is_dir() else [path]:
-        for name, table in read_toml(file).items():
-            if not isinstance(table, dict):
-                raise ParplanError(f"{file}: {name}: expected a table, got {table!r}")
-            if name in models:
-                raise ParplanError(f"{file}: {name}: another file has a model of this name")
-            models[name] = build(Model, {"name": name, **table}, f"{file}: {name}")
-    return models
+    return {name: _model(name, *found) for name, found in _tables(path).items()}
 
 
 def model_preset(name: str) -> Model:
     """The model `name`; raises `ParplanError` that suggests near names."""
-    models = model_presets()
-    if name not in models:
-        raise unknown_name("model", name, models)
-    return models[name]
+    tables = _tables(PRESETS)
+    if name not in tables:
+        raise unknown_name("model", name, tables)
+    return _model(name, *tables[name])
+
+
+def _tables(path: Path) -> dict[str, tuple[dict[str, Any], Path]]:
+    """By the name of a model: its table, and the file that it is in."""
+    tables: dict[str, tuple[dict[str, Any], Path]] = {}
+    for file in sorted(path.glob("models*.toml")) if path.is_dir() else [path]:
+        for name, table in read_toml(file).items():
+            if not isinstance(table, dict):
+                raise ParplanError(f"{file}: {name}: expected a table, got {table!r}")
+            if name in tables:
+                raise ParplanError(f"{file}: {name}: another file has a model of this name")
+            tables[name] = table, file
+    return tables
+
+
+def _model(name: str, table: dict[str, Any], file: Path) -> Model:
+    return build(Model, {"name": name, **table}, f"{file}: {name}")
