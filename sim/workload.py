@@ -66,6 +66,11 @@ class Workload:
         return 4 if self.precision == "fp32" else 2
 
     @property
+    def product_dtype(self) -> str:
+        """The data type whose peak rate matrix products of the blocks have."""
+        return "tf32" if self.tf32 else self.precision
+
+    @property
     def tokens(self) -> int:
         """Tokens of one step."""
         return self.seq_len * self.global_batch

@@ -70,7 +70,6 @@ class Shapes:
 def shapes_of(workload: Workload, plan: Plan) -> Shapes:
     """The sizes that `plan` gives one micro-batch of `workload`."""
     wide = "bf16" if workload.precision == "fp8" else workload.precision
-    products = "tf32" if workload.tf32 else workload.precision
     return Shapes(
         model=workload.model,
         batch=plan.batch_per_device,
@@ -81,7 +80,7 @@ def shapes_of(workload: Workload, plan: Plan) -> Shapes:
         experts_over=plan.expert_parallel,
         expert_split=plan.expert_tensor_parallel or plan.tensor_parallel,
         expert_load=workload.expert_load,
-        dtype=products,
+        dtype=workload.product_dtype,
         attention_dtype="tf32" if workload.tf32 else wide,
         value_bytes=workload.bytes_per_value,
         attention=workload.attention,
