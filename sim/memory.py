@@ -37,8 +37,8 @@ class StageNeeds:
     saved_bytes: float
     """Kept by one micro-batch from its forward to the end of its backward, not in the host."""
     recomputed_bytes: float
-    """Beside them for one block at a time, while its activations are there again: computed again,
-    or back from the host."""
+    """Beside them for one layer at a time: a block's recomputed activations, while they are there
+    again, or what the loss works with; and what is back from the host."""
     recomputed_stage_bytes: float
     """The same for all blocks: a split backward (I, later W) keeps them in between."""
 
@@ -144,7 +144,8 @@ def _one_stage(
     for ops, again, count in ops_of(workload, plan, stage):
         kept = kept_bytes(ops, recomputed_ops(plan, ops) if again else frozenset())
         saved += count * kept
-        recomputed = max(recomputed, all_bytes(ops) - kept)
+        working = max(op.working_bytes for op in ops)
+        recomputed = max(recomputed, all_bytes(ops) - kept, working)
         recomputed_stage += count * (all_bytes(ops) - kept)
     blocks = blocks_of(workload, plan, stage) if plan.offload_activations else []
     in_host, buffer = offloaded_bytes(plan, blocks), buffer_bytes(plan, blocks)

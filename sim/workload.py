@@ -32,7 +32,9 @@ class Workload:
     fused_norms: bool = True
     """Whether a normalisation is one kernel, or a chain of elementwise ones in fp32."""
     fused_elementwise: bool = True
-    """The same of rotary positions, gated activation functions and the loss."""
+    """The same of rotary positions and gated activation functions."""
+    fused_loss: bool = True
+    """Whether the loss works on one copy of the logits, or as kernels with a copy each."""
     dropout: bool = False
     """Whether attention, projections and MLPs end in dropout, whose masks are kept."""
     expert_load: float = 1.0

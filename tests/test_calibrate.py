@@ -1,13 +1,9 @@
 """`parplan calibrate`: real measurements on two processes, interrupted and resumed."""
 
 import dataclasses
-import json
 import os
 import signal
 import statistics
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,7 +17,7 @@ from parplan.hardware.kernels import Gemm
 from parplan.hardware.profile import Collective, Machine, Profile
 from parplan.hardware.profile_file import read_profile
 from parplan.sim.model import model_preset
-from tests.commands import parplan
+from tests.commands import all_gone, parplan, start, wait_for, workers
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -93,26 +89,6 @@ def test_nothing_but_the_profile_and_the_pictures_is_left(calibrated: tuple[Path
     }
 
 
-def workers(of: int) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (path / "cmdline").read_text().split("\0")
-            if "parplan.backend.worker" in words:
-                job = json.loads((Path(words[-2]) / "job.json").read_text())
-                found += [int(path.name)] if job["launcher"] == of else []
-        except (OSError, ValueError):
-            continue
-    return found
-
-
-def wait_for(condition, within_s: float) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert condition()
-
-
 def num_rounds(partial: Path) -> int:
     return partial.read_text().count('"kind": "round"') if partial.exists() else 0
 
@@ -123,13 +99,15 @@ def test_an_interrupted_calibration_can_be_resumed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     partial = Path("profile.partial.jsonl")
-    words = [sys.executable, "-m", "parplan.experiments", *QUICK[:-1], "1000"]
-    command = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: num_rounds(partial) >= 1, within_s=120)
-    mine = workers(command.pid)
-    command.send_signal(how)
-    _, err = command.communicate(timeout=60)
-    wait_for(lambda: not any(Path("/proc", str(pid)).exists() for pid in mine), within_s=15)
+    command = start(*QUICK[:-1], "1000", cwd=tmp_path)
+    try:
+        wait_for(lambda: num_rounds(partial) >= 1, within_s=240)
+        mine = workers(command.pid)
+        command.send_signal(how)
+        _, err = command.communicate(timeout=120)
+    finally:
+        command.kill()  # Its workers end when it is gone.
+    wait_for(lambda: all_gone(mine), within_s=60)
     assert len(mine) >= 2
     assert not (tmp_path / "profile.json").exists()
     if how == signal.SIGINT:

@@ -6,9 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +16,7 @@ from parplan.sim.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.plan_file import plan_table, read_plan
 from parplan.sim.workload import Workload
-from tests.commands import parplan
+from tests.commands import all_gone, parplan, start, wait_for, workers
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -129,38 +126,9 @@ def test_a_model_that_this_machine_cannot_hold_is_refused_before_the_start() -> 
         execute(workload, 2, [Plan(data_parallel=2)])
 
 
-def workers(of: int) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (path / "cmdline").read_text().split("\0")
-            job = next((w for w in words if "parplan-" in w), None)
-            if "parplan.backend.worker" in words and job and "torch.distributed.run" not in words:
-                launcher = json.loads((Path(words[-2]) / "job.json").read_text())["launcher"]
-                found += [int(path.name)] if launcher == of else []
-        except (OSError, ValueError):
-            continue
-    return found
-
-
-def wait_for(condition, within_s: float) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert condition()
-
-
-def heed_interrupts() -> None:
-    """A process that was started in the background ignores them, and so do its children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.mark.parametrize("how", ["a worker dies", "the user interrupts"])
 def test_an_early_end_leaves_one_line_and_no_process(tmp_path: Path, how: str) -> None:
-    words = [sys.executable, "-m", "parplan.experiments", *SMALL, "--repeats", "100000"]
-    command = subprocess.Popen(
-        words, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
-    )
+    command = start(*SMALL, "--repeats", "100000", cwd=tmp_path)
     try:
         wait_for(lambda: len(workers(command.pid)) == 2, within_s=120)
         mine = workers(command.pid)
@@ -179,5 +147,5 @@ def test_an_early_end_leaves_one_line_and_no_process(tmp_path: Path, how: str) -
     else:
         assert command.returncode == 130
         assert lines == ["parplan: interrupted"]
-    wait_for(lambda: not any(Path("/proc", str(pid)).exists() for pid in mine), within_s=60)
+    wait_for(lambda: all_gone(mine), within_s=60)
     assert not (tmp_path / "out" / "execute" / "executed.csv").exists()

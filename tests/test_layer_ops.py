@@ -167,7 +167,7 @@ def test_experts_are_spread_and_the_fullest_rank_counts() -> None:
 
 def test_elementwise_operations_that_are_not_fused_move_more_bytes() -> None:
     fused = shapes(model_preset("llama2-7b"))
-    alone = dataclasses.replace(fused, fused_elementwise=False, fused_norms=False)
+    alone = dataclasses.replace(fused, fused_elementwise=False, fused_norms=False, fused_loss=False)
 
     def moved(x: Shapes, direction: str) -> float:
         ops = (*block(x), *head_ops(x))

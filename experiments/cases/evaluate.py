@@ -65,6 +65,6 @@ def evaluate(case: Case) -> Outcome:
         request=request,
         step_s=run.step_s,
         bubble=run.bubble,
-        peak_bytes=compiled.peak_bytes,
+        peak_bytes=compiled.peak_bytes + request.stack.bucket_bytes,
         limit_bytes=request.cluster.accelerator.memory_bytes - CONTEXT_BYTES,
     )

@@ -50,6 +50,7 @@ def _workload(case: Case, stack: Stack, cluster: Cluster) -> Workload:
         attention=stack.attention,
         fused_norms=stack.fused_norms,
         fused_elementwise=stack.fused_elementwise,
+        fused_loss=stack.fused_loss,
         dropout=stack.dropout,
         lora_rank=_lora_rank(case),
         framework=framework(stack.framework),

@@ -21,9 +21,12 @@ class Stack:
     dropout: bool
     fused_norms: bool
     fused_elementwise: bool
-    """Whether rotary positions, gated activation functions and the loss are one kernel each."""
+    """Whether rotary positions and gated activation functions are one kernel each."""
+    fused_loss: bool
     fp32_gradients: bool
     """Whether gradients are added up and reduced in fp32."""
+    bucket_bytes: float
+    """Buffers of the data-parallel communication."""
     overlap_gradient_reduction: bool
     overlap_parameter_gather: bool
     framework: str

@@ -61,14 +61,16 @@ def head_ops(x: Shapes) -> tuple[Op, ...]:
 def _loss(x: Shapes, logits: float) -> Op:
     """Cross-entropy of fp32 logits, whose softmax is kept."""
     size = x.value_bytes
-    if x.fused_elementwise:
+    if x.fused_loss:
         # Cast and read for the maximum and the sum; backward reads and writes once more.
-        return elementwise(
+        op = elementwise(
             "loss",
             forward_bytes=logits * (size + 3 * 4),
             backward_bytes=logits * (4 + size),
             inner_bytes=4 * logits,
         )
+        return dataclasses.replace(op, working_bytes=size * logits)
     # Cast, logarithm of the softmax; its gradient from two operands, cast back.
     op = chain("loss", logits, (size + 4, 4 + 4), (3 * 4, 4 + size))
-    return dataclasses.replace(op, inner_bytes=4 * logits)
+    # The logits as they come and in fp32; backward, the gradients of both.
+    return dataclasses.replace(op, inner_bytes=4 * logits, working_bytes=(size + 4) * logits)

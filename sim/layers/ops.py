@@ -44,6 +44,8 @@ class Op:
     """The input, where the backward reads it. Each tensor is counted at the one that reads it."""
     inner_bytes: float = 0.0
     """What the backward reads beside it: masks, scores, statistics."""
+    working_bytes: float = 0.0
+    """What is there beside all this only while it runs, backward included."""
     parameters: float = 0.0
     """Held by one rank, sharded over no data-parallel ranks."""
     expert_parameters: float = 0.0

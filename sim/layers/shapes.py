@@ -45,6 +45,7 @@ class Shapes:
     """What they are written in."""
     fused_norms: bool
     fused_elementwise: bool
+    fused_loss: bool
 
     @property
     def tokens(self) -> int:
@@ -90,6 +91,7 @@ def shapes_of(workload: Workload, plan: Plan) -> Shapes:
         gradient_dtype="fp32" if plan.gradient_dtype == "fp32" else wide,
         fused_norms=workload.fused_norms,
         fused_elementwise=workload.fused_elementwise,
+        fused_loss=workload.fused_loss,
     )
 
 
