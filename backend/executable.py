@@ -11,6 +11,17 @@ from parplan.sim.schedules import schedule_kind, why_not
 RECOMPUTED_OPS = ("attention",)
 """What `parplan.backend.recompute` understands by selective."""
 
+NOT_BUILT = {
+    "qkv_bias": False,
+    "norm_bias": True,
+    "query_key_norm": False,
+    "block_norms": 2,
+    "parallel_block": False,
+    "alibi": False,
+    "local": None,
+}
+"""Fields of a model that `parplan.backend.gpt` does not know, with the value that it builds."""
+
 
 def why_not_executable(plan: Plan, num_processes: int, *, own_lists: bool = False) -> str:
     """Why `plan` cannot be executed by `num_processes` processes, in one line; empty if it can.
@@ -42,6 +53,9 @@ def why_not_built(model: Model) -> str:
         return "latent attention cannot be executed yet, only predicted"
     if model.query_size != model.hidden_size:
         return f"heads of {model.head_size} features cannot be executed yet, only predicted"
+    for name, other in NOT_BUILT.items():
+        if getattr(model, name) != other:
+            return f"{name} {getattr(model, name)} cannot be executed yet, only predicted"
     return ""
 
 
@@ -103,6 +117,9 @@ def _not_built(plan: Plan) -> Iterator[str]:
             f"recomputed_ops {', '.join(plan.recomputed_ops)} cannot be executed: selective "
             "recomputation repeats all but the products of linear layers"
         )
+    for name in ("offload_optimizer", "offload_activations"):
+        if getattr(plan, name):
+            yield f"{name} cannot be executed yet, only predicted"
     if plan.overlap_tensor_parallel and plan.tensor_parallel > 1:
         yield "overlap_tensor_parallel cannot be executed: eager DTensor waits for its collectives"
     if not plan.overlap_gradient_reduction and plan.replicas > 1:

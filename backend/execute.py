@@ -87,6 +87,8 @@ def execute(
         raise ParplanError(f"repeats and warm-up: must be at least 1, got {repeats} and {warm_up}")
     if reason := why_not_built(workload.model):
         raise ParplanError(f"{workload.model.name}: {reason}")
+    if workload.tf32:
+        raise ParplanError("tf32: cannot be executed yet, only predicted")
     for plan in plans:
         _check(plan, workload, num_processes)
     _check_memory(workload, num_processes, len(plans))

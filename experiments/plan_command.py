@@ -249,7 +249,7 @@ def _finish(output: OutputFolder, choice: Choice, args: argparse.Namespace) -> N
     peak = max(best.memory_bytes)
     share = peak / cluster.accelerator.memory_bytes
     rate = workload.model_flops / prediction.step_s / cluster.num_accelerators
-    mfu = rate / cluster.accelerator.peak_flop_per_s.of(workload.precision)
+    mfu = rate / cluster.accelerator.peak_flop_per_s.of(workload.product_dtype)
     _note(
         f"predicted step {step_with_interval(choice, residuals, prediction.step_s)}, "
         f"{workload.tokens / prediction.step_s:,.0f} "

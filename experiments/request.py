@@ -10,6 +10,7 @@ from parplan.hardware.errors import ParplanError
 from parplan.hardware.presets import cluster_preset, read_cluster
 from parplan.hardware.unit_check import unit_warnings
 from parplan.sim.framework import framework
+from parplan.sim.hf_config import model_from_hf
 from parplan.sim.model import Model, model_preset, model_presets
 from parplan.sim.workload import Attention, Workload
 
@@ -22,7 +23,9 @@ PROFILE = "profile.json"
 def add_workload_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL, --cluster, --seq-len, --global-batch and what refines them."""
     parser.add_argument(
-        "model", help="a model such as llama2-13b, or a TOML file with the table of one"
+        "model",
+        help="a model such as llama2-13b, a TOML file with the table of one, or a config.json of "
+        "Hugging Face",
     )
     parser.add_argument(
         "--cluster",
@@ -42,6 +45,11 @@ def add_workload_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--no-mixed-precision", action="store_true", help="fp32 instead of bf16 with fp32 masters"
+    )
+    parser.add_argument(
+        "--tf32",
+        action="store_true",
+        help="with --no-mixed-precision: matrix products at the rate of tf32",
     )
     parser.add_argument(
         "--attention", choices=get_args(Attention), default="flash", help="attention kernel"
@@ -89,7 +97,9 @@ def _measured_cluster(path: Path) -> Cluster:
 
 
 def requested_model(name: str) -> Model:
-    """The model that MODEL names."""
+    """The model that MODEL names: a preset, a TOML file, or a config.json."""
+    if name.endswith(".json"):
+        return model_from_hf(Path(name))
     if not name.endswith(".toml"):
         return model_preset(name)
     models = list(model_presets(Path(name)).values())
@@ -105,6 +115,7 @@ def requested_workload(args: argparse.Namespace, global_batch: int) -> Workload:
         seq_len=args.seq_len,
         global_batch=global_batch,
         precision="fp32" if args.no_mixed_precision else "bf16",
+        tf32=args.tf32,
         attention=args.attention,
         framework=framework(args.framework or ("none" if _is_measured(args) else "fused")),
     )

@@ -55,6 +55,11 @@ class Accelerator:
     """Streaming multiprocessors, compute units or cores that tiles are spread over."""
     synchronous_attention_share: float = 1.0
     """Share of the peak rate that flash attention without asynchronous units reaches at most."""
+    host_bytes_per_s: float | None = None
+    """To the memory of the host and, at the same time, from it (PCIe); None: not known."""
+    host_memory_bytes_per_s: float = 51.2e9
+    """Share of one accelerator in the bandwidth of its host's memory. By default that of two
+    sockets with eight channels of DDR4-3200 (25.6 GB/s each) for eight accelerators."""
     kernels: KernelEfficiency | None = None
     """What keeps kernels from the roofline; None: nothing but the two shares above."""
 
@@ -65,5 +70,9 @@ class Accelerator:
         for name in ("gemm_efficiency", "hbm_efficiency", "synchronous_attention_share"):
             if not 0 < getattr(self, name) <= 1:
                 raise ParplanError(f"{name}: must be in (0, 1], got {getattr(self, name)}")
+        for name in ("host_bytes_per_s", "host_memory_bytes_per_s"):
+            rate = getattr(self, name)
+            if rate is not None and rate <= 0:
+                raise ParplanError(f"{name}: must be positive, got {rate}")
         if self.kernel_launch_s < 0:
             raise ParplanError(f"kernel_launch_s: must not be negative: {self.kernel_launch_s}")

@@ -38,7 +38,7 @@ def flash_attention_s(
         rate = min(rate, accelerator.synchronous_attention_share * peak)
     average_s = kernel.flops / rate
     rows = kernel.query_len if kernel.direction == "forward" else kernel.key_len
-    whole_s = average_s / (0.5 if kernel.causal else 1.0)
+    whole_s = average_s / kernel.computed_share * kernel.window_share
     tiles = kernel.batch * kernel.heads * rows / c.rows
     longest_s = whole_s * accelerator.num_processors / tiles
     both = math.pow(average_s, c.sharpness) + math.pow(longest_s, c.sharpness)

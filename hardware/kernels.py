@@ -75,9 +75,16 @@ class Attention:
     FlashAttention-2 does."""
     value_size: int | None = None
     """Features of a value of one head; by default `head_size`."""
+    window: int | None = None
+    """Keys that a query attends to, the nearest before it; None: all of them. Only flash attention
+    skips the others."""
 
     def __post_init__(self) -> None:
         _check_positive(self, "batch", "heads", "kv_heads", "query_len", "key_len", "head_size")
+        if self.window is not None:
+            _check_positive(self, "window")
+            if not self.causal:
+                raise ParplanError("window: needs causal attention")
 
     @property
     def flops(self) -> float:
@@ -87,10 +94,25 @@ class Attention:
         again (Dao et al. 2022, arXiv:2205.14135, Appendix B).
         """
         of_keys, of_values = (1, 1) if self.direction == "forward" else (3 if self.flash else 2, 2)
-        share = 0.5 if self.causal and self.flash else 1.0
         scores = float(self.batch * self.heads * self.query_len * self.key_len)
         features = of_keys * self.head_size + of_values * self.value_features
-        return share * 2.0 * scores * features
+        return self.computed_share * 2.0 * scores * features
+
+    @property
+    def computed_share(self) -> float:
+        """Share of the scores that are computed.
+
+        Under a causal mask half, and r - r^2 / 2 where a window has the share r of the keys.
+        """
+        if not (self.causal and self.flash):
+            return 1.0
+        r = self.window_share
+        return r - r * r / 2
+
+    @property
+    def window_share(self) -> float:
+        """Share of all keys that a query at the end of a sequence attends to."""
+        return 1.0 if self.window is None else min(1.0, self.window / self.key_len)
 
     @property
     def num_bytes(self) -> float:

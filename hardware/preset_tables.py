@@ -132,6 +132,7 @@ def accelerator_of(name: str, table: AcceleratorTable) -> Accelerator:
         hbm_efficiency=table.hbm_efficiency,
         kernel_launch_s=table.kernel_launch_us * 1e-6,
         num_processors=table.num_processors,
+        host_bytes_per_s=table.pcie_gb_per_s_per_direction * GB,
         synchronous_attention_share=SYNCHRONOUS_ATTENTION_SHARE.get(table.family, 1.0),
         kernels=kernel_efficiency(name, table.family),
     )

@@ -118,7 +118,7 @@ def _attention_place(kernel: Attention) -> _Place:
         float(kernel.batch * kernel.heads),
         kernel.heads / kernel.kv_heads,
     )
-    family = ("attention", kernel.dtype, kernel.direction, kernel.flash)
+    family = ("attention", kernel.dtype, kernel.direction, kernel.flash, kernel.window)
     return _Place(family, (kernel.causal, float(kernel.head_size)), sizes, kernel.flops)
 
 

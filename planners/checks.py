@@ -18,7 +18,7 @@ def check_request(workload: Workload, cluster: Cluster, options: Options) -> Non
             f"got {options.num_stages}"
         )
     try:
-        cluster.accelerator.peak_flop_per_s.of(workload.precision)
+        cluster.accelerator.peak_flop_per_s.of(workload.product_dtype)
     except ParplanError as error:
         raise ParplanError(f"{cluster.accelerator.name}: {error}") from None
 

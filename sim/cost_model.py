@@ -4,6 +4,7 @@ A layer is a list of operations (`parplan.sim.layers`), each with its kernels an
 that are alike are timed once.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 from parplan.hardware.cluster import Cluster
@@ -15,6 +16,7 @@ from parplan.sim.costs import LayerCosts, ModelCosts, StageCosts
 from parplan.sim.layers.blocks import Ops, block_ops, embedding_ops, head_ops, recomputed_ops
 from parplan.sim.layers.shapes import shapes_of
 from parplan.sim.layers.times import Timing, layer_costs
+from parplan.sim.offload import exposed_s, host_optimizer_s, host_rate, offloaded_bytes
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import schedule_kind
 from parplan.sim.stages import StageLayers, StageParameters, stage_parameters, stages_of
@@ -81,7 +83,8 @@ def stage_costs(
     known: dict[StageLayers, StageCosts] = {}
     for stage, own in zip(stages, parameters, strict=True):
         if stage not in known:
-            known[stage] = _stage(workload, plan, links, layers_of(stage, costs), own)
+            whole = _stage(workload, plan, links, layers_of(stage, costs), own)
+            known[stage] = _offloaded(workload, plan, cluster, stage, whole)
     return tuple(known[stage] for stage in stages)
 
 
@@ -125,6 +128,26 @@ def _stage(
         reduce_each_micro_batch=plan.distribute_gradient,
         optimizer_s=optimizer_s(workload, plan, links.cluster, own) + workload.framework.step_s,
         gather_s=gathered if plan.zero_stage in (1, 2) else 0.0,
+    )
+
+
+def _offloaded(
+    workload: Workload, plan: Plan, cluster: Cluster, stage: StageLayers, costs: StageCosts
+) -> StageCosts:
+    """With the activations of a stage moved to the host in a forward, and back in a backward.
+
+    They come back beside all of a backward; of a split one, beside the second part of the one
+    before it.
+    """
+    if not plan.offload_activations:
+        return costs
+    moved = offloaded_bytes(plan, blocks_of(workload, plan, stage))
+    transfer_s = moved / host_rate(cluster.accelerator, "offload_activations")
+    beside_s = costs.input_gradient_s + costs.weight_gradient_s
+    return dataclasses.replace(
+        costs,
+        forward_s=costs.forward_s + exposed_s(costs.forward_s, transfer_s, stage.num_blocks),
+        input_gradient_s=costs.input_gradient_s + exposed_s(beside_s, transfer_s, stage.num_blocks),
     )
 
 
@@ -188,10 +211,23 @@ def prefetched_s(compute_s: float, gather_s: float, num_layers: int) -> float:
 
 
 def optimizer_s(workload: Workload, plan: Plan, cluster: Cluster, parameters: float) -> float:
-    """Seconds of one optimizer step over `parameters` parameters: memory-bound."""
+    """Seconds of one optimizer step over `parameters` parameters: memory-bound.
+
+    In the host's memory it is never taken to be faster than on the device.
+    """
     kind = "fp32" if workload.precision == "fp32" else "mixed"
-    each = OPTIMIZER_BYTES[workload.optimizer, kind] + gradient_bytes(workload, plan)
-    return kernel_estimate(cluster, MemoryBound(num_bytes=each * parameters)).seconds
+    gradient = gradient_bytes(workload, plan)
+    moved = (OPTIMIZER_BYTES[workload.optimizer, kind] + gradient) * parameters
+    on_device_s = kernel_estimate(cluster, MemoryBound(num_bytes=moved)).seconds
+    if not plan.offload_optimizer:
+        return on_device_s
+    on_host_s = host_optimizer_s(
+        cluster.accelerator,
+        update_bytes=moved,
+        down_bytes=gradient * parameters,
+        up_bytes=workload.bytes_per_value * parameters,
+    )
+    return max(on_device_s, on_host_s)
 
 
 def ops_of(workload: Workload, plan: Plan, stage: StageLayers) -> list[tuple[Ops, bool, int]]:
@@ -199,5 +235,10 @@ def ops_of(workload: Workload, plan: Plan, stage: StageLayers) -> list[tuple[Ops
     x = shapes_of(workload, plan)
     first = [(embedding_ops(x), False, 1)] if stage.is_first else []
     last = [(head_ops(x), False, 1)] if stage.is_last else []
-    blocks = [(block_ops(x, kind), again, count) for kind, again, count in stage.blocks]
-    return [*first, *blocks, *last]
+    return [*first, *blocks_of(workload, plan, stage), *last]
+
+
+def blocks_of(workload: Workload, plan: Plan, stage: StageLayers) -> list[tuple[Ops, bool, int]]:
+    """The same without the ends of the model."""
+    x = shapes_of(workload, plan)
+    return [(block_ops(x, kind), again, count) for kind, again, count in stage.blocks]

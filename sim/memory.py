@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parplan.sim.cost_model import gradient_bytes, ops_of
+from parplan.sim.cost_model import blocks_of, gradient_bytes, ops_of
 from parplan.sim.instructions import Action, RankActions, Schedule
 from parplan.sim.layers.blocks import recomputed_ops
 from parplan.sim.layers.ops import all_bytes, kept_bytes
+from parplan.sim.offload import buffer_bytes, offloaded_bytes
 from parplan.sim.peaks import Moments
 from parplan.sim.plan import Plan
 from parplan.sim.stages import StageLayers, StageParameters, stage_parameters, stages_of
@@ -34,10 +35,10 @@ class StageNeeds:
     gathered_gradient_bytes: float
     """The same for its gradients."""
     saved_bytes: float
-    """Kept by one micro-batch from its forward to the end of its backward."""
+    """Kept by one micro-batch from its forward to the end of its backward, not in the host."""
     recomputed_bytes: float
     """Beside them for one layer at a time: a block's recomputed activations, while they are there
-    again, or what the loss works with."""
+    again, or what the loss works with; and what is back from the host."""
     recomputed_stage_bytes: float
     """The same for all blocks: a split backward (I, later W) keeps them in between."""
 
@@ -146,16 +147,19 @@ def _one_stage(
         working = max(op.working_bytes for op in ops)
         recomputed = max(recomputed, all_bytes(ops) - kept, working)
         recomputed_stage += count * (all_bytes(ops) - kept)
+    blocks = blocks_of(workload, plan, stage) if plan.offload_activations else []
+    in_host, buffer = offloaded_bytes(plan, blocks), buffer_bytes(plan, blocks)
+    state = 0 if plan.offload_optimizer else moments + master
     whole, trained = parameters.largest_layer, parameters.trained_share
     return StageNeeds(
         parameter_bytes=value * parameters.held(plan, plan.distribute_low_prec_param),
         gradient_bytes=gradient * trained * parameters.held(plan, plan.distribute_gradient),
-        optimizer_bytes=(moments + master) * trained * parameters.held(plan, plan.distribute_param),
+        optimizer_bytes=state * trained * parameters.held(plan, plan.distribute_param),
         gathered_parameter_bytes=value * whole * plan.distribute_low_prec_param,
         gathered_gradient_bytes=gradient * trained * whole * plan.distribute_gradient,
-        saved_bytes=saved,
-        recomputed_bytes=recomputed,
-        recomputed_stage_bytes=recomputed_stage,
+        saved_bytes=max(0.0, saved - in_host),
+        recomputed_bytes=recomputed + buffer,
+        recomputed_stage_bytes=recomputed_stage + in_host,
     )
 
 

@@ -2,65 +2,30 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from parplan.hardware.errors import ParplanError, unknown_name
 from parplan.hardware.strict import build, read_toml
+from parplan.sim.model_parts import (
+    LatentAttention,
+    LayerKind,
+    LocalAttention,
+    MixtureOfExperts,
+    has_experts,
+)
 
-PRESETS = Path(__file__).parent / "models.toml"
+__all__ = [
+    "LatentAttention",
+    "LayerKind",
+    "LocalAttention",
+    "MixtureOfExperts",
+    "Model",
+    "model_preset",
+    "model_presets",
+]
 
-
-LayerKind = Literal["dense", "moe"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MixtureOfExperts:
-    """Layers in which a router sends each token to a few of many gated or plain MLPs."""
-
-    num_experts: int
-    top_k: int
-    """Experts that each token is sent to."""
-    ffn_size: int
-    """Of one expert."""
-    shared_experts: int = 0
-    """Experts of the same size that every token passes."""
-    first_dense_layers: int = 0
-    """Layers at the beginning that have an ordinary MLP."""
-    every: int = 1
-    """Of the layers after them, each so-manieth has experts."""
-
-    def __post_init__(self) -> None:
-        for name in ("num_experts", "top_k", "ffn_size", "every"):
-            if getattr(self, name) < 1:
-                raise ParplanError(f"{name}: must be at least 1, got {getattr(self, name)}")
-        for name in ("shared_experts", "first_dense_layers"):
-            if getattr(self, name) < 0:
-                raise ParplanError(f"{name}: must not be negative, got {getattr(self, name)}")
-        if self.top_k > self.num_experts:
-            raise ParplanError(f"top_k: {self.top_k} of {self.num_experts} experts")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LatentAttention:
-    """Multi-head latent attention (MLA; DeepSeek-AI 2024, arXiv:2405.04434, section 2.1)."""
-
-    kv_rank: int
-    """Features of the compressed keys and values."""
-    query_rank: int = 0
-    """Features of the compressed queries; 0: not compressed."""
-    nope_size: int
-    """Features of one head's query and key without position."""
-    rope_size: int
-    """Features with rotary position; the key's are shared by all heads."""
-    value_size: int
-    """Features of one head's value."""
-
-    def __post_init__(self) -> None:
-        for name in ("kv_rank", "nope_size", "rope_size", "value_size"):
-            if getattr(self, name) < 1:
-                raise ParplanError(f"{name}: must be at least 1, got {getattr(self, name)}")
-        if self.query_rank < 0:
-            raise ParplanError(f"query_rank: must not be negative, got {self.query_rank}")
+PRESETS = Path(__file__).parent
+"""The folder of the files models*.toml."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +49,24 @@ class Model:
     """Rows of a learned position table; 0 for rotary positions."""
     head_dim: int | None = None
     """Features of one attention head, where it is not hidden_size / num_heads."""
+    qkv_bias: bool = False
+    """Whether queries, keys and values have a bias where `bias` gives the others none (Qwen2)."""
+    norm_bias: bool = True
+    """Whether a layernorm has a bias; an rmsnorm never has."""
+    query_key_norm: bool = False
+    """Whether queries and keys of every head are normalised, with one weight for each feature."""
+    block_norms: int = 2
+    """Normalisations of hidden_size features in a block: 1 before attention and MLP at once, 2
+    before each, 4 before and after each."""
+    parallel_block: bool = False
+    """Whether attention and MLP read the same input and are added up together (Wang and Komatsuzaki
+    2021, GPT-J; PaLM, arXiv:2204.02311, section 2)."""
+    alibi: bool = False
+    """Whether positions are biases of the scores (Press et al. 2021, arXiv:2108.12409), not
+    rotations."""
     moe: MixtureOfExperts | None = None
     mla: LatentAttention | None = None
+    local: LocalAttention | None = None
     source: str
 
     def __post_init__(self) -> None:
@@ -104,6 +85,12 @@ class Model:
             raise ParplanError(
                 f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}"
             )
+        if self.block_norms not in ((1, 2) if self.parallel_block else (2, 4)):
+            raise ParplanError(
+                f"block_norms: {self.block_norms}; allowed: 1 or 2 with parallel_block, else 2 or 4"
+            )
+        if self.parallel_block and self.moe is not None:
+            raise ParplanError("parallel_block: not with experts")
 
     @property
     def head_size(self) -> int:
@@ -128,15 +115,21 @@ class Model:
         return tuple(self._kind_of(layer) for layer in range(self.num_layers))
 
     def _kind_of(self, layer: int) -> LayerKind:
+        local = self.local is not None and self.local.holds(layer)
+        if self._has_experts_at(layer):
+            return "moe local" if local else "moe"
+        return "dense local" if local else "dense"
+
+    def _has_experts_at(self, layer: int) -> bool:
         if self.moe is None or layer < self.moe.first_dense_layers:
-            return "dense"
-        place = layer - self.moe.first_dense_layers + 1
-        return "dense" if place % self.moe.every else "moe"
+            return False
+        return (layer - self.moe.first_dense_layers + 1) % self.moe.every == 0
 
     @property
     def norm_parameters(self) -> int:
         """Parameters of one normalisation."""
-        return self.hidden_size * (2 if self.norm == "layernorm" else 1)
+        biased = self.norm == "layernorm" and self.norm_bias
+        return self.hidden_size * (2 if biased else 1)
 
     @property
     def attention_matrix_parameters(self) -> int:
@@ -170,39 +163,44 @@ class Model:
         """Weights of all routed experts of one layer with experts."""
         if self.moe is None:
             return 0
-        return self.moe.num_experts * self.mlp_matrix_parameters(self.moe.ffn_size)
+        return self.moe.num_experts * self._mlp_parameters(self.moe.ffn_size)
 
     @property
     def block_parameters(self) -> int:
         """All parameters of one dense transformer block."""
-        biases = 0
-        if self.bias:
-            biases = self.query_size + 2 * self.kv_size + self.hidden_size
-            biases += self.num_up_matrices * self.ffn_size + self.hidden_size
-        return self.block_matrix_parameters + biases + self._block_norm_parameters
+        return self._attention_parameters + self._mlp_parameters(self.ffn_size)
 
     @property
     def moe_block_parameters(self) -> int:
         """All parameters of one block with experts: routed and shared ones, and the router."""
         if self.moe is None:
             return 0
-        shared = self.moe.shared_experts * self.mlp_matrix_parameters(self.moe.ffn_size)
-        router = self.hidden_size * self.moe.num_experts
-        own = self.attention_matrix_parameters + shared + router + self._block_norm_parameters
-        return own + self.expert_parameters
+        shared = self.moe.shared_experts * self.moe.ffn_size
+        router = (self.hidden_size + self.bias) * self.moe.num_experts
+        own = self._attention_parameters + router + self.expert_parameters
+        return own + (self._mlp_parameters(shared) if shared else 0)
+
+    def _mlp_parameters(self, ffn_size: int) -> int:
+        biases = self.num_up_matrices * ffn_size + self.hidden_size if self.bias else 0
+        return self.mlp_matrix_parameters(ffn_size) + biases
 
     @property
-    def _block_norm_parameters(self) -> int:
-        latent = self.mla.kv_rank + self.mla.query_rank if self.mla is not None else 0
-        return 2 * self.norm_parameters + latent
+    def _attention_parameters(self) -> int:
+        """Of a block without its MLP: attention and all normalisations."""
+        biases = self.query_size + 2 * self.kv_size if self.bias or self.qkv_bias else 0
+        biases += self.hidden_size if self.bias else 0
+        norms = self.block_norms * self.norm_parameters
+        norms += 2 * self.head_size if self.query_key_norm else 0
+        norms += self.mla.kv_rank + self.mla.query_rank if self.mla is not None else 0
+        return self.attention_matrix_parameters + biases + norms
 
     def parameters_of(self, kind: LayerKind) -> int:
         """All parameters of one layer of this kind."""
-        return self.moe_block_parameters if kind == "moe" else self.block_parameters
+        return self.moe_block_parameters if has_experts(kind) else self.block_parameters
 
     def active_matrix_parameters(self, kind: LayerKind) -> int:
         """Weights of the matrices that one token meets in one layer of this kind."""
-        if kind == "dense" or self.moe is None:
+        if not has_experts(kind) or self.moe is None:
             return self.block_matrix_parameters
         experts = self.moe.top_k + self.moe.shared_experts
         met = experts * self.mlp_matrix_parameters(self.moe.ffn_size)
@@ -227,19 +225,33 @@ class Model:
 
 
 def model_presets(path: Path = PRESETS) -> dict[str, Model]:
-    """The models of a TOML file by name; raises `ParplanError` for a malformed file."""
-    tables = read_toml(path)
-    models = {}
-    for name, table in tables.items():
-        if not isinstance(table, dict):
-            raise ParplanError(f"{path}: {name}: expected a table, got {table!r}")
-        models[name] = build(Model, {"name": name, **table}, f"{path}: {name}")
-    return models
+    """The models by name of a TOML file, or of the files models*.toml of a folder.
+
+    Raises `ParplanError` for a malformed file and for a name that is given twice.
+    """
+    return {name: _model(name, *found) for name, found in _tables(path).items()}
 
 
 def model_preset(name: str) -> Model:
     """The model `name`; raises `ParplanError` that suggests near names."""
-    models = model_presets()
-    if name not in models:
-        raise unknown_name("model", name, models)
-    return models[name]
+    tables = _tables(PRESETS)
+    if name not in tables:
+        raise unknown_name("model", name, tables)
+    return _model(name, *tables[name])
+
+
+def _tables(path: Path) -> dict[str, tuple[dict[str, Any], Path]]:
+    """By the name of a model: its table, and the file that it is in."""
+    tables: dict[str, tuple[dict[str, Any], Path]] = {}
+    for file in sorted(path.glob("models*.toml")) if path.is_dir() else [path]:
+        for name, table in read_toml(file).items():
+            if not isinstance(table, dict):
+                raise ParplanError(f"{file}: {name}: expected a table, got {table!r}")
+            if name in tables:
+                raise ParplanError(f"{file}: {name}: another file has a model of this name")
+            tables[name] = table, file
+    return tables
+
+
+def _model(name: str, table: dict[str, Any], file: Path) -> Model:
+    return build(Model, {"name": name, **table}, f"{file}: {name}")

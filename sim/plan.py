@@ -47,7 +47,8 @@ class Plan:
     recomputed_ops: tuple[str, ...] = ("attention",)
     """Operations of a block (`parplan.sim.layers`) that selective recomputation means."""
     recomputed_layers: int | None = None
-    """Blocks of every stage that are recomputed, the first ones; None: all of them."""
+    """Blocks of every stage that are recomputed, the first ones; None: all of them. Every n-th
+    block of L costs the same as the first L / n: equal blocks of a stage are interchangeable."""
     distribute_param: bool = False
     """Shards fp32 master parameters and optimizer state over data-parallel ranks (ZeRO-1)."""
     distribute_gradient: bool = False
@@ -65,6 +66,10 @@ class Plan:
     """Whether sharded parameters are gathered beside the next forward (ZeRO-1 and -2)."""
     overlap_tensor_parallel: bool = False
     """Whether exchanges of tensor-parallel regions run beside their matrix products."""
+    offload_optimizer: bool = False
+    """Whether optimizer state and fp32 masters lie in the host's memory, which takes the step."""
+    offload_activations: bool = False
+    """Whether what blocks keep for their backward lies in the host's memory in between."""
     schedule: str = "1f1b"
     virtual_stages: int = 1
     """Model chunks on each pipeline rank."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from parplan.sim.model import LayerKind
+from parplan.sim.model_parts import LayerKind, has_experts
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 
@@ -109,7 +109,7 @@ def _parameters(workload: Workload, plan: Plan, stage: StageLayers) -> StagePara
             ends += model.vocab_size * model.hidden_size
     dense, experts, largest = float(ends), 0.0, ends / split
     for kind, _, count in stage.blocks:
-        routed = model.expert_parameters if kind == "moe" else 0
+        routed = model.expert_parameters if has_experts(kind) else 0
         own = model.parameters_of(kind) - routed
         dense += count * own
         experts += count * routed

@@ -6,6 +6,7 @@ from typing import Literal
 from parplan.hardware.errors import ParplanError
 from parplan.sim.framework import NO_OVERHEAD, Framework
 from parplan.sim.model import Model
+from parplan.sim.model_parts import is_local
 
 Precision = Literal["bf16", "fp16", "fp32", "fp8"]
 Attention = Literal["flash", "flash-2", "unfused", "eager"]
@@ -21,6 +22,8 @@ class Workload:
     precision: Precision = "bf16"
     """bf16 and fp16: mixed precision with fp32 master parameters. fp32: everything in fp32.
     fp8: as bf16, with the products of the blocks' linear layers in 8 bits."""
+    tf32: bool = False
+    """Whether matrix products of fp32 values are computed at the rate of tf32."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     attention: Attention = "flash"
     """flash-2: FlashAttention-2's kernels, which leave unused what Hopper and later ones add.
@@ -46,6 +49,8 @@ class Workload:
     def __post_init__(self) -> None:
         if self.lora_rank < 0:
             raise ParplanError(f"lora_rank: must not be negative, got {self.lora_rank}")
+        if self.tf32 and self.precision != "fp32":
+            raise ParplanError(f"tf32: needs precision fp32, got {self.precision}")
         if self.expert_load < 1:
             raise ParplanError(f"expert_load: must be at least 1, got {self.expert_load}")
         for name in ("seq_len", "global_batch"):
@@ -63,6 +68,11 @@ class Workload:
         return 4 if self.precision == "fp32" else 2
 
     @property
+    def product_dtype(self) -> str:
+        """The data type whose peak rate matrix products of the blocks have."""
+        return "tf32" if self.tf32 else self.precision
+
+    @property
     def tokens(self) -> int:
         """Tokens of one step."""
         return self.seq_len * self.global_batch
@@ -73,12 +83,23 @@ class Workload:
 
         6 per matrix parameter that the token meets (4 where weights are frozen), and 12 L h s per
         token for the full (not halved) attention matrix: Narayanan et al. 2021, arXiv:2104.04473,
-        Appendix.
+        Appendix. Of layers with a window, its band of that matrix.
         """
         m = self.model
         matrices = sum(m.active_matrix_parameters(kind) for kind in m.layer_kinds)
         matrices += m.vocab_size * m.hidden_size
         value_size = m.mla.value_size if m.mla is not None else m.head_size
-        attention = m.num_layers * m.num_heads * (m.head_size + value_size) * self.seq_len
+        attention = self._attended_keys * m.num_heads * (m.head_size + value_size)
         each = 4.0 if self.lora_rank else 6.0
         return self.tokens * (each * matrices + 6.0 * attention)
+
+    @property
+    def _attended_keys(self) -> float:
+        """Keys per token, summed over the layers and not halved for the causal mask."""
+        m, keys = self.model, 0.0
+        for kind in m.layer_kinds:
+            seen = self.seq_len
+            if m.local is not None and is_local(kind):
+                seen = min(m.local.window, seen)
+            keys += seen * (2 - seen / self.seq_len)
+        return keys

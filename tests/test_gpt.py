@@ -75,7 +75,15 @@ def test_tied_embeddings_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("mixtral-8x7b", "experts"), ("deepseek-v3", "experts")]
+    ("name", "text"),
+    [
+        ("mixtral-8x7b", "experts"),
+        ("deepseek-v3", "experts"),
+        ("qwen2.5-7b", "qkv_bias True"),
+        ("qwen3-8b", "query_key_norm True"),
+        ("gpt-neox-20b", "parallel_block True"),
+        ("phi3-mini", "local LocalAttention.*"),
+    ],
 )
 def test_models_with_other_layers_are_refused(name, text) -> None:
     with pytest.raises(ParplanError, match=f"{name}: {text} cannot be executed yet"):

@@ -150,6 +150,30 @@ def test_few_heads_leave_processors_idle() -> None:
     assert seconds(64) > 1.8 * seconds(32)
 
 
+def test_attention_in_a_window_takes_its_share() -> None:
+    whole = Attention(
+        batch=4,
+        heads=32,
+        kv_heads=32,
+        query_len=16384,
+        key_len=16384,
+        head_size=128,
+        dtype="bf16",
+    )
+    for direction in ("forward", "backward"):
+        all_keys = replace(whole, direction=direction)
+        seconds = [
+            kernel_s(A100, replace(all_keys, window=window))
+            for window in (128, 1024, 8192, 16384, 32768)
+        ]
+        assert seconds == sorted(seconds)
+        assert seconds[-2] == seconds[-1] == kernel_s(A100, all_keys)
+        # A sixteenth of the keys: an eighth of the triangle, less a corner.
+        assert 1 / 9 < seconds[1] / seconds[-1] < 1 / 6
+    with pytest.raises(ParplanError, match="window: needs causal attention"):
+        replace(whole, window=128, causal=False)
+
+
 def test_unfused_attention_takes_its_products_and_its_passes() -> None:
     kernel = Attention(
         batch=2,

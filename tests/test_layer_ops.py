@@ -5,14 +5,15 @@ import dataclasses
 import pytest
 
 from parplan.hardware.kernel_times import kernel_s
-from parplan.hardware.kernels import Attention
+from parplan.hardware.kernels import Attention, MemoryBound
 from parplan.hardware.presets import accelerator_preset
 from parplan.sim.layers.attention import CORE, attention_ops
+from parplan.sim.layers.blocks import block_ops
 from parplan.sim.layers.ends import embedding_ops, head_ops
 from parplan.sim.layers.mlp import mlp_ops, moe_ops
 from parplan.sim.layers.ops import Op, all_bytes, kept_bytes, num_flops
 from parplan.sim.layers.shapes import Shapes, shapes_of
-from parplan.sim.model import Model, model_preset
+from parplan.sim.model import LocalAttention, Model, model_preset, model_presets
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 
@@ -69,18 +70,53 @@ def test_recomputation_keeps_what_the_paper_says() -> None:
     assert all_bytes(ops) == kept_bytes(ops, frozenset())
 
 
-@pytest.mark.parametrize("name", ["llama3-8b", "gpt3-175b", "mixtral-8x7b", "deepseek-v3"])
-def test_operations_are_the_models_flops_and_parameters(name: str) -> None:
-    model = model_preset(name)
-    x = shapes(model)
-    kinds = {"dense": block(x), "moe": (*attention_ops(x), *moe_ops(x)) if model.moe else ()}
+@pytest.mark.parametrize("model", model_presets().values(), ids=lambda model: model.name)
+def test_operations_are_the_models_flops_and_parameters(model: Model) -> None:
+    # As many tokens as the smallest window, which unfused attention does not skip.
+    seq_len = 128
+    # So many that each expert gets a whole number of tokens.
+    batch = 60
+    x = shapes(model, batch=batch, seq_len=seq_len)
+    kinds = {kind: block_ops(x, kind) for kind in set(model.layer_kinds)}
     ends = (*embedding_ops(x), *head_ops(x))
     layers = [op for kind in model.layer_kinds for op in kinds[kind]]
-    workload = Workload(model=model, seq_len=512, global_batch=2)
+    workload = Workload(model=model, seq_len=seq_len, global_batch=batch)
     # Latent attention is timed with one mean head size.
     assert num_flops([*layers, *ends]) == pytest.approx(workload.model_flops, rel=1e-3)
     parameters = sum(op.parameters + op.expert_parameters for op in (*layers, *ends))
     assert parameters == pytest.approx(model.num_parameters, rel=1e-4)
+
+
+@pytest.mark.parametrize("window", [64, 128, 4096])
+def test_a_window_takes_its_band_of_the_scores(window: int) -> None:
+    model = dataclasses.replace(GPT, local=LocalAttention(window=window))
+    x = dataclasses.replace(shapes(model), attention="flash")
+    local = num_flops(attention_ops(x, local=True)) - num_flops(attention_ops(x))
+    # Pairs of tokens below the diagonal: the whole triangle, or all but the one that is left out.
+    left_out = max(0, x.seq_len - window) ** 2 / 2
+    # 2 products forward and 5 backward, each 2 operations per pair and feature.
+    assert local == pytest.approx(-7 * 2 * x.batch * left_out * model.hidden_size)
+
+
+def test_a_parallel_block_exchanges_once_and_adds_once() -> None:
+    parallel = dataclasses.replace(GPT, parallel_block=True, block_norms=1)
+    one, two = shapes(parallel, tensor_parallel=4), shapes(tensor_parallel=4)
+    ops, others = block_ops(one, "dense"), block_ops(two, "dense")
+    assert num_flops(ops) == num_flops(others)
+    count = len([e for op in ops for e in (*op.forward_exchanges, *op.backward_exchanges)])
+    # One all-reduce forward, one backward.
+    assert count == 2
+    assert kept_bytes(ops, frozenset()) < kept_bytes(others, frozenset())
+
+
+def test_queries_and_keys_that_are_normalised_are_read_once_more() -> None:
+    def moved(model: Model) -> float:
+        ops = attention_ops(shapes(model))
+        return sum(k.num_bytes for op in ops for k in op.forward if isinstance(k, MemoryBound))
+
+    x = shapes()
+    read_and_written = 2 * 2 * x.value_bytes * sbh(x)
+    assert moved(dataclasses.replace(GPT, query_key_norm=True)) - moved(GPT) == read_and_written
 
 
 def test_flash_attention_keeps_no_scores() -> None:

@@ -24,6 +24,8 @@ plans = st.builds(
     data_parallel=count,
     tensor_parallel=count,
     sequence_parallel=st.booleans(),
+    offload_optimizer=st.booleans(),
+    offload_activations=st.booleans(),
     recomputation=st.sampled_from(["none", "selective", "full"]),
     schedule=st.sampled_from(["gpipe", "1f1b"]),
 )

@@ -21,12 +21,46 @@ CORE = "attention"
 """The name of scores, softmax and weighted values: what selective recomputation computes again."""
 
 
-def attention_ops(x: Shapes) -> tuple[Op, ...]:
-    """Normalisation, queries, keys and values, attention, projection, and the residual sum."""
+def attention_ops(x: Shapes, *, local: bool = False) -> tuple[Op, ...]:
+    """Normalisation, queries, keys and values, attention, projection, and the residual sum.
+
+    local: whether each token attends to the model's window alone.
+    """
+    m = x.model
+    first, *others = _qkv(x)
+    after = (norm(x, "attention post-norm"),) if m.block_norms == 4 else ()
+    return (
+        norm(x, "attention norm"),
+        enters_region(x, first),
+        *others,
+        _core(x, local),
+        leaves_region(x, _projection(x)),
+        *after,
+        residual(x, "attention residual"),
+    )
+
+
+def parallel_attention_ops(x: Shapes, *, local: bool = False) -> tuple[Op, ...]:
+    """The same of a parallel block: its partial sums are added to the MLP's, and summed with it."""
+    first, *others = _qkv(x)
+    return (
+        norm(x, "attention norm"),
+        enters_region(x, first),
+        *others,
+        _core(x, local),
+        _projection(x),
+    )
+
+
+def _qkv(x: Shapes) -> tuple[Op, ...]:
+    ops = _latent_projections(x) if x.model.mla is not None else _projections(x)
+    return (*ops, _query_key_norm(x)) if x.model.query_key_norm else ops
+
+
+def _projection(x: Shapes) -> Op:
     m = x.model
     value_size = m.mla.value_size if m.mla is not None else m.head_size
-    first, *others = _latent_projections(x) if m.mla is not None else _projections(x)
-    projection = linear(
+    return linear(
         x,
         "projection",
         x.tokens,
@@ -37,21 +71,26 @@ def attention_ops(x: Shapes) -> tuple[Op, ...]:
         casts_input=True,
         bias=m.bias,
     )
-    return (
-        norm(x, "attention norm"),
-        enters_region(x, first),
-        *others,
-        _core(x),
-        leaves_region(x, projection),
-        residual(x, "attention residual"),
+
+
+def _query_key_norm(x: Shapes) -> Op:
+    """Every head's query and key is normalised: reads and writes, as `norm` does."""
+    m = x.model
+    size = x.value_bytes * x.tokens * (m.query_size + m.kv_size) / x.split
+    return elementwise(
+        "query and key norm",
+        forward_bytes=2 * size,
+        backward_bytes=3 * size,
+        input_bytes=size,
+        parameters=2 * m.head_size,
     )
 
 
 def _projections(x: Shapes) -> tuple[Op, ...]:
     m = x.model
     outputs = (m.query_size + 2 * m.kv_size) // x.split
-    product = linear(x, "qkv", x.tokens, m.hidden_size, outputs, bias=m.bias)
-    if m.learned_positions:
+    product = linear(x, "qkv", x.tokens, m.hidden_size, outputs, bias=m.bias or m.qkv_bias)
+    if m.learned_positions or m.alibi:
         return (product,)
     values = x.tokens * (m.query_size + m.kv_size) / x.split
     if x.fused_elementwise:
@@ -88,7 +127,7 @@ def _latent_projections(x: Shapes) -> tuple[Op, ...]:
     )
 
 
-def _core(x: Shapes) -> Op:
+def _core(x: Shapes, local: bool) -> Op:
     m, split = x.model, x.split
     heads, kv_heads = m.num_heads // split, max(1, m.num_kv_heads // split)
     value_size = m.mla.value_size if m.mla is not None else m.head_size
@@ -105,6 +144,7 @@ def _core(x: Shapes) -> Op:
             flash=x.attention in FLASH,
             synchronous=x.attention == "flash-2",
             direction=direction,
+            window=m.local.window if local and m.local is not None else None,
         )
         for direction in ("forward", "backward")
     )

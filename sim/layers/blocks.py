@@ -1,12 +1,12 @@
 """The layers of a model, and which of their operations a plan computes again."""
 
 from parplan.hardware.errors import ParplanError
-from parplan.sim.layers.attention import attention_ops
+from parplan.sim.layers.attention import attention_ops, parallel_attention_ops
 from parplan.sim.layers.ends import embedding_ops, head_ops
-from parplan.sim.layers.mlp import mlp_ops, moe_ops
+from parplan.sim.layers.mlp import mlp_ops, moe_ops, parallel_mlp_ops
 from parplan.sim.layers.ops import Op
 from parplan.sim.layers.shapes import Shapes
-from parplan.sim.model import LayerKind
+from parplan.sim.model_parts import LayerKind, has_experts, is_local
 from parplan.sim.plan import Plan
 
 Ops = tuple[Op, ...]
@@ -16,7 +16,11 @@ __all__ = ["Ops", "block_ops", "embedding_ops", "head_ops", "recomputed_ops"]
 
 def block_ops(x: Shapes, kind: LayerKind) -> Ops:
     """The operations of one block, in the order of its forward."""
-    return (*attention_ops(x), *(moe_ops(x) if kind == "moe" else mlp_ops(x)))
+    local = is_local(kind)
+    if x.model.parallel_block:
+        return (*parallel_attention_ops(x, local=local), *parallel_mlp_ops(x))
+    after = moe_ops(x) if has_experts(kind) else mlp_ops(x)
+    return (*attention_ops(x, local=local), *after)
 
 
 def recomputed_ops(plan: Plan, ops: Ops) -> frozenset[str]:

@@ -23,8 +23,31 @@ def mlp_ops(x: Shapes) -> tuple[Op, ...]:
     return (
         norm(x, "mlp norm"),
         *_split_mlp(x, "mlp", width),
+        *_post_norm(x),
         residual(x, "mlp residual"),
     )
+
+
+def parallel_mlp_ops(x: Shapes) -> tuple[Op, ...]:
+    """The MLP of a parallel block, and the sum of attention, MLP and residual stream.
+
+    Where it has no normalisation of its own it reads the attention's input: what that operation
+    gathers, keeps and reduces serves both.
+    """
+    up, activation, down = _mlp(x, "mlp", x.tokens, x.model.ffn_size // x.split)
+    own: tuple[Op, ...]
+    if x.model.block_norms == 2:
+        own = (norm(x, "mlp norm"), enters_region(x, up))
+    else:
+        own = (dataclasses.replace(up, input_bytes=0.0),)
+    # The attention's output is read as well.
+    size = x.own_hidden_bytes
+    both = elementwise("parallel sum", forward_bytes=size, backward_bytes=0.0)
+    return (*own, activation, leaves_region(x, down), both, residual(x, "mlp residual"))
+
+
+def _post_norm(x: Shapes) -> tuple[Op, ...]:
+    return (norm(x, "mlp post-norm"),) if x.model.block_norms == 4 else ()
 
 
 def _split_mlp(x: Shapes, name: str, width: int) -> tuple[Op, ...]:
@@ -35,11 +58,10 @@ def _split_mlp(x: Shapes, name: str, width: int) -> tuple[Op, ...]:
 
 def _mlp(x: Shapes, name: str, tokens: int, width: int, groups: int = 1) -> tuple[Op, ...]:
     m, ups = x.model, x.model.num_up_matrices
-    bias = m.bias and groups == 1
     return (
-        linear(x, f"{name} up", tokens, m.hidden_size, ups * width, groups=groups, bias=bias),
+        linear(x, f"{name} up", tokens, m.hidden_size, ups * width, groups=groups, bias=m.bias),
         _activation(x, f"{name} activation", float(groups * tokens * width)),
-        linear(x, f"{name} down", tokens, width, m.hidden_size, groups=groups, bias=bias),
+        linear(x, f"{name} down", tokens, width, m.hidden_size, groups=groups, bias=m.bias),
     )
 
 
@@ -75,6 +97,7 @@ def moe_ops(x: Shapes) -> tuple[Op, ...]:
         *_routed(x, moe),
         _permute(x, moe, "combine", reads_first=False),
         *_shared(x, moe),
+        *_post_norm(x),
         residual(x, "mlp residual"),
     )
 
@@ -83,7 +106,8 @@ def _router(x: Shapes, moe: MixtureOfExperts) -> Op:
     """Scores of all experts for the rank's own tokens, in fp32, and the choice of the best."""
     tokens = max(1, round(x.own_tokens))
     scores = MemoryBound(num_bytes=4 * 4.0 * tokens * moe.num_experts)
-    product = linear(x, "router", tokens, x.model.hidden_size, moe.num_experts, keeps_input=True)
+    m = x.model
+    product = linear(x, "router", tokens, m.hidden_size, moe.num_experts, bias=m.bias)
     return dataclasses.replace(
         product,
         forward=(*product.forward, scores),

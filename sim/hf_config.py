@@ -1,0 +1,36 @@
+"""Models from `config.json` files of Hugging Face Transformers, read without it.
+
+Only what makes an architecture is read; the other keys of such a file (tokens, dropout, dtypes) are
+left alone. A key that the library has a default for may be missing or null, and then means that
+default (`parplan.sim.hf_families`); sizes have to be there.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from parplan.hardware.errors import ParplanError, unknown_name
+from parplan.hardware.strict import build, read_json
+from parplan.sim.hf_families import FAMILIES
+from parplan.sim.hf_keys import Keys
+from parplan.sim.model import Model
+
+
+def model_from_hf(path: Path) -> Model:
+    """The model of a `config.json`, named as its folder, or as the file where it has another name.
+
+    Raises `ParplanError` for a file that cannot be read, a `model_type` that is not known, and a
+    key that is missing, of the wrong type, or asks for what `Model` does not have.
+    """
+    table = read_json(path)
+    if not isinstance(table, Mapping):
+        raise ParplanError(f"{path}: expected a table, got {type(table).__name__}")
+    keys = Keys(table=table, where=str(path))
+    family = keys.text("model_type")
+    if family not in FAMILIES:
+        raise ParplanError(f"{path}: {unknown_name('model_type', family, FAMILIES)}")
+    if keys.flag("is_encoder_decoder", False):
+        raise ParplanError(f"{path}: is_encoder_decoder: only decoders are known")
+    name = path.resolve().parent.name if path.name == "config.json" else path.stem
+    fields: dict[str, Any] = {"name": name, "source": f"{path.name}: {family}"}
+    return build(Model, fields | FAMILIES[family](keys), str(path))
