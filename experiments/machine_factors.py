@@ -65,7 +65,7 @@ def setting_named(text: str) -> Setting:
 
     Raises `ParplanError` with file and key for a malformed file, or an unknown name.
     """
-    file, colon, name = text.rpartition(":")
+    file, _, name = text.rpartition(":")
     if not file.endswith(".toml"):
         if text.endswith(".toml"):
             raise ParplanError(f"--framework {text}: expected {text}:NAME, with one of its tables")
