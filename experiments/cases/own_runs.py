@@ -13,7 +13,9 @@ from parplan.experiments.machine_factors import Setting, with_factors
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
 from parplan.hardware.remember import remembering
-from parplan.sim.predict import Scheduled, compile_plan, predict, scheduled
+from parplan.sim.fast import fast_step_s
+from parplan.sim.lowering import Tape, lower
+from parplan.sim.predict import Scheduled, compile_plan, scheduled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +25,7 @@ class OwnRun:
     case: Case
     request: Request
     lists: Scheduled
+    tape: Tape
     clusters: dict[float, Cluster] = field(default_factory=dict)
     """By the factor of products: each remembers the times of its kernels."""
 
@@ -37,7 +40,7 @@ class OwnRun:
         cluster = with_factors(known, dataclasses.replace(machine, products_factor=1.0))
         workload = dataclasses.replace(self.request.workload, framework=setting.framework)
         compiled = compile_plan(workload, cluster, self.request.plan, self.lists)
-        return predict(compiled).step_s
+        return fast_step_s(self.tape, compiled.costs)
 
 
 def own_run(case: Case) -> OwnRun:
@@ -45,7 +48,7 @@ def own_run(case: Case) -> OwnRun:
     request = request_of(case)
     lists = scheduled(request.plan)
     compile_plan(request.workload, request.cluster, request.plan, lists)
-    return OwnRun(case=case, request=request, lists=lists)
+    return OwnRun(case=case, request=request, lists=lists, tape=lower(lists.schedule))
 
 
 def is_timed(case: Case) -> bool:
