@@ -52,7 +52,8 @@ def value_of(setting: Setting, constant: OwnConstant) -> float:
 
 def setting_at(start: Setting, point: Sequence[float] | np.ndarray) -> Setting:
     """The constants at `point`, whose origin is `start`; what passes a bound lies on it."""
-    of_framework, of_machine = {}, {}
+    of_framework: dict[str, float] = {}
+    of_machine: dict[str, float] = {}
     for constant, z in zip(OWN_CONSTANTS, point, strict=True):
         if z == 0:
             continue
@@ -84,4 +85,4 @@ def limits(start: Setting) -> tuple[np.ndarray, np.ndarray]:
 def standard_errors(setting: Setting, covariance: np.ndarray) -> np.ndarray:
     """Of each constant at `setting`, in its own unit, from the covariance of points."""
     scale = [c.width * (value_of(setting, c) if c.is_factor else 1.0) for c in OWN_CONSTANTS]
-    return np.sqrt(np.diag(covariance)) * np.array(scale)
+    return np.asarray(np.sqrt(np.diag(covariance)) * np.array(scale))

@@ -31,7 +31,7 @@ class Proposal:
     cause: str
     """The constant that most of it is due to."""
     cause_share: float
-    """Of the variance."""
+    """Of the sum of what the constants would each make uncertain alone."""
 
 
 def proposals(fit: OwnFit, runs: Sequence[OwnRun], candidates: Sequence[Case]) -> list[Proposal]:
@@ -58,15 +58,15 @@ def _proposal(fit: OwnFit, run: OwnRun) -> Proposal:
         return float(np.log(run.predicted_s(setting_at(fit.start, point))))
 
     slope = slopes(log_step, fit.point, fit.start, WIDE)
-    parts = slope * (fit.covariance @ slope)
-    variance = float(parts.sum())
+    variance = float(slope @ fit.covariance @ slope)
+    parts = slope**2 * np.diag(fit.covariance)
     largest = int(np.argmax(parts))
     return Proposal(
         case=run.case,
         step_s=run.predicted_s(fit.setting),
         spread=variance**0.5,
         cause=OWN_CONSTANTS[largest].name,
-        cause_share=float(parts[largest]) / variance if variance else 0.0,
+        cause_share=float(parts[largest] / parts.sum()) if variance else 0.0,
     )
 
 

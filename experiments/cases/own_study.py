@@ -17,7 +17,7 @@ from parplan.hardware.errors import ParplanError
 
 RUNS_FOR_A_STUDY = 15
 FITTED_RUNS = 8
-DRAWS = 5
+DRAWS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
