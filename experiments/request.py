@@ -49,7 +49,7 @@ def add_workload_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--framework",
         help="what the training software costs beside its kernels: fused (flash attention and "
-        "fused kernels), eager, none, or FILE.toml:NAME that parplan validate --fit wrote, with the "
+        "fused kernels), eager, none, or FILE.toml:NAME, written by parplan validate --fit with "
         "factors of the machine (default: fused; none for a machine that was measured)",
     )
 

@@ -64,7 +64,7 @@ def setting_at(start: Setting, point: Sequence[float] | np.ndarray) -> Setting:
             moved, fields = value + constant.width * float(z), of_framework
         fields[constant.name] = min(max(moved, constant.least), constant.most)
     return Setting(
-        framework=dataclasses.replace(start.framework, **of_framework),
+        framework=dataclasses.replace(start.framework, **of_framework),  # type: ignore[arg-type]
         machine=dataclasses.replace(start.machine, **of_machine),
     )
 
