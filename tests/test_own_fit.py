@@ -78,15 +78,14 @@ def timed(run: OwnRun, step_s: float) -> OwnRun:
 
 
 @pytest.mark.parametrize(
-    "truth",
+    ("truth", "noise"),
     [
-        {"products_factor": -1.5},
-        {"step_s": 2.0},
-        {"step_s": 1.5, "products_factor": -1.0, "network_factor": -1.0},
-        {"kernel_slowdown": 1.0, "step_s": 1.0},
+        ({"products_factor": -1.5}, 0.0),
+        ({"step_s": 2.0}, 0.02),
+        ({"step_s": 1.5, "products_factor": -1.0, "network_factor": -1.0}, 0.0),
+        ({"kernel_slowdown": 1.0, "step_s": 1.0}, 0.02),
     ],
 )
-@pytest.mark.parametrize("noise", [0.0, 0.02])
 def test_known_constants_are_recovered(truth: dict[str, float], noise: float) -> None:
     runs = different_runs()
     start = shipped_setting(runs)
@@ -96,7 +95,7 @@ def test_known_constants_are_recovered(truth: dict[str, float], noise: float) ->
     errors = standard_errors(fit.setting, fit.covariance)
     for i in fit.moved:
         off = value_of(fit.setting, OWN_CONSTANTS[i]) - value_of(true, OWN_CONSTANTS[i])
-        assert abs(off) <= 2 * errors[i], OWN_CONSTANTS[i].name
+        assert abs(off) <= errors[i], OWN_CONSTANTS[i].name
     assert checked.is_better
     assert checked.setting == fit.setting
     assert np.mean(np.abs(checked.fitted)) < 0.3 * np.mean(np.abs(checked.shipped))
