@@ -15,7 +15,7 @@ from parplan.experiments.cases.own_checked import CheckedFit, fit_checked
 from parplan.experiments.cases.own_fit import relative_error
 from parplan.experiments.cases.own_next import neighbours, proposals
 from parplan.experiments.cases.own_runs import OwnRun, is_timed, own_run
-from parplan.experiments.cases.own_study import study_draw, study_tasks
+from parplan.experiments.cases.own_study import DRAWS, study_draw, study_tasks
 from parplan.experiments.cases.read import Case, read_cases
 from parplan.experiments.machine_factors import setting_toml
 from parplan.experiments.output import OutputFolder
@@ -65,6 +65,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="with --fit: runs that could be measured next (default: neighbours of the runs)",
+    )
+    parser.add_argument(
+        "--draws",
+        type=int,
+        default=DRAWS,
+        metavar="N",
+        help="with --fit-study: for each source (default %(default)s)",
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="with --fit-study: of its draws (default %(default)s)"
@@ -159,7 +166,9 @@ def run_study(args: argparse.Namespace, cases: Sequence[Case]) -> int:
     """Fit to a few runs of each source, predict its others; print a table. Nothing is kept."""
     if args.write_docs is not None:
         written_page(args.write_docs, "", STUDY)  # So that a page without a place is found at once.
-    tasks = study_tasks(cases, args.seed)
+    if args.draws < 1:
+        raise ParplanError(f"--draws: must be at least 1, got {args.draws}")
+    tasks = study_tasks(cases, args.seed, args.draws)
     if not tasks:
         raise ParplanError("--fit-study: no source has enough runs with a step time")
     output, progress, draws = OutputFolder(args.output, args.argv), Progress(), []

@@ -184,7 +184,6 @@ def test_the_study_fits_to_some_runs_and_predicts_the_others(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(own_study, "RUNS_FOR_A_STUDY", 11)
-    monkeypatch.setattr(own_study, "DRAWS", 1)
     runs = [*own(), *(slower(f"b{i}", 1.5, parallel__global_batch=64 * i) for i in range(2, 7))]
     path = write_cases(tmp_path / "runs.jsonl", *runs, table(id="few", group="few"))
     page = tmp_path / "page.md"

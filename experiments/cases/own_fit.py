@@ -81,6 +81,22 @@ def fit_own(runs: Sequence[OwnRun], errors: Errors | None = None) -> OwnFit:
     """
     start = shipped_setting(runs)
     errors = errors or remembered_errors(start)
+    point, moved, noise = _searched(runs, errors, start)
+    jacobian = _jacobian(runs, errors, point, start, WIDE)
+    return OwnFit(
+        start=start,
+        setting=setting_at(start, point),
+        point=point,
+        covariance=_covariance(jacobian, noise),
+        moved=moved,
+        noise=noise,
+    )
+
+
+def _searched(
+    runs: Sequence[OwnRun], errors: Errors, start: Setting
+) -> tuple[np.ndarray, tuple[int, ...], float]:
+    """The most probable point, the constants that move, and the noise that is left."""
     origin = np.zeros(COUNT)
     moved = _identified(_jacobian(runs, errors, origin, start, WIDE))
     point, noise = origin, NOISE
@@ -91,15 +107,7 @@ def fit_own(runs: Sequence[OwnRun], errors: Errors | None = None) -> OwnFit:
         if spread > noise:
             noise = spread
             point = _most_probable(runs, errors, start, moved, noise)
-    jacobian = _jacobian(runs, errors, point, start, WIDE)
-    return OwnFit(
-        start=start,
-        setting=setting_at(start, point),
-        point=point,
-        covariance=_covariance(jacobian, noise),
-        moved=moved,
-        noise=noise,
-    )
+    return point, moved, noise
 
 
 def _jacobian(
@@ -198,12 +206,14 @@ def held_out_parts(runs: Sequence[OwnRun]) -> list[list[int]]:
 
 def held_out_errors(runs: Sequence[OwnRun], errors: Errors | None = None) -> list[float]:
     """Of each run, predicted over measured time minus one, by a fit to the other parts."""
-    errors = errors or remembered_errors(shipped_setting(runs))
+    start = shipped_setting(runs)
+    errors = errors or remembered_errors(start)
     found = [0.0] * len(runs)
     for part in held_out_parts(runs):
-        fit = fit_own([run for i, run in enumerate(runs) if i not in part], errors)
+        others = [run for i, run in enumerate(runs) if i not in part]
+        point, _, _ = _searched(others, errors, start)
         for i in part:
-            found[i] = relative_error(runs[i], fit.setting)
+            found[i] = relative_error(runs[i], setting_at(start, point))
     return found
 
 

@@ -17,7 +17,7 @@ from parplan.hardware.errors import ParplanError
 
 RUNS_FOR_A_STUDY = 15
 FITTED_RUNS = 8
-DRAWS = 3
+DRAWS = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class Task:
     seed: int
 
 
-def study_tasks(cases: Sequence[Case], seed: int) -> list[Task]:
+def study_tasks(cases: Sequence[Case], seed: int, draws: int = DRAWS) -> list[Task]:
     """The draws for each source with enough runs that could be predicted."""
     groups: dict[str, list[Case]] = {}
     for case in cases:
@@ -56,7 +56,7 @@ def study_tasks(cases: Sequence[Case], seed: int) -> list[Task]:
         Task(cases=tuple(groups[name]), number=number, seed=seed)
         for name in sorted(groups)
         if len(groups[name]) >= RUNS_FOR_A_STUDY
-        for number in range(DRAWS)
+        for number in range(draws)
     ]
 
 
