@@ -1,31 +1,42 @@
-"""The table in the page about accuracy (docs/accuracy.md), which a command keeps up to date."""
+"""Tables in the page about accuracy (docs/accuracy.md), which commands keep up to date."""
 
 from pathlib import Path
 
 from parplan.hardware.errors import ParplanError
 from parplan.hardware.strict import read_text
 
-BEGIN = "<!-- begin: parplan validate --write-docs docs/accuracy.md -->"
+COMMAND = "parplan validate"
+STUDY = "parplan validate --fit-study"
+
 END = "<!-- end -->"
 
 
-def written_page(path: Path, table: str) -> str:
-    """The text of the page at `path` with `table` in the place of the old one.
+def begin(command: str) -> str:
+    """The line before the table that `command` writes."""
+    return f"<!-- begin: {command} --write-docs docs/accuracy.md -->"
+
+
+BEGIN = begin(COMMAND)
+
+
+def written_page(path: Path, table: str, command: str = COMMAND) -> str:
+    """The text of the page at `path` with `table` in the place of the old one of `command`.
 
     Raises `ParplanError` for a page that cannot be read, or has no place for it.
     """
-    text = read_text(path)
-    before, begin, rest = text.partition(BEGIN)
+    text, line = read_text(path), begin(command)
+    before, found, rest = text.partition(line)
     _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ParplanError(f"{path}: no place for the table: expected {BEGIN!r}, then {END!r}")
-    return f"{before}{BEGIN}\n```console\n$ parplan validate\n{table}\n```\n{END}{after}"
+    if not found or not end:
+        raise ParplanError(f"{path}: no place for the table: expected {line!r}, then {END!r}")
+    return f"{before}{line}\n```console\n$ {command}\n{table}\n```\n{END}{after}"
 
 
-def shown_table(text: str) -> str:
-    """The table within the text of a page; raises `ParplanError` if there is none."""
-    _, begin, rest = text.partition(f"{BEGIN}\n```console\n$ parplan validate\n")
+def shown_table(text: str, command: str = COMMAND) -> str:
+    """The table of `command` within the text of a page; raises `ParplanError` if there is none."""
+    line = begin(command)
+    _, found, rest = text.partition(f"{line}\n```console\n$ {command}\n")
     table, end, _ = rest.partition(f"\n```\n{END}")
-    if not begin or not end:
-        raise ParplanError(f"no table between {BEGIN!r} and {END!r}")
+    if not found or not end:
+        raise ParplanError(f"no table between {line!r} and {END!r}")
     return table

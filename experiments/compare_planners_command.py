@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Search, print, write; 1 if nothing fits or a planner fails."""
     batch, _ = one_batch(batches(args.global_batch))
-    cluster = requested_cluster(args.cluster, args.profile)
+    cluster = requested_cluster(args.cluster, args.profile, args.framework)
     workload = requested_workload(args, batch)
     options = Options(mixed_precision=not args.no_mixed_precision)
     check_request(workload, cluster, options)

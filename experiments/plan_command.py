@@ -149,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
     """Plan, print, write; 1 if nothing fits."""
     options = options_of(args)
     batch, vary = one_batch(batches(args.global_batch))
-    cluster = requested_cluster(args.cluster, args.profile)
+    cluster = requested_cluster(args.cluster, args.profile, args.framework)
     workload = requested_workload(args, batch)
     check_request(workload, cluster, options)
     search = search_of(args, workload, cluster, options, vary)

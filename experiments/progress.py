@@ -11,9 +11,9 @@ class Progress:
     On a terminal it rewrites one line; elsewhere it writes lines, less often.
     """
 
-    def __init__(self, stream: TextIO = sys.stderr, quiet_s: float = 2.0) -> None:
-        self.stream = stream
-        self.on_terminal = stream.isatty()
+    def __init__(self, stream: TextIO | None = None, quiet_s: float = 2.0) -> None:
+        self.stream = sys.stderr if stream is None else stream
+        self.on_terminal = self.stream.isatty()
         self.every_s = 0.2 if self.on_terminal else 10.0
         self._next_s = time.monotonic() + quiet_s
         self._open_line = False

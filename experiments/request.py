@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+from parplan.experiments.machine_factors import MachineFactors, setting_named, with_factors
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
 from parplan.hardware.presets import cluster_preset, read_cluster
 from parplan.hardware.unit_check import unit_warnings
-from parplan.sim.framework import framework
 from parplan.sim.hf_config import model_from_hf
 from parplan.sim.model import Model, model_preset, model_presets
 from parplan.sim.workload import Attention, Workload
@@ -57,12 +57,26 @@ def add_workload_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--framework",
         help="what the training software costs beside its kernels: fused (flash attention and "
-        "fused kernels), eager, or none (default: fused; none for a machine that was measured)",
+        "fused kernels), eager, none, or FILE.toml:NAME, written by parplan validate --fit with "
+        "factors of the machine (default: fused; none for a machine that was measured)",
     )
 
 
-def requested_cluster(name: str | None, profile: str | None = None) -> Cluster:
-    """The cluster that `--cluster` names, or the machine of `--profile`.
+def requested_cluster(
+    name: str | None, profile: str | None = None, framework_name: str | None = None
+) -> Cluster:
+    """The cluster that `--cluster` names, or the machine of `--profile`, with the factors that
+    `--framework FILE.toml:NAME` has for it.
+
+    Raises `ParplanError` unless exactly one is given.
+    """
+    cluster = _cluster(name, profile)
+    factors = setting_named(framework_name).machine if framework_name else MachineFactors()
+    return with_factors(cluster, factors)
+
+
+def _cluster(name: str | None, profile: str | None) -> Cluster:
+    """The same, as it is described.
 
     Rates that look as if they were in another unit are warned about on stderr. Raises
     `ParplanError` unless exactly one is given.
@@ -117,7 +131,9 @@ def requested_workload(args: argparse.Namespace, global_batch: int) -> Workload:
         precision="fp32" if args.no_mixed_precision else "bf16",
         tf32=args.tf32,
         attention=args.attention,
-        framework=framework(args.framework or ("none" if _is_measured(args) else "fused")),
+        framework=setting_named(
+            args.framework or ("none" if _is_measured(args) else "fused")
+        ).framework,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from parplan.experiments.figures import gantt
+from parplan.experiments.machine_factors import setting_named
 from parplan.experiments.memory_figure import memory_figure
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.request import requested_cluster
@@ -37,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("plan", type=Path, help="a plan.json")
     parser.add_argument("--cluster", help="another cluster than the one that was planned for")
     parser.add_argument(
+        "--framework",
+        help="other constants of the software than those of the plan, by name or as "
+        "FILE.toml:NAME, with the factors of the machine",
+    )
+    parser.add_argument(
         "--schedule",
         type=Path,
         help="a CSV of instruction lists, one row per pipeline rank (0F0,1F0,0B0, ...)",
@@ -65,7 +71,9 @@ def run(args: argparse.Namespace) -> int:
     """Simulate, print a summary, write."""
     slowdown = _slowdown(args.slow)
     plan, workload, planned_for = read_plan(args.plan)
-    cluster = requested_cluster(args.cluster or planned_for)
+    cluster = requested_cluster(args.cluster or planned_for, framework_name=args.framework)
+    if args.framework is not None:
+        workload = dataclasses.replace(workload, framework=setting_named(args.framework).framework)
     compiled = compile_plan(workload, cluster, plan)
     if args.schedule is not None:
         compiled = _with_schedule(compiled, workload, args.schedule)

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from parplan.experiments import own_fit_command
 from parplan.experiments.accuracy_figure import figure
 from parplan.experiments.accuracy_page import written_page
 from parplan.experiments.accuracy_table import FITTED, row, summary
@@ -34,7 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "files",
         nargs="*",
         type=Path,
-        default=[VALIDATION],
         help="runs, one JSON object per line (default: the shipped validation file)",
     )
     parser.add_argument("--group", action="append", help="only the runs of this source")
@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PAGE",
         help="put the table into this page (docs/accuracy.md), and the figure beside it",
     )
+    own_fit_command.add_arguments(parser)
     parser.add_argument(
         "--write-residuals",
         type=Path,
@@ -73,7 +74,15 @@ def run(args: argparse.Namespace) -> int:
     check_stacks()
     if args.write_residuals is not None:
         return _write_residuals(args.write_residuals, args.jobs)
+    if args.fit is not None:
+        return own_fit_command.run_fit(args, args.files)
+    args.files = args.files or [VALIDATION]
+    if args.attribute is not None:
+        cases = _chosen(args.files, [args.attribute], "--attribute")
+        return own_fit_command.run_attribution(args, cases)
     cases = _chosen(args.files, args.group)
+    if args.fit_study:
+        return own_fit_command.run_study(args, cases)
     if args.write_docs is not None:
         written_page(args.write_docs, "")  # So that a page without a place is found at once.
     output = OutputFolder(args.output, args.argv)
@@ -96,14 +105,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _chosen(files: Sequence[Path], groups: Sequence[str] | None) -> list[Case]:
+def _chosen(
+    files: Sequence[Path], groups: Sequence[str] | None, option: str = "--group"
+) -> list[Case]:
     cases = [case for path in files for case in read_cases(path)]
     if not cases:
         raise ParplanError(f"{', '.join(map(str, files))}: no runs")
     known = {case.group for case in cases}
     for group in groups or ():
         if group not in known:
-            raise ParplanError(f"--group {group}: known: {', '.join(sorted(known))}")
+            raise ParplanError(f"{option} {group}: known: {', '.join(sorted(known))}")
     return [case for case in cases if not groups or case.group in groups]
 
 

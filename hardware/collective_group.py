@@ -58,7 +58,7 @@ def group_of(cluster: Cluster, ranks: Sequence[int]) -> Group:
     num_nodes, first = _nodes(ranks, per_node)
     inside, unit = None, 1
     for tier in cluster.tiers:
-        if _is_network(cluster, tier):
+        if is_network(cluster, tier):
             break
         if _crossed(first, unit, tier):
             inside = _inside(first, unit, tier, inside)
@@ -88,7 +88,8 @@ def _ends(ranks: Sequence[int]) -> tuple[int, int]:
     return min(ranks), max(ranks)
 
 
-def _is_network(cluster: Cluster, tier: Tier) -> bool:
+def is_network(cluster: Cluster, tier: Tier) -> bool:
+    """Whether `tier` joins nodes, not the accelerators of one."""
     if tier.fabric is not None and tier.fabric.kind in NETWORK_FABRICS:
         return True
     return tier.size > cluster.num_accelerators // cluster.num_nodes
@@ -137,7 +138,7 @@ def _across(cluster: Cluster, ranks: Sequence[int], members: int) -> GroupLink:
     low, high = _ends(ranks)
     per_node = cluster.num_accelerators // cluster.num_nodes
     for tier in cluster.tiers:
-        if not _is_network(cluster, tier):
+        if not is_network(cluster, tier):
             continue
         crossed, share = tier, tier.link.bytes_per_s
         fabric = tier.fabric

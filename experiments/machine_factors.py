@@ -1,0 +1,94 @@
+"""What a fit to own runs says of a machine and its software, in one file.
+
+`[own]` is a table as `sim/frameworks.toml` has them; `[machine.own]` has the factors of the machine
+that go with it. `parplan validate --fit` writes such a file, `--framework FILE.toml:own` uses it.
+"""
+
+import dataclasses
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from parplan.hardware.cluster import Cluster
+from parplan.hardware.collective_group import is_network
+from parplan.hardware.errors import ParplanError
+from parplan.hardware.strict import build, read_toml
+from parplan.sim.framework import Framework, framework
+
+MACHINE = "machine"
+"""The table that holds the factors; no framework can have that name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineFactors:
+    """What a machine reaches, over what its preset says."""
+
+    products_factor: float = 1.0
+    """Of the share of the peak rate that large matrix products reach."""
+    network_factor: float = 1.0
+    """Of the bandwidth between nodes."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) <= 0:
+                raise ParplanError(f"{field.name}: must be positive, got {self}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """Constants of the software and factors of the machine, which are fitted together."""
+
+    framework: Framework
+    machine: MachineFactors = MachineFactors()
+
+
+def with_factors(cluster: Cluster, factors: MachineFactors) -> Cluster:
+    """`cluster` as it is with `factors`; a share of the peak is 1 at most.
+
+    Kernels that were measured stay as they were measured.
+    """
+    if factors == MachineFactors():
+        return cluster
+    device = cluster.accelerator
+    share = min(1.0, device.gemm_efficiency * factors.products_factor)
+    tiers = tuple(
+        replace(
+            tier,
+            link=replace(tier.link, bytes_per_s=tier.link.bytes_per_s * factors.network_factor),
+        )
+        if is_network(cluster, tier)
+        else tier
+        for tier in cluster.tiers
+    )
+    return replace(cluster, accelerator=replace(device, gemm_efficiency=share), tiers=tiers)
+
+
+def setting_named(text: str) -> Setting:
+    """The shipped framework `text`, or that of `FILE.toml:NAME` with the factors beside it.
+
+    Raises `ParplanError` with file and key for a malformed file, or an unknown name.
+    """
+    file, _, name = text.rpartition(":")
+    if not file.endswith(".toml"):
+        if text.endswith(".toml"):
+            raise ParplanError(f"--framework {text}: expected {text}:NAME, with one of its tables")
+        return Setting(framework=framework(text))
+    path = Path(file)
+    machines = read_toml(path).get(MACHINE, {})
+    if name == MACHINE:
+        raise ParplanError(f"{path}: [{MACHINE}] holds factors of machines; it is no framework")
+    if not isinstance(machines, dict):
+        raise ParplanError(f"{path}: {MACHINE}: expected a table, got {machines!r}")
+    machine = build(MachineFactors, machines.get(name, {}), f"{path}: {MACHINE}.{name}")
+    return Setting(framework=framework(name, path), machine=machine)
+
+
+def setting_toml(setting: Setting, comment: str) -> str:
+    """The text of such a file; `comment` is its first line."""
+    table = dataclasses.asdict(setting.framework)
+    name, source = table.pop("name"), table.pop("source")
+    lines = [f"# {comment}", "", f"[{name}]"]
+    lines += [f"{key} = {value:.6g}" for key, value in table.items()]
+    lines += [f'source = "{source}"', "", f"[{MACHINE}.{name}]"]
+    factors = dataclasses.asdict(setting.machine)
+    lines += [f"{key} = {value:.6g}" for key, value in factors.items()]
+    return "\n".join(lines) + "\n"
