@@ -5,10 +5,12 @@ section 3.1): 2 + 2 + 12 bytes per parameter with Adam in mixed precision. Activ
 backward of each operation reads (`parplan.sim.layers.ops`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from parplan.sim.cost_model import gradient_bytes, ops_of
 from parplan.sim.instructions import Action, RankActions, Schedule
@@ -89,8 +91,22 @@ def _peak(needs: Sequence[StageNeeds], moments: Moments) -> RankMemory:
         parameter_bytes=parameters + sum(n.parameter_bytes for n in own),
         gradient_bytes=gradients + sum(n.gradient_bytes for n in own),
         optimizer_bytes=sum(n.optimizer_bytes for n in own),
-        activation_bytes=float((moments.counts @ np.array(weights)).max(initial=0.0)),
+        activation_bytes=float(activation_peak(moments, [np.float64(w) for w in weights])),
     )
+
+
+def activation_peak(
+    moments: Moments, weights: Sequence[npt.NDArray[np.float64] | np.float64]
+) -> npt.NDArray[np.float64]:
+    """Bytes of activations at the fullest moment of a rank, for one candidate or for many.
+
+    `weights`: a number, or an array over candidates, for each column of `moments.counts`.
+    """
+    most = np.zeros(np.shape(weights[0]) if weights else ())
+    for counts in moments.counts.tolist():
+        held = sum(c * weight for c, weight in zip(counts, weights, strict=True) if c)
+        most = np.maximum(most, held)
+    return most
 
 
 def activation_bytes(
@@ -132,28 +148,57 @@ def stage_needs(workload: Workload, plan: Plan) -> tuple[StageNeeds, ...]:
     return tuple(known[stage] for stage in stages)
 
 
+class Activations(NamedTuple):
+    """Bytes of the activations of one stage, as `StageNeeds` has them."""
+
+    saved_bytes: float
+    recomputed_bytes: float
+    recomputed_stage_bytes: float
+
+
+class State(NamedTuple):
+    """Bytes of the parameters of one stage and what belongs to them, as `StageNeeds` has them."""
+
+    parameter_bytes: float
+    gradient_bytes: float
+    optimizer_bytes: float
+    gathered_parameter_bytes: float
+    gathered_gradient_bytes: float
+
+
 def _one_stage(
     workload: Workload, plan: Plan, stage: StageLayers, parameters: StageParameters
 ) -> StageNeeds:
+    sizes = []
+    for ops, again, count in ops_of(workload, plan, stage):
+        kept = kept_bytes(ops, recomputed_ops(plan, ops) if again else frozenset())
+        sizes.append((kept, all_bytes(ops), count))
+    activations, state = activations_of(sizes), state_of(workload, plan, parameters)
+    return StageNeeds(**activations._asdict(), **state._asdict())
+
+
+def activations_of(layers: Iterable[tuple[float, float, int]]) -> Activations:
+    """Of a stage with such layers: (bytes that are kept, bytes in all, how many layers)."""
+    saved, recomputed, recomputed_stage = 0.0, 0.0, 0.0
+    for kept, whole, count in layers:
+        saved += count * kept
+        recomputed = max(recomputed, whole - kept)
+        recomputed_stage += count * (whole - kept)
+    return Activations(saved, recomputed, recomputed_stage)
+
+
+def state_of(workload: Workload, plan: Plan, parameters: StageParameters) -> State:
+    """Of a stage with such parameters."""
     value, gradient = workload.bytes_per_value, gradient_bytes(workload, plan)
     moments = 8 if workload.optimizer == "adamw" else 0
     master = 0 if workload.precision == "fp32" else 4
-    saved, recomputed, recomputed_stage = 0.0, 0.0, 0.0
-    for ops, again, count in ops_of(workload, plan, stage):
-        kept = kept_bytes(ops, recomputed_ops(plan, ops) if again else frozenset())
-        saved += count * kept
-        recomputed = max(recomputed, all_bytes(ops) - kept)
-        recomputed_stage += count * (all_bytes(ops) - kept)
     whole, trained = parameters.largest_layer, parameters.trained_share
-    return StageNeeds(
+    return State(
         parameter_bytes=value * parameters.held(plan, plan.distribute_low_prec_param),
         gradient_bytes=gradient * trained * parameters.held(plan, plan.distribute_gradient),
         optimizer_bytes=(moments + master) * trained * parameters.held(plan, plan.distribute_param),
         gathered_parameter_bytes=value * whole * plan.distribute_low_prec_param,
         gathered_gradient_bytes=gradient * trained * whole * plan.distribute_gradient,
-        saved_bytes=saved,
-        recomputed_bytes=recomputed,
-        recomputed_stage_bytes=recomputed_stage,
     )
 
 
