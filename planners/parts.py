@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from parplan.hardware.cluster import Cluster
-from parplan.hardware.remember import remembering
 from parplan.sim.communication import Communication
 from parplan.sim.cost_model import (
     LayerWork,
@@ -58,7 +57,7 @@ class Parts:
 
     def __init__(self, workload: Workload, cluster: Cluster) -> None:
         self.workload = workload
-        self.cluster = remembering(cluster)
+        self.cluster = cluster
         self._kinds: dict[Key, Kinds] = {}
         self._ops: dict[Shapes, dict[str, Ops]] = {}
         self._bytes: dict[Key, LayerBytes] = {}
@@ -67,6 +66,7 @@ class Parts:
         self._states: dict[Key, Floats] = {}
         self._work: dict[Key, Floats] = {}
         self._links: dict[Key, Communication] = {}
+        self._messages: dict[Key, tuple[float, float]] = {}
         self._costs: dict[Key, ModelCosts] = {}
         self._layers: dict[Key, Floats] = {}
 
@@ -122,8 +122,12 @@ class Parts:
 
     def message(self, plan: Plan) -> tuple[float, float]:
         """(seconds on the link, latency) of a message to the next stage."""
-        neighbour = self.links(plan).neighbour()
-        return message_bytes(self.workload, plan) / neighbour.bytes_per_s, neighbour.latency_s
+        key = *_degrees(plan), plan.batch_per_device
+        if key not in self._messages:
+            neighbour = self.links(plan).neighbour()
+            seconds = message_bytes(self.workload, plan) / neighbour.bytes_per_s
+            self._messages[key] = seconds, neighbour.latency_s
+        return self._messages[key]
 
     def links(self, plan: Plan) -> Communication:
         """The groups of ranks of plans with the same degrees."""

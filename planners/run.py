@@ -98,10 +98,7 @@ def run_planner(
         num_bounds=evaluator.num_bounds,
         seconds=seconds,
         stopped=stopped,
-        proven=all(
-            evaluator.ruled_out(plan, best.step_s if best and best.step_s else float("inf"))
-            for plan in space
-        ),
+        proven=evaluator.proves(best.step_s if best and best.step_s else float("inf")),
         improvements=tuple(evaluator.improvements),
     )
 

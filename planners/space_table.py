@@ -5,12 +5,13 @@ A plan is a row; a row is made of parts (`parplan.planners.parts`) by the arithm
 in the order of the space; no `Plan` is made of a row before it is asked for.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from parplan.hardware.remember import remembering
 from parplan.planners.bound import stages_by_rank, step_bounds_s
 from parplan.planners.layouts import Group
 from parplan.planners.parts import Floats, Parts
@@ -50,6 +51,11 @@ class Block:
         """Rows."""
         a, b, c = self.inner
         return a * b * c
+
+    def ordering_of(self, schedule: str) -> int | None:
+        """The place of the schedule, with so many chunks, among the orderings of the group."""
+        wanted = schedule, self.virtual
+        return self.group.orderings.index(wanted) if wanted in self.group.orderings else None
 
     def places(self, number: int) -> slice:
         """Where the plans with that ordering are in the space."""
@@ -107,22 +113,16 @@ class SpaceTable:
     def __init__(self, space: Space, memory_ratio: float, parts: Parts | None = None) -> None:
         self.space = space
         self.limit = memory_ratio * space.cluster.accelerator.memory_bytes
-        self.parts = Parts(space.workload, space.cluster) if parts is None else parts
+        self.parts = Parts(space.workload, remembering(space.cluster)) if parts is None else parts
         by_shape: dict[tuple[int, int], list[Block]] = {}
         for block in blocks_of(space):
             by_shape.setdefault((block.group.layout.num_stages, block.virtual), []).append(block)
-        self._rows = [self._with_memory(blocks) for blocks in by_shape.values()]
-        self._of_block = {
-            (block.first, block.virtual): (rows, begin)
-            for rows in self._rows
-            for block, begin in zip(rows.blocks, _begins(rows.blocks), strict=True)
-        }
-        self._by_first = {block.first: block.group for rows in self._rows for block in rows.blocks}
+        self._rows = {shape: self._with_memory(blocks) for shape, blocks in by_shape.items()}
 
     def bounds(self) -> Floats:
         """Seconds that a step of each plan takes at least; infinite for those that cannot fit."""
         found = np.full(len(self.space), IMPOSSIBLE)
-        for rows in self._rows:
+        for rows in self._rows.values():
             by_kind: dict[ScheduleKind, list[tuple[Block, int]]] = {}
             for block, begin in zip(rows.blocks, _begins(rows.blocks), strict=True):
                 for kind in block.kinds:
@@ -131,21 +131,35 @@ class SpaceTable:
                 self._bound(rows, kind, members, found)
         return found
 
-    def fits(self, first: int, group: Group, ordering: int, moments: tuple[Moments, ...]) -> Bools:
-        """Whether the plans of one group and ordering fit, whose lists have these `moments`.
+    def rule_out(
+        self, key: tuple[str, int, int, int], moments: Sequence[Moments], bounds: Floats
+    ) -> None:
+        """Make the `bounds` infinite of all plans with this `schedule_key` that do not fit.
 
-        As `parplan.sim.memory.rank_memory` adds it up for one plan.
+        `moments`: those of their lists.
         """
-        rows, begin = self._of_block[first, group.orderings[ordering].virtual_stages]
-        own = slice(begin, begin + group.size // len(group.orderings))
+        name, ranks, virtual, count = key
+        rows = self._rows[ranks, virtual]
+        for block, begin in zip(rows.blocks, _begins(rows.blocks), strict=True):
+            number = block.ordering_of(name)
+            if number is not None and block.group.num_micro_batches == count:
+                fits = self._fits(rows, slice(begin, begin + block.size), moments)
+                bounds[block.places(number)][~fits] = IMPOSSIBLE
+
+    def _fits(self, rows: Rows, own: slice, moments: Sequence[Moments]) -> Bools:
+        """As `parplan.sim.memory.rank_memory` adds it up for one plan."""
         activations, states = rows.activations[own], rows.states[own]
-        least_limit = np.ones(len(activations), dtype=bool)
+        fits = np.ones(len(activations), dtype=bool)
+        seen: set[tuple[tuple[int, ...], bytes]] = set()
         for rank in moments:
-            kinds = [int(rows.place[stage]) for stage in rank.stages]
+            kinds = tuple(int(rows.place[stage]) for stage in rank.stages)
+            if (kinds, rank.counts.tobytes()) in seen:
+                continue
+            seen.add((kinds, rank.counts.tobytes()))
             columns = [activations[:, k, c] for c in (0, 2, 1) for k in kinds]
-            total = _state(states, kinds) + activation_peak(rank, columns)
-            least_limit &= total <= self.limit
-        return least_limit
+            total = _state(states, list(kinds)) + activation_peak(rank, columns)
+            fits &= total <= self.limit
+        return fits
 
     def _with_memory(self, blocks: list[Block]) -> Rows:
         plans, activations, states = [], [], []
