@@ -19,7 +19,7 @@ from parplan.sim.ticks import PS_PER_S, Ints, StageTicks
 
 
 def step_bounds_s(
-    kind: ScheduleKind, num_ranks: int, micro_batches: Sequence[int], ticks: StageTicks
+    kind: ScheduleKind, num_ranks: int, micro_batches: Sequence[int] | Ints, ticks: StageTicks
 ) -> npt.NDArray[np.float64]:
     """Seconds that a step takes at least, shape [candidates].
 

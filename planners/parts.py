@@ -19,13 +19,14 @@ from parplan.sim.cost_model import (
     layer_runs,
     layer_work,
     message_bytes,
-    model_costs,
     parameter_work,
+    timing_of,
 )
-from parplan.sim.costs import ModelCosts
+from parplan.sim.costs import LayerCosts, ModelCosts
 from parplan.sim.layers.blocks import Ops, block_ops, embedding_ops, head_ops, recomputed_ops
 from parplan.sim.layers.ops import all_bytes, kept_bytes
 from parplan.sim.layers.shapes import Shapes, shapes_of
+from parplan.sim.layers.times import Timing, layer_costs
 from parplan.sim.memory import Activations, State, activations_of, state_of
 from parplan.sim.model import LayerKind
 from parplan.sim.plan import Plan
@@ -68,6 +69,8 @@ class Parts:
         self._links: dict[Key, Communication] = {}
         self._messages: dict[Key, tuple[float, float]] = {}
         self._costs: dict[Key, ModelCosts] = {}
+        self._not_recomputed: dict[Key, tuple[Timing, dict[str, Ops], dict[str, LayerCosts]]] = {}
+        self._layer_kinds = tuple(dict.fromkeys(workload.model.layer_kinds))
         self._layers: dict[Key, Floats] = {}
 
     def kinds(self, plan: Plan) -> Kinds:
@@ -99,12 +102,9 @@ class Parts:
 
     def layers(self, plan: Plan) -> Floats:
         """`LayerWork` of every kind of stage, shape [kinds, 4]."""
-        base = *_layer_key(plan), plan.num_micro_batches > 1
-        key = *base, plan.total_stages
+        key = *_layer_key(plan), plan.num_micro_batches > 1, plan.total_stages
         if key not in self._layers:
-            if base not in self._costs:
-                self._costs[base] = model_costs(self.workload, self.cluster, plan)
-            costs = self._costs[base]
+            costs = self._model_costs(plan)
             rows = [layer_work(layer_runs(s, costs)) for s in self.kinds(plan).stages]
             self._layers[key] = np.array(rows).reshape(-1, len(LayerWork._fields))
         return self._layers[key]
@@ -114,9 +114,7 @@ class Parts:
         key = *_degrees(plan), plan.virtual_stages, plan.zero_stage
         if key not in self._work:
             links = self.links(plan)
-            rows = [
-                parameter_work(self.workload, plan, links, own) for own in self._of_kinds(plan)
-            ]
+            rows = [parameter_work(self.workload, plan, links, own) for own in self._of_kinds(plan)]
             self._work[key] = np.array(rows).reshape(-1, len(ParameterWork._fields))
         return self._work[key]
 
@@ -145,6 +143,37 @@ class Parts:
             self._parameters[key] = [every[stage] for stage in first.tolist()]
         return self._parameters[key]
 
+    def _model_costs(self, plan: Plan) -> ModelCosts:
+        """As `parplan.sim.cost_model.model_costs`, with what does not depend on recomputation
+        computed once."""
+        key = *_layer_key(plan), plan.num_micro_batches > 1
+        if key not in self._costs:
+            timing, ops, plain = self._plain(plan)
+            blocks = {}
+            for kind in self._layer_kinds:
+                blocks[kind, False] = own = plain[kind]
+                if plan.recomputation != "none":
+                    names = recomputed_ops(plan, ops[kind])
+                    again = [op for op in ops[kind] if op.name in names]
+                    again_s = own.forward_s
+                    if len(again) < len(ops[kind]):
+                        again_s = layer_costs(again, frozenset(), timing).forward_s
+                    blocks[kind, True] = replace(own, recompute_s=again_s)
+            self._costs[key] = ModelCosts(
+                embedding=plain["first"], blocks=blocks, head=plain["last"]
+            )
+        return self._costs[key]
+
+    def _plain(self, plan: Plan) -> tuple[Timing, dict[str, Ops], dict[str, LayerCosts]]:
+        """Operations and costs of layers that are not recomputed."""
+        key = *_layer_key(plan)[:-1], plan.num_micro_batches > 1
+        if key not in self._not_recomputed:
+            ops = self._layer_ops(shapes_of(self.workload, plan))
+            timing = timing_of(self.workload, self.cluster, plan)
+            plain = {name: layer_costs(own, frozenset(), timing) for name, own in ops.items()}
+            self._not_recomputed[key] = timing, ops, plain
+        return self._not_recomputed[key]
+
     def _layer_bytes(self, plan: Plan) -> LayerBytes:
         key = _layer_key(plan)
         if key not in self._bytes:
@@ -152,21 +181,21 @@ class Parts:
             x = replace(shapes_of(self.workload, plan), accumulate=True)
             ops = self._layer_ops(x)
             blocks = {}
-            for kind in dict.fromkeys(self.workload.model.layer_kinds):
+            for kind in self._layer_kinds:
                 own, whole = ops[kind], all_bytes(ops[kind])
                 blocks[kind, False] = kept_bytes(own, frozenset()), whole
                 if plan.recomputation != "none":
                     blocks[kind, True] = kept_bytes(own, recomputed_ops(plan, own)), whole
             first, last = (
-                (kept_bytes(ops[end], frozenset()), all_bytes(ops[end])) for end in ("first", "last")
+                (kept_bytes(ops[end], frozenset()), all_bytes(ops[end]))
+                for end in ("first", "last")
             )
             self._bytes[key] = LayerBytes(first, blocks, last)
         return self._bytes[key]
 
     def _layer_ops(self, x: Shapes) -> dict[str, Ops]:
         if x not in self._ops:
-            kinds = dict.fromkeys(self.workload.model.layer_kinds)
-            blocks: dict[str, Ops] = {kind: block_ops(x, kind) for kind in kinds}
+            blocks: dict[str, Ops] = {kind: block_ops(x, kind) for kind in self._layer_kinds}
             self._ops[x] = {**blocks, "first": embedding_ops(x), "last": head_ops(x)}
         return self._ops[x]
 

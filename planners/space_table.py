@@ -6,7 +6,8 @@ in the order of the space; no `Plan` is made of a row before it is asked for.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +17,12 @@ from parplan.planners.bound import stages_by_rank, step_bounds_s
 from parplan.planners.layouts import Group
 from parplan.planners.parts import Floats, Parts
 from parplan.planners.space import Space
+from parplan.sim.cost_model import LayerWork
 from parplan.sim.memory import activation_peak
 from parplan.sim.peaks import Moments
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import ScheduleKind, schedule_kind
-from parplan.sim.ticks import ticks_of_seconds
+from parplan.sim.ticks import Ints, StageTicks, ticks_of_seconds
 
 IMPOSSIBLE = float("inf")
 
@@ -40,17 +42,12 @@ class Block:
     numbers: tuple[tuple[int, ScheduleKind], ...]
     """The place of each of these orderings among those of the group, and what it looks like."""
 
-    @property
-    def inner(self) -> tuple[int, int, int]:
-        """Values of recomputation, ZeRO, sequence parallelism."""
-        _, *inner = self.group.radices
-        return inner[0], inner[1], inner[2]
-
-    @property
-    def size(self) -> int:
-        """Rows."""
-        a, b, c = self.inner
-        return a * b * c
+    inner: tuple[int, int, int]
+    """Values of recomputation, ZeRO, sequence parallelism."""
+    size: int
+    """Rows."""
+    plans: dict[tuple[int, int, int], Plan]
+    """Those that were asked for."""
 
     def ordering_of(self, schedule: str) -> int | None:
         """The place of the schedule, with so many chunks, among the orderings of the group."""
@@ -62,10 +59,21 @@ class Block:
         begin = self.first + number * self.size
         return slice(begin, begin + self.size)
 
-    def plans(self) -> list[Plan]:
-        """A plan for each row, with the first of the orderings."""
-        begin = self.numbers[0][0] * self.size
-        return [self.group.plan(begin + row) for row in range(self.size)]
+    def plan(self, recomputation: int = 0, zero: int = 0, sequence: int = 0) -> Plan:
+        """The plan with those values, and the first of the orderings."""
+        key = recomputation, zero, sequence
+        if key not in self.plans:
+            _, b, c = self.inner
+            begin = self.numbers[0][0] * self.size
+            number = begin + (recomputation * b + zero) * c + sequence
+            self.plans[key] = self.group.plan(number)
+        return self.plans[key]
+
+    def spread(self, values: npt.NDArray[Any], axes: tuple[int, ...]) -> npt.NDArray[Any]:
+        """The value of each row, of values by the inner dimensions that are not in `axes`."""
+        values = np.expand_dims(values, axes)
+        whole = np.broadcast_to(values, (*self.inner, *values.shape[3:]))
+        return whole.reshape(self.size, *values.shape[3:])
 
 
 def blocks_of(space: Space) -> Iterator[Block]:
@@ -79,7 +87,8 @@ def blocks_of(space: Space) -> Iterator[Block]:
                 if v == virtual
             )
             kinds = tuple(dict.fromkeys(kind for _, kind in numbers))
-            yield Block(group, first, virtual, kinds, numbers)
+            _, a, b, c = group.radices
+            yield Block(group, first, virtual, kinds, numbers, (a, b, c), a * b * c, {})
         first += group.size
 
 
@@ -95,16 +104,27 @@ def _nothing(*sizes: int) -> tuple[()]:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Blocks with as many ranks and chunks, one below the other: arrays [rows, kinds]."""
+    """Blocks with as many ranks and chunks, one below the other."""
 
     blocks: list[Block]
-    plans: list[Plan]
+    begins: list[int]
+    """The first row of each block."""
     place: npt.NDArray[np.int64]
     """For each stage its kind."""
     activations: Floats
     """[rows, kinds, 3]."""
     states: Floats
     """[rows, kinds, 5]."""
+
+    @property
+    def num_ranks(self) -> int:
+        """Pipeline ranks."""
+        return self.blocks[0].group.layout.num_stages
+
+    def members(self) -> Iterator[tuple[Block, slice]]:
+        """Each block with its rows."""
+        for block, begin in zip(self.blocks, self.begins, strict=True):
+            yield block, slice(begin, begin + block.size)
 
 
 class SpaceTable:
@@ -123,12 +143,21 @@ class SpaceTable:
         """Seconds that a step of each plan takes at least; infinite for those that cannot fit."""
         found = np.full(len(self.space), IMPOSSIBLE)
         for rows in self._rows.values():
-            by_kind: dict[ScheduleKind, list[tuple[Block, int]]] = {}
-            for block, begin in zip(rows.blocks, _begins(rows.blocks), strict=True):
-                for kind in block.kinds:
-                    by_kind.setdefault(kind, []).append((block, begin))
-            for kind, members in by_kind.items():
-                self._bound(rows, kind, members, found)
+            kinds = dict.fromkeys(kind for block in rows.blocks for kind in block.kinds)
+            possible = {kind: self._may_fit(rows, kind) for kind in kinds}
+            kept = np.logical_or.reduce(list(possible.values()))
+            if not kept.any():
+                continue
+            ticks, counts = self._ticks(rows, kept)
+            row_of = np.cumsum(kept) - 1
+            for kind, may in possible.items():
+                chosen = np.flatnonzero(may)
+                if not len(chosen):
+                    continue
+                bound = np.full(len(may), IMPOSSIBLE)
+                own = _stages(ticks, row_of[chosen], rows.place)
+                bound[chosen] = step_bounds_s(kind, rows.num_ranks, counts[chosen], own)
+                _write(rows, kind, bound, found)
         return found
 
     def rule_out(
@@ -140,10 +169,10 @@ class SpaceTable:
         """
         name, ranks, virtual, count = key
         rows = self._rows[ranks, virtual]
-        for block, begin in zip(rows.blocks, _begins(rows.blocks), strict=True):
+        for block, own in rows.members():
             number = block.ordering_of(name)
             if number is not None and block.group.num_micro_batches == count:
-                fits = self._fits(rows, slice(begin, begin + block.size), moments)
+                fits = self._fits(rows, own, moments)
                 bounds[block.places(number)][~fits] = IMPOSSIBLE
 
     def _fits(self, rows: Rows, own: slice, moments: Sequence[Moments]) -> Bools:
@@ -162,19 +191,23 @@ class SpaceTable:
         return fits
 
     def _with_memory(self, blocks: list[Block]) -> Rows:
-        plans, activations, states = [], [], []
+        activations, states, begins, size = [], [], [], 0
         for block in blocks:
-            own = block.plans()
-            plans += own
-            for plan in own:
-                activations.append(self.parts.activations(plan))
-                states.append(self.parts.states(plan))
-        place = self.parts.kinds(plans[0]).place
-        return Rows(blocks, plans, place, np.array(activations), np.array(states))
+            a, b, c = block.inner
+            own = [
+                [self.parts.activations(block.plan(i, 0, k)) for k in range(c)] for i in range(a)
+            ]
+            activations.append(block.spread(np.array(own), (1,)))
+            zero = [self.parts.states(block.plan(0, j)) for j in range(b)]
+            states.append(block.spread(np.array(zero), (0, 2)))
+            begins.append(size)
+            size += block.size
+        place = self.parts.kinds(blocks[0].plan()).place
+        return Rows(blocks, begins, place, np.concatenate(activations), np.concatenate(states))
 
     def _may_fit(self, rows: Rows, kind: ScheduleKind) -> Bools:
         """As `parplan.planners.bound.memory_bound_bytes` has it."""
-        own = rows.place[stages_by_rank(kind, rows.plans[0].num_stages, len(rows.place))]
+        own = rows.place[stages_by_rank(kind, rows.num_ranks, len(rows.place))]
         state = rows.states[:, :, :3]
         each = state[:, :, 0] + state[:, :, 1] + state[:, :, 2]
         one = rows.activations[:, :, 0] + rows.activations[:, :, 1]
@@ -186,54 +219,73 @@ class SpaceTable:
             may &= (held + most) * (1 - 1e-12) <= self.limit
         return may
 
-    def _bound(
-        self, rows: Rows, kind: ScheduleKind, members: list[tuple[Block, int]], found: Floats
-    ) -> None:
-        chosen = np.concatenate([np.arange(begin, begin + b.size) for b, begin in members])
-        chosen = chosen[self._may_fit(rows, kind)[chosen]]
-        if not len(chosen):
-            return
-        plans = [rows.plans[row] for row in chosen.tolist()]
-        ticks = ticks_of_seconds(
-            **{name: values[:, rows.place] for name, values in self._costs(plans).items()}
-        )
-        counts = [plan.num_micro_batches for plan in plans]
-        bound = np.full(len(rows.plans), IMPOSSIBLE)
-        bound[chosen] = step_bounds_s(kind, plans[0].num_stages, counts, ticks)
-        for block, begin in members:
-            for number, own in block.numbers:
-                if own == kind:
-                    found[block.places(number)] = bound[begin : begin + block.size]
-
-    def _costs(self, plans: list[Plan]) -> dict[str, Floats]:
-        """The fields of `StageCosts` that are not 0, shape [plans, kinds].
+    def _ticks(self, rows: Rows, kept: Bools) -> tuple[StageTicks, npt.NDArray[np.int64]]:
+        """The costs of the rows that are kept, by kinds of stages; micro-batches of all rows.
 
         As `parplan.sim.cost_model.stage_costs` has them for one plan.
         """
-        layers = np.array([self.parts.layers(plan) for plan in plans])
-        work = np.array([self.parts.parameters(plan) for plan in plans])
+        layers, work, others = [], [], []
+        for block, own in rows.members():
+            needed = kept[own].reshape(block.inner).any(axis=1)
+            layers.append(block.spread(self._layers(block, needed), (1,)))
+            zero = [self.parts.parameters(block.plan(0, j)) for j in range(block.inner[1])]
+            work.append(block.spread(np.array(zero), (0, 2)))
+            stages = block.spread(np.array(block.group.zero_stages), (0, 2))
+            send_s, latency_s = self.parts.message(block.plan())
+            overlaps = block.plan().overlap_gradient_reduction
+            row = (send_s, latency_s, block.group.num_micro_batches, overlaps)
+            others.append(np.column_stack((np.tile(row, (block.size, 1)), stages)))
+        whole = np.concatenate(others)
+        costs = self._costs(
+            np.concatenate(layers)[kept], np.concatenate(work)[kept], whole[kept], rows.num_ranks
+        )
+        return ticks_of_seconds(**costs), whole[:, 2].astype(np.int64)
+
+    def _layers(self, block: Block, needed: Bools) -> Floats:
+        """`LayerWork` by recomputation and sequence parallelism, zeros where it is not needed."""
+        kinds = len(self.parts.kinds(block.plan()).stages)
+        found = np.zeros((*needed.shape, kinds, len(LayerWork._fields)))
+        for i, k in np.argwhere(needed).tolist():
+            found[i, k] = self.parts.layers(block.plan(i, 0, k))
+        return found
+
+    def _costs(
+        self, layers: Floats, work: Floats, others: Floats, num_ranks: int
+    ) -> dict[str, Floats]:
+        """The fields of `StageCosts` that are not 0, shape [rows, kinds]."""
         forward, backward, weights, count = np.moveaxis(layers, 2, 0)
         gathered, reduced, optimizer = np.moveaxis(work, 2, 0)
-        zero = np.array([plan.zero_stage for plan in plans])[:, None]
-        messages = np.array([self.parts.message(plan) for plan in plans])
+        send_s, latency_s, _, overlaps, zero = (others[:, i : i + 1] for i in range(5))
         framework = self.space.workload.framework
-        message_s = framework.message_s if plans[0].num_stages > 1 else 0.0
+        message_s = framework.message_s if num_ranks > 1 else 0.0
         each_time = np.where(zero == 3, gathered, 0.0)
         both = np.where(zero == 3, each_time + reduced, 0.0)
-        overlaps = np.array([plan.overlap_gradient_reduction for plan in plans])[:, None]
-        shape = forward.shape
         return {
             "forward_s": _prefetched(forward, each_time, count) + message_s,
             "input_gradient_s": _prefetched(backward, both, count) + message_s,
             "weight_gradient_s": weights,
-            "send_s": np.broadcast_to(messages[:, :1], shape),
-            "latency_s": np.broadcast_to(messages[:, 1:], shape),
+            "send_s": send_s,
+            "latency_s": latency_s,
             "reduce_s": reduced,
-            "reduce_buckets": np.where(overlaps, np.maximum(1.0, count), 1.0),
-            "reduce_each_micro_batch": np.broadcast_to(zero >= 2, shape),
+            "reduce_buckets": np.where(overlaps > 0, np.maximum(1.0, count), 1.0),
+            "reduce_each_micro_batch": zero >= 2,
             "optimizer_s": optimizer,
             "gather_s": np.where((zero == 1) | (zero == 2), gathered, 0.0),
         }
+
+
+def _stages(ticks: StageTicks, rows: Ints, place: Ints) -> StageTicks:
+    """Some of the rows, by stages instead of kinds of stages."""
+    names = (field.name for field in fields(StageTicks))
+    return StageTicks(**{name: getattr(ticks, name)[rows][:, place] for name in names})
+
+
+def _write(rows: Rows, kind: ScheduleKind, bound: Floats, found: Floats) -> None:
+    """The bounds of rows under the plans whose schedules look like `kind`."""
+    for block, own in rows.members():
+        for number, looks in block.numbers:
+            if looks == kind:
+                found[block.places(number)] = bound[own]
 
 
 def _prefetched(compute_s: Floats, gather_s: Floats, num_layers: Floats) -> Floats:
@@ -254,8 +306,3 @@ def _state(states: Floats, kinds: list[int]) -> Floats:
 
     whole = [states[:, kinds, column].max(axis=1) for column in (3, 4)]
     return (whole[0] + total(0)) + (whole[1] + total(1)) + total(2)
-
-
-def _begins(blocks: list[Block]) -> list[int]:
-    """The first row of each block."""
-    return [0, *np.cumsum([block.size for block in blocks])[:-1].tolist()]
