@@ -41,7 +41,6 @@ class Block:
     """What the orderings with so many chunks look like to the bound, each once."""
     numbers: tuple[tuple[int, ScheduleKind], ...]
     """The place of each of these orderings among those of the group, and what it looks like."""
-
     inner: tuple[int, int, int]
     """Values of recomputation, ZeRO, sequence parallelism."""
     size: int
@@ -226,7 +225,7 @@ class SpaceTable:
         """
         layers, work, others = [], [], []
         for block, own in rows.members():
-            needed = kept[own].reshape(block.inner).any(axis=1)
+            needed = np.asarray(kept[own].reshape(block.inner).any(axis=1))
             layers.append(block.spread(self._layers(block, needed), (1,)))
             zero = [self.parts.parameters(block.plan(0, j)) for j in range(block.inner[1])]
             work.append(block.spread(np.array(zero), (0, 2)))
@@ -305,4 +304,4 @@ def _state(states: Floats, kinds: list[int]) -> Floats:
         return values
 
     whole = [states[:, kinds, column].max(axis=1) for column in (3, 4)]
-    return (whole[0] + total(0)) + (whole[1] + total(1)) + total(2)
+    return np.asarray((whole[0] + total(0)) + (whole[1] + total(1)) + total(2))
