@@ -44,7 +44,7 @@ def test_bounds_are_those_of_single_plans(space: Space) -> None:
     rng = Random(len(space))
     some = rng.sample(range(len(space)), 400)
     assert whole[some].tolist() == ask.bounds([space[i] for i in some])
-    assert 0 < (whole < IMPOSSIBLE).sum()
+    assert (whole < IMPOSSIBLE).sum() > 0
 
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space.workload.model.name)
