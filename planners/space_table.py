@@ -5,6 +5,7 @@ A plan is a row; a row is made of parts (`parplan.planners.parts`) by the arithm
 in the order of the space; no `Plan` is made of a row before it is asked for.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -158,6 +159,20 @@ class SpaceTable:
                 bound[chosen] = step_bounds_s(kind, rows.num_ranks, counts[chosen], own)
                 _write(rows, kind, bound, found)
         return found
+
+    def costs(self, numbers: Sequence[int], plans: Sequence[Plan]) -> StageTicks:
+        """The costs of plans with equal lists, by their numbers in the space: [plans, stages]."""
+        rows = self._rows[plans[0].num_stages, plans[0].virtual_stages]
+        begins = [block.first for block, _ in rows.members()]
+        chosen = []
+        for number in numbers:
+            place = bisect_right(begins, number) - 1
+            block = rows.blocks[place]
+            chosen.append(rows.begins[place] + (number - block.first) % block.size)
+        kept = np.zeros(len(rows.states), dtype=bool)
+        kept[chosen] = True
+        ticks, _ = self._ticks(rows, kept)
+        return _stages(ticks, (np.cumsum(kept) - 1)[chosen], rows.place)
 
     def rule_out(
         self, key: tuple[str, int, int, int], moments: Sequence[Moments], bounds: Floats
