@@ -38,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, print, write."""
     output = OutputFolder(args.output, args.argv)
-    print("(p, m, v): ranks, micro-batches, chunks. CPU time of one process, best of several runs.")
+    sizes = "" if args.planners else "(p, m, v): ranks, micro-batches, chunks. "
+    print(f"{sizes}CPU time of one process, best of several runs.")
     found = []
     for measure in _measures(args):
         found.append(dataclasses.asdict(measure))

@@ -60,8 +60,8 @@ class Searched:
 FOUR = Constraints(schedule=("1f1b", "interleaved-1f1b", "zb-h1", "zb-v"))
 GPT3 = {"model": "gpt3-175b", "cluster": "1024xa100-80gb", "seq_len": 2048, "batch": 1536}
 SEARCHED = (
-    Searched(name="GPT-3 175B on 1,024 A100, four schedules", constraints=FOUR, **GPT3),  # type: ignore[arg-type]
-    Searched(name="GPT-3 175B on 1,024 A100, all schedules", constraints=Constraints(), **GPT3),  # type: ignore[arg-type]
+    Searched(name="GPT-3 175B, 1,024 A100, 4 schedules", constraints=FOUR, **GPT3),  # type: ignore[arg-type]
+    Searched(name="GPT-3 175B, 1,024 A100", constraints=Constraints(), **GPT3),  # type: ignore[arg-type]
 )
 SMALL = (
     Searched(
@@ -132,9 +132,9 @@ def _violations(searched: tuple[Searched, ...], samples: int) -> Iterator[Measur
         found += int((bounds > steps).sum())
         total += len(steps)
         lowest = min(lowest, float((bounds / steps).mean()))
-    yield Measure(what="sampled plans, bound against step", value=total, unit="plans")
-    yield Measure(what="bounds above the step", value=found, unit="plans", target="0")
-    yield Measure(what="bound over step, mean of the worst space", value=lowest, unit="")
+    yield Measure(what="plans sampled", value=total, unit="plans")
+    yield Measure(what="bounds above their step", value=found, unit="plans", target="0")
+    yield Measure(what="bound over step, mean of a space", value=lowest, unit="")
 
 
 def bounds_and_steps(

@@ -45,7 +45,8 @@ class _Sample:
             executions += search(*part)[1]
             if time.process_time() - start > self.seconds:
                 break
-        print(json.dumps({"executions": executions, "seconds": time.process_time() - start}))
+        found = {"executions": executions, "seconds": time.process_time() - start}
+        sys.stdout.write(json.dumps(found) + "\n")
         raise _Done
 
 
@@ -60,7 +61,7 @@ def main(checkout: Path, seconds: float, seed: int) -> None:
             sys.modules[name] = stub
     sys.path.insert(0, str(checkout))
     own = importlib.import_module("calculon.llm.optimal_execution")
-    multiprocessing.Pool = _Sample(seconds, seed)  # type: ignore[assignment,misc]
+    multiprocessing.Pool = _Sample(seconds, seed)  # type: ignore[assignment]
     parser = argparse.ArgumentParser()
     own.OptimalExecution.create_parser(parser.add_subparsers())
     files = [str(checkout / name) for name in ("models/gpt3-175B.json", "systems/a100_80g.json")]
