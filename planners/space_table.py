@@ -8,7 +8,6 @@ in the order of the space; no `Plan` is made of a row before it is asked for.
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,12 +68,6 @@ class Block:
             self.plans[key] = self.group.plan(number)
         return self.plans[key]
 
-    def spread(self, values: npt.NDArray[Any], axes: tuple[int, ...]) -> npt.NDArray[Any]:
-        """The value of each row, of values by the inner dimensions that are not in `axes`."""
-        values = np.expand_dims(values, axes)
-        whole = np.broadcast_to(values, (*self.inner, *values.shape[3:]))
-        return whole.reshape(self.size, *values.shape[3:])
-
 
 def blocks_of(space: Space) -> Iterator[Block]:
     """Every group of `space` by its numbers of chunks."""
@@ -100,6 +93,35 @@ def _as_bound(kind: ScheduleKind) -> ScheduleKind:
 
 def _nothing(*sizes: int) -> tuple[()]:
     return ()
+
+
+_OUTER, _ZERO, _ONE = range(3)
+"""What the values of a column depend on within a block: recomputation and sequence parallelism;
+ZeRO; nothing."""
+
+
+class _Column:
+    """An array with an element for each row, of which many are equal."""
+
+    def __init__(self) -> None:
+        self.values: list[Floats] = []
+        self.chosen: list[Ints] = []
+
+    def add(self, block: Block, by: int, values: list[Floats]) -> None:
+        """The rows of a block, of values in order."""
+        self.chosen.append(len(self.values) + _patterns(block.inner)[by])
+        self.values += values
+
+    def rows(self) -> Floats:
+        """All of it."""
+        return np.asarray(np.array(self.values)[np.concatenate(self.chosen)])
+
+
+def _patterns(inner: tuple[int, int, int]) -> tuple[Ints, Ints, Ints]:
+    """Which value each row of a block has, by what the values depend on."""
+    a, b, c = inner
+    row = np.arange(a * b * c)
+    return row // (b * c) * c + row % c, row // c % b, np.zeros_like(row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,19 +227,18 @@ class SpaceTable:
         return fits
 
     def _with_memory(self, blocks: list[Block]) -> Rows:
-        activations, states, begins, size = [], [], [], 0
+        activations, states = _Column(), _Column()
         for block in blocks:
             a, b, c = block.inner
-            own = [
-                [self.parts.activations(block.plan(i, 0, k)) for k in range(c)] for i in range(a)
-            ]
-            activations.append(block.spread(np.array(own), (1,)))
-            zero = [self.parts.states(block.plan(0, j)) for j in range(b)]
-            states.append(block.spread(np.array(zero), (0, 2)))
-            begins.append(size)
-            size += block.size
+            activations.add(
+                block,
+                _OUTER,
+                [self.parts.activations(block.plan(i, 0, k)) for i in range(a) for k in range(c)],
+            )
+            states.add(block, _ZERO, [self.parts.states(block.plan(0, j)) for j in range(b)])
+        begins = [0, *np.cumsum([block.size for block in blocks])[:-1].tolist()]
         place = self.parts.kinds(blocks[0].plan()).place
-        return Rows(blocks, begins, place, np.concatenate(activations), np.concatenate(states))
+        return Rows(blocks, begins, place, activations.rows(), states.rows())
 
     def _may_fit(self, rows: Rows, kind: ScheduleKind) -> Bools:
         """As `parplan.planners.bound.memory_bound_bytes` has it."""
@@ -238,30 +259,29 @@ class SpaceTable:
 
         As `parplan.sim.cost_model.stage_costs` has them for one plan.
         """
-        layers, work, others = [], [], []
+        layers, work, zero, others = _Column(), _Column(), _Column(), _Column()
         for block, own in rows.members():
             needed = np.asarray(kept[own].reshape(block.inner).any(axis=1))
-            layers.append(block.spread(self._layers(block, needed), (1,)))
-            zero = [self.parts.parameters(block.plan(0, j)) for j in range(block.inner[1])]
-            work.append(block.spread(np.array(zero), (0, 2)))
-            stages = block.spread(np.array(block.group.zero_stages), (0, 2))
-            send_s, latency_s = self.parts.message(block.plan())
-            overlaps = block.plan().overlap_gradient_reduction
-            row = (send_s, latency_s, block.group.num_micro_batches, overlaps)
-            others.append(np.column_stack((np.tile(row, (block.size, 1)), stages)))
-        whole = np.concatenate(others)
-        costs = self._costs(
-            np.concatenate(layers)[kept], np.concatenate(work)[kept], whole[kept], rows.num_ranks
-        )
+            layers.add(block, _OUTER, self._layers(block, needed))
+            plans = [block.plan(0, j) for j in range(block.inner[1])]
+            work.add(block, _ZERO, [self.parts.parameters(plan) for plan in plans])
+            zero.add(block, _ZERO, [np.array((float(plan.zero_stage),)) for plan in plans])
+            send_s, latency_s = self.parts.message(plans[0])
+            overlaps = plans[0].overlap_gradient_reduction
+            row = (send_s, latency_s, plans[0].num_micro_batches, overlaps)
+            others.add(block, _ONE, [np.array(row, dtype=np.float64)])
+        whole = np.concatenate((others.rows(), zero.rows()), axis=1)
+        costs = self._costs(layers.rows()[kept], work.rows()[kept], whole[kept], rows.num_ranks)
         return ticks_of_seconds(**costs), whole[:, 2].astype(np.int64)
 
-    def _layers(self, block: Block, needed: Bools) -> Floats:
+    def _layers(self, block: Block, needed: Bools) -> list[Floats]:
         """`LayerWork` by recomputation and sequence parallelism, zeros where it is not needed."""
         kinds = len(self.parts.kinds(block.plan()).stages)
-        found = np.zeros((*needed.shape, kinds, len(LayerWork._fields)))
-        for i, k in np.argwhere(needed).tolist():
-            found[i, k] = self.parts.layers(block.plan(i, 0, k))
-        return found
+        nothing = np.zeros((kinds, len(LayerWork._fields)))
+        return [
+            self.parts.layers(block.plan(i, 0, k)) if needed[i, k] else nothing
+            for i, k in np.ndindex(*needed.shape)
+        ]
 
     def _costs(
         self, layers: Floats, work: Floats, others: Floats, num_ranks: int

@@ -4,7 +4,7 @@ A layer is a list of operations (`parplan.sim.layers`), each with its kernels an
 that are alike are timed once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from parplan.hardware.cluster import Cluster
@@ -116,17 +116,18 @@ def layer_runs(stage: StageLayers, costs: ModelCosts) -> list[tuple[LayerCosts, 
 def layer_work(runs: Sequence[tuple[LayerCosts, int]]) -> LayerWork:
     """What the layers of a stage take, added up one after the other."""
 
-    def total(seconds: Callable[[LayerCosts], float]) -> float:
-        values: list[float] = []
-        for layer, count in runs:
-            values += [seconds(layer)] * count
-        return sum(values)
-
+    forward: list[float] = []
+    input_gradient: list[float] = []
+    weight_gradient: list[float] = []
+    for layer, count in runs:
+        forward += [layer.forward_s] * count
+        input_gradient += [layer.input_gradient_s + layer.recompute_s] * count
+        weight_gradient += [layer.weight_gradient_s] * count
     return LayerWork(
-        forward_s=total(lambda layer: layer.forward_s),
-        input_gradient_s=total(lambda layer: layer.input_gradient_s + layer.recompute_s),
-        weight_gradient_s=total(lambda layer: layer.weight_gradient_s),
-        num_layers=sum(count for _, count in runs),
+        forward_s=sum(forward),
+        input_gradient_s=sum(input_gradient),
+        weight_gradient_s=sum(weight_gradient),
+        num_layers=len(forward),
     )
 
 

@@ -58,7 +58,7 @@ def _figures(path: Path) -> list[dict[str, Any]]:
 
 
 def test_a_peer_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ParplanError, match="calculon: .*No module named 'calculon'"):
+    with pytest.raises(ParplanError, match=r"calculon: .*No module named 'calculon'"):
         benchmark_planners.calculon_rate(tmp_path, 0.1)
     assert main(["benchmark", "--calculon", "x", "-o", str(tmp_path)]) != 0
     assert "--calculon: goes with --planners" in capsys.readouterr().err
