@@ -19,6 +19,7 @@ from parplan.planners.constraints import Constraints
 from parplan.planners.exhaustive import exhaustive
 from parplan.planners.options import Options
 from parplan.planners.run import run_planner
+from parplan.planners.shared_costs import SharedCosts
 from parplan.planners.space import Space, make_space
 from parplan.planners.space_table import SpaceTable
 from parplan.sim.fast import fast_many
@@ -101,9 +102,12 @@ def _search(searched: Searched, repeats: int) -> Iterator[Measure]:
     space = searched.space()
     name = searched.name
     seconds = cpu_s(lambda: run_planner("branch-and-bound", space), repeats)
-    report = run_planner("branch-and-bound", space)
+    shared = SharedCosts(space.workload, space.cluster)
+    report = run_planner("branch-and-bound", space, shared=shared)
+    again = cpu_s(lambda: run_planner("branch-and-bound", space, shared=shared), repeats)
     yield Measure(what=name, value=len(space), unit="plans")
     yield Measure(what=f"{name}, warm", value=seconds, unit="s", target="at most 0.3 s")
+    yield Measure(what=f"{name}, costs known", value=again, unit="s")
     yield Measure(what=name, value=len(space) / seconds, unit="plans/s")
     yield Measure(what=name, value=report.num_asked, unit="evaluations")
     yield Measure(what=name, value=float(report.proven), unit="proven", target="1")

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
 from parplan.planners.bound import memory_bound_bytes, step_bounds_s
-from parplan.planners.parts import Parts
 from parplan.planners.search import Trial
 from parplan.planners.shared_costs import SharedCosts
 from parplan.planners.space import Space
@@ -82,15 +81,21 @@ class Evaluator:
         budget: Budget | None = None,
         space: Container[Plan] | None = None,
         clock: Clock = time.perf_counter,
+        shared: SharedCosts | None = None,
     ) -> None:
-        """`space`: what plans have to be in to be possible; None: any that can be laid out."""
+        """`space`: what plans have to be in to be possible; None: any that can be laid out.
+
+        `shared`: of an earlier search for the same workload on the same cluster, whose costs and
+        lists are then known. Raises `ParplanError` where it is of another.
+        """
         self.budget = Budget() if budget is None else budget
         self.num_asked = 0
         self.num_bounds = 0
         self.compile_s = 0.0
         self.cost_s = 0.0
         self.improvements: list[Improvement] = []
-        self._shared = SharedCosts(workload, cluster)
+        self._shared = SharedCosts(workload, cluster) if shared is None else shared
+        self._shared.check(workload, cluster)
         self._cluster = cluster
         self._memory_ratio = memory_ratio
         self._space = space
@@ -159,8 +164,7 @@ class Evaluator:
             if not isinstance(self._space, Space):
                 raise ParplanError("space_bounds: the evaluator was made without a Space")
             self._check_time()
-            parts = Parts(self._shared.workload, self._shared.cluster)
-            self._table = SpaceTable(self._space, self._memory_ratio, parts)
+            self._table = SpaceTable(self._space, self._memory_ratio, self._shared.parts)
             self._space_bounds = self._table.bounds()
             self.num_bounds += len(self._space_bounds)
         return self._space_bounds

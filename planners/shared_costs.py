@@ -11,6 +11,7 @@ from typing import NamedTuple
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
 from parplan.hardware.remember import remembering
+from parplan.planners.parts import Parts
 from parplan.planners.search import Trial, verdict
 from parplan.sim.cost_model import model_costs, stage_costs
 from parplan.sim.costs import ModelCosts, StageCosts
@@ -51,12 +52,23 @@ class SharedCosts:
     def __init__(self, workload: Workload, cluster: Cluster) -> None:
         self.workload = workload
         self.cluster = remembering(cluster)
+        self.parts = Parts(workload, self.cluster)
+        """For all plans of a space at once."""
+        self._given = cluster
         self._layers: dict[Plan, ModelCosts] = {}
         self._stages: dict[Plan, Stages] = {}
         self._lists: dict[ScheduleKey, Lists] = {}
         self._moments: dict[ScheduleKey, tuple[Moments, ...]] = {}
         self._last: tuple[ScheduleKey, Scheduled] | None = None
         self._kept = 0
+
+    def check(self, workload: Workload, cluster: Cluster) -> None:
+        """Raise `ParplanError` unless these are what the costs are for."""
+        if (workload, cluster) != (self.workload, self._given):
+            raise ParplanError(
+                f"shared costs: of {self.workload.model.name} on {self._given.name}, but the plans "
+                f"are for another workload or cluster ({workload.model.name} on {cluster.name})"
+            )
 
     def stages(self, plan: Plan) -> Stages:
         """Costs and needs of every stage; raises `ParplanError` where `plan` cannot be laid out."""

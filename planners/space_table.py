@@ -45,6 +45,8 @@ class Block:
     """Values of recomputation, ZeRO, sequence parallelism."""
     size: int
     """Rows."""
+    patterns: tuple[Ints, Ints, Ints]
+    """Which value each row has, by what the values depend on: `_OUTER`, `_ZERO`, `_ONE`."""
     plans: dict[tuple[int, int, int], Plan]
     """Those that were asked for."""
 
@@ -72,6 +74,7 @@ class Block:
 def blocks_of(space: Space) -> Iterator[Block]:
     """Every group of `space` by its numbers of chunks."""
     first = 0
+    patterns: dict[tuple[int, int, int], tuple[Ints, Ints, Ints]] = {}
     for group in space.groups:
         for virtual in dict.fromkeys(v for _, v in group.orderings):
             numbers = tuple(
@@ -80,8 +83,11 @@ def blocks_of(space: Space) -> Iterator[Block]:
                 if v == virtual
             )
             kinds = tuple(dict.fromkeys(kind for _, kind in numbers))
-            _, a, b, c = group.radices
-            yield Block(group, first, virtual, kinds, numbers, (a, b, c), a * b * c, {})
+            _, *radices = group.radices
+            inner = radices[0], radices[1], radices[2]
+            known = patterns.get(inner) or patterns.setdefault(inner, _patterns(inner))
+            size = group.size // len(group.orderings)
+            yield Block(group, first, virtual, kinds, numbers, inner, size, known, {})
         first += group.size
 
 
@@ -109,7 +115,7 @@ class _Column:
 
     def add(self, block: Block, by: int, values: list[Floats]) -> None:
         """The rows of a block, of values in order."""
-        self.chosen.append(len(self.values) + _patterns(block.inner)[by])
+        self.chosen.append(len(self.values) + block.patterns[by])
         self.values += values
 
     def rows(self) -> Floats:

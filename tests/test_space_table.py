@@ -11,6 +11,7 @@ from parplan.planners.constraints import Constraints, Range
 from parplan.planners.evaluator import IMPOSSIBLE, Evaluator
 from parplan.planners.exhaustive import exhaustive
 from parplan.planners.run import run_planner
+from parplan.planners.shared_costs import SharedCosts
 from parplan.planners.space import Space, make_space
 from parplan.sim.model import model_preset
 from parplan.sim.workload import Workload
@@ -95,3 +96,14 @@ def test_only_a_space_has_bounds_as_a_whole() -> None:
     nothing = Evaluator(space.workload, space.cluster, space=space, memory_ratio=0.001)
     assert np.isinf(nothing.space_bounds()).all()
     assert nothing.proves(IMPOSSIBLE)
+
+
+def test_costs_of_an_earlier_search_change_nothing_but_time() -> None:
+    space = SPACES[0]
+    shared = SharedCosts(space.workload, space.cluster)
+    fresh = run_planner("branch-and-bound", space)
+    for ratio in (0.5, 0.8):
+        again = run_planner("branch-and-bound", space, shared=shared, memory_ratio=ratio)
+    assert (again.best, again.num_asked) == (fresh.best, fresh.num_asked)
+    with pytest.raises(ParplanError, match="shared costs: of llama3-8b on 8xh100, but"):
+        run_planner("branch-and-bound", SPACES[1], shared=shared)
