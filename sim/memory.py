@@ -102,11 +102,11 @@ def activation_peak(
 
     `weights`: a number, or an array over candidates, for each column of `moments.counts`.
     """
-    most = np.zeros(np.shape(weights[0]) if weights else ())
-    for counts in moments.counts.tolist():
-        held = sum(c * weight for c, weight in zip(counts, weights, strict=True) if c)
-        most = np.maximum(most, held)
-    return most
+    held = np.zeros((len(moments.counts), *np.shape(weights[0]))) if weights else np.zeros(1)
+    for counts, weight in zip(moments.counts.T.astype(np.float64), weights, strict=True):
+        if counts.any():
+            held += np.multiply.outer(counts, weight)
+    return np.asarray(held.max(axis=0, initial=0.0))
 
 
 def activation_bytes(
