@@ -6,153 +6,27 @@ in the order of the space; no `Plan` is made of a row before it is asked for.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import fields
 
 import numpy as np
 import numpy.typing as npt
 
 from parplan.hardware.remember import remembering
 from parplan.planners.bound import stages_by_rank, step_bounds_s
-from parplan.planners.layouts import Group
 from parplan.planners.parts import Floats, Parts
 from parplan.planners.space import Space
+from parplan.planners.space_rows import ONE, OUTER, ZERO, Block, Column, Rows, blocks_of
 from parplan.sim.cost_model import LayerWork
 from parplan.sim.memory import activation_peak
 from parplan.sim.peaks import Moments
 from parplan.sim.plan import Plan
-from parplan.sim.schedules import ScheduleKind, schedule_kind
+from parplan.sim.schedules import ScheduleKind
 from parplan.sim.ticks import Ints, StageTicks, ticks_of_seconds
 
 IMPOSSIBLE = float("inf")
 
 Bools = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """The rows of one group with one number of chunks: recomputation x ZeRO x sequence parallel."""
-
-    group: Group
-    first: int
-    """The place of the group's first plan in the space."""
-    virtual: int
-    kinds: tuple[ScheduleKind, ...]
-    """What the orderings with so many chunks look like to the bound, each once."""
-    numbers: tuple[tuple[int, ScheduleKind], ...]
-    """The place of each of these orderings among those of the group, and what it looks like."""
-    inner: tuple[int, int, int]
-    """Values of recomputation, ZeRO, sequence parallelism."""
-    size: int
-    """Rows."""
-    patterns: tuple[Ints, Ints, Ints]
-    """Which value each row has, by what the values depend on: `_OUTER`, `_ZERO`, `_ONE`."""
-    plans: dict[tuple[int, int, int], Plan]
-    """Those that were asked for."""
-
-    def ordering_of(self, schedule: str) -> int | None:
-        """The place of the schedule, with so many chunks, among the orderings of the group."""
-        wanted = schedule, self.virtual
-        return self.group.orderings.index(wanted) if wanted in self.group.orderings else None
-
-    def places(self, number: int) -> slice:
-        """Where the plans with that ordering are in the space."""
-        begin = self.first + number * self.size
-        return slice(begin, begin + self.size)
-
-    def plan(self, recomputation: int = 0, zero: int = 0, sequence: int = 0) -> Plan:
-        """The plan with those values, and the first of the orderings."""
-        key = recomputation, zero, sequence
-        if key not in self.plans:
-            _, b, c = self.inner
-            begin = self.numbers[0][0] * self.size
-            number = begin + (recomputation * b + zero) * c + sequence
-            self.plans[key] = self.group.plan(number)
-        return self.plans[key]
-
-
-def blocks_of(space: Space) -> Iterator[Block]:
-    """Every group of `space` by its numbers of chunks."""
-    first = 0
-    patterns: dict[tuple[int, int, int], tuple[Ints, Ints, Ints]] = {}
-    for group in space.groups:
-        for virtual in dict.fromkeys(v for _, v in group.orderings):
-            numbers = tuple(
-                (number, _as_bound(schedule_kind(name)))
-                for number, (name, v) in enumerate(group.orderings)
-                if v == virtual
-            )
-            kinds = tuple(dict.fromkeys(kind for _, kind in numbers))
-            _, *radices = group.radices
-            inner = radices[0], radices[1], radices[2]
-            known = patterns.get(inner) or patterns.setdefault(inner, _patterns(inner))
-            size = group.size // len(group.orderings)
-            yield Block(group, first, virtual, kinds, numbers, inner, size, known, {})
-        first += group.size
-
-
-def _as_bound(kind: ScheduleKind) -> ScheduleKind:
-    """A schedule that has the same bounds: these know placement, splits and overlaps only."""
-    plain = ScheduleKind(function=_nothing, placement=kind.placement)
-    return replace(plain, splits_backward=kind.splits_backward, overlaps=kind.overlaps)
-
-
-def _nothing(*sizes: int) -> tuple[()]:
-    return ()
-
-
-_OUTER, _ZERO, _ONE = range(3)
-"""What the values of a column depend on within a block: recomputation and sequence parallelism;
-ZeRO; nothing."""
-
-
-class _Column:
-    """An array with an element for each row, of which many are equal."""
-
-    def __init__(self) -> None:
-        self.values: list[Floats] = []
-        self.chosen: list[Ints] = []
-
-    def add(self, block: Block, by: int, values: list[Floats]) -> None:
-        """The rows of a block, of values in order."""
-        self.chosen.append(len(self.values) + block.patterns[by])
-        self.values += values
-
-    def rows(self) -> Floats:
-        """All of it."""
-        return np.asarray(np.array(self.values)[np.concatenate(self.chosen)])
-
-
-def _patterns(inner: tuple[int, int, int]) -> tuple[Ints, Ints, Ints]:
-    """Which value each row of a block has, by what the values depend on."""
-    a, b, c = inner
-    row = np.arange(a * b * c)
-    return row // (b * c) * c + row % c, row // c % b, np.zeros_like(row)
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Blocks with as many ranks and chunks, one below the other."""
-
-    blocks: list[Block]
-    begins: list[int]
-    """The first row of each block."""
-    place: npt.NDArray[np.int64]
-    """For each stage its kind."""
-    activations: Floats
-    """[rows, kinds, 3]."""
-    states: Floats
-    """[rows, kinds, 5]."""
-
-    @property
-    def num_ranks(self) -> int:
-        """Pipeline ranks."""
-        return self.blocks[0].group.layout.num_stages
-
-    def members(self) -> Iterator[tuple[Block, slice]]:
-        """Each block with its rows."""
-        for block, begin in zip(self.blocks, self.begins, strict=True):
-            yield block, slice(begin, begin + block.size)
 
 
 class SpaceTable:
@@ -233,15 +107,15 @@ class SpaceTable:
         return fits
 
     def _with_memory(self, blocks: list[Block]) -> Rows:
-        activations, states = _Column(), _Column()
+        activations, states = Column(), Column()
         for block in blocks:
             a, b, c = block.inner
             activations.add(
                 block,
-                _OUTER,
+                OUTER,
                 [self.parts.activations(block.plan(i, 0, k)) for i in range(a) for k in range(c)],
             )
-            states.add(block, _ZERO, [self.parts.states(block.plan(0, j)) for j in range(b)])
+            states.add(block, ZERO, [self.parts.states(block.plan(0, j)) for j in range(b)])
         begins = [0, *np.cumsum([block.size for block in blocks])[:-1].tolist()]
         place = self.parts.kinds(blocks[0].plan()).place
         return Rows(blocks, begins, place, activations.rows(), states.rows())
@@ -265,17 +139,17 @@ class SpaceTable:
 
         As `parplan.sim.cost_model.stage_costs` has them for one plan.
         """
-        layers, work, zero, others = _Column(), _Column(), _Column(), _Column()
+        layers, work, zero, others = Column(), Column(), Column(), Column()
         for block, own in rows.members():
             needed = np.asarray(kept[own].reshape(block.inner).any(axis=1))
-            layers.add(block, _OUTER, self._layers(block, needed))
+            layers.add(block, OUTER, self._layers(block, needed))
             plans = [block.plan(0, j) for j in range(block.inner[1])]
-            work.add(block, _ZERO, [self.parts.parameters(plan) for plan in plans])
-            zero.add(block, _ZERO, [np.array((float(plan.zero_stage),)) for plan in plans])
+            work.add(block, ZERO, [self.parts.parameters(plan) for plan in plans])
+            zero.add(block, ZERO, [np.array((float(plan.zero_stage),)) for plan in plans])
             send_s, latency_s = self.parts.message(plans[0])
             overlaps = plans[0].overlap_gradient_reduction
             row = (send_s, latency_s, plans[0].num_micro_batches, overlaps)
-            others.add(block, _ONE, [np.array(row, dtype=np.float64)])
+            others.add(block, ONE, [np.array(row, dtype=np.float64)])
         whole = np.concatenate((others.rows(), zero.rows()), axis=1)
         costs = self._costs(layers.rows()[kept], work.rows()[kept], whole[kept], rows.num_ranks)
         return ticks_of_seconds(**costs), whole[:, 2].astype(np.int64)
