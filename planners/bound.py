@@ -19,7 +19,7 @@ from parplan.sim.ticks import PS_PER_S, Ints, StageTicks
 
 
 def step_bounds_s(
-    kind: ScheduleKind, num_ranks: int, micro_batches: Sequence[int], ticks: StageTicks
+    kind: ScheduleKind, num_ranks: int, micro_batches: Sequence[int] | Ints, ticks: StageTicks
 ) -> npt.NDArray[np.float64]:
     """Seconds that a step takes at least, shape [candidates].
 
@@ -27,31 +27,49 @@ def step_bounds_s(
     `micro_batches` has one number for each.
     """
     count = np.array(micro_batches, dtype=np.int64)[:, None]
-    virtual = ticks.num_stages // num_ranks
-    ranks = [stages_of_rank(kind.placement, num_ranks, r, virtual) for r in range(num_ranks)]
+    own = stages_by_rank(kind, num_ranks, ticks.num_stages)
     paths = _Paths(kind, num_ranks, ticks)
-    finish = ticks.optimizer + ticks.gather
-    home = finish[:, list(ranks[rank_of_stage(kind.placement, num_ranks, 0)])].sum(axis=1)
-    home = home + paths.reduce_after[:, 0]
+    finish = _total(ticks.optimizer + ticks.gather, own)
+    home = finish[:, [rank_of_stage(kind.placement, num_ranks, 0)]] + paths.reduce_after[:, :1]
     repeats = np.where(ticks.reduce_each_micro_batch, count, 1)
+    work = count * _total(paths.work, own) + _total(paths.once, own)
+    chain = work
+    if kind.splits_backward:
+        chain = count * _total(paths.forward_work + paths.chain, own)
+    start = _least(paths.fill, own)
     bound = np.zeros(ticks.num_candidates, dtype=np.int64)
-    for stages in map(list, ranks):
-        start = paths.fill[:, stages].min(axis=1)
-        own = finish[:, stages].sum(axis=1)
-        work = (count * paths.work[:, stages] + paths.once[:, stages]).sum(axis=1)
-        chain = (count * (paths.forward_work + paths.chain)[:, stages]).sum(axis=1)
-        if not kind.splits_backward:
-            chain = work
-        reduced = (repeats * ticks.reduce)[:, stages].sum(axis=1)
-        for path in (
-            start + work + paths.reduce_after[:, stages].min(axis=1) + own,
-            start + chain + paths.drain[:, stages].min(axis=1) + home,
-            paths.first_backward[:, stages].min(axis=1) + reduced + own,
-        ):
-            np.maximum(bound, path, out=bound)
+    for path in (
+        start + work + _least(paths.reduce_after, own) + finish,
+        start + chain + _least(paths.drain, own) + home,
+        _least(paths.first_backward, own) + _total(repeats * ticks.reduce, own) + finish,
+    ):
+        np.maximum(bound, path.max(axis=1), out=bound)
     # The norm of all gradients comes between the last reduction and the first optimizer step.
     bound += ticks.norm_sync.max(axis=1)
     return bound / PS_PER_S
+
+
+def stages_by_rank(kind: ScheduleKind, num_ranks: int, num_stages: int) -> Ints:
+    """The stages that each rank holds, shape [ranks, stages of a rank]."""
+    virtual = num_stages // num_ranks
+    ranks = range(num_ranks)
+    return np.array([stages_of_rank(kind.placement, num_ranks, r, virtual) for r in ranks])
+
+
+def _total(values: Ints, own: Ints) -> Ints:
+    """The sum over the stages of each rank, shape [candidates, ranks]."""
+    total = values[:, own[:, 0]]
+    for turn in range(1, own.shape[1]):
+        total = total + values[:, own[:, turn]]
+    return total
+
+
+def _least(values: Ints, own: Ints) -> Ints:
+    """The least of the stages of each rank, shape [candidates, ranks]."""
+    least = values[:, own[:, 0]]
+    for turn in range(1, own.shape[1]):
+        least = np.minimum(least, values[:, own[:, turn]])
+    return least
 
 
 class _Paths:

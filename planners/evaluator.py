@@ -4,11 +4,16 @@ import time
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
 from parplan.planners.bound import memory_bound_bytes, step_bounds_s
 from parplan.planners.search import Trial
 from parplan.planners.shared_costs import SharedCosts
+from parplan.planners.space import Space
+from parplan.planners.space_table import SpaceTable
 from parplan.sim.plan import Plan
 from parplan.sim.predict import schedule_key
 from parplan.sim.schedules import schedule_kind
@@ -76,15 +81,21 @@ class Evaluator:
         budget: Budget | None = None,
         space: Container[Plan] | None = None,
         clock: Clock = time.perf_counter,
+        shared: SharedCosts | None = None,
     ) -> None:
-        """`space`: what plans have to be in to be possible; None: any that can be laid out."""
+        """`space`: what plans have to be in to be possible; None: any that can be laid out.
+
+        `shared`: of an earlier search for the same workload on the same cluster, whose costs and
+        lists are then known. Raises `ParplanError` where it is of another.
+        """
         self.budget = Budget() if budget is None else budget
         self.num_asked = 0
         self.num_bounds = 0
         self.compile_s = 0.0
         self.cost_s = 0.0
         self.improvements: list[Improvement] = []
-        self._shared = SharedCosts(workload, cluster)
+        self._shared = SharedCosts(workload, cluster) if shared is None else shared
+        self._shared.check(workload, cluster)
         self._cluster = cluster
         self._memory_ratio = memory_ratio
         self._space = space
@@ -93,6 +104,9 @@ class Evaluator:
         self._trials: dict[Plan, Trial] = {}
         self._verdicts: dict[Plan, Trial] = {}
         self._bounds: dict[Plan, float] = {}
+        self._table: SpaceTable | None = None
+        self._space_bounds = np.empty(0)
+        self._judged: set[tuple[str, int, int, int]] = set()
 
     def __call__(self, plan: Plan) -> Trial:
         """Whether a plan fits and how long its step takes."""
@@ -132,12 +146,51 @@ class Evaluator:
         for plan in dict.fromkeys(plans):
             if plan not in self._bounds:
                 kind = schedule_kind(plan.schedule)
-                key = kind.placement, kind.splits_backward, plan.num_stages, plan.virtual_stages
+                looks = kind.placement, kind.splits_backward, kind.overlaps
+                key = *looks, plan.num_stages, plan.virtual_stages
                 groups.setdefault(key, []).append(plan)
         for group in groups.values():
             self._check_time()
             self._bound(group)
         return [self._bounds[plan] for plan in plans]
+
+    def space_bounds(self) -> npt.NDArray[np.float64]:
+        """`bounds` of all plans of the space, in its order, shape [plans]: far cheaper than theirs.
+
+        Those that `rule_out_alike` finds not to fit become infinite in it. Raises `ParplanError`
+        where the plans come from no `Space`.
+        """
+        if self._table is None:
+            if not isinstance(self._space, Space):
+                raise ParplanError("space_bounds: the evaluator was made without a Space")
+            self._check_time()
+            self._table = SpaceTable(self._space, self._memory_ratio, self._shared.parts)
+            self._space_bounds = self._table.bounds()
+            self.num_bounds += len(self._space_bounds)
+        return self._space_bounds
+
+    def rule_out_alike(self, plan: Plan) -> None:
+        """Find which of the plans of the space that share their lists with `plan` do not fit.
+
+        Exact, as `fits` is; takes time, but no evaluation.
+        """
+        bounds, key = self.space_bounds(), schedule_key(plan)
+        if self._table is None or key in self._judged:
+            return
+        self._check_time()
+        begin = self._clock()
+        self._judged.add(key)
+        self._table.rule_out(key, self._shared.moments(plan), bounds)
+        self.compile_s += self._clock() - begin
+
+    def proves(self, step_s: float) -> bool:
+        """Whether it is known that no plan of the space has a step below `step_s`."""
+        if not isinstance(self._space, Space):
+            return False
+        if self._table is None:
+            return all(self.ruled_out(plan, step_s) for plan in self._space)
+        possible = np.flatnonzero(self._space_bounds < step_s).tolist()
+        return all(self.ruled_out(self._space[number], step_s) for number in possible)
 
     @property
     def evaluations_left(self) -> int | None:

@@ -12,6 +12,7 @@ from parplan.hardware.errors import ParplanError, unknown_name
 from parplan.planners.evaluator import Budget, Clock, Evaluator, Improvement, Stopped
 from parplan.planners.exhaustive import Report, confirm
 from parplan.planners.search import best_trial
+from parplan.planners.shared_costs import SharedCosts
 from parplan.planners.space import Space
 
 GROUP = "parplan.planners"
@@ -65,12 +66,15 @@ def run_planner(
     seed: int = 0,
     memory_ratio: float | None = None,
     clock: Clock = time.perf_counter,
+    shared: SharedCosts | None = None,
 ) -> SearchReport:
     """Let a planner (a name, `module:function`, or a function) search `space`.
 
     `budget`: as many evaluations as the space has plans, if None. `memory_ratio`: that of the
     space's constraints, if None. A planner that raises, or asks nothing, is reported as failed;
-    an interrupt keeps what was found. Raises `ParplanError` for a planner that is not known.
+    an interrupt keeps what was found. `shared`: costs that earlier searches for the same workload
+    and cluster found, and that this one adds to. Raises `ParplanError` for a planner that is not
+    known.
     """
     function = find_planner(planner) if isinstance(planner, str) else planner
     evaluator = Evaluator(
@@ -80,6 +84,7 @@ def run_planner(
         budget=Budget(evaluations=len(space)) if budget is None else budget,
         space=space,
         clock=clock,
+        shared=shared,
     )
     stopped = _run(function, space, evaluator, seed)
     seconds = evaluator.seconds
@@ -98,10 +103,7 @@ def run_planner(
         num_bounds=evaluator.num_bounds,
         seconds=seconds,
         stopped=stopped,
-        proven=all(
-            evaluator.ruled_out(plan, best.step_s if best and best.step_s else float("inf"))
-            for plan in space
-        ),
+        proven=evaluator.proves(best.step_s if best and best.step_s else float("inf")),
         improvements=tuple(evaluator.improvements),
     )
 

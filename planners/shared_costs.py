@@ -11,6 +11,7 @@ from typing import NamedTuple
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
 from parplan.hardware.remember import remembering
+from parplan.planners.parts import Parts
 from parplan.planners.search import Trial, verdict
 from parplan.sim.cost_model import model_costs, stage_costs
 from parplan.sim.costs import ModelCosts, StageCosts
@@ -19,12 +20,16 @@ from parplan.sim.lowering import Tape, lower
 from parplan.sim.memory import RankMemory, StageNeeds, rank_memory, stage_needs
 from parplan.sim.peaks import Moments
 from parplan.sim.plan import Plan, check_plan
-from parplan.sim.predict import schedule_key, scheduled
+from parplan.sim.predict import Scheduled, schedule_key, scheduled
 from parplan.sim.ticks import stage_ticks
 from parplan.sim.workload import Workload
 
 KEPT_ACTIONS = 20_000_000
 """Tapes are kept until they have so many actions, of about 50 bytes each."""
+
+
+ScheduleKey = tuple[str, int, int, int]
+"""What `schedule_key` gives."""
 
 
 class Lists(NamedTuple):
@@ -47,10 +52,23 @@ class SharedCosts:
     def __init__(self, workload: Workload, cluster: Cluster) -> None:
         self.workload = workload
         self.cluster = remembering(cluster)
+        self.parts = Parts(workload, self.cluster)
+        """For all plans of a space at once."""
+        self._given = cluster
         self._layers: dict[Plan, ModelCosts] = {}
         self._stages: dict[Plan, Stages] = {}
-        self._lists: dict[tuple[str, int, int, int], Lists] = {}
+        self._lists: dict[ScheduleKey, Lists] = {}
+        self._moments: dict[ScheduleKey, tuple[Moments, ...]] = {}
+        self._last: tuple[ScheduleKey, Scheduled] | None = None
         self._kept = 0
+
+    def check(self, workload: Workload, cluster: Cluster) -> None:
+        """Raise `ParplanError` unless these are what the costs are for."""
+        if (workload, cluster) != (self.workload, self._given):
+            raise ParplanError(
+                f"shared costs: of {self.workload.model.name} on {self._given.name}, but the plans "
+                f"are for another workload or cluster ({workload.model.name} on {cluster.name})"
+            )
 
     def stages(self, plan: Plan) -> Stages:
         """Costs and needs of every stage; raises `ParplanError` where `plan` cannot be laid out."""
@@ -83,13 +101,24 @@ class SharedCosts:
             self._layers[key] = model_costs(self.workload, self.cluster, plan)
         return self._layers[key]
 
+    def moments(self, plan: Plan) -> tuple[Moments, ...]:
+        """When each rank may hold most; raises `ParplanError` as `lists` does."""
+        key = schedule_key(plan)
+        if key not in self._moments:
+            # Who asks for the tape asks for it next.
+            self._last = key, scheduled(plan)
+            self._moments[key] = self._last[1].moments
+        return self._moments[key]
+
     def lists(self, plan: Plan) -> Lists:
         """What its lists are; raises `ParplanError` where the schedule has no such size."""
         key = schedule_key(plan)
         found = self._lists.pop(key, None)
         if found is None:
-            made = scheduled(plan)
-            found = Lists(made.moments, lower(made.schedule))
+            moments = self.moments(plan)
+            made = self._last[1] if self._last and self._last[0] == key else scheduled(plan)
+            self._last = None
+            found = Lists(moments, lower(made.schedule))
             self._kept += len(found.tape)
         self._lists[key] = found
         while self._kept > KEPT_ACTIONS and len(self._lists) > 1:
@@ -99,7 +128,7 @@ class SharedCosts:
     def memory(self, plan: Plan) -> tuple[RankMemory, ...]:
         """The peak of every rank."""
         needs = self.stages(plan).needs
-        return rank_memory(needs, self.lists(plan).moments)
+        return rank_memory(needs, self.moments(plan))
 
     def judge(self, plan: Plan, memory_ratio: float) -> Trial:
         """Whether a plan can be laid out and fits in memory, as `parplan.planners.search.judge`."""

@@ -6,6 +6,7 @@ that are alike are timed once.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.estimate import Estimate
@@ -83,50 +84,92 @@ def stage_costs(
     known: dict[StageLayers, StageCosts] = {}
     for stage, own in zip(stages, parameters, strict=True):
         if stage not in known:
-            whole = _stage(workload, plan, links, layers_of(stage, costs), own)
+            work = layer_work(layer_runs(stage, costs))
+            whole = _stage(workload, plan, links, work, own)
             known[stage] = _offloaded(workload, plan, cluster, stage, whole)
     return tuple(known[stage] for stage in stages)
 
 
-def layers_of(stage: StageLayers, costs: ModelCosts) -> list[LayerCosts]:
-    """The costs of each layer of a stage."""
-    first = [costs.embedding] if stage.is_first else []
-    last = [costs.head] if stage.is_last else []
-    blocks = [
-        costs.blocks[kind, recomputed]
-        for kind, recomputed, count in stage.blocks
-        for _ in range(count)
-    ]
+class LayerWork(NamedTuple):
+    """Seconds of all layers of a stage for one micro-batch, without what surrounds them."""
+
+    forward_s: float
+    input_gradient_s: float
+    """Including what is recomputed."""
+    weight_gradient_s: float
+    num_layers: int
+
+
+class ParameterWork(NamedTuple):
+    """Seconds that the parameters of a stage cost, whatever the micro-batches are."""
+
+    gathered_s: float
+    reduced_s: float
+    optimizer_s: float
+
+
+def layer_runs(stage: StageLayers, costs: ModelCosts) -> list[tuple[LayerCosts, int]]:
+    """The costs of the layers of a stage, in order, and how many of each there are."""
+    first = [(costs.embedding, 1)] if stage.is_first else []
+    last = [(costs.head, 1)] if stage.is_last else []
+    blocks = [(costs.blocks[kind, again], count) for kind, again, count in stage.blocks]
     return [*first, *blocks, *last]
+
+
+def layer_work(runs: Sequence[tuple[LayerCosts, int]]) -> LayerWork:
+    """What the layers of a stage take, added up one after the other."""
+
+    forward: list[float] = []
+    input_gradient: list[float] = []
+    weight_gradient: list[float] = []
+    for layer, count in runs:
+        forward += [layer.forward_s] * count
+        input_gradient += [layer.input_gradient_s + layer.recompute_s] * count
+        weight_gradient += [layer.weight_gradient_s] * count
+    return LayerWork(
+        forward_s=sum(forward),
+        input_gradient_s=sum(input_gradient),
+        weight_gradient_s=sum(weight_gradient),
+        num_layers=len(forward),
+    )
+
+
+def parameter_work(
+    workload: Workload, plan: Plan, links: Communication, parameters: StageParameters
+) -> ParameterWork:
+    """What gathers, reductions and the optimizer take on one stage."""
+    own = parameters.trained_share * parameters.held(plan, plan.distribute_param)
+    return ParameterWork(
+        gathered_s=gather_all_s(workload, plan, links, parameters),
+        reduced_s=_reduce_s(workload, plan, links, parameters),
+        optimizer_s=optimizer_s(workload, plan, links.cluster, own) + workload.framework.step_s,
+    )
 
 
 def _stage(
     workload: Workload,
     plan: Plan,
     links: Communication,
-    layers: Sequence[LayerCosts],
+    layers: LayerWork,
     parameters: StageParameters,
 ) -> StageCosts:
-    gathered = gather_all_s(workload, plan, links, parameters)
+    gathered, reduced, optimizer = parameter_work(workload, plan, links, parameters)
     each_time = gathered if plan.distribute_low_prec_param else 0.0
-    reduced = _reduce_s(workload, plan, links, parameters)
     # Backward, gathers and reductions go over the same links one after the other.
     both = each_time + reduced if plan.distribute_low_prec_param else 0.0
-    forward = sum(layer.forward_s for layer in layers)
-    input_gradient = sum(layer.input_gradient_s + layer.recompute_s for layer in layers)
-    own = parameters.trained_share * parameters.held(plan, plan.distribute_param)
+    count = layers.num_layers
     message_s = workload.framework.message_s if plan.num_stages > 1 else 0.0
     neighbour = links.neighbour()
     return StageCosts(
-        forward_s=prefetched_s(forward, each_time, len(layers)) + message_s,
-        input_gradient_s=prefetched_s(input_gradient, both, len(layers)) + message_s,
-        weight_gradient_s=sum(layer.weight_gradient_s for layer in layers),
+        forward_s=prefetched_s(layers.forward_s, each_time, count) + message_s,
+        input_gradient_s=prefetched_s(layers.input_gradient_s, both, count) + message_s,
+        weight_gradient_s=layers.weight_gradient_s,
         send_s=message_bytes(workload, plan) / neighbour.bytes_per_s,
         latency_s=neighbour.latency_s,
         reduce_s=reduced,
-        reduce_buckets=max(1, len(layers)) if plan.overlap_gradient_reduction else 1,
+        reduce_buckets=max(1, count) if plan.overlap_gradient_reduction else 1,
         reduce_each_micro_batch=plan.distribute_gradient,
-        optimizer_s=optimizer_s(workload, plan, links.cluster, own) + workload.framework.step_s,
+        optimizer_s=optimizer,
         gather_s=gathered if plan.zero_stage in (1, 2) else 0.0,
     )
 

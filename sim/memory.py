@@ -5,14 +5,16 @@ section 3.1): 2 + 2 + 12 bytes per parameter with Adam in mixed precision. Activ
 backward of each operation reads (`parplan.sim.layers.ops`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from parplan.sim.cost_model import blocks_of, gradient_bytes, ops_of
 from parplan.sim.instructions import Action, RankActions, Schedule
-from parplan.sim.layers.blocks import recomputed_ops
+from parplan.sim.layers.blocks import Ops, recomputed_ops
 from parplan.sim.layers.ops import all_bytes, kept_bytes
 from parplan.sim.offload import buffer_bytes, offloaded_bytes
 from parplan.sim.peaks import Moments
@@ -91,8 +93,22 @@ def _peak(needs: Sequence[StageNeeds], moments: Moments) -> RankMemory:
         parameter_bytes=parameters + sum(n.parameter_bytes for n in own),
         gradient_bytes=gradients + sum(n.gradient_bytes for n in own),
         optimizer_bytes=sum(n.optimizer_bytes for n in own),
-        activation_bytes=float((moments.counts @ np.array(weights)).max(initial=0.0)),
+        activation_bytes=float(activation_peak(moments, [np.float64(w) for w in weights])),
     )
+
+
+def activation_peak(
+    moments: Moments, weights: Sequence[npt.NDArray[np.float64] | np.float64]
+) -> npt.NDArray[np.float64]:
+    """Bytes of activations at the fullest moment of a rank, for one candidate or for many.
+
+    `weights`: a number, or an array over candidates, for each column of `moments.counts`.
+    """
+    held = np.zeros((len(moments.counts), *np.shape(weights[0]))) if weights else np.zeros(1)
+    for counts, weight in zip(moments.counts.T.astype(np.float64), weights, strict=True):
+        if counts.any():
+            held += np.multiply.outer(counts, weight)
+    return np.asarray(held.max(axis=0, initial=0.0))
 
 
 def activation_bytes(
@@ -134,32 +150,88 @@ def stage_needs(workload: Workload, plan: Plan) -> tuple[StageNeeds, ...]:
     return tuple(known[stage] for stage in stages)
 
 
+class LayerBytes(NamedTuple):
+    """Bytes of the activations of one layer."""
+
+    kept: float
+    whole: float
+    working: float
+    """What its operations work with beside them, at most."""
+
+
+def layer_bytes(ops: Ops, recomputed: frozenset[str]) -> LayerBytes:
+    """Of a layer of which these operations are computed again."""
+    working = max(op.working_bytes for op in ops)
+    return LayerBytes(kept_bytes(ops, recomputed), all_bytes(ops), working)
+
+
+class Activations(NamedTuple):
+    """Bytes of the activations of one stage, as `StageNeeds` has them."""
+
+    saved_bytes: float
+    recomputed_bytes: float
+    recomputed_stage_bytes: float
+
+
+class State(NamedTuple):
+    """Bytes of the parameters of one stage and what belongs to them, as `StageNeeds` has them."""
+
+    parameter_bytes: float
+    gradient_bytes: float
+    optimizer_bytes: float
+    gathered_parameter_bytes: float
+    gathered_gradient_bytes: float
+
+
 def _one_stage(
     workload: Workload, plan: Plan, stage: StageLayers, parameters: StageParameters
 ) -> StageNeeds:
+    sizes = []
+    for ops, again, count in ops_of(workload, plan, stage):
+        recomputed = recomputed_ops(plan, ops) if again else frozenset()
+        sizes.append((layer_bytes(ops, recomputed), count))
+    activations = _offloaded(workload, plan, stage, activations_of(sizes))
+    return StageNeeds(**activations._asdict(), **state_of(workload, plan, parameters)._asdict())
+
+
+def _offloaded(
+    workload: Workload, plan: Plan, stage: StageLayers, activations: Activations
+) -> Activations:
+    """What stays on the device when the blocks' activations are kept by the host."""
+    if not plan.offload_activations:
+        return activations
+    blocks = blocks_of(workload, plan, stage)
+    in_host, buffer = offloaded_bytes(plan, blocks), buffer_bytes(plan, blocks)
+    return Activations(
+        saved_bytes=max(0.0, activations.saved_bytes - in_host),
+        recomputed_bytes=activations.recomputed_bytes + buffer,
+        recomputed_stage_bytes=activations.recomputed_stage_bytes + in_host,
+    )
+
+
+def activations_of(layers: Iterable[tuple[LayerBytes, int]]) -> Activations:
+    """Of a stage with such layers, each with how many of it there are."""
+    saved, recomputed, recomputed_stage = 0.0, 0.0, 0.0
+    for (kept, whole, working), count in layers:
+        saved += count * kept
+        recomputed = max(recomputed, whole - kept, working)
+        recomputed_stage += count * (whole - kept)
+    return Activations(saved, recomputed, recomputed_stage)
+
+
+def state_of(workload: Workload, plan: Plan, parameters: StageParameters) -> State:
+    """Of a stage with such parameters."""
     value, gradient = workload.bytes_per_value, gradient_bytes(workload, plan)
     moments = 8 if workload.optimizer == "adamw" else 0
     master = 0 if workload.precision == "fp32" else 4
-    saved, recomputed, recomputed_stage = 0.0, 0.0, 0.0
-    for ops, again, count in ops_of(workload, plan, stage):
-        kept = kept_bytes(ops, recomputed_ops(plan, ops) if again else frozenset())
-        saved += count * kept
-        working = max(op.working_bytes for op in ops)
-        recomputed = max(recomputed, all_bytes(ops) - kept, working)
-        recomputed_stage += count * (all_bytes(ops) - kept)
-    blocks = blocks_of(workload, plan, stage) if plan.offload_activations else []
-    in_host, buffer = offloaded_bytes(plan, blocks), buffer_bytes(plan, blocks)
     state = 0 if plan.offload_optimizer else moments + master
     whole, trained = parameters.largest_layer, parameters.trained_share
-    return StageNeeds(
+    return State(
         parameter_bytes=value * parameters.held(plan, plan.distribute_low_prec_param),
         gradient_bytes=gradient * trained * parameters.held(plan, plan.distribute_gradient),
         optimizer_bytes=state * trained * parameters.held(plan, plan.distribute_param),
         gathered_parameter_bytes=value * whole * plan.distribute_low_prec_param,
         gathered_gradient_bytes=gradient * trained * whole * plan.distribute_gradient,
-        saved_bytes=max(0.0, saved - in_host),
-        recomputed_bytes=recomputed + buffer,
-        recomputed_stage_bytes=recomputed_stage + in_host,
     )
 
 

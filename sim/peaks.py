@@ -51,8 +51,9 @@ def _of_rank(actions: RankActions) -> Moments:
 
 def _largest(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """The rows that no other row equals or exceeds everywhere."""
-    kept: list[NDArray[np.int64]] = []
-    for row in sorted(rows, key=lambda row: -int(row.sum())):
-        if not any((other >= row).all() for other in kept):
-            kept.append(row)
-    return np.array(kept, dtype=np.int64).reshape(-1, rows.shape[1])
+    kept, count = np.empty_like(rows), 0
+    for row in rows[np.argsort(-rows.sum(axis=1), kind="stable")]:
+        if not (kept[:count] >= row).all(axis=1).any():
+            kept[count] = row
+            count += 1
+    return kept[:count].copy()

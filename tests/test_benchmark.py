@@ -2,13 +2,20 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from parplan.experiments import benchmark
+from parplan.experiments import benchmark, benchmark_planners
 from parplan.experiments.cli import main
+from parplan.hardware.errors import ParplanError
+from parplan.planners.evaluator import Evaluator
+from parplan.planners.space_table import SpaceTable
+from parplan.sim.fast import fast_many
 from parplan.sim.instructions import check_complete
 from parplan.sim.lowering import lower
+from parplan.sim.plan import Plan
+from parplan.sim.schedules import make_program
 
 
 def test_the_command_prints_and_writes_every_figure(
@@ -30,3 +37,70 @@ def test_an_action_costs_two_events_at_most(size: benchmark.Size) -> None:
     expected = sum(map(len, schedule)) + messages + 2 * size.ranks + 1
     events = benchmark.num_events(schedule, benchmark.random_stages(size.stages))
     assert events - expected in (0, 1)
+
+
+def test_the_search_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["benchmark", "--planners", "--small", "--samples", "50", "-o", str(tmp_path)]
+    assert main(words) == 0
+    found = {(m["what"], m["unit"]): m["value"] for m in _figures(tmp_path)}
+    name = benchmark_planners.SMALL[0].name
+    assert found[name, "plans"] == len(benchmark_planners.SMALL[0].space())
+    assert found[name, "proven"] == 1
+    assert found["plans sampled", "plans"] == 50
+    assert found["bounds above their step", "plans"] == 0
+    assert ("reference case of AP, 30 candidates", "x AP") in found
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(found)
+
+
+def _figures(path: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((path / "benchmark.json").read_text())
+    return found
+
+
+def test_a_peer_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ParplanError, match=r"calculon: .*No module named 'calculon'"):
+        benchmark_planners.calculon_rate(tmp_path, 0.1)
+    assert main(["benchmark", "--calculon", "x", "-o", str(tmp_path)]) != 0
+    assert "--calculon: goes with --planners" in capsys.readouterr().err
+
+
+def test_the_peer_tries_parts_of_its_space(tmp_path: Path) -> None:
+    """A stand-in that has the one class that is asked for."""
+    package = tmp_path / "calculon" / "llm"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").write_text("")
+    (package / "optimal_execution.py").write_text(
+        "import multiprocessing as mp\n"
+        "class OptimalExecution:\n"
+        "    def create_parser(sub):\n"
+        "        sp = sub.add_parser('llm-optimal-execution')\n"
+        "        sp.add_argument('-c', type=int)\n"
+        "        for name in ('app', 'procs', 'batch', 'datatype', 'system', 'output'):\n"
+        "            sp.add_argument(name)\n"
+        "        sp.set_defaults(func=OptimalExecution.run)\n"
+        "    def run(logger, args):\n"
+        "        with mp.Pool(args.c) as pool:\n"
+        "            pool.starmap(OptimalExecution.search, [(int(args.procs),)] * 5)\n"
+        "    def search(count):\n"
+        "        sum(range(100_000))\n"
+        "        return ([], count, count, 0, 1, 1)\n"
+    )
+    assert benchmark_planners.calculon_rate(tmp_path, 1e9) > 0
+
+
+def test_costs_of_drawn_plans_are_their_own() -> None:
+    """Where memory rules nothing out, the steps are those of the evaluator."""
+    space = benchmark_planners.SMALL[0].space()
+    bounds, steps = benchmark_planners.bounds_and_steps(space, 40)
+    assert len(bounds) == len(steps) == 40
+    table = SpaceTable(space, float("inf"))
+    ask = Evaluator(space.workload, space.cluster, memory_ratio=float("inf"))
+    for number in range(0, len(space), 211):
+        plan = space[number]
+        exact = fast_many(lower(make_program(*_size(plan))), table.costs([number], [plan]))
+        assert exact.tolist() == [ask(plan).step_s]
+
+
+def _size(plan: Plan) -> tuple[str, int, int, int]:
+    return plan.schedule, plan.num_stages, plan.num_micro_batches, plan.virtual_stages

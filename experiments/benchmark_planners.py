@@ -1,0 +1,197 @@
+"""How fast the search is on this machine, and whether its bounds hold on sampled plans."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import numpy as np
+
+from parplan.experiments.benchmark import SEED, Measure, cpu_s
+from parplan.hardware.errors import ParplanError
+from parplan.hardware.presets import cluster_preset
+from parplan.planners.ap_space import ap_candidates
+from parplan.planners.constraints import Constraints
+from parplan.planners.exhaustive import exhaustive
+from parplan.planners.options import Options
+from parplan.planners.run import run_planner
+from parplan.planners.shared_costs import SharedCosts
+from parplan.planners.space import Space, make_space
+from parplan.planners.space_table import SpaceTable
+from parplan.sim.fast import fast_many
+from parplan.sim.lowering import lower
+from parplan.sim.model import model_preset
+from parplan.sim.plan import Plan
+from parplan.sim.predict import schedule_key
+from parplan.sim.schedules import make_program
+from parplan.sim.workload import Workload
+
+AP_S = 6.103 + 0.808
+"""What AP's reference log says it took to compile and to time its candidates."""
+
+MOST_ACTIONS = 8192
+"""Sampled plans have lists of at most so many actions in all, for the sake of time."""
+
+PEER = Path(__file__).parent / "calculon_rate.py"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Searched:
+    """A workload on a cluster with the constraints of the space that is searched."""
+
+    name: str
+    model: str
+    cluster: str
+    seq_len: int
+    batch: int
+    constraints: Constraints
+
+    def space(self) -> Space:
+        """The space."""
+        workload = Workload(
+            model=model_preset(self.model), seq_len=self.seq_len, global_batch=self.batch
+        )
+        return make_space(workload, cluster_preset(self.cluster), self.constraints)
+
+
+FOUR = Constraints(schedule=("1f1b", "interleaved-1f1b", "zb-h1", "zb-v"))
+GPT3 = {"model": "gpt3-175b", "cluster": "1024xa100-80gb", "seq_len": 2048, "batch": 1536}
+SEARCHED = (
+    Searched(name="GPT-3 175B, 1,024 A100, 4 schedules", constraints=FOUR, **GPT3),  # type: ignore[arg-type]
+    Searched(name="GPT-3 175B, 1,024 A100", constraints=Constraints(), **GPT3),  # type: ignore[arg-type]
+)
+SMALL = (
+    Searched(
+        name="Llama 3 8B on 8 A100",
+        model="llama3-8b",
+        cluster="8xa100-40gb",
+        seq_len=2048,
+        batch=16,
+        constraints=Constraints(),
+    ),
+)
+
+
+def measures(
+    searched: tuple[Searched, ...] = SEARCHED,
+    samples: int = 1000,
+    repeats: int = 3,
+    calculon: Path | None = None,
+) -> Iterator[Measure]:
+    """All figures, as they are found. `calculon`: a checkout of it to compare with."""
+    rate = 0.0
+    for each in searched:
+        for measure in _search(each, repeats):
+            yield measure
+            if measure.unit == "plans/s":
+                rate = measure.value
+        yield from _cold(each)
+    yield from _violations(searched, samples)
+    yield from _ap(repeats)
+    if calculon is not None:
+        peer = calculon_rate(calculon)
+        yield Measure(what="Calculon, one process", value=peer, unit="plans/s")
+        yield Measure(what="proven search against Calculon", value=rate / peer, unit="x")
+
+
+def _search(searched: Searched, repeats: int) -> Iterator[Measure]:
+    space = searched.space()
+    name = searched.name
+    seconds = cpu_s(lambda: run_planner("branch-and-bound", space), repeats)
+    shared = SharedCosts(space.workload, space.cluster)
+    report = run_planner("branch-and-bound", space, shared=shared)
+    again = cpu_s(lambda: run_planner("branch-and-bound", space, shared=shared), repeats)
+    yield Measure(what=name, value=len(space), unit="plans")
+    yield Measure(what=f"{name}, warm", value=seconds, unit="s", target="at most 0.3 s")
+    yield Measure(what=f"{name}, costs known", value=again, unit="s")
+    yield Measure(what=name, value=len(space) / seconds, unit="plans/s")
+    yield Measure(what=name, value=report.num_asked, unit="evaluations")
+    yield Measure(what=name, value=float(report.proven), unit="proven", target="1")
+
+
+def _cold(searched: Searched) -> Iterator[Measure]:
+    """A process of its own, from its start to the proven optimum."""
+    module, name = __name__, searched.name
+    place = [s.name for s in (*SEARCHED, *SMALL)].index(name)
+    code = (
+        f"import {module} as b; from parplan.planners.run import run_planner; "
+        f"s = (*b.SEARCHED, *b.SMALL)[{place}]; "
+        f"raise SystemExit(not run_planner('branch-and-bound', s.space()).proven)"
+    )
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    seconds = time.perf_counter() - start
+    yield Measure(what=f"{name}, cold process", value=seconds, unit="s", target="at most 3 s")
+
+
+def _violations(searched: tuple[Searched, ...], samples: int) -> Iterator[Measure]:
+    """Plans whose exact step is shorter than their bound, where memory rules none out."""
+    found, total, lowest = 0, 0, 1.0
+    for each in searched:
+        bounds, steps = bounds_and_steps(each.space(), samples // len(searched))
+        found += int((bounds > steps).sum())
+        total += len(steps)
+        lowest = min(lowest, float((bounds / steps).mean()))
+    yield Measure(what="plans sampled", value=total, unit="plans")
+    yield Measure(what="bounds above their step", value=found, unit="plans", target="0")
+    yield Measure(what="bound over step, mean of a space", value=lowest, unit="")
+
+
+def bounds_and_steps(
+    space: Space, samples: int, most_actions: int = MOST_ACTIONS
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bound and exact step in seconds of plans drawn by chance, of those with short lists.
+
+    Memory rules none out. Raises `ParplanError` where no list is so short.
+    """
+    table = SpaceTable(space, float("inf"))
+    bounds = table.bounds()
+    rng = Random(SEED)
+    drawn: dict[tuple[str, int, int, int], list[int]] = {}
+    plans: dict[int, Plan] = {}
+    tries = 0
+    while sum(map(len, drawn.values())) < samples:
+        tries += 1
+        if tries > 1000 * samples:
+            raise ParplanError(f"bounds: no plan has lists of at most {most_actions} actions")
+        number = rng.randrange(len(space))
+        plan = plans[number] = plans.get(number) or space[number]
+        if 2 * plan.total_stages * plan.num_micro_batches <= most_actions:
+            drawn.setdefault(schedule_key(plan), []).append(number)
+    low, exact = [], []
+    for (name, ranks, virtual, count), numbers in drawn.items():
+        tape = lower(make_program(name, ranks, count, virtual))
+        low.append(bounds[numbers])
+        exact.append(fast_many(tape, table.costs(numbers, [plans[n] for n in numbers])))
+    return np.concatenate(low), np.concatenate(exact)
+
+
+def _ap(repeats: int) -> Iterator[Measure]:
+    """The reference case of AP, on one core."""
+    workload = Workload(model=model_preset("llama2-13b"), seq_len=1024, global_batch=64)
+    cluster = cluster_preset("4xLarge.2048GB")
+    plans = ap_candidates(workload, cluster, Options())
+    exhaustive(workload, cluster, plans)
+    seconds = cpu_s(lambda: exhaustive(workload, cluster, plans), repeats)
+    what = f"reference case of AP, {len(plans)} candidates"
+    yield Measure(what=what, value=seconds * 1e3, unit="ms")
+    yield Measure(what=what, value=AP_S / seconds, unit="x AP", target="at least 100")
+
+
+def calculon_rate(checkout: Path, seconds: float = 20.0) -> float:
+    """Plans per CPU second of Calculon's search for GPT-3 175B on 1,024 A100, on one process.
+
+    Its own search over its own space, of which parts are drawn until the time is over. Its models
+    of layers and of pipelines are not those of parplan. Raises `ParplanError` where it fails.
+    """
+    command = [sys.executable, str(PEER), str(checkout), str(seconds), str(SEED)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ParplanError(f"calculon: {checkout}: {last}")
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    return float(found["executions"] / found["seconds"])

@@ -1,0 +1,224 @@
+"""What the plans of a space are made of: each part computed once, by the fields that it depends on.
+
+Layers depend on (tensor, context and expert parallelism, micro-batch, sequence parallelism,
+recomputation), parameters on the degrees, the number of stages and ZeRO. The parts are made by the
+functions of `parplan.sim` that make them for one plan, so that they are the same numbers.
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from parplan.hardware.cluster import Cluster
+from parplan.sim.communication import Communication
+from parplan.sim.cost_model import (
+    LayerWork,
+    ParameterWork,
+    layer_runs,
+    layer_work,
+    message_bytes,
+    parameter_work,
+    timing_of,
+)
+from parplan.sim.costs import LayerCosts, ModelCosts
+from parplan.sim.layers.blocks import Ops, block_ops, embedding_ops, head_ops, recomputed_ops
+from parplan.sim.layers.shapes import Shapes, shapes_of
+from parplan.sim.layers.times import Timing, layer_costs
+from parplan.sim.memory import (
+    Activations,
+    LayerBytes,
+    State,
+    activations_of,
+    layer_bytes,
+    state_of,
+)
+from parplan.sim.model import LayerKind
+from parplan.sim.plan import Plan
+from parplan.sim.stages import StageLayers, StageParameters, stage_parameters, stages_of
+from parplan.sim.workload import Workload
+
+Floats = npt.NDArray[np.float64]
+Key = tuple[object, ...]
+
+
+class Kinds(NamedTuple):
+    """The stages of a pipeline that differ."""
+
+    stages: tuple[StageLayers, ...]
+    place: npt.NDArray[np.int64]
+    """For each stage which of them it is."""
+
+
+class ModelBytes(NamedTuple):
+    """The activations of each kind of layer."""
+
+    embedding: LayerBytes
+    blocks: dict[tuple[LayerKind, bool], LayerBytes]
+    head: LayerBytes
+
+
+class Parts:
+    """The parts for one workload on one cluster, remembered. Plans come from one `Space`."""
+
+    def __init__(self, workload: Workload, cluster: Cluster) -> None:
+        self.workload = workload
+        self.cluster = cluster
+        self._kinds: dict[Key, Kinds] = {}
+        self._ops: dict[Shapes, dict[str, Ops]] = {}
+        self._bytes: dict[Key, ModelBytes] = {}
+        self._activations: dict[Key, Floats] = {}
+        self._parameters: dict[Key, list[StageParameters]] = {}
+        self._states: dict[Key, Floats] = {}
+        self._work: dict[Key, Floats] = {}
+        self._links: dict[Key, Communication] = {}
+        self._messages: dict[Key, tuple[float, float]] = {}
+        self._costs: dict[Key, ModelCosts] = {}
+        self._not_recomputed: dict[Key, tuple[Timing, dict[str, Ops], dict[str, LayerCosts]]] = {}
+        self._layer_kinds = tuple(dict.fromkeys(workload.model.layer_kinds))
+        self._layers: dict[Key, Floats] = {}
+
+    def kinds(self, plan: Plan) -> Kinds:
+        """The stages of `plan` that differ."""
+        key = plan.total_stages, plan.recomputation != "none"
+        if key not in self._kinds:
+            stages = stages_of(self.workload, plan)
+            number = {stage: i for i, stage in enumerate(dict.fromkeys(stages))}
+            place = np.array([number[stage] for stage in stages], dtype=np.int64)
+            self._kinds[key] = Kinds(tuple(number), place)
+        return self._kinds[key]
+
+    def activations(self, plan: Plan) -> Floats:
+        """`Activations` of every kind of stage, shape [kinds, 3]."""
+        key = *_layer_key(plan), plan.total_stages
+        if key not in self._activations:
+            known = self._layer_bytes(plan)
+            rows = [activations_of(_sizes(stage, known)) for stage in self.kinds(plan).stages]
+            self._activations[key] = np.array(rows).reshape(-1, len(Activations._fields))
+        return self._activations[key]
+
+    def states(self, plan: Plan) -> Floats:
+        """`State` of every kind of stage, shape [kinds, 5]."""
+        key = *_degrees(plan), plan.virtual_stages, plan.zero_stage
+        if key not in self._states:
+            rows = [state_of(self.workload, plan, own) for own in self._of_kinds(plan)]
+            self._states[key] = np.array(rows, dtype=np.float64).reshape(-1, len(State._fields))
+        return self._states[key]
+
+    def layers(self, plan: Plan) -> Floats:
+        """`LayerWork` of every kind of stage, shape [kinds, 4]."""
+        key = *_layer_key(plan), plan.num_micro_batches > 1, plan.total_stages
+        if key not in self._layers:
+            costs = self._model_costs(plan)
+            rows = [layer_work(layer_runs(s, costs)) for s in self.kinds(plan).stages]
+            self._layers[key] = np.array(rows).reshape(-1, len(LayerWork._fields))
+        return self._layers[key]
+
+    def parameters(self, plan: Plan) -> Floats:
+        """`ParameterWork` of every kind of stage, shape [kinds, 3]."""
+        key = *_degrees(plan), plan.virtual_stages, plan.zero_stage
+        if key not in self._work:
+            links = self.links(plan)
+            rows = [parameter_work(self.workload, plan, links, own) for own in self._of_kinds(plan)]
+            self._work[key] = np.array(rows).reshape(-1, len(ParameterWork._fields))
+        return self._work[key]
+
+    def message(self, plan: Plan) -> tuple[float, float]:
+        """(seconds on the link, latency) of a message to the next stage."""
+        key = *_degrees(plan), plan.batch_per_device
+        if key not in self._messages:
+            neighbour = self.links(plan).neighbour()
+            seconds = message_bytes(self.workload, plan) / neighbour.bytes_per_s
+            self._messages[key] = seconds, neighbour.latency_s
+        return self._messages[key]
+
+    def links(self, plan: Plan) -> Communication:
+        """The groups of ranks of plans with the same degrees."""
+        key = _degrees(plan)
+        if key not in self._links:
+            self._links[key] = Communication(self.cluster, plan)
+        return self._links[key]
+
+    def _of_kinds(self, plan: Plan) -> list[StageParameters]:
+        key = plan.tensor_parallel, plan.expert_parallel, plan.total_stages
+        if key not in self._parameters:
+            plain = replace(plan, recomputation="none")
+            kinds, every = self.kinds(plain), stage_parameters(self.workload, plain)
+            _, first = np.unique(kinds.place, return_index=True)
+            self._parameters[key] = [every[stage] for stage in first.tolist()]
+        return self._parameters[key]
+
+    def _model_costs(self, plan: Plan) -> ModelCosts:
+        """As `parplan.sim.cost_model.model_costs`, with what does not depend on recomputation
+        computed once."""
+        key = *_layer_key(plan), plan.num_micro_batches > 1
+        if key not in self._costs:
+            timing, ops, plain = self._plain(plan)
+            blocks = {}
+            for kind in self._layer_kinds:
+                blocks[kind, False] = own = plain[kind]
+                if plan.recomputation != "none":
+                    names = recomputed_ops(plan, ops[kind])
+                    again = [op for op in ops[kind] if op.name in names]
+                    again_s = own.forward_s
+                    if len(again) < len(ops[kind]):
+                        again_s = layer_costs(again, frozenset(), timing).forward_s
+                    blocks[kind, True] = replace(own, recompute_s=again_s)
+            self._costs[key] = ModelCosts(
+                embedding=plain["first"], blocks=blocks, head=plain["last"]
+            )
+        return self._costs[key]
+
+    def _plain(self, plan: Plan) -> tuple[Timing, dict[str, Ops], dict[str, LayerCosts]]:
+        """Operations and costs of layers that are not recomputed."""
+        key = *_layer_key(plan)[:-1], plan.num_micro_batches > 1
+        if key not in self._not_recomputed:
+            ops = self._layer_ops(shapes_of(self.workload, plan))
+            timing = timing_of(self.workload, self.cluster, plan)
+            plain = {name: layer_costs(own, frozenset(), timing) for name, own in ops.items()}
+            self._not_recomputed[key] = timing, ops, plain
+        return self._not_recomputed[key]
+
+    def _layer_bytes(self, plan: Plan) -> ModelBytes:
+        key = _layer_key(plan)
+        if key not in self._bytes:
+            # Bytes are the same whether gradients are accumulated or not.
+            x = replace(shapes_of(self.workload, plan), accumulate=True)
+            ops = self._layer_ops(x)
+            blocks = {}
+            for kind in self._layer_kinds:
+                own = ops[kind]
+                blocks[kind, False] = layer_bytes(own, frozenset())
+                if plan.recomputation != "none":
+                    blocks[kind, True] = layer_bytes(own, recomputed_ops(plan, own))
+            first, last = (layer_bytes(ops[end], frozenset()) for end in ("first", "last"))
+            self._bytes[key] = ModelBytes(first, blocks, last)
+        return self._bytes[key]
+
+    def _layer_ops(self, x: Shapes) -> dict[str, Ops]:
+        if x not in self._ops:
+            blocks: dict[str, Ops] = {kind: block_ops(x, kind) for kind in self._layer_kinds}
+            self._ops[x] = {**blocks, "first": embedding_ops(x), "last": head_ops(x)}
+        return self._ops[x]
+
+
+def _sizes(stage: StageLayers, known: ModelBytes) -> list[tuple[LayerBytes, int]]:
+    first = [(known.embedding, 1)] if stage.is_first else []
+    last = [(known.head, 1)] if stage.is_last else []
+    blocks = [(known.blocks[kind, again], count) for kind, again, count in stage.blocks]
+    return [*first, *blocks, *last]
+
+
+def _layer_key(plan: Plan) -> Key:
+    return (
+        *(plan.tensor_parallel, plan.context_parallel, plan.expert_parallel),
+        *(plan.batch_per_device, plan.sequence_parallel, plan.recomputation),
+    )
+
+
+def _degrees(plan: Plan) -> Key:
+    return (
+        *(plan.tensor_parallel, plan.context_parallel, plan.expert_parallel),
+        *(plan.num_stages, plan.data_parallel),
+    )
