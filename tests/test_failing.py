@@ -27,10 +27,10 @@ def without_runs(steps: Steps) -> tuple[object, ...]:
     seed=st.integers(0, 2**32),
     num_steps=st.integers(1, 7),
     every=st.integers(1, 4),
-    rate=st.floats(0.3, 10.0),
+    rate=st.floats(1.0, 10.0),  # Below, a checkpoint is reached after very many failures.
     times=st.tuples(st.floats(0, 2), st.floats(0, 2)),
 )
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 def test_both_players_fail_alike(
     seed: int, num_steps: int, every: int, rate: float, times: tuple[float, float]
 ) -> None:
