@@ -86,9 +86,8 @@ def run(args: argparse.Namespace) -> int:
         message_bytes=message_bytes(workload, compiled.plan),
         fragmented_share=args.fragmented_share,
     )
-    print(summary(compiled, result, memory))
-    if slowdown:
-        print(stragglers(compiled, result, slowdown))
+    slow = [stragglers(compiled, result, slowdown)] if slowdown else []
+    print("\n".join([summary(compiled, result, memory), *slow]))
     output.write_text("schedule.csv", write_csv(compiled.schedule))
     output.write_json("timeline.json", chrome_trace({"predicted": result}))
     output.write_figure("gantt.png", gantt({"predicted": result}))

@@ -47,7 +47,7 @@ def group_of(cluster: Cluster, ranks: Sequence[int]) -> Group:
     """How `ranks` of `cluster` are joined, while the other ranks use their links as well.
 
     Inside a node a ring leaves each unit of a tier once and may use the links of all its members
-    there, as `parplan.hardware.groups.ring_link`; over a mesh it uses the links between members
+    there; over a mesh it uses the links between members
     alone. Raises `ParplanError` for an empty group, a repeated rank or one outside the cluster.
     """
     if not ranks or (not isinstance(ranks, range) and len(set(ranks)) != len(ranks)):

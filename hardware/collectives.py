@@ -4,14 +4,12 @@ Time = launch + steps x latency + bytes / bandwidth for each algorithm that can 
 (`parplan.hardware.collective_work`) and each protocol; a library is taken to choose the fastest.
 The low-latency protocol sends a flag with every few bytes instead of waiting for memory, so that a
 step costs less and bandwidth is lost (LL and LL128 of NCCL); the bandwidth protocol ("simple")
-needs long messages to reach its bandwidth. `all_gather_s` and its like below are a ring alone, over
-one tier of links, without launch time.
+needs long messages to reach its bandwidth.
 """
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from parplan.hardware.cluster import Link
 from parplan.hardware.collective_group import Group, GroupLink
 from parplan.hardware.collective_work import OPS, Work, work
 from parplan.hardware.errors import ParplanError
@@ -170,19 +168,3 @@ def _switch_gain(group: Group) -> float:
     e, m = group.inside.efficiency, group.num_ranks / group.num_nodes
     assert e.switch_share is not None
     return e.switch_share / e.bandwidth_share * (m - 1) / m
-
-
-def all_gather_s(link: Link, num_ranks: int, num_bytes: float) -> float:
-    """Seconds until every rank has all `num_bytes` (the size of the gathered buffer)."""
-    steps = num_ranks - 1
-    return steps * link.latency_s + steps / num_ranks * num_bytes / link.bytes_per_s
-
-
-def reduce_scatter_s(link: Link, num_ranks: int, num_bytes: float) -> float:
-    """Seconds until every rank has its share of the sum of `num_bytes` per rank."""
-    return all_gather_s(link, num_ranks, num_bytes)
-
-
-def all_reduce_s(link: Link, num_ranks: int, num_bytes: float) -> float:
-    """Seconds until every rank has the sum of `num_bytes` per rank: both of the above."""
-    return 2 * all_gather_s(link, num_ranks, num_bytes)

@@ -8,8 +8,20 @@ their bandwidth ramps up with their size.
 
 from parplan.hardware.accelerator import Accelerator
 from parplan.hardware.attention_times import flash_attention_s, unfused_attention
+from parplan.hardware.estimate import Estimate, Measurements
 from parplan.hardware.gemm_times import tiled_gemm_s
 from parplan.hardware.kernels import Attention, Gemm, Kernel, MemoryBound
+
+
+def estimate(accelerator: Accelerator, measured: Measurements | None, kernel: Kernel) -> Estimate:
+    """How long `kernel` takes: as measured, or else by the model of `accelerator`.
+
+    Raises `ParplanError` for a data type of which neither knows a rate.
+    """
+    found = measured.kernel(kernel) if measured is not None else None
+    if found is not None:
+        return found
+    return Estimate(seconds=kernel_s(accelerator, kernel), origin="modelled")
 
 
 def kernel_s(accelerator: Accelerator, kernel: Kernel) -> float:

@@ -13,9 +13,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from scipy.spatial import Delaunay, QhullError
 
-from parplan.hardware.accelerator import Accelerator
 from parplan.hardware.estimate import Estimate, Origin
-from parplan.hardware.kernel_times import kernel_s
 from parplan.hardware.kernels import Attention, Gemm, Kernel, MemoryBound
 from parplan.hardware.profile import Collective, Profile, Timing
 
@@ -87,17 +85,6 @@ def profile_index(profile: Profile) -> ProfileIndex:
         (m.collective, _collective_place(m.collective), m.timing) for m in profile.collectives
     ]
     return ProfileIndex(profile=profile, kernels=_table(kernels), collectives=_table(collectives))
-
-
-def estimate(accelerator: Accelerator, index: ProfileIndex, kernel: Kernel) -> Estimate:
-    """How long `kernel` takes by the profile, or else by the model of `accelerator`.
-
-    Raises `ParplanError` for a data type of which neither knows a rate.
-    """
-    found = index.kernel(kernel)
-    if found is not None:
-        return found
-    return Estimate(seconds=kernel_s(accelerator, kernel), origin="modelled")
 
 
 def _kernel_place(kernel: Kernel) -> _Place:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from parplan.hardware.accelerator import Accelerator
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.estimate import Estimate, Measurements
-from parplan.hardware.kernel_times import kernel_s
+from parplan.hardware.kernel_times import estimate
 from parplan.hardware.kernels import Kernel
 from parplan.hardware.profile import Collective
 
@@ -21,18 +21,12 @@ class _Remembered:
     def kernel(self, kernel: Kernel) -> Estimate:
         """How long a kernel takes."""
         if kernel not in self.known:
-            self.known[kernel] = self._estimate(kernel)
+            self.known[kernel] = estimate(self.accelerator, self.measured, kernel)
         return self.known[kernel]
 
     def collective(self, collective: Collective) -> Estimate | None:
         """What was measured of a collective, if anything was."""
         return None if self.measured is None else self.measured.collective(collective)
-
-    def _estimate(self, kernel: Kernel) -> Estimate:
-        found = self.measured.kernel(kernel) if self.measured is not None else None
-        if found is not None:
-            return found
-        return Estimate(seconds=kernel_s(self.accelerator, kernel), origin="modelled")
 
 
 def remembering(cluster: Cluster) -> Cluster:

@@ -5,19 +5,15 @@ are taken together, so that the lists are made once, and are timed by the fast e
 choice is then played by the simulator, which has to agree to the picosecond.
 """
 
-import multiprocessing
-import os
-import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from parplan.hardware.cluster import Cluster
+from parplan.planners.processes import mapping
 from parplan.planners.search import Trial, best_trial
 from parplan.planners.shared_costs import SharedCosts
 from parplan.sim.fast import Kernel, kernel_for
@@ -78,7 +74,7 @@ def exhaustive(
     # Worker processes get it as it is now, and remember what belongs to one group.
     shared = SharedCosts(workload, cluster)
     check = partial(_check, shared, memory_ratio)
-    with _mapper(workers if len(candidates) >= POOL_FROM else 1) as run:
+    with mapping(workers if len(candidates) >= POOL_FROM else 1) as run:
         start = time.perf_counter()
         everything = list(enumerate(candidates))
         trials = _in_groups(run, check, everything, schedule_key, "compile", progress)
@@ -145,25 +141,3 @@ def _in_groups(
             trials[number] = trial
             progress(what, len(trials), len(items))
     return trials
-
-
-@contextmanager
-def _mapper(workers: int) -> Iterator[Callable[..., Iterable[Any]]]:
-    """`map`, or the same over so many worker processes."""
-    if workers == 1:
-        yield map
-        return
-    # Spawned workers inherit neither locks nor threads of this process.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        min(workers, os.cpu_count() or 1),
-        mp_context=context,
-        # An interrupt ends this process, which then ends its workers.
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),
-    ) as pool:
-        try:
-            yield pool.map
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise

@@ -21,6 +21,7 @@ from parplan.sim.memory import RankMemory, StageNeeds, rank_memory, stage_needs
 from parplan.sim.peaks import Moments
 from parplan.sim.plan import Plan, check_plan
 from parplan.sim.predict import Scheduled, schedule_key, scheduled
+from parplan.sim.schedules import schedule_kind
 from parplan.sim.ticks import stage_ticks
 from parplan.sim.workload import Workload
 
@@ -74,7 +75,9 @@ class SharedCosts:
         """Costs and needs of every stage; raises `ParplanError` where `plan` cannot be laid out."""
         check_plan(plan, self.workload, self.cluster.num_accelerators)
         # What is accumulated from micro-batch to micro-batch costs more than a single one.
-        key = replace(plan, schedule="1f1b", num_micro_batches=min(2, plan.num_micro_batches))
+        # Of the schedule it counts alone whether there are two copies of a stage.
+        schedule = "1f1b" if schedule_kind(plan.schedule).one_copy else plan.schedule
+        key = replace(plan, schedule=schedule, num_micro_batches=min(2, plan.num_micro_batches))
         found = self._stages.get(key)
         if found is None:
             layers = self._layer_costs(key)

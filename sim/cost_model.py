@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.estimate import Estimate
-from parplan.hardware.kernel_times import kernel_s
+from parplan.hardware.kernel_times import estimate
 from parplan.hardware.kernels import Kernel, MemoryBound
 from parplan.sim.communication import Communication
 from parplan.sim.costs import LayerCosts, ModelCosts, StageCosts
@@ -69,10 +69,7 @@ def timing_of(workload: Workload, cluster: Cluster, plan: Plan) -> Timing:
 
 def kernel_estimate(cluster: Cluster, kernel: Kernel) -> Estimate:
     """How long a kernel takes on `cluster`: as measured there, or by the model."""
-    found = cluster.measured.kernel(kernel) if cluster.measured is not None else None
-    if found is not None:
-        return found
-    return Estimate(seconds=kernel_s(cluster.accelerator, kernel), origin="modelled")
+    return estimate(cluster.accelerator, cluster.measured, kernel)
 
 
 def stage_costs(

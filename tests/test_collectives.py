@@ -14,13 +14,10 @@ from parplan.hardware.collective_group import Group, GroupLink, group_of
 from parplan.hardware.collective_work import ALGORITHMS, OPS, work
 from parplan.hardware.collectives import (
     Collective,
-    all_gather_s,
-    all_reduce_s,
     bus_bandwidth,
     bus_factor,
     choose,
     collective_s,
-    reduce_scatter_s,
 )
 from parplan.hardware.errors import ParplanError
 from parplan.hardware.presets import accelerator_preset, cluster_preset
@@ -58,8 +55,6 @@ def test_a_ring_takes_as_long_as_its_play(num_ranks: int, num_bytes: float) -> N
     assert np.array_equal(buffers, np.tile(buffers.max(0), (num_ranks, 1)))
     asked = Collective(op="all_reduce", num_bytes=num_bytes)
     assert collective_s(asked, one_node(num_ranks), ["ring"]) == pytest.approx(played_s)
-    link = Link(latency_s=LATENCY_S, bytes_per_s=BYTES_PER_S)
-    assert all_reduce_s(link, num_ranks, num_bytes) == pytest.approx(played_s)
 
 
 @pytest.mark.parametrize("num_ranks", range(2, 18))
@@ -258,9 +253,11 @@ def test_a_full_graph_of_odd_size_is_all_rings(num_places: int) -> None:
 
 
 def test_the_ring_forms_fit_each_other() -> None:
-    link = Link(latency_s=LATENCY_S, bytes_per_s=BYTES_PER_S)
-    both = all_gather_s(link, 5, 1e6) + reduce_scatter_s(link, 5, 1e6)
-    assert all_reduce_s(link, 5, 1e6) == pytest.approx(both)
+    def ring_s(op: str) -> float:
+        return collective_s(Collective(op=op, num_bytes=1e6), one_node(5), ["ring"])
+
+    both = ring_s("all_gather") + ring_s("reduce_scatter")
+    assert ring_s("all_reduce") == pytest.approx(both)
 
 
 def test_mistakes_are_refused() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from parplan.hardware.accelerator import Accelerator, DenseRates
 from parplan.hardware.cluster import Cluster, Link, Tier
-from parplan.hardware.groups import ring_link
+from parplan.hardware.collective_group import GroupLink, group_of
 from parplan.hardware.kernel_times import kernel_s
 from parplan.hardware.kernels import Attention, Gemm
 from parplan.hardware.presets import accelerator_preset
@@ -200,19 +200,28 @@ def test_a_gather_hides_behind_the_computation() -> None:
     assert prefetched_s(5.0, 10.0, 5) == 10.0 + 1.0
 
 
+def as_group(link: Link) -> GroupLink:
+    return GroupLink(latency_s=link.latency_s, bytes_per_s=link.bytes_per_s)
+
+
 def test_the_pipeline_crosses_the_network_and_tensor_parallelism_does_not() -> None:
     p = plan(num_stages=2, tensor_parallel=8)
     (first, _) = stage_costs(LLAMA, CLUSTER, p, model_costs(LLAMA, CLUSTER, p))
     message = 2 * 1024 * 5120 // 8
     assert first.latency_s == NETWORK.latency_s
     assert first.send_s == pytest.approx(message / NETWORK.bytes_per_s)
-    assert ring_link(CLUSTER, 8, 1) == NODE
+    tensor = group_of(CLUSTER, range(8))
+    assert (tensor.inside, tensor.across) == (as_group(NODE), None)
 
 
 def test_a_ring_over_nodes_uses_the_network_links_of_all_its_members() -> None:
-    link = ring_link(CLUSTER, 16, 1)
-    assert link.bytes_per_s == min(NODE.bytes_per_s, 8 * NETWORK.bytes_per_s)
-    assert ring_link(CLUSTER, 2, 8) == NETWORK
+    everyone = group_of(CLUSTER, range(16))
+    assert everyone.inside is not None
+    assert everyone.across is not None
+    assert everyone.inside.bytes_per_s == NODE.bytes_per_s
+    assert everyone.across.bytes_per_s == 8 * NETWORK.bytes_per_s
+    pair = group_of(CLUSTER, range(0, 16, 8))
+    assert (pair.inside, pair.across) == (None, as_group(NETWORK))
 
 
 def test_two_copies_of_each_stage_reduce_their_gradients_together() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from parplan.hardware.accelerator import Accelerator, DenseRates
 from parplan.hardware.errors import ParplanError
-from parplan.hardware.kernel_times import kernel_s
+from parplan.hardware.kernel_times import estimate, kernel_s
 from parplan.hardware.kernels import Attention, Gemm, Kernel, MemoryBound
 from parplan.hardware.profile import (
     Collective,
@@ -26,7 +26,7 @@ from parplan.hardware.profile import (
 from parplan.hardware.profile_cluster import cluster_of_profile
 from parplan.hardware.profile_compare import agreements, compared
 from parplan.hardware.profile_file import check_machine, read_profile, write_profile
-from parplan.hardware.profile_lookup import estimate, profile_index
+from parplan.hardware.profile_lookup import profile_index
 from tests.commands import parplan
 
 MACHINE = Machine(
