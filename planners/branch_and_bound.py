@@ -1,7 +1,8 @@
-"""Best-first branch and bound: the fastest plan, proven, from few evaluations.
+"""Best-first branch and bound: the best plan, proven, from few evaluations.
 
 Land and Doig 1960 (Econometrica 28). Plans are tried in the order of a lower bound on their step
-time (`parplan.planners.bound`); once the next bound is not below the best time, no plan is better.
+time (`parplan.planners.bound`), or on their memory where that is the goal; once the next bound is
+not below the best, no plan is better.
 """
 
 from random import Random
@@ -14,17 +15,17 @@ from parplan.planners.space import Space
 
 def branch_and_bound(space: Space, evaluate: Evaluator, rng: Random) -> None:
     """Evaluate the plans that fit, the most promising first, until none can be better."""
-    bounds = evaluate.space_bounds()
-    best_s = IMPOSSIBLE
-    for number in np.argsort(bounds, kind="stable").tolist():
-        if bounds[number] == IMPOSSIBLE:
+    floors = evaluate.space_floors()
+    best = IMPOSSIBLE
+    for number in np.argsort(floors, kind="stable").tolist():
+        if floors[number] == IMPOSSIBLE:
             continue
-        if bounds[number] >= best_s:
+        if floors[number] >= best:
             break
         plan = space[number]
         evaluate.rule_out_alike(plan)
-        if bounds[number] < IMPOSSIBLE:
-            best_s = min(best_s, evaluate(plan).step_s or IMPOSSIBLE)
-    if best_s == IMPOSSIBLE:
+        if floors[number] < IMPOSSIBLE:
+            best = min(best, evaluate.goal.key(evaluate(plan)))
+    if best == IMPOSSIBLE:
         # Nothing fits: the record should say of a plan why not.
         evaluate(space[0])

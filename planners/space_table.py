@@ -46,7 +46,7 @@ class SpaceTable:
         found = np.full(len(self.space), IMPOSSIBLE)
         for rows in self._rows.values():
             kinds = dict.fromkeys(kind for block in rows.blocks for kind in block.kinds)
-            possible = {kind: self._may_fit(rows, kind) for kind in kinds}
+            possible = {kind: self._least_bytes(rows, kind) <= self.limit for kind in kinds}
             kept = np.logical_or.reduce(list(possible.values()))
             if not kept.any():
                 continue
@@ -120,19 +120,27 @@ class SpaceTable:
         place = self.parts.kinds(blocks[0].plan()).place
         return Rows(blocks, begins, place, activations.rows(), states.rows())
 
-    def _may_fit(self, rows: Rows, kind: ScheduleKind) -> Bools:
+    def memory_bounds(self) -> Floats:
+        """Bytes that the fullest rank of each plan needs at least."""
+        found = np.full(len(self.space), IMPOSSIBLE)
+        for rows in self._rows.values():
+            for kind in dict.fromkeys(kind for block in rows.blocks for kind in block.kinds):
+                _write(rows, kind, self._least_bytes(rows, kind), found)
+        return found
+
+    def _least_bytes(self, rows: Rows, kind: ScheduleKind) -> Floats:
         """As `parplan.planners.bound.memory_bound_bytes` has it."""
         own = rows.place[stages_by_rank(kind, rows.num_ranks, len(rows.place))]
         state = rows.states[:, :, :3]
         each = state[:, :, 0] + state[:, :, 1] + state[:, :, 2]
         one = rows.activations[:, :, 0] + rows.activations[:, :, 1]
-        may = np.ones(len(each), dtype=bool)
+        least = np.zeros(len(each))
         for ranks in {tuple(row) for row in own.tolist()}:
             held, most = np.zeros(len(each)), np.zeros(len(each))
             for stage in ranks:
                 held, most = held + each[:, stage], np.maximum(most, one[:, stage])
-            may &= (held + most) * (1 - 1e-12) <= self.limit
-        return may
+            np.maximum(least, held + most, out=least)
+        return least * (1 - 1e-12)
 
     def _ticks(self, rows: Rows, kept: Bools) -> tuple[StageTicks, npt.NDArray[np.int64]]:
         """The costs of the rows that are kept, by kinds of stages; micro-batches of all rows.

@@ -12,7 +12,8 @@ from itertools import accumulate
 
 from parplan.hardware.cluster import Cluster
 from parplan.planners.evaluator import IMPOSSIBLE, Budget, Evaluator, Stopped
-from parplan.planners.search import Trial, energy
+from parplan.planners.goal import STEP_TIME
+from parplan.planners.search import Trial
 from parplan.sim.cost_model import model_costs
 from parplan.sim.costs import LayerCosts
 from parplan.sim.plan import Plan, check_plan
@@ -81,15 +82,15 @@ def improve_split(
             _descend(ask, ask(start), workload.model.num_layers)
     except Stopped:
         pass
-    return min(ask.trials, key=energy)
+    return min(ask.trials, key=STEP_TIME.energy)
 
 
 def _descend(ask: Evaluator, trial: Trial, num_layers: int) -> None:
     while True:
         layers = trial.plan.layers_of_stages(num_layers)
         plans = [replace(trial.plan, stage_layers=split) for split in _moves(layers)]
-        best = min(ask.many(plans), key=energy, default=trial)
-        if energy(best) >= energy(trial):
+        best = min(ask.many(plans), key=STEP_TIME.energy, default=trial)
+        if STEP_TIME.energy(best) >= STEP_TIME.energy(trial):
             return
         trial = best
 
