@@ -72,24 +72,26 @@ def exhaustive(
     workers: int = 1,
     progress: Progress = no_progress,
     goal: Goal = STEP_TIME,
+    known: Iterable[Trial] = (),
 ) -> Report:
     """Try every candidate, on at most `workers` processes.
 
-    `memory_ratio`: the share of each device's memory that a plan may use. An interrupt keeps the
-    candidates that were tried.
+    `memory_ratio`: the share of each device's memory that a plan may use. `known`: trials of an
+    interrupted search for the same. An interrupt keeps the candidates that were tried.
     """
     # Worker processes get it as it is now, and remember what belongs to one group.
     shared = SharedCosts(workload, cluster)
     check = partial(_check, shared, memory_ratio)
-    trials: dict[int, Trial] = {}
+    done_before = {trial.plan: trial for trial in known}
+    trials = {i: done_before[plan] for i, plan in enumerate(candidates) if plan in done_before}
     start = compiled = time.perf_counter()
     stopped = "finished"
     try:
         with mapping(workers if len(candidates) >= POOL_FROM else 1) as run:
-            everything = list(enumerate(candidates))
-            _in_groups(run, check, everything, schedule_key, "compile", progress, trials)
+            new = [(i, plan) for i, plan in enumerate(candidates) if i not in trials]
+            _in_groups(run, check, new, schedule_key, "compile", progress, trials)
             compiled = time.perf_counter()
-            possible = [(i, trial) for i, trial in sorted(trials.items()) if trial.fits]
+            possible = [(i, t) for i, t in sorted(trials.items()) if t.fits and t.step_s is None]
             cost = partial(_cost, shared, _kernel(trial for _, trial in possible))
             _in_groups(
                 run, cost, possible, lambda t: schedule_key(t.plan), "simulate", progress, trials
