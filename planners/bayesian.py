@@ -99,15 +99,30 @@ class _Columns:
     def _row(self, plan: Plan) -> list[float]:
         row: list[float] = []
         for name, value in point_of(plan).values().items():
-            known = self._dimensions[name]
-            if len(known) == 1:
+            known = self._dimensions.get(name, ())
+            if len(known) < 2:
                 continue
-            if isinstance(value, int) and not isinstance(value, bool) and min(known) > 0:
-                low, high = math.log(min(known)), math.log(max(known))
-                row.append((math.log(value) - low) / (high - low))
-            else:
-                row += [float(value == other) for other in known]
+            row += _scaled(value, known) if _is_size(known) else _one_of(value, known)
         return row
+
+
+def _is_size(known: Sequence[object]) -> bool:
+    """Whether all values are whole numbers above 0, or None, which means all."""
+    numbers = [value for value in known if value is not None]
+    if len(numbers) < 2:
+        return False
+    return all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in numbers)
+
+
+def _scaled(value: int | None, known: Sequence[int | None]) -> list[float]:
+    numbers = [v for v in known if v is not None]
+    most = 2 * max(numbers) if None in known else max(numbers)
+    low, high = math.log(min(numbers)), math.log(most)
+    return [1.0 if value is None else (math.log(value) - low) / (high - low)]
+
+
+def _one_of(value: object, known: Sequence[object]) -> list[float]:
+    return [float(value == other) for other in known]
 
 
 class _Model(NamedTuple):

@@ -1,5 +1,6 @@
 """What a planner asks: it counts, remembers and stops, so that no planner can misreport."""
 
+import math
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,14 @@ import numpy.typing as npt
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
 from parplan.planners.bound import memory_bound_bytes, step_bounds_s
+from parplan.planners.box_bounds import box_bounds_s, box_fits, box_memory_bytes, divided
 from parplan.planners.goal import IMPOSSIBLE, STEP_TIME, Goal
+from parplan.planners.relaxed_parts import RelaxedParts
 from parplan.planners.search import Trial
 from parplan.planners.shared_costs import SharedCosts
 from parplan.planners.space import Space
 from parplan.planners.space_table import SpaceTable
+from parplan.planners.variants import Box
 from parplan.sim.plan import Plan
 from parplan.sim.predict import schedule_key
 from parplan.sim.schedules import schedule_kind
@@ -118,6 +122,7 @@ class Evaluator:
         self._table: SpaceTable | None = None
         self._space_bounds = np.empty(0)
         self._space_memory = np.empty(0)
+        self._box_floors: dict[tuple[int, Box], float] = {}
         self._judged: set[tuple[str, int, int, int]] = set()
 
     def __call__(self, plan: Plan) -> Trial:
@@ -200,6 +205,27 @@ class Evaluator:
         that cannot fit. Raises `ParplanError` as `space_bounds` does."""
         return self.space_memory() if self.goal.floor == "memory" else self.space_bounds()
 
+    def box_floors(self, row: int, boxes: Sequence[Box]) -> list[float]:
+        """What the goal of every variant of a row of the space is at least, for boxes of variants.
+
+        Infinite for a box of which none fits. Takes time, but no evaluation.
+        """
+        self._check_time()
+        if not isinstance(self._space, Space):
+            raise ParplanError("box_floors: the evaluator was made without a Space")
+        parts, plan = self._shared.parts_of(self._space.constraints), self._space.row(row)
+        assert isinstance(parts, RelaxedParts)
+        self.num_bounds += len(boxes)
+        limit = self._memory_ratio * self._cluster.accelerator.memory_bytes
+        may = box_fits(parts, plan, boxes, self._shared.moments(plan), limit)
+        if self.goal.floor == "memory":
+            floors = box_memory_bytes(parts, plan, boxes)
+        else:
+            floors = box_bounds_s(parts, plan, boxes)
+        found: list[float] = np.where(may, floors, IMPOSSIBLE).tolist()
+        self._box_floors.update(((row, b), f) for b, f in zip(boxes, found, strict=True))
+        return found
+
     def rule_out_alike(self, plan: Plan) -> None:
         """Find which of the plans of the space that share their lists with `plan` do not fit.
 
@@ -222,8 +248,13 @@ class Evaluator:
             return False
         if self._table is None:
             return all(self.ruled_out(plan, key) for plan in self._space)
-        possible = np.flatnonzero(self.space_floors() < key).tolist()
-        return all(self.ruled_out(self._space[number], key) for number in possible)
+        if self._space.constraints.is_uneven:
+            return False
+        floors = self.space_floors()
+        return all(
+            self._open_floor(row, self._space.box(row), floors[row], key) == IMPOSSIBLE
+            for row in np.flatnonzero(floors < key).tolist()
+        )
 
     def least_key(self) -> float:
         """What no plan of the space is better than, as far as is known; 0 where nothing is.
@@ -231,23 +262,44 @@ class Evaluator:
         The best key that was found, or the least floor of the plans that were not tried.
         """
         best = self.improvements[-1].key if self.improvements else IMPOSSIBLE
-        if not isinstance(self._space, Space):
+        if not isinstance(self._space, Space) or self._space.constraints.is_uneven:
             return 0.0
         floors = self._memory_of_all() if self.goal.floor == "memory" else self._bounds_of_all()
-        for number in np.argsort(floors, kind="stable").tolist():
-            if floors[number] >= best:
+        least = best
+        for row in np.argsort(floors, kind="stable").tolist():
+            if floors[row] >= least:
                 break
-            plan = self._space[number]
-            trial = self._trials.get(plan) or self._verdicts.get(plan)
-            if trial is None or (trial.fits and trial.step_s is None):
-                return float(floors[number])
-        return best
+            box = self._space.box(row)
+            least = min(least, self._open_floor(row, box, float(floors[row]), least))
+        return least
+
+    def _open_floor(self, row: int, box: Box | None, floor: float, key: float) -> float:
+        """The least floor of the variants that may be better than `key`; infinite if there is none.
+
+        `box`: in which they are, each with at least `floor`; None: the plan of the row alone.
+        """
+        if floor >= key or not isinstance(self._space, Space):
+            return IMPOSSIBLE
+        parts = [] if box is None else divided(box)
+        if box is None or not parts:
+            plan = self._space.row(row) if box is None else self._space.only(row, box)
+            return IMPOSSIBLE if self.ruled_out(plan, key) else floor
+        known = [self._box_floors.get((row, part)) for part in parts]
+        if known[0] is None and math.prod(map(len, box)) > len(self._trials):
+            # Most of these were never asked about.
+            return floor
+        return min(
+            self._open_floor(row, part, max(floor, own or floor), key)
+            for part, own in zip(parts, known, strict=True)
+        )
 
     def _bounds_of_all(self) -> npt.NDArray[np.float64]:
         if self._table is None:
             if not isinstance(self._space, Space):
                 raise ParplanError("space_bounds: the evaluator was made without a Space")
-            self._table = SpaceTable(self._space, self._memory_ratio, self._shared.parts)
+            self._table = SpaceTable(
+                self._space, self._memory_ratio, self._shared.parts_of(self._space.constraints)
+            )
             self._space_bounds = self._table.bounds()
             self.num_bounds += len(self._space_bounds)
         return self._space_bounds

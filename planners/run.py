@@ -120,10 +120,15 @@ def run_planner(
         seconds=seconds,
         stopped=stopped,
         proven=evaluator.proves(key),
-        gap=1 - evaluator.least_key() / key if with_gap and best else None,
+        gap=_gap(evaluator, key) if with_gap and best else None,
         goal=goal,
         improvements=tuple(evaluator.improvements),
     )
+
+
+def _gap(evaluator: Evaluator, key: float) -> float | None:
+    least = evaluator.least_key()
+    return None if least == 0.0 else max(0.0, 1 - least / key)
 
 
 def _run(function: Planner, space: Space, evaluator: Evaluator, seed: int) -> str:
