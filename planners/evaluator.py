@@ -123,6 +123,7 @@ class Evaluator:
         self._space_bounds = np.empty(0)
         self._space_memory = np.empty(0)
         self._box_floors: dict[tuple[int, Box], float] = {}
+        self._uneven: npt.NDArray[np.float64] | None = None
         self._judged: set[tuple[str, int, int, int]] = set()
 
     def __call__(self, plan: Plan) -> Trial:
@@ -216,7 +217,7 @@ class Evaluator:
         parts, plan = self._shared.parts_of(self._space.constraints), self._space.row(row)
         assert isinstance(parts, RelaxedParts)
         self.num_bounds += len(boxes)
-        limit = self._memory_ratio * self._cluster.accelerator.memory_bytes
+        limit = self.memory_limit_bytes
         may = box_fits(parts, plan, boxes, self._shared.moments(plan), limit)
         if self.goal.floor == "memory":
             floors = box_memory_bytes(parts, plan, boxes)
@@ -225,6 +226,22 @@ class Evaluator:
         found: list[float] = np.where(may, floors, IMPOSSIBLE).tolist()
         self._box_floors.update(((row, b), f) for b, f in zip(boxes, found, strict=True))
         return found
+
+    def uneven_floors(self) -> npt.NDArray[np.float64]:
+        """What the goal of each row is at least if its stages are uneven, where the space has that;
+        infinite for those that cannot fit.
+
+        Raises `ParplanError` as `space_bounds` does.
+        """
+        if not isinstance(self._space, Space) or not self._space.constraints.is_uneven:
+            return self.space_floors()
+        self.space_bounds()
+        return self._uneven_of_all()
+
+    @property
+    def memory_limit_bytes(self) -> float:
+        """What a plan may use of each device."""
+        return self._memory_ratio * self._cluster.accelerator.memory_bytes
 
     def rule_out_alike(self, plan: Plan) -> None:
         """Find which of the plans of the space that share their lists with `plan` do not fit.
@@ -262,8 +279,11 @@ class Evaluator:
         The best key that was found, or the least floor of the plans that were not tried.
         """
         best = self.improvements[-1].key if self.improvements else IMPOSSIBLE
-        if not isinstance(self._space, Space) or self._space.constraints.is_uneven:
+        if not isinstance(self._space, Space):
             return 0.0
+        if self._space.constraints.is_uneven:
+            # Which of the uneven plans of a row were tried does not matter: there are too many.
+            return min(best, float(self._uneven_of_all().min()))
         floors = self._memory_of_all() if self.goal.floor == "memory" else self._bounds_of_all()
         least = best
         for row in np.argsort(floors, kind="stable").tolist():
@@ -303,6 +323,15 @@ class Evaluator:
             self._space_bounds = self._table.bounds()
             self.num_bounds += len(self._space_bounds)
         return self._space_bounds
+
+    def _uneven_of_all(self) -> npt.NDArray[np.float64]:
+        self._bounds_of_all()
+        if self._uneven is None and self._table is not None:
+            self._uneven = self._table.uneven_bounds()
+        if self._uneven is None or self.goal.floor == "memory":
+            # Nothing is known of the memory of uneven stages.
+            return np.zeros(len(self._space_bounds))
+        return self._uneven
 
     def _memory_of_all(self) -> npt.NDArray[np.float64]:
         bounds = self._bounds_of_all()

@@ -31,8 +31,13 @@ BUILT_IN = {
     "nsga2": "parplan.planners.nsga2:nsga2",
     "bayesian": "parplan.planners.bayesian:bayesian",
     "as-ap": "parplan.planners.as_ap:as_ap",
+    "dynamic-programming": "parplan.planners.dynamic_programming:dynamic_programming",
+    "integer-program": "parplan.planners.integer_program:integer_program",
     "pareto-front": "parplan.planners.pareto_front:pareto_front",
 }
+
+UNEVEN = 50
+"""Evaluations for each plan of a space that has uneven plans beside it."""
 
 Planner = Callable[[Space, Evaluator, Random], None]
 """(space, evaluate, rng): asks `evaluate` about plans of `space`, by chance from `rng` alone."""
@@ -80,7 +85,8 @@ def run_planner(
 ) -> SearchReport:
     """Let a planner (a name, `module:function`, or a function) search `space`.
 
-    `budget`: as many evaluations as the space has plans, if None. `memory_ratio`: that of the
+    `budget`: as many evaluations as the space has plans, if None; more of them where it has uneven
+    ones, which are not counted. `memory_ratio`: that of the
     space's constraints, if None. A planner that raises, or asks nothing, is reported as failed;
     an interrupt keeps what was found. `shared`: costs that earlier searches for the same workload
     and cluster found, and that this one adds to. `known`: trials of an interrupted search, which
@@ -93,7 +99,7 @@ def run_planner(
         space.workload,
         space.cluster,
         memory_ratio=space.constraints.memory_ratio if memory_ratio is None else memory_ratio,
-        budget=Budget(evaluations=len(space)) if budget is None else budget,
+        budget=_as_many(space) if budget is None else budget,
         space=space,
         clock=clock,
         shared=shared,
@@ -124,6 +130,10 @@ def run_planner(
         goal=goal,
         improvements=tuple(evaluator.improvements),
     )
+
+
+def _as_many(space: Space) -> Budget:
+    return Budget(evaluations=len(space) * (UNEVEN if space.constraints.is_uneven else 1))
 
 
 def _gap(evaluator: Evaluator, key: float) -> float | None:

@@ -7,6 +7,7 @@ in the order of the space; no `Plan` is made of a row before it is asked for.
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -110,6 +111,43 @@ class SpaceTable:
         begins = [0, *np.cumsum([block.size for block in blocks])[:-1].tolist()]
         place = self.parts.kinds(blocks[0].plan()).place
         return Rows(blocks, begins, place, activations.rows(), states.rows())
+
+    def uneven_bounds(self) -> Floats:
+        """Seconds that a step of each row takes at least, however its blocks are divided over the
+        stages, and however few of them are recomputed.
+
+        The slowest rank has at least its share of all work. Infinite where the ranks cannot hold
+        all parameters. Rows without a pipeline have nothing to divide.
+        """
+        own = self.space.constraints
+        found = np.full(self.space.num_rows, IMPOSSIBLE)
+        for (ranks, _), rows in self._rows.items():
+            state = rows.states[:, :, :3].sum(axis=2)[:, rows.place].sum(axis=1) / ranks
+            holds = state * (1 - 1e-9) <= self.limit
+            for block, members in rows.members():
+                work = np.array(self._work_of_all(block, least=own.uneven_recomputation))
+                seconds = block.group.num_micro_batches * work[block.patterns[OUTER]] / ranks
+                bound = np.where(holds[members], seconds * (1 - 1e-9), IMPOSSIBLE)
+                for number, _ in block.numbers:
+                    found[block.places(number)] = bound
+        if own.uneven_recomputation:
+            return found
+        sizes = [(group.size, group.layout.num_stages > 1) for group in self.space.groups]
+        pipeline = np.concatenate([np.full(size, several) for size, several in sizes])
+        return np.where(pipeline, found, self.bounds())
+
+    def _work_of_all(self, block: Block, *, least: bool) -> list[float]:
+        """Seconds of all stages for one micro-batch, by recomputation and sequence parallelism.
+
+        `least`: without recomputation.
+        """
+        a, _, c = block.inner
+        found = []
+        for i, k in np.ndindex(a, c):
+            plan = block.plan(i, 0, k)
+            plan = replace(plan, recomputation="none") if least else plan
+            found.append(float(self.parts.layers(plan)[self.parts.kinds(plan).place, :3].sum()))
+        return found
 
     def memory_bounds(self) -> Floats:
         """Bytes that the fullest rank of each plan needs at least."""

@@ -79,19 +79,20 @@ def improve_split(
     )
     try:
         for start in (replace(plan, stage_layers=None), balanced(workload, cluster, plan)):
-            _descend(ask, ask(start), workload.model.num_layers)
+            descend(ask, ask(start), workload.model.num_layers)
     except Stopped:
         pass
     return min(ask.trials, key=STEP_TIME.energy)
 
 
-def _descend(ask: Evaluator, trial: Trial, num_layers: int) -> None:
+def descend(ask: Evaluator, trial: Trial, num_layers: int) -> Trial:
+    """The best that is reached from `trial` by moving single blocks, each time the best move."""
     while True:
         layers = trial.plan.layers_of_stages(num_layers)
         plans = [replace(trial.plan, stage_layers=split) for split in _moves(layers)]
-        best = min(ask.many(plans), key=STEP_TIME.energy, default=trial)
-        if STEP_TIME.energy(best) >= STEP_TIME.energy(trial):
-            return
+        best = min(ask.many(plans), key=ask.energy, default=trial)
+        if ask.energy(best) >= ask.energy(trial):
+            return trial
         trial = best
 
 
