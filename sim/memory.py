@@ -190,11 +190,11 @@ def _one_stage(
     for ops, again, count in ops_of(workload, plan, stage):
         recomputed = recomputed_ops(plan, ops) if again else frozenset()
         sizes.append((layer_bytes(ops, recomputed), count))
-    activations = _offloaded(workload, plan, stage, activations_of(sizes))
+    activations = offloaded_activations(workload, plan, stage, activations_of(sizes))
     return StageNeeds(**activations._asdict(), **state_of(workload, plan, parameters)._asdict())
 
 
-def _offloaded(
+def offloaded_activations(
     workload: Workload, plan: Plan, stage: StageLayers, activations: Activations
 ) -> Activations:
     """What stays on the device when the blocks' activations are kept by the host."""

@@ -161,7 +161,7 @@ def _plan(case: Case, stack: Stack, workload: Workload, assumed: list[str]) -> P
         recomputation=again.level,
         recomputed_ops=again.ops,
         recomputed_layers=again.layers,
-        **zero_fields(p.zero_stage or 0),
+        **zero_fields(p.zero_stage or 0),  # type: ignore[arg-type]
         shard_group=_shard_group(p, dp * cp),
         gradient_dtype="fp32" if stack.fp32_gradients else "as computed",
         overlap_gradient_reduction=stack.overlap_gradient_reduction,
