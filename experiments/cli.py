@@ -28,6 +28,10 @@ COMMANDS = {
         "parplan.experiments.reproduce_command",
         "predict what publications measured, with their tables and figures",
     ),
+    "landscape": (
+        "parplan.experiments.landscape_command",
+        "show a metric over any fields of plan, workload or machine",
+    ),
     "hardware": ("parplan.experiments.hardware_command", "show accelerators and clusters"),
     "benchmark": ("parplan.experiments.benchmark_command", "time the simulator on this machine"),
     "demo": ("parplan.experiments.demo_command", "plan a large model; plan and run a small one"),
