@@ -26,6 +26,10 @@ COMMANDS = {
         "parplan.experiments.export_command",
         "write a plan as the configuration of the software that trains",
     ),
+    "import": (
+        "parplan.experiments.import_command",
+        "predict a launch of other software, and find a faster plan near it",
+    ),
     "calibrate": ("parplan.experiments.calibrate_command", "measure this machine"),
     "validate": ("parplan.experiments.validate_command", "predict what others measured"),
     "hardware": ("parplan.experiments.hardware_command", "show accelerators and clusters"),

@@ -8,7 +8,7 @@ SELECTIVE = {
     "attention": "core_attn",
     "attention norm": "layernorm",
     "mlp norm": "layernorm",
-    "expert activation": "moe_act",
+    "experts activation": "moe_act",
     "kv up": "mla_up_proj",
     "query up": "mla_up_proj",
 }
