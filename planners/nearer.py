@@ -78,9 +78,10 @@ def _candidates(workload: Workload, cluster: Cluster, plan: Plan) -> Iterator[Pl
     )
     for candidate in make_space(workload, cluster, allowed):
         fields = {name: getattr(candidate, name) for name in TAKEN}
-        for own in ({}, {"stage_layers": None}, {"stage_layers": None, "shard_group": None}):
+        for dropped in ((), ("stage_layers",), ("stage_layers", "shard_group")):
+            own: dict[str, Any] = fields | dict.fromkeys(dropped)
             try:
-                yield replace(plan, **fields, **own)
+                yield replace(plan, **own)
             except ParplanError:
                 continue
             break
