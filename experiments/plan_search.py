@@ -80,19 +80,20 @@ def _by_planner(asked: Asked) -> Search:
     known = record.read() if args.resume else []
 
     def run() -> Report:
-        watch = Watch(record, len(space))
-        report = run_planner(
-            args.planner,
-            space,
-            budget=budget,
-            seed=args.seed,
-            goal=asked.chosen.goal,
-            known=known,
-            watch=watch,
-            with_gap=True,
-        )
-        watch.end(report.trials)
-        return report
+        watch = Watch(record.begin(known), len(space))
+        try:
+            return run_planner(
+                args.planner,
+                space,
+                budget=budget,
+                seed=args.seed,
+                goal=asked.chosen.goal,
+                known=known,
+                watch=watch,
+                with_gap=True,
+            )
+        finally:
+            watch.end()
 
     return Search(len(space), ratio, space, run)
 
@@ -100,18 +101,24 @@ def _by_planner(asked: Asked) -> Search:
 def _exhaustive(
     asked: Asked, candidates: list[Plan], memory_ratio: float, known: list[Trial]
 ) -> Report:
-    progress = Progress()
-    report = exhaustive(
-        asked.workload,
-        asked.cluster,
-        candidates,
-        memory_ratio=memory_ratio,
-        workers=asked.options.workers,
-        progress=progress,
-        goal=asked.chosen.goal,
-        known=known,
-    )
-    progress.end()
-    if report.stopped != "finished":
-        asked.record(memory_ratio).write(report.trials)
+    progress, record = Progress(), asked.record(memory_ratio)
+    kept = record.begin(known)
+    try:
+        report = exhaustive(
+            asked.workload,
+            asked.cluster,
+            candidates,
+            memory_ratio=memory_ratio,
+            workers=asked.options.workers,
+            progress=progress,
+            goal=asked.chosen.goal,
+            known=known,
+            keep=kept.add,
+        )
+        finished = report.stopped == "finished"
+    finally:
+        progress.end()
+        kept.close()
+    if finished:
+        record.remove()
     return report

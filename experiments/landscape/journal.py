@@ -9,6 +9,7 @@ from typing import Any
 
 from parplan.experiments.landscape.cells import Cell, Request
 from parplan.hardware.errors import ParplanError
+from parplan.hardware.journal import Journal as Kept
 
 NAME = "cells.jsonl"
 
@@ -30,28 +31,18 @@ def fingerprint(request: Request) -> dict[str, Any]:
 class Journal:
     """Cells by their values: those of an earlier run, and the ones that are added.
 
-    Raises `ParplanError` where the file holds cells of another request.
+    Raises `ParplanError` where the file holds cells of another request, or cannot be written.
     """
 
     def __init__(self, path: Path, request: Request) -> None:
-        self.path = path
         self.cells: dict[str, Cell] = {}
-        head = fingerprint(request)
-        lines = _whole_lines(path)
-        if lines and lines[0] != head:
-            raise ParplanError(
-                f"{path}: cells of another landscape that was interrupted; --force begins anew, "
-                "-o names another folder"
-            )
-        for line in lines[1:]:
-            cell = Cell(**line)
-            self.cells[_key(cell.values)] = cell
         try:
-            self._file = path.open("a", encoding="utf-8")
-            if not lines:
-                self._write(head)
-        except OSError as error:
-            raise ParplanError(f"{path}: cannot be written: {error.strerror}") from None
+            self._kept = Kept(path, fingerprint(request))
+        except ParplanError as error:
+            raise ParplanError(f"{error}; --force begins anew, -o names another folder") from None
+        for row in self._kept.rows:
+            cell = Cell(**row)
+            self.cells[_key(cell.values)] = cell
 
     def __enter__(self) -> "Journal":
         return self
@@ -62,37 +53,16 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        self._kept.close()
 
     def find(self, values: Mapping[str, Any]) -> Cell | None:
         """The cell of these values, if it is done."""
         return self.cells.get(_key(values))
 
     def add(self, cell: Cell) -> None:
-        """Keep a cell, on the disk as well."""
-        self._write(dataclasses.asdict(cell))
-        self.cells[_key(cell.values)] = cell
-
-    def _write(self, table: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(table) + "\n")
-        self._file.flush()
+        """Keep a cell, on the disk as well, as an interrupted run would read it again."""
+        self.cells[_key(cell.values)] = Cell(**self._kept.add(dataclasses.asdict(cell)))
 
 
 def _key(values: Mapping[str, Any]) -> str:
     return json.dumps(values, sort_keys=True)
-
-
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines that were written whole; half a line at the end, of a crash, is cut off."""
-    if not path.exists():
-        return []
-    content = path.read_bytes()
-    end = content.rfind(b"\n") + 1
-    try:
-        found = [json.loads(line) for line in content[:end].splitlines()]
-    except ValueError as error:
-        raise ParplanError(f"{path}: not lines of JSON: {error}; --force begins anew") from None
-    if end < len(content):
-        with path.open("r+b") as file:
-            file.truncate(end)
-    return found
