@@ -6,13 +6,17 @@ BIN := $(VENV)/bin
 # elsewhere the range in pyproject.toml decides.
 TORCH := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo "torch>=2.11,<2.14" || echo "torch==2.13.0")
 
-.PHONY: demo test check format typing clean
+.PHONY: demo test test-all check format typing clean
 
 demo: $(VENV)/ready
 	$(BIN)/parplan demo -o out/demo
 
 test: check
 	$(BIN)/python -m pytest -q
+
+# The quick tests and the long ones.
+test-all: check
+	$(BIN)/python -m pytest -q -m "long or not long" --timeout 3600
 
 check: $(VENV)/ready typing
 	$(BIN)/ruff format --check .

@@ -9,6 +9,7 @@ from typing import Any
 
 from parplan.backend.executable import check_executable, why_not_built, why_not_split
 from parplan.backend.launch import Report, launch
+from parplan.backend.supervise import STALL_S
 from parplan.hardware.errors import ParplanError
 from parplan.sim.memory import GB
 from parplan.sim.plan import Plan, check_plan
@@ -74,6 +75,7 @@ def execute(
     warm_up: int = 2,
     seed: int = 0,
     timeout_s: float = TIMEOUT_S,
+    stall_s: float = STALL_S,
     report: Report = lambda line: None,
 ) -> Execution:
     """Calibrate, predict, and run `plans` and the choice in `num_processes` local processes.
@@ -81,7 +83,8 @@ def execute(
     Calibration measures layers, messages, reductions and the optimizer, never a plan's own step.
     Plans whose costs it does not measure (`why_not_predictable`) run without a prediction.
     The plans take turns, one step each, so that a slow moment of the machine hits them alike.
-    Raises `ParplanError` for what cannot be executed and `RunFailedError` when a worker dies.
+    Raises `ParplanError` for what cannot be executed and `RunFailedError` when a worker dies or
+    hangs (`parplan.backend.launch`).
     """
     if repeats < 1 or warm_up < 1:
         raise ParplanError(f"repeats and warm-up: must be at least 1, got {repeats} and {warm_up}")
@@ -99,7 +102,7 @@ def execute(
         "warm_up": warm_up,
         "seed": seed,
     }
-    found = launch(job, num_processes, timeout_s=timeout_s, report=report)
+    found = launch(job, num_processes, timeout_s=timeout_s, stall_s=stall_s, report=report)
     return Execution(
         calibration=found["calibration"],
         candidates=tuple((Plan.from_json(p), step_s) for p, step_s in found["candidates"]),

@@ -4,6 +4,7 @@ The workers run `parplan.backend.worker` on a job, a table of JSON. What rank 0 
 progress; what it returns comes back. Imports no torch, so that a command can start without it.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -18,6 +19,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from parplan.backend.heartbeat import FOLDER
+from parplan.backend.supervise import SILENT_S, STALL_S, CutOffError, Supervisor, steps_of
 from parplan.hardware.errors import ParplanError, RunFailedError
 from parplan.hardware.strict import read_json
 
@@ -33,6 +36,9 @@ ENVIRONMENT = {
 STOP_S = 10.0
 """How long torchrun may take to stop its workers before it is killed."""
 
+LOOK_EVERY_S = 0.5
+"""Between two looks at the workers."""
+
 WORKER = "parplan.backend.worker"
 
 Report = Callable[[str], None]
@@ -45,11 +51,15 @@ def launch(
     timeout_s: float,
     report: Report = lambda line: None,
     module: str = WORKER,
+    silent_s: float = SILENT_S,
+    stall_s: float = STALL_S,
 ) -> Any:
     """Run `module` on `job` in `num_processes` local processes; returns what rank 0 returned.
 
     Raises `ParplanError` without torch, and `RunFailedError` with the failed rank's last words when
-    a worker dies or the job takes longer than `timeout_s`. No process outlives the call.
+    a worker dies or the job takes longer than `timeout_s`, when one does not answer for `silent_s`,
+    or none gets further for `stall_s`; a `CutOffError` where steps of plans were measured before.
+    No process outlives the call.
     """
     if num_processes < 1:
         raise ParplanError(f"processes: must be at least 1, got {num_processes}")
@@ -64,15 +74,18 @@ def launch(
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env={**ENVIRONMENT, **os.environ},
+                env={**ENVIRONMENT, **os.environ, FOLDER: name},
                 start_new_session=True,
             )
+            supervisor = Supervisor(folder, report, silent_s=silent_s, stall_s=stall_s)
             try:
-                _watch(process, timeout_s, report)
+                _watch(process, timeout_s, report, supervisor)
+            except RunFailedError as error:
+                raise _with_steps(error, folder) from None
             finally:
-                _stop(process)
+                _stop(process, supervisor)
         if process.returncode != 0:
-            raise RunFailedError(_last_words(folder, process.returncode))
+            raise _with_steps(RunFailedError(_last_words(folder, process.returncode)), folder)
         return read_json(folder / "result.json")
 
 
@@ -82,19 +95,35 @@ def _command(folder: Path, num_processes: int, module: str) -> list[str]:
     return [*torchrun, "--module", module, str(folder)]
 
 
-def _watch(process: subprocess.Popen[str], timeout_s: float, report: Report) -> None:
-    """Pass on the lines of the workers until torchrun ends."""
+def _watch(
+    process: subprocess.Popen[str], timeout_s: float, report: Report, supervisor: Supervisor
+) -> None:
+    """Pass on the lines of the workers, and look after them, until torchrun ends."""
     assert process.stdout is not None
-    reader = threading.Thread(target=_pass_on, args=(process.stdout, report), daemon=True)
+
+    def say(line: str) -> None:
+        supervisor.further()
+        report(line)
+
+    reader = threading.Thread(target=_pass_on, args=(process.stdout, say), daemon=True)
     reader.start()
     deadline = time.monotonic() + timeout_s
-    try:
-        process.wait(max(0.0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        raise RunFailedError(
-            f"the workers did not finish within {timeout_s:g} s and were stopped"
-        ) from None
+    while process.poll() is None:
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise RunFailedError(
+                f"the workers did not finish within {timeout_s:g} s and were stopped"
+            )
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(min(LOOK_EVERY_S, left_s))
+        supervisor()
     reader.join(timeout=1.0)
+
+
+def _with_steps(error: RunFailedError, folder: Path) -> RunFailedError:
+    """The same, with the steps that were measured until then, where there are any."""
+    steps = steps_of(folder)
+    return CutOffError(str(error), steps) if any(steps.values()) else error
 
 
 def _pass_on(lines: Any, report: Report) -> None:
@@ -102,15 +131,20 @@ def _pass_on(lines: Any, report: Report) -> None:
         report(line.rstrip("\n"))
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
-    """End torchrun, which ends its workers; these also end by themselves when it is gone."""
+def _stop(process: subprocess.Popen[str], supervisor: Supervisor) -> None:
+    """End torchrun, which ends its workers; these also end by themselves when it is gone.
+
+    One that is stopped can only be killed; torchrun would wait for it.
+    """
     if process.poll() is None:
         process.terminate()
+        supervisor.end_workers()
         try:
             process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+    supervisor.end_workers()
 
 
 def _last_words(folder: Path, code: int) -> str:

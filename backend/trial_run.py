@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from parplan.backend.chain import Chain
+from parplan.backend.heartbeat import keep_step
 from parplan.backend.pipeline import PipelineStep
 from parplan.sim.plan import Plan
 from parplan.sim.run import Event, Run
@@ -71,6 +72,7 @@ class TrialRun:
         stage = min(self.pipeline.modules)
         self.marks.append((f"optimizer {stage}", before_s, end_s))
         self.samples.append(Sample(start_s, end_s, loss.item(), self.marks))
+        keep_step(self.plan.to_json(), stage, end_s - start_s, self.marks)
 
     def _now(self) -> float:
         if self.device.type == "cuda":

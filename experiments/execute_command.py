@@ -9,6 +9,7 @@ from typing import Any
 
 from parplan.backend.executable import why_not_predictable
 from parplan.backend.execute import Executed, Execution, execute
+from parplan.backend.supervise import STALL_S, CutOffError
 from parplan.experiments.figures import gantt
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.request import requested_model
@@ -17,6 +18,8 @@ from parplan.sim.plan import Plan
 from parplan.sim.plan_file import plan_table, read_plan
 from parplan.sim.timeline import chrome_trace
 from parplan.sim.workload import Workload
+
+PARTIAL = "partial.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--timeout", type=float, default=1800.0, help="seconds before the run is stopped"
     )
     parser.add_argument(
+        "--stall",
+        type=float,
+        default=STALL_S,
+        help="seconds without a step by any worker before the run is stopped (default %(default)g)",
+    )
+    parser.add_argument(
         "-o", "--output", type=Path, default=Path("out/execute"), help="(default %(default)s)"
     )
 
@@ -47,19 +56,33 @@ def run(args: argparse.Namespace) -> int:
     """Execute, print the table, write."""
     workload, plans = _request(args)
     output = OutputFolder(args.output, args.argv)
-    execution = execute(
-        workload,
-        args.processes,
-        plans,
-        repeats=args.repeats,
-        seed=args.seed,
-        timeout_s=args.timeout,
-        report=_note,
-    )
+    try:
+        execution = execute(
+            workload,
+            args.processes,
+            plans,
+            repeats=args.repeats,
+            seed=args.seed,
+            timeout_s=args.timeout,
+            stall_s=args.stall,
+            report=_note,
+        )
+    except CutOffError as error:
+        _keep_partial(output, error)
+        raise
     print(table(execution), flush=True)
     _write(output, execution, workload, args)
     _note(f"results: {output.path}/ ({', '.join(sorted(output.files))})")
     return 0
+
+
+def _keep_partial(output: OutputFolder, error: CutOffError) -> None:
+    """The steps of a run that ended early, under a name that says so; there is no manifest."""
+    output.write_json(
+        PARTIAL, {"partial": True, "why": str(error), "steps_of_workers": dict(error.steps)}
+    )
+    count = max(map(len, error.steps.values()))
+    _note(f"partial: the {count} steps that were measured before are in {output.path / PARTIAL}")
 
 
 def _request(args: argparse.Namespace) -> tuple[Workload, list[Plan]]:
