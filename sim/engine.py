@@ -30,7 +30,7 @@ from parplan.sim.recording import as_run
 from parplan.sim.run import Run
 from parplan.sim.shared_links import SharedLinks
 from parplan.sim.steps import Failing, Failure, Steps
-from parplan.sim.ticks import PS_PER_S, to_ps
+from parplan.sim.ticks import PS_PER_S, check_span, to_ps
 
 __all__ = ["PS_PER_S", "simulate", "simulate_steps", "to_ps"]
 
@@ -125,6 +125,7 @@ def _checked(
         )
     lists = action_arrays(schedule)
     check_arrays(lists, len(costs))
+    check_span(costs, len(lists))
     return lists
 
 

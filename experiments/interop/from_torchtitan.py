@@ -79,6 +79,8 @@ def _degrees(parallel: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def _pipeline(parallel: Mapping[str, Any], found: Settings, where: str) -> dict[str, Any]:
     stages = _number(parallel, "pipeline_parallel_degree", 1, where)
+    if stages < 1:
+        raise ParplanError(f"{where}: pipeline_parallel_degree: at least 1, got {stages}")
     if stages == 1:
         return {"num_stages": 1}
     names = {torch: name for name, torch in SCHEDULES.items()}
@@ -107,6 +109,10 @@ def _layers(
     """Layers of every stage: by module names, or spread as torchtitan does."""
     parts = parallel.get("module_fqns_per_model_part")
     if parts:
+        if not isinstance(parts, list) or not all(isinstance(part, list) for part in parts):
+            raise ParplanError(
+                f"{where}: module_fqns_per_model_part: expected lists of names, got {parts!r}"
+            )
         return [sum(str(name).startswith("layers.") for name in part) for part in parts]
     if found.model is None:
         raise AssertionError("the model is read first")
@@ -115,6 +121,11 @@ def _layers(
         for end in ("first", "last")
     ]
     effective = found.model.num_layers + sum(ends)
+    if stages > found.model.num_layers:
+        raise ParplanError(
+            f"{where}: pipeline_parallel_degree: at most {found.model.num_layers}, the layers; "
+            f"got {stages}"
+        )
     total = stages * (1 if schedule in ("1f1b", "gpipe") else 2)
     each = parallel.get("pipeline_parallel_layers_per_stage")
     if isinstance(each, int) and each > 0:
