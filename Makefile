@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # elsewhere the range in pyproject.toml decides.
 TORCH := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo "torch>=2.11,<2.14" || echo "torch==2.13.0")
 
-.PHONY: demo test test-all check format typing clean
+.PHONY: demo test test-all fuzz coverage mutants check format typing clean
 
 demo: $(VENV)/ready
 	$(BIN)/parplan demo -o out/demo
@@ -17,6 +17,18 @@ test: check
 # The quick tests and the long ones.
 test-all: check
 	$(BIN)/python -m pytest -q -m "long or not long" --timeout 3600
+
+# Over 20,000 inputs that are nearly right.
+fuzz: $(VENV)/ready typing
+	$(BIN)/python -m pytest -q -s -m long --timeout 3600 tests/test_fuzz.py
+
+# Branch coverage of the simulator's core by the tests that are about it.
+coverage: $(VENV)/ready typing
+	$(BIN)/python -m tests.core_coverage
+
+# Changes of the simulator's core, and how many of them the tests notice.
+mutants: $(VENV)/ready typing
+	$(BIN)/python -m tests.core_mutants
 
 check: $(VENV)/ready typing
 	$(BIN)/ruff format --check .

@@ -54,10 +54,10 @@ def from_deepspeed(text: str, where: str, given: Given) -> Settings:
     found.workload = _precision(table)
     if _on(table, "fp8"):
         found.note("fp8", "not known; give the precision that the products have")
-    in_fp32 = "fp32" in (
-        table.get("communication_data_type"),
-        dict(table.get("data_types") or {}).get("grad_accum_dtype"),
-    )
+    types = table.get("data_types") or {}
+    if not isinstance(types, Mapping):
+        raise ParplanError(f"{where}: data_types: expected a table, got {types!r}")
+    in_fp32 = "fp32" in (table.get("communication_data_type"), types.get("grad_accum_dtype"))
     found.plan["gradient_dtype"] = "fp32" if in_fp32 else "as computed"
     found.note(
         "the program", "pipeline, recomputation and attention: --set num_stages=4 and the like"
