@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from parplan.backend.executable import check_executable, why_not_built, why_not_split
-from parplan.backend.launch import Report, launch
+from parplan.backend.launch import ALONE, Nodes, Report, launch
 from parplan.backend.supervise import STALL_S
 from parplan.hardware.errors import ParplanError
 from parplan.sim.memory import GB
@@ -76,9 +76,13 @@ def execute(
     seed: int = 0,
     timeout_s: float = TIMEOUT_S,
     stall_s: float = STALL_S,
+    nodes: Nodes = ALONE,
     report: Report = lambda line: None,
-) -> Execution:
-    """Calibrate, predict, and run `plans` and the choice in `num_processes` local processes.
+) -> Execution | None:
+    """Calibrate, predict, and run `plans` and the choice in `num_processes` processes in all.
+
+    With several `nodes`, each calls this for the same, has an equal part of the processes, and all
+    but the first get None.
 
     Calibration measures layers, messages, reductions and the optimizer, never a plan's own step.
     Plans whose costs it does not measure (`why_not_predictable`) run without a prediction.
@@ -94,7 +98,10 @@ def execute(
         raise ParplanError("tf32: cannot be executed yet, only predicted")
     for plan in plans:
         _check(plan, workload, num_processes)
-    _check_memory(workload, num_processes, len(plans))
+    if num_processes % nodes.count:
+        raise ParplanError(f"processes: {num_processes} do not divide over {nodes.count} nodes")
+    local = num_processes // nodes.count
+    _check_memory(workload, local, len(plans))
     job = {
         "workload": dataclasses.asdict(workload),
         "plans": [plan.to_json() for plan in plans],
@@ -102,7 +109,9 @@ def execute(
         "warm_up": warm_up,
         "seed": seed,
     }
-    found = launch(job, num_processes, timeout_s=timeout_s, stall_s=stall_s, report=report)
+    found = launch(job, local, timeout_s=timeout_s, stall_s=stall_s, report=report, nodes=nodes)
+    if found is None:
+        return None
     return Execution(
         calibration=found["calibration"],
         candidates=tuple((Plan.from_json(p), step_s) for p, step_s in found["candidates"]),

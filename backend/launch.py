@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,30 @@ WORKER = "parplan.backend.worker"
 Report = Callable[[str], None]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nodes:
+    """The machines that take part, each with a launcher of its own; this one is number `rank`."""
+
+    count: int = 1
+    rank: int = 0
+    endpoint: str = ""
+    """HOST:PORT of machine 0, where all meet (torchrun's static rendezvous)."""
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or not 0 <= self.rank < self.count:
+            raise ParplanError(
+                f"nnodes, node-rank: expected a rank from 0 to nnodes - 1, got {self.rank} of "
+                f"{self.count}"
+            )
+        if self.count > 1 and not re.fullmatch(r"[^:\s]+:\d{1,5}", self.endpoint):
+            raise ParplanError(
+                f"rdzv-endpoint: several nodes need HOST:PORT of node 0, got {self.endpoint!r}"
+            )
+
+
+ALONE = Nodes()
+
+
 def launch(
     job: Mapping[str, Any],
     num_processes: int,
@@ -53,8 +78,12 @@ def launch(
     module: str = WORKER,
     silent_s: float = SILENT_S,
     stall_s: float = STALL_S,
+    nodes: Nodes = ALONE,
 ) -> Any:
     """Run `module` on `job` in `num_processes` local processes; returns what rank 0 returned.
+
+    With several `nodes`, each of them calls this with the same job, and those without rank 0 get
+    None.
 
     Raises `ParplanError` without torch, and `RunFailedError` with the failed rank's last words when
     a worker dies or the job takes longer than `timeout_s`, when one does not answer for `silent_s`,
@@ -70,7 +99,7 @@ def launch(
         (folder / "job.json").write_text(json.dumps({**job, "launcher": os.getpid()}))
         with (folder / "torchrun.log").open("w") as log:
             process = subprocess.Popen(
-                _command(folder, num_processes, module),
+                _command(folder, num_processes, module, nodes),
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -86,11 +115,16 @@ def launch(
                 _stop(process, supervisor)
         if process.returncode != 0:
             raise _with_steps(RunFailedError(_last_words(folder, process.returncode)), folder)
-        return read_json(folder / "result.json")
+        return read_json(folder / "result.json") if nodes.rank == 0 else None
 
 
-def _command(folder: Path, num_processes: int, module: str) -> list[str]:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts=0"]
+def _command(folder: Path, num_processes: int, module: str, nodes: Nodes) -> list[str]:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--max-restarts=0"]
+    if nodes.count == 1:
+        torchrun.append("--standalone")
+    else:
+        torchrun += [f"--nnodes={nodes.count}", f"--node-rank={nodes.rank}"]
+        torchrun += ["--rdzv-backend=static", f"--rdzv-endpoint={nodes.endpoint}"]
     torchrun += [f"--nproc-per-node={num_processes}", f"--log-dir={folder}", "--redirects=2"]
     return [*torchrun, "--module", module, str(folder)]
 
@@ -159,7 +193,8 @@ def _last_words(folder: Path, code: int) -> str:
     how = f"exit code {number}"
     if number < 0:
         how = f"signal {-number} ({signal.Signals(-number).name})"
-    logs = sorted(folder.glob(f"*/attempt_0/{rank[1]}/stderr.log"))
+    local = re.search(r"local_rank\s*:\s*(\d+)", cause) or rank
+    logs = sorted(folder.glob(f"*/attempt_0/{local[1]}/stderr.log"))
     words = _last_line(logs[0].read_text(errors="replace")) if logs else ""
     return f"worker {rank[1]} died with {how}" + (f": {words}" if words else "")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from parplan.backend.executable import why_not_predictable
 from parplan.backend.execute import Executed, Execution, execute
+from parplan.backend.launch import Nodes
 from parplan.backend.supervise import STALL_S, CutOffError
 from parplan.experiments.figures import gantt
 from parplan.experiments.output import OutputFolder
@@ -26,7 +27,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `parplan execute`."""
     parser.add_argument("model", nargs="?", default="gpt-tiny", help="(default %(default)s)")
     parser.add_argument(
-        "--processes", type=int, default=2, help="local processes (default %(default)s)"
+        "--processes", type=int, default=2, help="of all nodes together (default %(default)s)"
+    )
+    parser.add_argument(
+        "--nnodes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="machines, on each of which the same command is started (default 1)",
+    )
+    parser.add_argument(
+        "--node-rank", type=int, default=0, metavar="K", help="of this one, from 0 to N - 1"
+    )
+    parser.add_argument(
+        "--rdzv-endpoint", default="", metavar="HOST:PORT", help="of node 0, where all meet"
     )
     parser.add_argument("--seq-len", type=int, default=64, help="(default %(default)s)")
     parser.add_argument("--global-batch", type=int, default=16, help="(default %(default)s)")
@@ -54,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Execute, print the table, write."""
+    nodes = Nodes(count=args.nnodes, rank=args.node_rank, endpoint=args.rdzv_endpoint)
     workload, plans = _request(args)
     output = OutputFolder(args.output, args.argv)
     try:
@@ -65,11 +80,15 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             timeout_s=args.timeout,
             stall_s=args.stall,
+            nodes=nodes,
             report=_note,
         )
     except CutOffError as error:
         _keep_partial(output, error)
         raise
+    if execution is None:
+        _note("done; the results are on node 0")
+        return 0
     print(table(execution), flush=True)
     _write(output, execution, workload, args)
     _note(f"results: {output.path}/ ({', '.join(sorted(output.files))})")

@@ -1,10 +1,12 @@
 """The search that the arguments of `parplan plan` ask for."""
 
 import argparse
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from parplan.experiments.executors import requested_executor
 from parplan.experiments.objective_arguments import Chosen
 from parplan.experiments.progress import Progress
 from parplan.experiments.search_record import Record, Watch
@@ -73,6 +75,8 @@ def search_of(asked: Asked) -> Search:
 def _by_planner(asked: Asked) -> Search:
     args, workload, cluster, options = asked[:4]
     find_planner(args.planner)
+    if args.dask is not None:
+        raise ParplanError("--dask: not with --planner; planners ask for one plan after the other")
     space = requested_space(args, workload, cluster, options)
     ratio = space.constraints.memory_ratio
     budget = None if args.budget is None else budget_of(args.budget)
@@ -103,7 +107,10 @@ def _exhaustive(
 ) -> Report:
     progress, record = Progress(), asked.record(memory_ratio)
     kept = record.begin(known)
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(progress.end)
+        stack.callback(kept.close)
+        executor = stack.enter_context(requested_executor(asked.args.dask))
         report = exhaustive(
             asked.workload,
             asked.cluster,
@@ -114,11 +121,8 @@ def _exhaustive(
             goal=asked.chosen.goal,
             known=known,
             keep=kept.add,
+            executor=executor,
         )
-        finished = report.stopped == "finished"
-    finally:
-        progress.end()
-        kept.close()
-    if finished:
+    if report.stopped == "finished":
         record.remove()
     return report

@@ -8,6 +8,7 @@ choice is then played by the simulator, which has to agree to the picosecond.
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -74,8 +75,9 @@ def exhaustive(
     goal: Goal = STEP_TIME,
     known: Iterable[Trial] = (),
     keep: Callable[[Trial], None] = lambda trial: None,
+    executor: Executor | None = None,
 ) -> Report:
-    """Try every candidate, on at most `workers` processes.
+    """Try every candidate, on at most `workers` processes, or on `executor`.
 
     `memory_ratio`: the share of each device's memory that a plan may use. `known`: trials of an
     interrupted search for the same. `keep`: called with each trial when nothing more is to be found
@@ -89,7 +91,7 @@ def exhaustive(
     start = compiled = time.perf_counter()
     stopped = "finished"
     try:
-        with mapping(workers if len(candidates) >= POOL_FROM else 1) as run:
+        with mapping(workers if len(candidates) >= POOL_FROM else 1, executor) as run:
             new = [(i, plan) for i, plan in enumerate(candidates) if i not in trials]
             _in_groups(run, check, new, schedule_key, "compile", progress, trials, keep)
             compiled = time.perf_counter()
