@@ -16,6 +16,7 @@ from parplan.experiments.explain_output import (
     write_why,
 )
 from parplan.experiments.fewest import fewest
+from parplan.experiments.fidelity_output import add_fidelity_arguments, check_arguments, checked
 from parplan.experiments.objective_arguments import (
     FEWEST,
     Chosen,
@@ -74,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_planner(parser)
     add_objective_arguments(parser)
+    add_fidelity_arguments(parser)
     _add_options(parser)
     parser.add_argument(
         "--why",
@@ -175,6 +177,7 @@ def run(args: argparse.Namespace) -> int:
 
     def asked_of(cluster: Cluster) -> Asked:
         check_request(workload, cluster, options)
+        check_arguments(args, cluster)
         chosen = chosen_objective(args, workload, cluster)
         return Asked(args, workload, cluster, options, vary, chosen)
 
@@ -214,7 +217,7 @@ def _searched(asked: Asked, search: Search, output: OutputFolder) -> int:
     code = _say_how_it_ended(report)
     if report.best is None:
         return _nothing_fits(output, report, asked, search.memory_ratio) if code == 0 else code
-    best = report.best
+    best = checked(args, output, workload, cluster, report.trials, _note) or report.best
     if args.split_layers:
         best = _split(workload, cluster, best, search.memory_ratio)
     choice = Choice(
