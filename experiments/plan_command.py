@@ -17,6 +17,7 @@ from parplan.experiments.explain_output import (
 )
 from parplan.experiments.fewest import fewest
 from parplan.experiments.fidelity_output import add_fidelity_arguments, check_arguments, checked
+from parplan.experiments.mixed_output import is_mixed, run_mixed
 from parplan.experiments.objective_arguments import (
     FEWEST,
     Chosen,
@@ -66,6 +67,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="ap",
         help="ap: the candidates of AP (default); full: parplan's own, wider space; "
         "or a TOML file of constraints",
+    )
+    parser.add_argument(
+        "--between",
+        metavar="GB/s:us",
+        help="with --cluster A+B, one pipeline over both: the link that joins them, as in 25:5 "
+        "(default: the slower one of their own)",
     )
     parser.add_argument(
         "--ap-version",
@@ -171,6 +178,8 @@ def options_of(args: argparse.Namespace) -> Options:
 def run(args: argparse.Namespace) -> int:
     """Plan, print, write; 1 if nothing fits."""
     options = options_of(args)
+    if is_mixed(args):
+        return run_mixed(args, options.memory_ratio)
     batch, vary = one_batch(batches(args.global_batch))
     clusters = [requested_cluster(n, args.profile, args.framework) for n in cluster_names(args)]
     workload = requested_workload(args, batch)
