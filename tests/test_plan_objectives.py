@@ -120,6 +120,7 @@ def test_what_does_not_fit_is_told_what_would(said) -> None:  # type: ignore[no-
         *("--space", "full", "--planner", "branch-and-bound"),
         code=1,
     )
+    assert "proven: no plan of the space fits" in err
     assert "no candidate is possible; the closest: stage" in err
     assert "it would fit with" in err
     assert "devices with full recomputation and ZeRO-3" in err
