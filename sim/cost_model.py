@@ -43,11 +43,18 @@ def model_costs(workload: Workload, cluster: Cluster, plan: Plan) -> ModelCosts:
         blocks[kind, False] = layer_costs(ops, none, timing)
         if plan.recomputation != "none":
             blocks[kind, True] = layer_costs(ops, recomputed_ops(plan, ops), timing)
+    head = head_ops(x)
+    again = recomputed_ops(plan, head) if recomputes_head(workload, plan) else none
     return ModelCosts(
         embedding=layer_costs(embedding_ops(x), none, timing),
         blocks=blocks,
-        head=layer_costs(head_ops(x), none, timing),
+        head=layer_costs(head, again, timing),
     )
+
+
+def recomputes_head(workload: Workload, plan: Plan) -> bool:
+    """Whether the output projection is computed again in its backward."""
+    return workload.software.recomputed_head and plan.recomputation == "full"
 
 
 def timing_of(workload: Workload, cluster: Cluster, plan: Plan) -> Timing:
@@ -285,7 +292,8 @@ def ops_of(workload: Workload, plan: Plan, stage: StageLayers) -> list[tuple[Ops
     """The layers of a stage as operations: (operations, whether recomputed, how many)."""
     x = shapes_of(workload, plan)
     first = [(embedding_ops(x), False, 1)] if stage.is_first else []
-    last = [(head_ops(x), False, 1)] if stage.is_last else []
+    again = recomputes_head(workload, plan)
+    last = [(head_ops(x), again, 1)] if stage.is_last else []
     return [*first, *blocks_of(workload, plan, stage), *last]
 
 

@@ -10,6 +10,9 @@ class Software:
     fused_gradient_accumulation: bool = True
     """Whether products of weight gradients add to the buffer of the gradients themselves. Else the
     product is written, and a kernel of its own adds it (as autograd does)."""
+    flat_gradients: bool = False
+    """Whether each backward joins its gradients into one tensor, which is cast to what is reduced
+    and divided (PyTorch's FullyShardedDataParallel, fsdp/_runtime_utils.py)."""
     low_precision_gradients: bool = False
     """Whether 16-bit gradients of all parameters lie beside those that are added up (DeepSpeed's
     BF16_Optimizer)."""
@@ -19,6 +22,8 @@ class Software:
     joint_up_projection: bool = True
     """Whether the two matrices of a gated MLP are one product. Of two, each reduces the gradient
     of its input, unless sequence parallelism gathers the input before both."""
+    recomputed_head: bool = False
+    """Whether full recomputation computes the output projection again too, not blocks alone."""
     parallel_loss: bool = True
     """Whether tensor-parallel ranks compute the loss on their part of the vocabulary each. Else
     the logits are gathered, and every rank computes all of it."""
