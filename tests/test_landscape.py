@@ -211,7 +211,7 @@ def test_an_interrupted_landscape_goes_on(
     with (out / "cells.jsonl").open("a") as file:
         file.write('{"values": {"num_st')  # As a crash leaves it.
     assert run("--x", "num_stages=1,2", out=out) == 2
-    assert "of another landscape that was interrupted" in capsys.readouterr().err
+    assert "is of other work that was interrupted" in capsys.readouterr().err
     monkeypatch.setattr(cells_module.Worker, "cell", cell)
     assert run(*words, out=out) == 0
     assert "3 of 8 cells are done already" in capsys.readouterr().err
