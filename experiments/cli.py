@@ -22,6 +22,14 @@ COMMANDS = {
     ),
     "simulate": ("parplan.experiments.simulate_command", "play one plan in the simulator"),
     "execute": ("parplan.experiments.execute_command", "run plans here, compare with prediction"),
+    "export": (
+        "parplan.experiments.export_command",
+        "write a plan as the configuration of the software that trains",
+    ),
+    "import": (
+        "parplan.experiments.import_command",
+        "predict a launch of other software, and find a faster plan near it",
+    ),
     "calibrate": ("parplan.experiments.calibrate_command", "measure this machine"),
     "validate": ("parplan.experiments.validate_command", "predict what others measured"),
     "reproduce": (

@@ -12,9 +12,10 @@ from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
 from parplan.planners.constraints import DIMENSIONS, Constraints
 from parplan.planners.evaluator import Evaluator
+from parplan.planners.goal import STEP_TIME
 from parplan.planners.objectives import Run
 from parplan.planners.run import run_planner
-from parplan.planners.search import Trial, energy
+from parplan.planners.search import Trial
 from parplan.planners.shared_costs import SharedCosts
 from parplan.planners.space import Space, make_space
 from parplan.planners.why import plan_label
@@ -81,7 +82,7 @@ class Worker:
         if not laid_out:
             reason = trials[0].reason if trials else "no plan has these values"
             return Cell(values=values, verdict="no such plan", reason=reason)
-        best = min(laid_out, key=energy)
+        best = min(laid_out, key=STEP_TIME.energy)
         return Cell(
             values=values,
             verdict="fits" if best.fits else "does not fit",

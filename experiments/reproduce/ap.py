@@ -11,8 +11,9 @@ from parplan.hardware.strict import read_json
 from parplan.planners.ap_log import selected_line
 from parplan.planners.ap_space import ap_candidates
 from parplan.planners.exhaustive import Report, exhaustive
+from parplan.planners.goal import STEP_TIME
 from parplan.planners.options import Options
-from parplan.planners.search import Trial, energy
+from parplan.planners.search import Trial
 from parplan.planners.shared_costs import SharedCosts
 from parplan.sim.framework import framework
 from parplan.sim.model import Model, model_preset
@@ -55,7 +56,7 @@ def _published_trial(
     A plan that is predicted not to fit has a step too: AP has run it.
     """
     same = [t for t in report.trials if selected_line(t.plan, case["rule"]) == case["selected"]]
-    found = min(same, key=energy, default=None)
+    found = min(same, key=STEP_TIME.energy, default=None)
     if found is None or not found.memory_bytes:
         return found, None
     return found, shared.timed([found])[0].step_s

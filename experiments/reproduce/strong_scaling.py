@@ -95,7 +95,7 @@ def _run(quick: bool) -> Result:
         panel.set_title(label, loc="left", fontsize=9)
         panel.legend(frameon=False, fontsize=7, ncols=2)
         plain(panel)
-    idle = [o.bubble or 0.0 for o in (*outcomes, more) if o.case.group == "llama3"]
+    idle = [o.shares.get("bubble", 0.0) for o in (*outcomes, more) if o.case.group == "llama3"]
     words = (
         "Llama 3 does not say how far it interleaves; without, its accelerators are predicted to "
         f"idle for {min(idle):.0%} to {max(idle):.0%} of the step"
