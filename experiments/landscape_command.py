@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PERCENT",
         help="share of each device's memory that a plan may use (default 80)",
     )
-    group.add_argument("--tokens", type=float, help="to be trained on, for training-time and cost")
+    group.add_argument("--tokens", type=float, help="to train on, for training-time, energy, cost")
     group.add_argument("--price-per-hour", type=float, help="of an accelerator, for cost")
     add_output_arguments(parser, "out/landscape")
 
@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate every cell, draw, write; 1 if nothing fits in any of them."""
     request = _request(args)
-    chosen = metric(args.metric, request.run)
+    chosen = metric(args.metric, request.run, request.cluster)
     combinations = list(product(*(one.values for one in request.axes)))
     if len(combinations) > MOST_CELLS:
         raise ParplanError(f"{len(combinations)} cells; at most {MOST_CELLS}: give fewer values")

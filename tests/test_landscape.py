@@ -245,6 +245,7 @@ def test_a_landscape_without_a_plan_is_drawn_and_explained(
         (("--x", "schedule=1f2b"), "did you mean 1f1b"),
         (("--x", "recomputation=some"), "is not one of none, selective, full"),
         (("--x", "shard_group"), "needs its values"),
+        (("--x", "overlap_tensor_parallel=maybe"), "overlap_tensor_parallel: expected bool"),
         (("--x", "num_stages", "--y", "num_stages"), "a field is there twice"),
         (("--x", f"global_batch={','.join(map(str, range(1, 3002)))}"), "at most 3000"),
     ],
