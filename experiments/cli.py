@@ -40,6 +40,10 @@ COMMANDS = {
         "parplan.experiments.landscape_command",
         "show a metric over any fields of plan, workload or machine",
     ),
+    "scale": (
+        "parplan.experiments.scale_command",
+        "find the best plan at each size, and where efficiency is lost",
+    ),
     "hardware": ("parplan.experiments.hardware_command", "show accelerators and clusters"),
     "benchmark": ("parplan.experiments.benchmark_command", "time the simulator on this machine"),
     "demo": ("parplan.experiments.demo_command", "plan a large model; plan and run a small one"),
