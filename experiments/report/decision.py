@@ -17,6 +17,11 @@ from parplan.sim.plan_file import read_plan
 from parplan.sim.residuals import ANY, family_of, read_residuals, setup_of
 from parplan.sim.workload import Workload
 
+KINDS = {
+    "neither": "plans with neither a pipeline nor ZeRO-3",
+    "pipeline": "plans with a pipeline",
+}
+
 
 def decision(folder: Path) -> str:
     """The plan of `plan.json` and what is predicted of it; empty where there is none."""
@@ -110,9 +115,7 @@ def evidence(folder: Path) -> str:
     own = next((r for r in like if r.family == family), next(iter(like), None))
     said = ""
     if own is not None:
-        kind = {"neither": "plans with neither a pipeline nor ZeRO-3"}.get(
-            own.setup, f"plans with {own.setup}"
-        )
+        kind = KINDS.get(own.setup, f"plans with {own.setup}")
         on = "any accelerators" if own.family == ANY else f"{own.family} accelerators"
         said = paragraph(
             f"For {kind} on {on}: the median of {own.runs} published runs took "

@@ -15,6 +15,9 @@ MOST_ROWS = 2000
 OPEN_ROWS = 12
 """Longer tables are folded."""
 
+LONG = 40
+"""Letters from which on a cell is given more room."""
+
 FASTEST = ("step_s", "predicted_s")
 
 
@@ -120,7 +123,8 @@ def _class(is_number: bool) -> str:
 def _cell(text: str, is_number: bool) -> str:
     """Numbers are rounded for the eye; the whole value sorts, and shows when pointed at."""
     if not is_number or text == "":
-        return f"<td{_class(is_number)}>{escape(text)}</td>"
+        kind = ' class="long"' if len(text) > LONG else _class(is_number)
+        return f"<td{kind}>{escape(text)}</td>"
     shown = rounded(text)
     value = escape(text, quote=True)
     point = f' title="{value}"' if shown.replace(",", "") != text else ""
