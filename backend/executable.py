@@ -78,6 +78,8 @@ def why_not_predictable(plan: Plan) -> str:
         return f"schedule {plan.schedule}: the parts of a split backward are not measured"
     if plan.recomputation != "none" and plan.recomputed_layers is not None:
         return "recomputed_layers: layers are measured with one recomputation each"
+    if plan.recomputation != "none" and plan.recomputed_of_stages is not None:
+        return "recomputed_of_stages: layers are measured with one recomputation each"
     return ""
 
 

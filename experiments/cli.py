@@ -34,6 +34,14 @@ COMMANDS = {
     "calibrate": ("parplan.experiments.calibrate_command", "measure this machine"),
     "validate": ("parplan.experiments.validate_command", "predict what others measured"),
     "report": ("parplan.experiments.report_command", "show an output folder as one page of HTML"),
+    "reproduce": (
+        "parplan.experiments.reproduce_command",
+        "predict what publications measured, with their tables and figures",
+    ),
+    "landscape": (
+        "parplan.experiments.landscape_command",
+        "show a metric over any fields of plan, workload or machine",
+    ),
     "hardware": ("parplan.experiments.hardware_command", "show accelerators and clusters"),
     "benchmark": ("parplan.experiments.benchmark_command", "time the simulator on this machine"),
     "demo": ("parplan.experiments.demo_command", "plan a large model; plan and run a small one"),
