@@ -26,21 +26,32 @@ class Executed:
     """One plan as predicted and as it ran."""
 
     plan: Plan
-    predicted: Run | None
-    """None: only measured, for the reason that `why_not_predictable` gives."""
+    predicted: Run
     measured: Run
     """The step of median duration."""
     samples_s: tuple[float, ...]
     """Every step after the warm-up."""
     loss_difference: float
     """Largest relative difference of its losses to those of one process without a plan."""
+    predicted_bytes: tuple[float, ...]
+    """Peak memory of every pipeline rank."""
+    measured_bytes: tuple[float, ...]
+    """Peak memory of every process, in order: replicas and tensor-parallel ranks innermost."""
 
     @property
-    def error(self) -> float | None:
-        """Predicted over measured step time, minus one; None without a prediction."""
-        if self.predicted is None:
-            return None
+    def error(self) -> float:
+        """Predicted over measured step time, minus one."""
         return self.predicted.step_s / self.measured.step_s - 1
+
+    @property
+    def memory_error(self) -> float:
+        """Predicted over measured peak memory, minus one, of the process where it is furthest."""
+        width = len(self.measured_bytes) // len(self.predicted_bytes)
+        errors = [
+            self.predicted_bytes[process // width] / measured - 1
+            for process, measured in enumerate(self.measured_bytes)
+        ]
+        return max(errors, key=abs)
 
     @property
     def spread(self) -> float:
@@ -54,7 +65,7 @@ class Executed:
 class Execution:
     """What one job found: the costs it measured, the plan it would choose, the plans it ran."""
 
-    calibration: dict[str, Any]
+    calibration: list[dict[str, Any]]
     candidates: tuple[tuple[Plan, float], ...]
     """Every plan that could be executed, with its predicted step time in seconds."""
     executed: tuple[Executed, ...]
@@ -73,6 +84,7 @@ def execute(
     repeats: int = 8,
     warm_up: int = 2,
     seed: int = 0,
+    choose: bool = True,
     timeout_s: float = TIMEOUT_S,
     report: Report = lambda line: None,
 ) -> Execution:
@@ -98,6 +110,7 @@ def execute(
         "repeats": repeats,
         "warm_up": warm_up,
         "seed": seed,
+        "choose": choose,
     }
     found = launch(job, num_processes, timeout_s=timeout_s, report=report)
     return Execution(
@@ -144,8 +157,10 @@ def _run(table: dict[str, Any], source: str) -> Run:
 def _executed(table: dict[str, Any]) -> Executed:
     return Executed(
         plan=Plan.from_json(table["plan"]),
-        predicted=_run(table["predicted"], "predicted") if table["predicted"] else None,
+        predicted=_run(table["predicted"], "predicted"),
         measured=_run(table["measured"], "measured"),
         samples_s=tuple(table["samples_s"]),
         loss_difference=table["loss_difference"],
+        predicted_bytes=tuple(table["predicted_bytes"]),
+        measured_bytes=tuple(table["measured_bytes"]),
     )

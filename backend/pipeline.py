@@ -14,13 +14,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.pipelining.schedules import _PipelineScheduleRuntime
 from torch.distributed.tensor.parallel import loss_parallel
 from torch.optim import Optimizer
 
 from parplan.backend.executable import check_executable, reduces_by_hooks
 from parplan.backend.groups import make_groups
-from parplan.backend.marked_stage import Clock, Mark, MarkedStage
+from parplan.backend.marked_stage import Clock, Mark, MarkedRuntime, MarkedStage
 from parplan.backend.partition import cut
 from parplan.backend.processes import num_processes
 from parplan.backend.shapes import boundary_shapes, part_shapes
@@ -100,7 +99,7 @@ class PipelineStep:
             index: replicate(module, module.layers.children(), plan, self.groups)
             for index, module in self.modules.items()
         }
-        self.runtimes: dict[tuple[Any, ...], _PipelineScheduleRuntime] = {}
+        self.runtimes: dict[tuple[Any, ...], MarkedRuntime] = {}
 
     def _split(self, layers: Sequence[nn.Module]) -> None:
         """Keep this rank's part of each of its layers, and of what passes between the stages."""
@@ -120,6 +119,18 @@ class PipelineStep:
     def optimizer(self, kind: type[Optimizer], **settings: Any) -> Optimizer:
         """An optimizer of `parameters`, with its state sharded if the plan says so."""
         return make_optimizer(self.parameters(), self.plan, self.groups, kind, **settings)
+
+    def received_bytes(self) -> int:
+        """What this rank's stages have room for to receive one micro-batch and its gradients."""
+        infos = [
+            info
+            for runtime in self.runtimes.values()
+            for stage in runtime._stages
+            for of_chunk in (stage.args_recv_info, stage.grad_recv_info)
+            for info in of_chunk.get(0, ())
+        ]
+        buffers = [info.buffer for info in infos if info.buffer is not None]
+        return sum(buffer.untyped_storage().nbytes() for buffer in buffers)
 
     @property
     def num_stages(self) -> int:
@@ -218,7 +229,7 @@ class PipelineStep:
             return self.given_schedule
         return make_schedule(plan.schedule, plan.num_stages, micro_batches, plan.virtual_stages)
 
-    def _make_runtime(self, inputs: torch.Tensor, micro_batches: int) -> _PipelineScheduleRuntime:
+    def _make_runtime(self, inputs: torch.Tensor, micro_batches: int) -> MarkedRuntime:
         micro_batch = inputs.chunk(micro_batches)[0]
         shapes = self._shapes_for(micro_batch)
         stages = []
@@ -240,7 +251,7 @@ class PipelineStep:
             stages[-1].forward_done()
             return loss
 
-        runtime = _PipelineScheduleRuntime(  # type: ignore[no-untyped-call]
+        runtime = MarkedRuntime(
             stages, micro_batches, loss_fn=mean_loss, scale_grads=False
         )
         with tempfile.TemporaryDirectory() as folder:

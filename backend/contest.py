@@ -1,0 +1,115 @@
+"""Plans and minis that take turns: one step each, round after round, all processes together.
+
+A slow moment of the machine hits all of them alike, and so does its drift.
+"""
+
+import copy
+import gc
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from parplan.backend.chain import Chain
+from parplan.backend.memory_predict import MiniMemory, mini_memory
+from parplan.backend.memory_runs import MemoryWatch
+from parplan.backend.mini import Mini
+from parplan.backend.mini_costs import MiniCosts, mini_costs
+from parplan.backend.trial_run import TrialRun
+from parplan.sim.plan import Plan
+
+WATCHED_STEPS = 2
+"""The first steps, whose memory is watched: the first one makes the optimizer's state."""
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+class Contestant(TrialRun):
+    """A plan with the memory of its second step."""
+
+    def __init__(
+        self, chain: Chain, plan: Plan, batch: Batch, device: torch.device, precision: str
+    ) -> None:
+        watch = MemoryWatch(device)
+        with watch.watching():
+            super().__init__(chain, plan, batch, device, precision, watch)
+        watch.add(tensor for m in self.pipeline.modules.values() for tensor in _tensors(m))
+        watch.made()
+        for _ in range(WATCHED_STEPS):
+            self.watched_step()
+        self.memory = watch.base_bytes, watch.peak_bytes, list(watch.segments)
+        self.watch = None
+
+    def peaks(self) -> list[int]:
+        """Peak bytes of every process, on all of them."""
+        return [peak for _, peak, _ in everyone(self.memory)]
+
+
+class MiniRun(Contestant):
+    """A mini, ready to be timed."""
+
+    def __init__(
+        self, mini: Mini, chain: Chain, batch: Batch, device: torch.device, precision: str
+    ) -> None:
+        plan = mini.plan
+        rows = plan.data_parallel * plan.num_micro_batches * plan.batch_per_device
+        places = torch.arange(rows) % len(batch[0])
+        own_batch = batch[0][places], batch[1][places]
+        super().__init__(mini_chain(chain, mini), plan, own_batch, device, precision)
+        self.mini = mini
+
+    def costs(self, warm_up: int) -> MiniCosts:
+        """What its steps cost, without the watched ones and `warm_up` more."""
+        return mini_costs(self.plan, self.steps(WATCHED_STEPS + warm_up))
+
+    def held(self) -> MiniMemory:
+        """What its step held."""
+        found = everyone((*self.memory, self.pipeline.received_bytes()))
+        bases, _, segments, received = zip(*found, strict=True)
+        return mini_memory(self.plan, segments, bases, received)
+
+
+def mini_chain(chain: Chain, mini: Mini) -> Chain:
+    """The chain with as many copies of its first block as the mini has blocks."""
+    first, last = chain.num_first, len(chain.layers) - chain.num_last
+    blocks = [chain.layers[first]] * mini.num_blocks
+    layers: list[nn.Module] = [*chain.layers[:first], *blocks, *chain.layers[last:]]
+    return Chain(
+        layers=tuple(copy.deepcopy(layer) for layer in layers),
+        num_first=chain.num_first,
+        num_last=chain.num_last,
+        loss_fn=chain.loss_fn,
+    )
+
+
+def take_turns(
+    steps: Sequence[Callable[[], object]], rounds: int, say: Callable[[int], None]
+) -> None:
+    """Every step once in each round, without a garbage collector that would hit some."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        for number in range(rounds):
+            for step in steps:
+                step()
+            say(number + 1)
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+def everyone(own: Any) -> list[Any]:
+    """What all processes pass, in order, on all of them."""
+    if not dist.is_initialized():
+        return [own]
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, own)
+    return found
+
+
+def _tensors(module: nn.Module) -> Iterable[torch.Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()

@@ -1,0 +1,185 @@
+"""The step of a plan, predicted from the costs of its minis. Imports no torch."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from parplan.backend.mini import Family, Mini, Minis, minis_of
+from parplan.backend.mini_costs import MiniCosts, Part, turns
+from parplan.sim.costs import StageCosts
+from parplan.sim.dependencies import producers
+from parplan.sim.engine import simulate, to_ps
+from parplan.sim.instructions import Action, Schedule, rank_of_stages
+from parplan.sim.plan import Plan
+from parplan.sim.run import Event, Run
+from parplan.sim.schedules import make_schedule
+
+OTHER_TURNS = {
+    "only": ("last", "first", "middle"),
+    "first": ("only", "middle", "last"),
+    "middle": ("last", "first", "only"),
+    "last": ("middle", "only", "first"),
+}
+"""Where a mini has no action of a turn, that of the nearest one counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionCost:
+    """Seconds of one action with what surrounds it, in this order."""
+
+    gap_s: float
+    gather_s: float
+    compute_s: float
+    reduce_s: float
+
+    @property
+    def total_s(self) -> float:
+        """All of it."""
+        return self.gap_s + self.gather_s + self.compute_s + self.reduce_s
+
+
+def predict_step(plan: Plan, num_blocks: int, measured: Mapping[Mini, MiniCosts]) -> Run:
+    """The simulated step of `plan` for a model of so many blocks.
+
+    measured: the costs of the minis that `minis_of` names, at least. Raises `KeyError` without.
+    """
+    return _Prediction(plan, num_blocks, measured).run()
+
+
+class _Prediction:
+    def __init__(self, plan: Plan, num_blocks: int, measured: Mapping[Mini, MiniCosts]) -> None:
+        self.plan, self.measured = plan, measured
+        self.minis = minis_of(plan, num_blocks)
+        self.blocks = plan.layers_of_stages(num_blocks)
+        self.schedule: Schedule = make_schedule(
+            plan.schedule, plan.num_stages, plan.num_micro_batches, plan.virtual_stages
+        )
+        self.rank_of = rank_of_stages(self.schedule)
+        self.crossing = {
+            user
+            for user, maker in producers(self.schedule).items()
+            if self.rank_of[user.stage] != self.rank_of[maker.stage]
+        }
+
+    def run(self) -> Run:
+        costs = [self._actions(rank) for rank in range(len(self.schedule))]
+        flat = [cost for own in costs for cost in own]
+        played = simulate(
+            self.schedule,
+            self._stage_costs(),
+            durations_ps=[to_ps(max(cost.total_s, 0.0)) for cost in flat],
+        )
+        by_name = {
+            str(action): cost
+            for actions, own in zip(self.schedule, costs, strict=True)
+            for action, cost in zip(actions, own, strict=True)
+        }
+        events = [part for event in played.events for part in _parts(event, by_name)]
+        return Run(step_s=played.step_s, events=tuple(events))
+
+    def _actions(self, rank: int) -> list[ActionCost]:
+        """The costs of a rank's actions, in order."""
+        actions = self.schedule[rank]
+        turn = turns(actions)
+        found = []
+        for place, action in enumerate(actions):
+            op, stage = action.op, action.stage
+            makes_gradient = op in "BW"
+            ends = makes_gradient and turn[action] in ("last", "only")
+            begins = op == "F" and turn[action] in ("first", "only")
+            found.append(
+                ActionCost(
+                    gap_s=self._gap(action, first=place == 0),
+                    gather_s=self._seconds("gather", stage) if begins else 0.0,
+                    compute_s=self._seconds(op, stage, turn[action]),
+                    reduce_s=self._seconds("reduce", stage) if ends else 0.0,
+                )
+            )
+        return found
+
+    def _gap(self, action: Action, *, first: bool) -> float:
+        if first and action not in self.crossing:
+            return self._mean("begin_s")
+        return self._mean("message_gap_s" if action in self.crossing else "free_gap_s")
+
+    def _stage_costs(self) -> list[StageCosts]:
+        latency_s = max(0.0, self._mean("arrival_s") - self._mean("message_gap_s"))
+        sync_s, leads = self._mean("sync_s"), set()
+        costs = []
+        for stage in range(self.plan.total_stages):
+            rank = self.rank_of[stage]
+            first, _ = rank not in leads, leads.add(rank)
+            costs.append(
+                StageCosts(
+                    forward_s=0.0,
+                    input_gradient_s=0.0,
+                    weight_gradient_s=0.0,
+                    latency_s=latency_s,
+                    optimizer_s=self._optimizer(rank) if first else 0.0,
+                    norm_sync_s=sync_s,
+                )
+            )
+        return costs
+
+    def _optimizer(self, rank: int) -> float:
+        """A line over the mean blocks on the stages of the rank."""
+        own = [self.blocks[stage] for stage, on in self.rank_of.items() if on == rank]
+        return self._line(self._any(), Part("optimizer", rank), statistics.mean(own))
+
+    def _seconds(self, op: str, stage: int, turn: str = "") -> float:
+        family = self.minis.split if op in "IW" or self.minis.whole is None else self.minis.whole
+        assert family is not None
+        blocks = self.blocks[stage]
+        part = Part(op, stage, turn)
+        if self.minis.kept is None:
+            return self._line(family, part, blocks)
+        return self._partly_recomputed(self.minis.kept, family, part, blocks)
+
+    def _partly_recomputed(self, kept: Minis, family: Family, part: Part, blocks: int) -> float:
+        """As if none was recomputed, and what it adds for each of the first blocks."""
+        again = min(blocks, self.plan.recomputed_layers or 0)
+        plain = kept.split if family is self.minis.split else kept.whole
+        assert plain is not None
+        without = self._line(plain, part, blocks)
+        return without + self._line(family, part, again) - self._line(plain, part, again)
+
+    def _line(self, family: Family, part: Part, blocks: float) -> float:
+        shallow, deep = (self._cost(mini, part) for mini in family)
+        return family.at(blocks, (shallow, deep))
+
+    def _cost(self, mini: Mini, part: Part) -> float:
+        seconds = self.measured[mini].seconds
+        if part in seconds:
+            return seconds[part]
+        if not part.turn:  # Nothing is gathered or reduced.
+            return 0.0
+        others = (part._replace(turn=turn) for turn in OTHER_TURNS[part.turn])
+        return next(seconds[other] for other in others if other in seconds)
+
+    def _any(self) -> Family:
+        family = self.minis.whole or self.minis.split
+        assert family is not None
+        return family
+
+    def _mean(self, name: str) -> float:
+        """Of a field that does not depend on depth."""
+        return statistics.mean(getattr(self.measured[mini], name) for mini in self._any())
+
+
+def _parts(event: Event, costs: Mapping[str, ActionCost]) -> Sequence[Event]:
+    """An action of a run as its computation, and what is gathered before and reduced after it."""
+    cost = costs.get(event.name)
+    if cost is None or event.stream != "compute":
+        return (event,)
+    stage = event.name.rstrip("0123456789")[:-1]
+    start_s = event.start_s + cost.gap_s
+    found = []
+    if cost.gather_s:
+        found.append(
+            Event(event.rank, "data-parallel", f"gather {stage}", start_s, start_s + cost.gather_s)
+        )
+    end_s = event.end_s - cost.reduce_s
+    found.append(event._replace(start_s=start_s + cost.gather_s, end_s=end_s))
+    if cost.reduce_s:
+        found.append(Event(event.rank, "data-parallel", f"reduce {stage}", end_s, event.end_s))
+    return found
