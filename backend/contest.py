@@ -6,6 +6,7 @@ A slow moment of the machine hits all of them alike, and so does its drift.
 import copy
 import gc
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,13 +18,39 @@ from parplan.backend.memory_predict import MiniMemory, mini_memory
 from parplan.backend.memory_runs import MemoryWatch
 from parplan.backend.mini import Mini
 from parplan.backend.mini_costs import MiniCosts, mini_costs
-from parplan.backend.trial_run import TrialRun
+from parplan.backend.trial_run import Sample, TrialRun, step_seconds
 from parplan.sim.plan import Plan
+from parplan.sim.run import Event, Run
 
 WATCHED_STEPS = 2
 """The first steps, whose memory is watched: the first one makes the optimizer's state."""
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfiledStep:
+    """One step under the profiler, process by process."""
+
+    samples: list[Sample]
+    exposed: list[dict[str, dict[str, float]]]
+    """By event and stream: seconds in which a collective was waited for."""
+    run: Run
+    """With the collectives of the first process of every pipeline rank."""
+
+    def exposed_s(self, timed: Run) -> dict[str, float]:
+        """What of another step was spent waiting, if its shares were those of this one: by stream
+        within computations, and within the optimizer; mean over the processes."""
+        found: dict[str, float] = {}
+        own = {(e.rank, e.name): e.end_s - e.start_s for e in timed.events}
+        width = len(self.samples) // timed.num_ranks
+        for process, (sample, waits) in enumerate(zip(self.samples, self.exposed, strict=True)):
+            for name, start_s, end_s in sample.marks:
+                scale = own[process // width, name] / max(end_s - start_s, 1e-9)
+                for stream, seconds in waits[name].items():
+                    key = "optimizer" if name.startswith("optimizer") else stream
+                    found[key] = found.get(key, 0.0) + scale * seconds / len(self.samples)
+        return found
 
 
 class Contestant(TrialRun):
@@ -41,6 +68,23 @@ class Contestant(TrialRun):
             self.watched_step()
         self.memory = watch.base_bytes, watch.peak_bytes, list(watch.segments)
         self.watch = None
+
+    def profile_all(self) -> ProfiledStep:
+        """One more step, under the profiler, as all processes saw it; on all of them."""
+        sample, seen = self.profile()
+        exposed = {name: seen.exposed_s(start, end) for name, start, end in sample.marks}
+        found = everyone((sample, seen.collectives, exposed))
+        samples, collectives, waits = (list(part) for part in zip(*found, strict=True))
+        run = self.run_of(samples, step_seconds(samples))
+        zero_s = min(sample.start_s for sample in samples)
+        width = self.plan.replicas * self.plan.tensor_parallel
+        events = [
+            Event(rank, c.stream, c.name, c.start_s - zero_s, c.end_s - zero_s)
+            for rank, own in enumerate(collectives[::width])
+            for c in own
+        ]
+        run = replace(run, events=(*run.events, *events), source="profiled")
+        return ProfiledStep(samples=samples, exposed=waits, run=run)
 
     def peaks(self) -> list[int]:
         """Peak bytes of every process, on all of them."""
@@ -61,8 +105,9 @@ class MiniRun(Contestant):
         self.mini = mini
 
     def costs(self, warm_up: int) -> MiniCosts:
-        """What its steps cost, without the watched ones and `warm_up` more."""
-        return mini_costs(self.plan, self.steps(WATCHED_STEPS + warm_up))
+        """What its steps cost, without the watched ones and `warm_up` more; runs another one."""
+        steps, profiled = self.steps(WATCHED_STEPS + warm_up), self.profile_all()
+        return mini_costs(self.plan, steps, (profiled.samples, profiled.exposed))
 
     def held(self) -> MiniMemory:
         """What its step held."""

@@ -9,14 +9,17 @@ import torch.distributed as dist
 
 from parplan.backend.chain import Chain
 from parplan.backend.choose import compile_measured, executable_plans
-from parplan.backend.contest import WATCHED_STEPS, Contestant, MiniRun, take_turns
-from parplan.backend.execute import run_table
+from parplan.backend.contest import WATCHED_STEPS, Contestant, MiniRun, everyone, take_turns
+from parplan.backend.execution import run_table
 from parplan.backend.gpt import gpt_layers, initialise, language_loss
+from parplan.backend.hand_written import HandWrittenRun, hand_written
 from parplan.backend.layer_times import Setting, measure_layers
 from parplan.backend.machine import measure_machine
 from parplan.backend.memory_predict import predict_peaks
-from parplan.backend.mini import minis_of
-from parplan.backend.mini_predict import predict_step
+from parplan.backend.mini import Mini, minis_of
+from parplan.backend.mini_costs import MiniCosts
+from parplan.backend.mini_predict import predict_exposed, predict_step
+from parplan.backend.out_of_memory import noticing
 from parplan.backend.processes import is_first, join_processes, num_processes
 from parplan.backend.trial_run import train_alone
 from parplan.hardware.strict import build
@@ -44,7 +47,7 @@ def measure(job: dict[str, Any], say: Say) -> dict[str, Any]:
         candidates = _candidates(work, say)
         choice = min(candidates, key=lambda candidate: candidate[1])[0]
         plans = list(dict.fromkeys([*plans, _same_on_all(choice)]))
-    contest = _Contest(work, plans, say)
+    contest = _Contest(work, plans, job["hand_written"], say)
     contest.run(job["warm_up"], job["repeats"])
     executed = contest.executed()
     if not is_first():
@@ -56,6 +59,7 @@ def measure(job: dict[str, Any], say: Say) -> dict[str, Any]:
         "calibration": contest.calibration(),
         "candidates": [[plan.to_json(), step_s] for plan, step_s in candidates],
         "executed": executed,
+        "hand_written": contest.hand_written_samples,
     }
 
 
@@ -100,36 +104,68 @@ class _Work:
 class _Contest:
     """The plans, and the minis that predict them."""
 
-    def __init__(self, work: _Work, plans: Sequence[Plan], say: Say) -> None:
+    def __init__(
+        self, work: _Work, plans: Sequence[Plan], by_hand: bool, say: Say
+    ) -> None:
         self.work, self.say = work, say
         self.num_blocks = work.workload.model.num_layers
         given = work.batch, work.device, work.workload.precision
-        self.trials = [Contestant(work.chain(), plan, *given) for plan in plans]
+        self.trials = []
+        for place, plan in enumerate(plans):
+            with noticing(place):
+                self.trials.append(Contestant(work.chain(), plan, *given))
+        self.hand_written: list[tuple[int, HandWrittenRun]] = []
+        for place, plan in enumerate(plans if by_hand else ()):
+            written = hand_written(plan, work.chain(), work.batch, work.device)
+            self.hand_written += [(place, written)] if written is not None else []
+        # Of each mini the place of a plan that needs it.
         minis = {
-            mini: None
-            for plan in plans
+            mini: place
+            for place, plan in enumerate(plans)
             for family in minis_of(plan, self.num_blocks).families()
             for mini in family
         }
-        chain = work.chain()
-        self.minis = [MiniRun(mini, chain, *given) for mini in minis]
+        chain, self.minis = work.chain(), []
+        for mini, place in minis.items():
+            with noticing(place):
+                self.minis.append(MiniRun(mini, chain, *given))
         self.warm_up = 0
+        self.costs: dict[Mini, MiniCosts] = {}
+        self.hand_written_samples: list[dict[str, Any]] = []
 
     def run(self, warm_up: int, repeats: int) -> None:
         """So many rounds, the first ones not to be timed."""
         self.warm_up = warm_up
         rounds = warm_up + repeats
-        what = f"{len(self.trials)} plans and {len(self.minis)} minis"
-        steps = [run.step for run in _mixed(self.trials, self.minis)]
+        what = f"{len(self.trials)} plans and {len(self.minis)} mini models"
+        steps = self._steps()
         take_turns(steps, rounds, lambda n: self.say(f"step {n} of {rounds} of {what}"))
+
+    def _steps(self) -> list[Callable[[], None]]:
+        """The minis spread evenly between the plans, each plan's loop by hand beside it."""
+        written = dict(self.hand_written)
+        places: list[tuple[float, int, Callable[[], None]]] = []
+        for place, trial in enumerate(self.trials):
+            share = (place + 0.5) / len(self.trials)
+            places.append((share, place, _noticed(trial.step, place)))
+            if place in written:
+                places.append((share, place, written[place].step))
+        for place, mini in enumerate(self.minis):
+            places.append(((place + 0.5) / len(self.minis), place, mini.step))
+        return [step for *_, step in sorted(places, key=lambda place: place[:2])]
 
     def executed(self) -> list[dict[str, Any]]:
         """Every plan as predicted and as it ran, as JSON; all processes call this together."""
         self.costs = {run.mini: run.costs(self.warm_up) for run in self.minis}
         memory = {run.mini: run.held() for run in self.minis}
+        for place, written in self.hand_written:
+            seconds = written.seconds(everyone(written.samples))[self.warm_up :]
+            found = {"name": written.name, "plan": place, "samples_s": seconds}
+            self.hand_written_samples.append(found)
         tables = []
         for trial in self.trials:
             found, peaks = trial.gather(WATCHED_STEPS + self.warm_up), trial.peaks()
+            profiled = trial.profile_all()
             if found is None:
                 continue
             seconds, run = found
@@ -139,7 +175,12 @@ class _Contest:
                     "plan": trial.plan.to_json(),
                     "predicted": run_table(predicted),
                     "measured": run_table(run),
+                    "profiled": run_table(profiled.run),
                     "samples_s": seconds,
+                    "predicted_exposed_s": predict_exposed(
+                        trial.plan, self.num_blocks, self.costs
+                    ),
+                    "measured_exposed_s": profiled.exposed_s(run),
                     "predicted_bytes": predict_peaks(trial.plan, self.num_blocks, memory),
                     "measured_bytes": peaks,
                 }
@@ -152,17 +193,19 @@ class _Contest:
             {
                 "plan": mini.plan.to_json(),
                 "blocks_per_stage": mini.depth,
-                **dataclasses.asdict(dataclasses.replace(costs, seconds={})),
+                **dataclasses.asdict(dataclasses.replace(costs, seconds={}, exposed={})),
                 "seconds": [[*part, seconds] for part, seconds in costs.seconds.items()],
             }
             for mini, costs in self.costs.items()
         ]
 
 
-def _mixed(trials: Sequence[Contestant], minis: Sequence[Contestant]) -> list[Contestant]:
-    """The minis spread evenly between the plans."""
-    places = [((i + 0.5) / len(runs), i, run) for runs in (trials, minis) for i, run in enumerate(runs)]
-    return [run for *_, run in sorted(places, key=lambda place: place[:2])]
+def _noticed(step: Callable[[], None], place: int) -> Callable[[], None]:
+    def run() -> None:
+        with noticing(place):
+            step()
+
+    return run
 
 
 def _same_on_all(plan: Plan) -> Plan:

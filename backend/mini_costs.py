@@ -52,6 +52,8 @@ class MiniCosts:
     """From the end of the last action to the optimizer."""
     samples: int
     """Steps."""
+    exposed: Mapping[Part, Mapping[str, float]]
+    """By stream: what of `seconds` is spent waiting for collectives."""
 
 
 def turn_of(action: Action, last: int) -> str:
@@ -79,10 +81,18 @@ def turns(actions: Iterable[Action]) -> dict[Action, str]:
     }
 
 
-def mini_costs(plan: Plan, steps: Sequence[Sequence[Stepped]]) -> MiniCosts:
+Exposed = Mapping[str, Mapping[str, float]]
+"""By event and stream: seconds of one process."""
+
+
+def mini_costs(
+    plan: Plan,
+    steps: Sequence[Sequence[Stepped]],
+    profiled: tuple[Sequence[Stepped], Sequence[Exposed]],
+) -> MiniCosts:
     """The costs in `steps`, each with the samples of all ranks in order.
 
-    Ranks are placed with the pipeline outermost (`parplan.backend.groups`).
+    profiled: one more step, slower, with what each process waited for in it. Ranks are placed with the pipeline outermost (`parplan.backend.groups`).
     """
     schedule = make_schedule(
         plan.schedule, plan.num_stages, plan.num_micro_batches, plan.virtual_stages
@@ -90,7 +100,7 @@ def mini_costs(plan: Plan, steps: Sequence[Sequence[Stepped]]) -> MiniCosts:
     found = _Found(plan, schedule)
     for samples in steps:
         found.add(samples)
-    return found.costs(len(steps))
+    return found.costs(len(steps), found.shares(*profiled))
 
 
 class _Found:
@@ -154,11 +164,35 @@ class _Found:
             else:
                 self.gaps["message"].append(gap)
 
-    def costs(self, count: int) -> MiniCosts:
+    def shares(
+        self, samples: Sequence[Stepped], exposed: Sequence[Exposed]
+    ) -> dict[Part, dict[str, float]]:
+        """What share of each part was spent waiting, by stream."""
+        width = self.plan.replicas * self.plan.tensor_parallel
+        whole: dict[Part, float] = defaultdict(float)
+        waited: dict[Part, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        for rank, (sample, own) in enumerate(zip(samples, exposed, strict=True)):
+            for name, start_s, end_s in sample.marks:
+                part = self._part(name, rank // width)
+                whole[part] += end_s - start_s
+                for stream, seconds in own[name].items():
+                    waited[part][stream] += seconds
+        return {
+            part: {stream: seconds / (whole[part] or 1.0) for stream, seconds in streams.items()}
+            for part, streams in waited.items()
+        }
+
+    def costs(self, count: int, shares: Mapping[Part, Mapping[str, float]]) -> MiniCosts:
         gap = {name: statistics.median(values) for name, values in self.gaps.items()}
         free = gap.get("free", 0.0)
+        seconds = {part: statistics.median(values) for part, values in self.parts.items()}
         return MiniCosts(
-            seconds={part: statistics.median(values) for part, values in self.parts.items()},
+            seconds=seconds,
+            exposed={
+                part: {stream: share * seconds[part] for stream, share in streams.items()}
+                for part, streams in shares.items()
+                if part in seconds
+            },
             free_gap_s=free,
             message_gap_s=gap.get("message", free),
             arrival_s=gap.get("arrival", 0.0),

@@ -1,10 +1,10 @@
 """The step of a plan, predicted from the costs of its minis. Imports no torch."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from parplan.backend.mini import Family, Mini, Minis, minis_of
+from parplan.backend.mini import Family, Mini, minis_of
 from parplan.backend.mini_costs import MiniCosts, Part, turns
 from parplan.sim.costs import StageCosts
 from parplan.sim.dependencies import producers
@@ -23,6 +23,34 @@ OTHER_TURNS = {
 """Where a mini has no action of a turn, that of the nearest one counts."""
 
 
+Values = Callable[[MiniCosts], Mapping[Part, float]]
+
+
+def _durations(costs: MiniCosts) -> Mapping[Part, float]:
+    return costs.seconds
+
+
+def _waits(costs: MiniCosts, stream: str) -> Mapping[Part, float]:
+    return {part: waits.get(stream, 0.0) for part, waits in costs.exposed.items()}
+
+
+def _line(
+    measured: Mapping[Mini, MiniCosts], family: Family, part: Part, blocks: float, of: Values
+) -> float:
+    """The value of `part` at a stage of so many blocks."""
+    shallow, deep = (_value(of(measured[mini]), part) for mini in family)
+    return family.at(blocks, (shallow, deep))
+
+
+def _value(values: Mapping[Part, float], part: Part) -> float:
+    if part in values:
+        return values[part]
+    if not part.turn:  # Nothing is gathered or reduced.
+        return 0.0
+    others = (part._replace(turn=turn) for turn in OTHER_TURNS[part.turn])
+    return next(values[other] for other in others if other in values)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionCost:
     """Seconds of one action with what surrounds it, in this order."""
@@ -38,12 +66,24 @@ class ActionCost:
         return self.gap_s + self.gather_s + self.compute_s + self.reduce_s
 
 
+STREAMS = ("data-parallel", "tensor-parallel")
+"""Whose collectives may be waited for within an action."""
+
+
 def predict_step(plan: Plan, num_blocks: int, measured: Mapping[Mini, MiniCosts]) -> Run:
     """The simulated step of `plan` for a model of so many blocks.
 
     measured: the costs of the minis that `minis_of` names, at least. Raises `KeyError` without.
     """
     return _Prediction(plan, num_blocks, measured).run()
+
+
+def predict_exposed(
+    plan: Plan, num_blocks: int, measured: Mapping[Mini, MiniCosts]
+) -> dict[str, float]:
+    """Seconds of the step that are spent waiting for collectives: by stream within the actions, and
+    within the optimizer; mean over the pipeline ranks."""
+    return _Prediction(plan, num_blocks, measured).exposed()
 
 
 class _Prediction:
@@ -77,6 +117,19 @@ class _Prediction:
         events = [part for event in played.events for part in _parts(event, by_name)]
         return Run(step_s=played.step_s, events=tuple(events))
 
+    def exposed(self) -> dict[str, float]:
+        found = dict.fromkeys((*STREAMS, "optimizer"), 0.0)
+        ranks = len(self.schedule)
+        for rank, actions in enumerate(self.schedule):
+            turn = turns(actions)
+            parts = [Part(a.op, a.stage, turn[a]) for a in actions] + [Part("optimizer", rank)]
+            for part in parts:
+                for stream in STREAMS:
+                    seconds = self._seconds(part, lambda costs, s=stream: _waits(costs, s))
+                    key = "optimizer" if part.name == "optimizer" else stream
+                    found[key] += max(0.0, seconds) / ranks
+        return found
+
     def _actions(self, rank: int) -> list[ActionCost]:
         """The costs of a rank's actions, in order."""
         actions = self.schedule[rank]
@@ -90,9 +143,9 @@ class _Prediction:
             found.append(
                 ActionCost(
                     gap_s=self._gap(action, first=place == 0),
-                    gather_s=self._seconds("gather", stage) if begins else 0.0,
-                    compute_s=self._seconds(op, stage, turn[action]),
-                    reduce_s=self._seconds("reduce", stage) if ends else 0.0,
+                    gather_s=self._seconds(Part("gather", stage)) if begins else 0.0,
+                    compute_s=self._seconds(Part(op, stage, turn[action])),
+                    reduce_s=self._seconds(Part("reduce", stage)) if ends else 0.0,
                 )
             )
         return found
@@ -115,46 +168,33 @@ class _Prediction:
                     input_gradient_s=0.0,
                     weight_gradient_s=0.0,
                     latency_s=latency_s,
-                    optimizer_s=self._optimizer(rank) if first else 0.0,
+                    optimizer_s=self._seconds(Part("optimizer", rank)) if first else 0.0,
                     norm_sync_s=sync_s,
                 )
             )
         return costs
 
-    def _optimizer(self, rank: int) -> float:
-        """A line over the mean blocks on the stages of the rank."""
-        own = [self.blocks[stage] for stage, on in self.rank_of.items() if on == rank]
-        return self._line(self._any(), Part("optimizer", rank), statistics.mean(own))
-
-    def _seconds(self, op: str, stage: int, turn: str = "") -> float:
-        family = self.minis.split if op in "IW" or self.minis.whole is None else self.minis.whole
+    def _seconds(self, part: Part, of: Values = _durations) -> float:
+        """A line over the blocks of a stage, or, for the optimizer, of the stages of a rank."""
+        split = part.name in ("I", "W") or self.minis.whole is None
+        family = self.minis.split if split else self.minis.whole
         assert family is not None
-        blocks = self.blocks[stage]
-        part = Part(op, stage, turn)
+        if part.name == "optimizer":
+            own = [self.blocks[stage] for stage, on in self.rank_of.items() if on == part.place]
+            return _line(self.measured, family, part, statistics.mean(own), of)
+        blocks = self.blocks[part.place]
+        whole = _line(self.measured, family, part, blocks, of)
         if self.minis.kept is None:
-            return self._line(family, part, blocks)
-        return self._partly_recomputed(self.minis.kept, family, part, blocks)
-
-    def _partly_recomputed(self, kept: Minis, family: Family, part: Part, blocks: int) -> float:
-        """As if none was recomputed, and what it adds for each of the first blocks."""
-        again = min(blocks, self.plan.recomputed_layers or 0)
-        plain = kept.split if family is self.minis.split else kept.whole
+            return whole
+        # The first blocks are recomputed, the others not.
+        plain = self.minis.kept.split if split else self.minis.kept.whole
         assert plain is not None
-        without = self._line(plain, part, blocks)
-        return without + self._line(family, part, again) - self._line(plain, part, again)
-
-    def _line(self, family: Family, part: Part, blocks: float) -> float:
-        shallow, deep = (self._cost(mini, part) for mini in family)
-        return family.at(blocks, (shallow, deep))
-
-    def _cost(self, mini: Mini, part: Part) -> float:
-        seconds = self.measured[mini].seconds
-        if part in seconds:
-            return seconds[part]
-        if not part.turn:  # Nothing is gathered or reduced.
-            return 0.0
-        others = (part._replace(turn=turn) for turn in OTHER_TURNS[part.turn])
-        return next(seconds[other] for other in others if other in seconds)
+        again = min(blocks, self.plan.recomputed_layers or 0)
+        kept, recomputed, same = (
+            _line(self.measured, *lines, of)
+            for lines in ((plain, part, blocks), (family, part, again), (plain, part, again))
+        )
+        return kept + recomputed - same
 
     def _any(self) -> Family:
         family = self.minis.whole or self.minis.split

@@ -15,6 +15,7 @@ from parplan.backend.memory_runs import MemoryWatch
 from parplan.backend.marked_stage import GATHER, REDUCE
 from parplan.backend.pipeline import PipelineStep
 from parplan.backend.processes import is_first
+from parplan.backend.profiled_step import Profiled, profiled
 from parplan.sim.plan import Plan
 from parplan.sim.run import Event, Run
 
@@ -93,6 +94,11 @@ class TrialRun:
             self.watch.segment(f"optimizer {stage}")
         self.samples.append(Sample(start_s, end_s, loss.item(), self.marks))
 
+    def profile(self) -> tuple[Sample, Profiled]:
+        """One more step under the profiler, which is not among the samples."""
+        found = profiled(self.step, self.plan, self.device)
+        return self.samples.pop(), found
+
     def _now(self) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
@@ -113,7 +119,7 @@ class TrialRun:
             return None
         seconds = [step_seconds(step) for step in steps]
         median = statistics.median_low(seconds)
-        return seconds, self._run(steps[seconds.index(median)], median)
+        return seconds, self.run_of(steps[seconds.index(median)], median)
 
     def steps(self, warm_up: int) -> list[tuple[Sample, ...]]:
         """Of every step after `warm_up` the samples of all ranks, on all ranks."""
@@ -124,7 +130,7 @@ class TrialRun:
             dist.all_gather_object(everyone, own)
         return list(zip(*everyone, strict=True))
 
-    def _run(self, samples: Sequence[Sample], step_s: float) -> Run:
+    def run_of(self, samples: Sequence[Sample], step_s: float) -> Run:
         """One step with the events of the first rank of every stage."""
         ranks = self.plan.data_parallel * self.plan.tensor_parallel
         zero_s = min(sample.start_s for sample in samples)
