@@ -8,7 +8,7 @@ from typing import Any
 
 from parplan.backend.executable import check_executable, why_not_built, why_not_split
 from parplan.backend.execution import Execution
-from parplan.backend.launch import OutOfMemory, Report, launch
+from parplan.backend.launch import OutOfMemoryError, Report, launch
 from parplan.hardware.errors import ParplanError, RunFailedError
 from parplan.sim.memory import GB
 from parplan.sim.plan import Plan, check_plan
@@ -35,9 +35,9 @@ def execute(
 ) -> Execution:
     """Calibrate, predict, and run `plans` and the choice in `num_processes` local processes.
 
-    What predicts is measured on models of few blocks (`parplan.backend.mini`), never on a plan's own
-    step, and takes turns with the plans, one step each, so that a slow moment of the machine, and
-    its drift, hit all alike. A plan that runs out of memory is recorded, and the others run.
+    What predicts is measured on models of few blocks (`parplan.backend.mini`), never on a plan's
+    own step, and takes turns with the plans, one step each, so that a slow moment of the machine,
+    and its drift, hit all alike. A plan that runs out of memory is recorded, and the others run.
     choose: whether to search a plan, by the times of single layers, and run it as well.
     hand_written: whether to run loops written for single plans beside them
     (`parplan.backend.hand_written`).
@@ -83,7 +83,7 @@ def _run(
         job["plans"] = [plan.to_json() for plan in plans]
         try:
             return launch(job, num_processes, timeout_s=timeout_s, report=report), left_out
-        except OutOfMemory as error:
+        except OutOfMemoryError as error:
             # With one process short of memory the others wait for ever: all have to start again.
             if error.place is None or error.place >= len(plans):
                 raise
@@ -115,5 +115,3 @@ def _check_memory(workload: Workload, num_processes: int, num_plans: int) -> Non
             f"{workload.model.name}: {copies} copies with their optimizers need "
             f"{needed / GB:.0f} GB, this machine has {there / GB:.0f} GB; take fewer layers"
         )
-
-

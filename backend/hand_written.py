@@ -56,7 +56,9 @@ def hand_written(
     if not plain or plan.num_devices != dist.get_world_size():
         return None
     if plan.num_stages == 1 and plan.num_micro_batches == 1:
-        return HandWrittenRun("DistributedDataParallel", _data_parallel(chain, batch, device), device)
+        return HandWrittenRun(
+            "DistributedDataParallel", _data_parallel(chain, batch, device), device
+        )
     if plan.data_parallel == 1 and plan.schedule == "1f1b" and plan.virtual_stages == 1:
         return HandWrittenRun("Schedule1F1B", _pipeline(plan, chain, batch, device), device)
     return None
@@ -85,9 +87,7 @@ def _pipeline(plan: Plan, chain: Chain, batch: Batch, device: torch.device) -> C
     first = sum(counts[:rank])
     module = nn.Sequential(*chain.layers[first : first + counts[rank]]).to(device)
     stage = PipelineStage(module, rank, plan.num_stages, device)
-    schedule = Schedule1F1B(
-        stage, plan.num_micro_batches, loss_fn=chain.loss_fn, scale_grads=True
-    )
+    schedule = Schedule1F1B(stage, plan.num_micro_batches, loss_fn=chain.loss_fn, scale_grads=True)
     optimizer = torch.optim.AdamW(module.parameters(), lr=LEARNING_RATE)
     inputs, targets = (part.to(device) for part in batch)
     args: tuple[Any, ...] = (inputs,) if rank == 0 else ()

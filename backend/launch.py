@@ -41,14 +41,13 @@ WORKER = "parplan.backend.worker"
 Report = Callable[[str], None]
 
 
-class OutOfMemory(RunFailedError):
+class OutOfMemoryError(RunFailedError):
     """A worker could not have the memory it asked for."""
 
     def __init__(self, place: int | None) -> None:
         super().__init__("out of memory" + ("" if place is None else f" in plan {place}"))
         self.place = place
         """Of the plan among those of the job, if it was one of theirs."""
-
 
 
 def launch(
@@ -85,7 +84,7 @@ def launch(
             finally:
                 _stop(process)
         if process.returncode != 0 and (folder / OUT_OF_MEMORY).exists():
-            raise OutOfMemory(read_json(folder / OUT_OF_MEMORY)["plan"])
+            raise OutOfMemoryError(read_json(folder / OUT_OF_MEMORY)["plan"])
         if process.returncode != 0:
             raise RunFailedError(_last_words(folder, process.returncode))
         return read_json(folder / "result.json")

@@ -10,8 +10,8 @@ from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import _PipelineScheduleRuntime
 
 Mark = Callable[[str, int, int, float, float], None]
-"""(kind; stage; micro-batch; start, end in seconds of `time.perf_counter`). Kinds: F, B, I or W; with
-micro-batch -1 `GATHER` and `REDUCE`."""
+"""(kind; stage; micro-batch; start, end in seconds of `time.perf_counter`). Kinds: F, B, I
+or W; with micro-batch -1 `GATHER` and `REDUCE`."""
 
 GATHER, REDUCE = "gather", "reduce"
 """A pipeline stage waits for its sharded parameters; it reduces its gradients."""
@@ -109,6 +109,6 @@ class MarkedRuntime(_PipelineScheduleRuntime):
     def _assert_unsharded(self, stage: Any) -> None:
         waits = stage.stage_index in self.unshard_ops
         start_s = stage.clock.now()
-        super()._assert_unsharded(stage)  # type: ignore[no-untyped-call]
+        super()._assert_unsharded(stage)
         if waits:
             stage.clock.tell(GATHER, stage.stage_index, -1, start_s)

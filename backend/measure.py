@@ -104,9 +104,7 @@ class _Work:
 class _Contest:
     """The plans, and the minis that predict them."""
 
-    def __init__(
-        self, work: _Work, plans: Sequence[Plan], by_hand: bool, say: Say
-    ) -> None:
+    def __init__(self, work: _Work, plans: Sequence[Plan], by_hand: bool, say: Say) -> None:
         self.work, self.say = work, say
         self.num_blocks = work.workload.model.num_layers
         given = work.batch, work.device, work.workload.precision
@@ -159,16 +157,16 @@ class _Contest:
         self.costs = {run.mini: run.costs(self.warm_up) for run in self.minis}
         memory = {run.mini: run.held() for run in self.minis}
         for place, written in self.hand_written:
-            seconds = written.seconds(everyone(written.samples))[self.warm_up :]
-            found = {"name": written.name, "plan": place, "samples_s": seconds}
+            samples_s = written.seconds(everyone(written.samples))[self.warm_up :]
+            found = {"name": written.name, "plan": place, "samples_s": samples_s}
             self.hand_written_samples.append(found)
         tables = []
         for trial in self.trials:
-            found, peaks = trial.gather(WATCHED_STEPS + self.warm_up), trial.peaks()
+            gathered, peaks = trial.gather(WATCHED_STEPS + self.warm_up), trial.peaks()
             profiled = trial.profile_all()
-            if found is None:
+            if gathered is None:
                 continue
-            seconds, run = found
+            seconds, run = gathered
             predicted = predict_step(trial.plan, self.num_blocks, self.costs)
             tables.append(
                 {
@@ -177,9 +175,7 @@ class _Contest:
                     "measured": run_table(run),
                     "profiled": run_table(profiled.run),
                     "samples_s": seconds,
-                    "predicted_exposed_s": predict_exposed(
-                        trial.plan, self.num_blocks, self.costs
-                    ),
+                    "predicted_exposed_s": predict_exposed(trial.plan, self.num_blocks, self.costs),
                     "measured_exposed_s": profiled.exposed_s(run),
                     "predicted_bytes": predict_peaks(trial.plan, self.num_blocks, memory),
                     "measured_bytes": peaks,

@@ -141,7 +141,9 @@ class _Rank:
 
 
 def mini_memory(
-    plan: Plan, segments: Sequence[Sequence[tuple[str, int, int]]], starts: Sequence[float],
+    plan: Plan,
+    segments: Sequence[Sequence[tuple[str, int, int]]],
+    starts: Sequence[float],
     received: Sequence[float],
 ) -> MiniMemory:
     """The memory of one step of a mini, from the samples of all processes in order.

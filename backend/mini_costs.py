@@ -92,7 +92,8 @@ def mini_costs(
 ) -> MiniCosts:
     """The costs in `steps`, each with the samples of all ranks in order.
 
-    profiled: one more step, slower, with what each process waited for in it. Ranks are placed with the pipeline outermost (`parplan.backend.groups`).
+    profiled: one more step, slower, with what each process waited for in it. Ranks are placed with
+    the pipeline outermost (`parplan.backend.groups`).
     """
     schedule = make_schedule(
         plan.schedule, plan.num_stages, plan.num_micro_batches, plan.virtual_stages

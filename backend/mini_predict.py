@@ -1,5 +1,6 @@
 """The step of a plan, predicted from the costs of its minis. Imports no torch."""
 
+import functools
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ def _durations(costs: MiniCosts) -> Mapping[Part, float]:
     return costs.seconds
 
 
-def _waits(costs: MiniCosts, stream: str) -> Mapping[Part, float]:
+def _waits(stream: str, costs: MiniCosts) -> Mapping[Part, float]:
     return {part: waits.get(stream, 0.0) for part, waits in costs.exposed.items()}
 
 
@@ -125,7 +126,7 @@ class _Prediction:
             parts = [Part(a.op, a.stage, turn[a]) for a in actions] + [Part("optimizer", rank)]
             for part in parts:
                 for stream in STREAMS:
-                    seconds = self._seconds(part, lambda costs, s=stream: _waits(costs, s))
+                    seconds = self._seconds(part, functools.partial(_waits, stream))
                     key = "optimizer" if part.name == "optimizer" else stream
                     found[key] += max(0.0, seconds) / ranks
         return found
@@ -157,18 +158,19 @@ class _Prediction:
 
     def _stage_costs(self) -> list[StageCosts]:
         latency_s = max(0.0, self._mean("arrival_s") - self._mean("message_gap_s"))
-        sync_s, leads = self._mean("sync_s"), set()
+        sync_s, leads = self._mean("sync_s"), set[int]()
         costs = []
         for stage in range(self.plan.total_stages):
             rank = self.rank_of[stage]
-            first, _ = rank not in leads, leads.add(rank)
+            optimizer_s = 0.0 if rank in leads else self._seconds(Part("optimizer", rank))
+            leads.add(rank)
             costs.append(
                 StageCosts(
                     forward_s=0.0,
                     input_gradient_s=0.0,
                     weight_gradient_s=0.0,
                     latency_s=latency_s,
-                    optimizer_s=self._seconds(Part("optimizer", rank)) if first else 0.0,
+                    optimizer_s=optimizer_s,
                     norm_sync_s=sync_s,
                 )
             )
@@ -203,7 +205,7 @@ class _Prediction:
 
     def _mean(self, name: str) -> float:
         """Of a field that does not depend on depth."""
-        return statistics.mean(getattr(self.measured[mini], name) for mini in self._any())
+        return float(statistics.mean(getattr(self.measured[mini], name) for mini in self._any()))
 
 
 def _parts(event: Event, costs: Mapping[str, ActionCost]) -> Sequence[Event]:

@@ -7,7 +7,7 @@ CPU_WORDS = "DefaultCPUAllocator: can't allocate memory"
 """What torch's `RuntimeError` says on a CPU; on a GPU it has a class of its own."""
 
 
-class RanOutOfMemory(Exception):
+class RanOutOfMemoryError(Exception):
     """This process ran out of memory."""
 
     def __init__(self, place: int) -> None:
@@ -18,11 +18,11 @@ class RanOutOfMemory(Exception):
 
 @contextlib.contextmanager
 def noticing(place: int) -> Iterator[None]:
-    """Raise `RanOutOfMemory` where the body, which works on the plan at `place`, runs out of it."""
+    """Raise `RanOutOfMemoryError` where the body, for the plan at `place`, runs out of it."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         on_gpu = type(error).__name__ == "OutOfMemoryError"
         if on_gpu or isinstance(error, MemoryError) or CPU_WORDS in str(error):
-            raise RanOutOfMemory(place) from error
+            raise RanOutOfMemoryError(place) from error
         raise

@@ -251,7 +251,7 @@ class PipelineStep:
             stages[-1].forward_done()
             return loss
 
-        runtime = MarkedRuntime(
+        runtime = MarkedRuntime(  # type: ignore[no-untyped-call]
             stages, micro_batches, loss_fn=mean_loss, scale_grads=False
         )
         with tempfile.TemporaryDirectory() as folder:

@@ -43,7 +43,7 @@ class Profiled:
     def exposed_s(self, start_s: float, end_s: float) -> dict[str, float]:
         """Seconds between two moments in which a collective ran and nothing beside it, by stream
         (messages aside); where two streams did, the first one counts."""
-        found, taken = {}, self.computing
+        found, taken = {}, list(self.computing)
         for stream in ("tensor-parallel", "data-parallel"):
             spans = union(
                 (max(c.start_s, start_s), min(c.end_s, end_s))
@@ -63,7 +63,7 @@ def profiled(step: Callable[[], None], plan: Plan, device: torch.device) -> Prof
         start_s = time.perf_counter()
         with record_function(MARK):
             step()
-    events: list[Any] = list(profiler.profiler.kineto_results.events())  # type: ignore[union-attr]
+    events: list[Any] = list(profiler.profiler.kineto_results.events())
     mark = next(event for event in events if event.name() == MARK)
     zero_s = start_s - mark.start_ns() / NS_PER_S
 

@@ -10,9 +10,9 @@ import torch
 import torch.distributed as dist
 
 from parplan.backend.chain import Chain
+from parplan.backend.marked_stage import GATHER, REDUCE
 from parplan.backend.memory_predict import BEFORE
 from parplan.backend.memory_runs import MemoryWatch
-from parplan.backend.marked_stage import GATHER, REDUCE
 from parplan.backend.pipeline import PipelineStep
 from parplan.backend.processes import is_first
 from parplan.backend.profiled_step import Profiled, profiled

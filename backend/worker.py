@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from parplan.backend.launch import OUT_OF_MEMORY
-from parplan.backend.out_of_memory import RanOutOfMemory
+from parplan.backend.out_of_memory import RanOutOfMemoryError
 from parplan.hardware.errors import ParplanError
 
 CHECK_EVERY_S = 0.5
@@ -60,7 +60,7 @@ def main() -> None:
     work = getattr(importlib.import_module(module), function)
     try:
         result = work(job, say)
-    except RanOutOfMemory as error:
+    except RanOutOfMemoryError as error:
         (folder / OUT_OF_MEMORY).write_text(json.dumps({"plan": error.place}))
         sys.exit(1)
     except ParplanError as error:

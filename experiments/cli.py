@@ -22,6 +22,7 @@ COMMANDS = {
     ),
     "simulate": ("parplan.experiments.simulate_command", "play one plan in the simulator"),
     "execute": ("parplan.experiments.execute_command", "run plans here, compare with prediction"),
+    "compare": ("parplan.experiments.compare_command", "predicted against measured, in detail"),
     "calibrate": ("parplan.experiments.calibrate_command", "measure this machine"),
     "validate": ("parplan.experiments.validate_command", "predict what others measured"),
     "hardware": ("parplan.experiments.hardware_command", "show accelerators and clusters"),

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from parplan.backend.execute import Executed
+from parplan.backend.execution import Executed
 from parplan.sim.run import Event, Run
 
 CATEGORIES = (
@@ -17,13 +17,11 @@ CATEGORIES = (
     "optimizer",
     "overhead",
 )
-"""What a step's time goes to. Pipeline: waiting for other stages; overhead: before the first action,
-and between the last one and the optimizer."""
+"""What a step's time goes to. Pipeline: waiting for other stages; overhead: before the first
+action, and between the last one and the optimizer."""
 
 
-def categories(
-    run: Run, exposed_s: Mapping[str, float], *, is_pipeline: bool
-) -> dict[str, float]:
+def categories(run: Run, exposed_s: Mapping[str, float], *, is_pipeline: bool) -> dict[str, float]:
     """Seconds of a step by category, mean over the ranks; they sum to the step."""
     ranks = max(1, run.num_ranks)
     by_kind = dict.fromkeys(("compute", "data-parallel", "optimizer"), 0.0)
