@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import nn
 
 from parplan.backend.chain import Chain
+from parplan.backend.groups import Groups, Sizes, make_groups, sizes_of
 from parplan.backend.memory_predict import MiniMemory, mini_memory
 from parplan.backend.memory_runs import MemoryWatch
 from parplan.backend.mini import Mini
@@ -53,15 +54,32 @@ class ProfiledStep:
         return found
 
 
+class Place:
+    """What all contestants share: batch, device, precision, and the groups of processes.
+
+    Every group of gloo has threads that wake up all the time, so there is one of each size.
+    """
+
+    def __init__(self, batch: Batch, device: torch.device, precision: str) -> None:
+        self.batch, self.device, self.precision = batch, device, precision
+        self._groups: dict[Sizes, Groups] = {}
+
+    def groups(self, plan: Plan) -> Groups:
+        """Those of `plan`; all processes call this together."""
+        sizes = sizes_of(plan)
+        if sizes not in self._groups:
+            self._groups[sizes] = make_groups(plan, self.device)
+        return self._groups[sizes]
+
+
 class Contestant(TrialRun):
     """A plan with the memory of its second step."""
 
-    def __init__(
-        self, chain: Chain, plan: Plan, batch: Batch, device: torch.device, precision: str
-    ) -> None:
-        watch = MemoryWatch(device)
+    def __init__(self, chain: Chain, plan: Plan, place: Place, batch: Batch | None = None) -> None:
+        watch = MemoryWatch(place.device)
+        given = batch or place.batch, place.device, place.precision, watch, place.groups(plan)
         with watch.watching():
-            super().__init__(chain, plan, batch, device, precision, watch)
+            super().__init__(chain, plan, *given)
         watch.add(tensor for m in self.pipeline.modules.values() for tensor in _tensors(m))
         watch.made()
         for _ in range(WATCHED_STEPS):
@@ -94,14 +112,12 @@ class Contestant(TrialRun):
 class MiniRun(Contestant):
     """A mini, ready to be timed."""
 
-    def __init__(
-        self, mini: Mini, chain: Chain, batch: Batch, device: torch.device, precision: str
-    ) -> None:
-        plan = mini.plan
+    def __init__(self, mini: Mini, chain: Chain, place: Place) -> None:
+        plan, batch = mini.plan, place.batch
         rows = plan.data_parallel * plan.num_micro_batches * plan.batch_per_device
         places = torch.arange(rows) % len(batch[0])
         own_batch = batch[0][places], batch[1][places]
-        super().__init__(mini_chain(chain, mini), plan, own_batch, device, precision)
+        super().__init__(mini_chain(chain, mini), plan, place, own_batch)
         self.mini = mini
 
     def costs(self, warm_up: int) -> MiniCosts:

@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from parplan.backend.chain import Chain
 from parplan.backend.choose import compile_measured, executable_plans
-from parplan.backend.contest import WATCHED_STEPS, Contestant, MiniRun, everyone, take_turns
+from parplan.backend.contest import WATCHED_STEPS, Contestant, MiniRun, Place, everyone, take_turns
 from parplan.backend.execution import run_table
 from parplan.backend.gpt import gpt_layers, initialise, language_loss
 from parplan.backend.hand_written import HandWrittenRun, hand_written
@@ -107,11 +107,11 @@ class _Contest:
     def __init__(self, work: _Work, plans: Sequence[Plan], by_hand: bool, say: Say) -> None:
         self.work, self.say = work, say
         self.num_blocks = work.workload.model.num_layers
-        given = work.batch, work.device, work.workload.precision
+        shared = Place(work.batch, work.device, work.workload.precision)
         self.trials = []
         for place, plan in enumerate(plans):
             with noticing(place):
-                self.trials.append(Contestant(work.chain(), plan, *given))
+                self.trials.append(Contestant(work.chain(), plan, shared))
         self.hand_written: list[tuple[int, HandWrittenRun]] = []
         for place, plan in enumerate(plans if by_hand else ()):
             written = hand_written(plan, work.chain(), work.batch, work.device)
@@ -126,7 +126,7 @@ class _Contest:
         chain, self.minis = work.chain(), []
         for mini, place in minis.items():
             with noticing(place):
-                self.minis.append(MiniRun(mini, chain, *given))
+                self.minis.append(MiniRun(mini, chain, shared))
         self.warm_up = 0
         self.costs: dict[Mini, MiniCosts] = {}
         self.hand_written_samples: list[dict[str, Any]] = []

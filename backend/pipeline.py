@@ -18,7 +18,7 @@ from torch.distributed.tensor.parallel import loss_parallel
 from torch.optim import Optimizer
 
 from parplan.backend.executable import check_executable, reduces_by_hooks
-from parplan.backend.groups import make_groups
+from parplan.backend.groups import Groups, make_groups
 from parplan.backend.marked_stage import Clock, Mark, MarkedRuntime, MarkedStage
 from parplan.backend.partition import cut
 from parplan.backend.processes import num_processes
@@ -62,6 +62,7 @@ class PipelineStep:
     `layers`: the chain of the whole model, the same objects or equal values on every rank; the
     layers of other ranks are not kept. `num_first` and `num_last` layers before and after the
     blocks. `example_micro_batch`: inputs of one micro-batch, for the shapes between the stages.
+    `groups`: those of another plan of the same sizes (`parplan.backend.groups.sizes_of`).
     The loss is the mean over the global batch, if `loss_fn` is the mean over a micro-batch.
     Raises `ParplanError` when model, plan and process group do not fit each other.
     """
@@ -79,6 +80,7 @@ class PipelineStep:
         precision: str = "fp32",
         mark: Mark | None = None,
         schedule: Schedule | None = None,
+        groups: Groups | None = None,
     ) -> None:
         self.plan, self.loss_fn, self.device = plan, loss_fn, device
         self.clock = Clock(device, mark)
@@ -89,7 +91,7 @@ class PipelineStep:
         stages = cut(layers, plan, num_first, num_last)
         modules = [StageModule(stage, device, precision) for stage in stages]
         self.shapes = boundary_shapes(modules, example_micro_batch)
-        self.groups = make_groups(plan, device)
+        self.groups = make_groups(plan, device) if groups is None else groups
         on_rank = rank_of_stages(self._schedule(plan.num_micro_batches))
         own = [i for i in range(len(modules)) if on_rank[i] == self.groups.pipeline_rank]
         self.modules = {index: modules[index].to(device) for index in own}

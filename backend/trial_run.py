@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from parplan.backend.chain import Chain
+from parplan.backend.groups import Groups
 from parplan.backend.marked_stage import GATHER, REDUCE
 from parplan.backend.memory_predict import BEFORE
 from parplan.backend.memory_runs import MemoryWatch
@@ -44,6 +45,7 @@ class TrialRun:
         device: torch.device,
         precision: str,
         watch: MemoryWatch | None = None,
+        groups: Groups | None = None,
     ) -> None:
         self.plan, self.batch, self.device, self.watch = plan, batch, device, watch
         self.marks: list[tuple[str, float, float]] = []
@@ -58,6 +60,7 @@ class TrialRun:
             num_last=chain.num_last,
             precision=precision,
             mark=self._mark,
+            groups=groups,
         )
         self.optimizer = self.pipeline.optimizer(torch.optim.AdamW, lr=LEARNING_RATE)
 

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _read(folder: Path) -> Execution:
-    path = folder / "execution.json" if folder.is_dir() else folder
+    path = folder / "execution.json"
     if not path.exists():
-        raise ParplanError(f"{path}: not there; parplan execute -o {folder} makes it")
+        raise ParplanError(f"{folder}: not there; parplan execute -o {folder} makes it")
     return Execution.from_json(read_json(path), str(path))

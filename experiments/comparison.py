@@ -28,7 +28,7 @@ def categories(run: Run, exposed_s: Mapping[str, float], *, is_pipeline: bool) -
     for event in run.events:
         if (kind := _kind(event)) is not None:
             by_kind[kind] += (event.end_s - event.start_s) / ranks
-    begin_s = min((e.start_s for e in run.events), default=0.0)
+    begin_s = min((e.start_s for e in run.events if _kind(e) is not None), default=0.0)
     ends = [e.end_s for e in run.events if _kind(e) in ("compute", "data-parallel")]
     steps = [e.start_s for e in run.events if _kind(e) == "optimizer"]
     overhead_s = begin_s + (max(0.0, min(steps) - max(ends)) if steps and ends else 0.0)

@@ -172,8 +172,9 @@ class SpaceTable:
         send_s, latency_s, _, overlaps, zero = (others[:, i : i + 1] for i in range(5))
         framework = self.space.workload.framework
         message_s = framework.message_s if num_ranks > 1 else 0.0
+        once = num_ranks > 1 and framework.reduces_pipelines_once
         each_time = np.where(zero == 3, gathered, 0.0)
-        both = np.where(zero == 3, each_time + reduced, 0.0)
+        both = np.where(zero == 3, each_time + (0.0 if once else reduced), 0.0)
         return {
             "forward_s": _prefetched(forward, each_time, count) + message_s,
             "input_gradient_s": _prefetched(backward, both, count) + message_s,
@@ -182,7 +183,7 @@ class SpaceTable:
             "latency_s": latency_s,
             "reduce_s": reduced,
             "reduce_buckets": np.where(overlaps > 0, np.maximum(1.0, count), 1.0),
-            "reduce_each_micro_batch": zero >= 2,
+            "reduce_each_micro_batch": (zero >= 2) & (not once),
             "optimizer_s": optimizer,
             "gather_s": np.where((zero == 1) | (zero == 2), gathered, 0.0),
         }

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -102,6 +103,7 @@ def frameworks_toml(frameworks: Sequence[Framework]) -> str:
         table = {**dataclasses.asdict(one)}
         source = table.pop("source")
         lines += ["", f"[{table.pop('name')}]"]
+        del table["reduces_pipelines_once"]  # Not a constant, and off unless asked for.
         lines += [f"{key} = {value:.3g}" for key, value in table.items()]
         lines.append(f'source = "{source}"')
     return "\n".join(lines) + "\n"
@@ -119,7 +121,7 @@ def _timed(case: Case) -> Request | None:
 
 
 def _framework(name: str, values: np.ndarray, source: str) -> Framework:
-    fields = {c.name: float(v) for c, v in zip(CONSTANTS, values, strict=True)}
+    fields: dict[str, Any] = {c.name: float(v) for c, v in zip(CONSTANTS, values, strict=True)}
     return Framework(name=name, source=source, overlapped_share=OVERLAPPED_SHARE, **fields)
 
 
