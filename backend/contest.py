@@ -121,8 +121,14 @@ class MiniRun(Contestant):
         self.mini = mini
 
     def costs(self, warm_up: int) -> MiniCosts:
-        """What its steps cost, without the watched ones and `warm_up` more; runs another one."""
-        steps, profiled = self.steps(WATCHED_STEPS + warm_up), self.profile_all()
+        """What its steps cost, without the watched ones and `warm_up` more.
+
+        Runs another one under the profiler, if there is a collective to wait for.
+        """
+        steps = self.steps(WATCHED_STEPS + warm_up)
+        if self.plan.replicas * self.plan.tensor_parallel == 1:
+            return mini_costs(self.plan, steps, None)
+        profiled = self.profile_all()
         return mini_costs(self.plan, steps, (profiled.samples, profiled.exposed))
 
     def held(self) -> MiniMemory:

@@ -88,12 +88,12 @@ Exposed = Mapping[str, Mapping[str, float]]
 def mini_costs(
     plan: Plan,
     steps: Sequence[Sequence[Stepped]],
-    profiled: tuple[Sequence[Stepped], Sequence[Exposed]],
+    profiled: tuple[Sequence[Stepped], Sequence[Exposed]] | None,
 ) -> MiniCosts:
     """The costs in `steps`, each with the samples of all ranks in order.
 
-    profiled: one more step, slower, with what each process waited for in it. Ranks are placed with
-    the pipeline outermost (`parplan.backend.groups`).
+    profiled: one more step, slower, with what each process waited for in it, if there was anything.
+    Ranks are placed with the pipeline outermost (`parplan.backend.groups`).
     """
     schedule = make_schedule(
         plan.schedule, plan.num_stages, plan.num_micro_batches, plan.virtual_stages
@@ -101,7 +101,8 @@ def mini_costs(
     found = _Found(plan, schedule)
     for samples in steps:
         found.add(samples)
-    return found.costs(len(steps), found.shares(*profiled))
+    shares = found.shares(*profiled) if profiled is not None else {}
+    return found.costs(len(steps), shares)
 
 
 class _Found:

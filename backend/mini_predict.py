@@ -46,7 +46,7 @@ def _line(
 def _value(values: Mapping[Part, float], part: Part) -> float:
     if part in values:
         return values[part]
-    if not part.turn:  # Nothing is gathered or reduced.
+    if not values or not part.turn:  # Nothing is waited for, gathered or reduced.
         return 0.0
     others = (part._replace(turn=turn) for turn in OTHER_TURNS[part.turn])
     return next(values[other] for other in others if other in values)
