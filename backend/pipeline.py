@@ -191,14 +191,14 @@ class PipelineStep:
         for index, (values, wanted) in enumerate(parts):
             reduce_later = train and index < micro_batches - 1
             with no_reduction(module) if reduce_later else contextlib.nullcontext():
-                start_s = self.clock.now()
+                start = self.clock.now()
                 loss = self.loss_fn(module(values), wanted) / micro_batches
-                self.clock.tell("F", 0, index, start_s)
+                self.clock.tell("F", 0, index, start)
                 total += loss.detach()
                 if train:
-                    start_s = self.clock.now()
+                    start = self.clock.now()
                     loss.backward()  # type: ignore[no-untyped-call]
-                    self.clock.tell("B", 0, index, start_s)
+                    self.clock.tell("B", 0, index, start)
         return total
 
     def _run_pipeline(

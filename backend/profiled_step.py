@@ -70,12 +70,18 @@ def profiled(step: Callable[[], None], plan: Plan, device: torch.device) -> Prof
     def span(event: Any) -> Span:
         return zero_s + event.start_ns() / NS_PER_S, zero_s + event.end_ns() / NS_PER_S
 
+    launches = {e.correlation_id(): e for e in events if e.name().startswith("c10d::")}
+
+    def launched(event: Any) -> Span:
+        """When a collective was asked for: of a kernel, the operation that launched it."""
+        return span(launches.get(event.linked_correlation_id(), event) if on_gpu else event)
+
     functional = union(span(e) for e in events if e.name().startswith("_c10d_functional::"))
     found = _on_gpu(events) if on_gpu else _on_cpu(events, mark.start_thread_id())
     collectives, operations, waits = found
     return Profiled(
         collectives=tuple(
-            Collective(_stream(plan, e, span(e), functional), e.name(), *span(e))
+            Collective(_stream(plan, e, launched(e), functional), e.name(), *span(e))
             for e in sorted(collectives, key=lambda e: e.start_ns())
         ),
         computing=tuple(without(union(map(span, operations)), union(map(span, waits)))),

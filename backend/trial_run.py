@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from parplan.backend.chain import Chain
 from parplan.backend.groups import Groups
-from parplan.backend.marked_stage import GATHER, REDUCE
+from parplan.backend.marked_stage import GATHER, REDUCE, Moment
 from parplan.backend.memory_predict import BEFORE
 from parplan.backend.memory_runs import MemoryWatch
 from parplan.backend.pipeline import PipelineStep
@@ -48,7 +48,7 @@ class TrialRun:
         groups: Groups | None = None,
     ) -> None:
         self.plan, self.batch, self.device, self.watch = plan, batch, device, watch
-        self.marks: list[tuple[str, float, float]] = []
+        self.moments: list[tuple[str, Moment, Moment]] = []
         self.samples: list[Sample] = []
         self.pipeline = PipelineStep(
             layers=chain.layers,
@@ -64,9 +64,9 @@ class TrialRun:
         )
         self.optimizer = self.pipeline.optimizer(torch.optim.AdamW, lr=LEARNING_RATE)
 
-    def _mark(self, kind: str, stage: int, micro_batch: int, start_s: float, end_s: float) -> None:
+    def _mark(self, kind: str, stage: int, micro_batch: int, start: Moment, end: Moment) -> None:
         name = f"{kind} {stage}" if kind in (GATHER, REDUCE) else f"{stage}{kind}{micro_batch}"
-        self.marks.append((name, start_s, end_s))
+        self.moments.append((name, start, end))
         if self.watch is not None:
             self.watch.segment(name)
 
@@ -82,20 +82,22 @@ class TrialRun:
 
     def step(self) -> None:
         """One whole training step, begun by all ranks together."""
-        self.marks = []
+        self.moments = []
         if dist.is_initialized():
             dist.barrier()
         start_s = self._now()
+        self.pipeline.clock.begin()
         loss = self.pipeline.step(*self.batch)
         before_s = self._now()
         self.optimizer.step()
         self.optimizer.zero_grad()
         end_s = self._now()
-        stage = min(self.pipeline.modules)
-        self.marks.append((f"optimizer {stage}", before_s, end_s))
+        stage, seconds = min(self.pipeline.modules), self.pipeline.clock.seconds
+        marks = [(name, seconds(start), seconds(end)) for name, start, end in self.moments]
+        marks.append((f"optimizer {stage}", before_s, end_s))
         if self.watch is not None:
             self.watch.segment(f"optimizer {stage}")
-        self.samples.append(Sample(start_s, end_s, loss.item(), self.marks))
+        self.samples.append(Sample(start_s, end_s, loss.item(), marks))
 
     def profile(self) -> tuple[Sample, Profiled]:
         """One more step under the profiler, which is not among the samples."""

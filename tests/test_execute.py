@@ -14,6 +14,7 @@ from parplan.backend.execute import execute
 from parplan.backend.execution import Execution
 from parplan.experiments.comparison import attribution
 from parplan.experiments.comparison_tables import short_name
+from parplan.experiments.execution_benchmark import plans
 from parplan.hardware.errors import ParplanError
 from parplan.sim.model import model_preset
 from parplan.sim.plan import Plan
@@ -176,6 +177,17 @@ def test_the_results_can_be_compared_in_detail(kinds: Execution, tmp_path: Path)
     assert absent.stderr == (
         "parplan: error: nowhere: not there; parplan execute -o nowhere makes it\n"
     )
+
+
+def test_the_benchmark_runs_small_beside_loops_written_by_hand(tmp_path: Path) -> None:
+    words = ("benchmark", "--execution", "--small", "--repeats", "1", "-o", "results")
+    done = parplan(*words, cwd=tmp_path, timeout_s=500)
+    assert done.returncode == 0, done.stderr
+    found = Execution.from_json(json.loads((tmp_path / "results" / "execution.json").read_text()))
+    assert [e.plan for e in found.executed] == plans(small=True)
+    assert [written.name for written in found.hand_written] == ["DistributedDataParallel"]
+    assert "backend over DistributedDataParallel by hand (dp2 m1): " in done.stdout
+    assert all(e.loss_difference < 1e-5 for e in found.executed)
 
 
 def test_a_plan_that_cannot_be_executed_is_refused_before_the_start() -> None:
