@@ -189,7 +189,7 @@ class _Contest:
             {
                 "plan": mini.plan.to_json(),
                 "blocks_per_stage": mini.depth,
-                **dataclasses.asdict(dataclasses.replace(costs, seconds={}, exposed={})),
+                **dataclasses.asdict(dataclasses.replace(costs, seconds={}, noise={}, exposed={})),
                 "seconds": [[*part, seconds] for part, seconds in costs.seconds.items()],
             }
             for mini, costs in self.costs.items()

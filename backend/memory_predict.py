@@ -2,8 +2,9 @@
 
 A rank's list is played: every action changes what is held and reaches a peak above what was held
 at its start, both as measured in the minis. What is held at the start of the step, and the changes,
-are lines over the blocks of a stage. So is the peak of a forward; a backward reaches its peak at
-its begin if it frees more with every block than it makes, and else at its end.
+are lines over the blocks of a stage. So are the peaks of forwards and of split backwards, which
+hold what they recompute of all blocks; a whole backward reaches its peak at its begin if it frees
+more with every block than it makes, and else at its end.
 """
 
 import statistics
@@ -116,7 +117,7 @@ class _Rank:
     def _line(self, family: Family, part: Part, blocks: float) -> Held:
         shallow, deep = (self._held(mini, part) for mini in family)
         change = family.at(blocks, (shallow.change, deep.change))
-        if part.name in ("B", "I", "W"):
+        if part.name == "B":
             grows = max(0.0, (deep.change - shallow.change)) / (
                 family.deep.depth - family.shallow.depth
             )

@@ -52,6 +52,8 @@ class MiniCosts:
     """From the end of the last action to the optimizer."""
     samples: int
     """Steps."""
+    noise: Mapping[tuple[str, int], tuple[float, ...]]
+    """By the name and place of parts: every sample over the median of its part."""
     exposed: Mapping[Part, Mapping[str, float]]
     """By stream: what of `seconds` is spent waiting for collectives."""
 
@@ -166,6 +168,13 @@ class _Found:
             else:
                 self.gaps["message"].append(gap)
 
+    def _noise(self, medians: Mapping[Part, float]) -> dict[tuple[str, int], tuple[float, ...]]:
+        found: dict[tuple[str, int], list[float]] = defaultdict(list)
+        for part, values in self.parts.items():
+            if medians[part] > 0:
+                found[part.name, part.place] += [value / medians[part] for value in values]
+        return {key: tuple(values) for key, values in found.items()}
+
     def shares(
         self, samples: Sequence[Stepped], exposed: Sequence[Exposed]
     ) -> dict[Part, dict[str, float]]:
@@ -190,6 +199,7 @@ class _Found:
         seconds = {part: statistics.median(values) for part, values in self.parts.items()}
         return MiniCosts(
             seconds=seconds,
+            noise=self._noise(seconds),
             exposed={
                 part: {stream: share * seconds[part] for stream, share in streams.items()}
                 for part, streams in shares.items()

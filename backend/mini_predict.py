@@ -1,9 +1,15 @@
-"""The step of a plan, predicted from the costs of its minis. Imports no torch."""
+"""The step of a plan, predicted from the costs of its minis. Imports no torch.
+
+Steps vary, and where ranks wait for each other the slowest one counts, so that a step is longer
+than one of median actions. It is played many times, each action as long as its median times one of
+the ratios that were measured; the step of median length is the prediction.
+"""
 
 import functools
+import random
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from parplan.backend.mini import Family, Mini, minis_of
 from parplan.backend.mini_costs import MiniCosts, Part, turns
@@ -67,12 +73,14 @@ class ActionCost:
         return self.gap_s + self.gather_s + self.compute_s + self.reduce_s
 
 
+DRAWS, SEED = 101, 0
+
 STREAMS = ("data-parallel", "tensor-parallel")
 """Whose collectives may be waited for within an action."""
 
 
 def predict_step(plan: Plan, num_blocks: int, measured: Mapping[Mini, MiniCosts]) -> Run:
-    """The simulated step of `plan` for a model of so many blocks.
+    """The simulated step of `plan` for a model of so many blocks: of `DRAWS` the median one.
 
     measured: the costs of the minis that `minis_of` names, at least. Raises `KeyError` without.
     """
@@ -91,6 +99,7 @@ class _Prediction:
     def __init__(self, plan: Plan, num_blocks: int, measured: Mapping[Mini, MiniCosts]) -> None:
         self.plan, self.measured = plan, measured
         self.minis = minis_of(plan, num_blocks)
+        self._noise: dict[tuple[str, int], tuple[float, ...]] = {}
         self.blocks = plan.layers_of_stages(num_blocks)
         self.schedule: Schedule = make_schedule(
             plan.schedule, plan.num_stages, plan.num_micro_batches, plan.virtual_stages
@@ -104,19 +113,46 @@ class _Prediction:
 
     def run(self) -> Run:
         costs = [self._actions(rank) for rank in range(len(self.schedule))]
-        flat = [cost for own in costs for cost in own]
-        played = simulate(
-            self.schedule,
-            self._stage_costs(),
-            durations_ps=[to_ps(max(cost.total_s, 0.0)) for cost in flat],
-        )
+        rng = random.Random(SEED)
+        drawn = [self._draw(costs, rng) for _ in range(DRAWS)]
+        played, drawn_costs = sorted(drawn, key=lambda pair: pair[0].step_s)[DRAWS // 2]
         by_name = {
             str(action): cost
-            for actions, own in zip(self.schedule, costs, strict=True)
+            for actions, own in zip(self.schedule, drawn_costs, strict=True)
             for action, cost in zip(actions, own, strict=True)
         }
         events = [part for event in played.events for part in _parts(event, by_name)]
         return Run(step_s=played.step_s, events=tuple(events))
+
+    def _draw(
+        self, costs: Sequence[Sequence[ActionCost]], rng: random.Random
+    ) -> tuple[Run, list[list[ActionCost]]]:
+        """One step, and what its actions cost."""
+        drawn = [
+            [
+                replace(
+                    cost,
+                    compute_s=cost.compute_s * self._ratio(action.op, action.stage, rng),
+                    gather_s=cost.gather_s * self._ratio("gather", action.stage, rng),
+                    reduce_s=cost.reduce_s * self._ratio("reduce", action.stage, rng),
+                )
+                for action, cost in zip(actions, own, strict=True)
+            ]
+            for actions, own in zip(self.schedule, costs, strict=True)
+        ]
+        durations = [to_ps(max(cost.total_s, 0.0)) for own in drawn for cost in own]
+        stages = self._stage_costs(rng)
+        return simulate(self.schedule, stages, durations_ps=durations), drawn
+
+    def _ratio(self, name: str, place: int, rng: random.Random) -> float:
+        """How much longer than in the median a part of the deep mini took in one of its steps."""
+        key = name, place
+        if key not in self._noise:
+            split = name in ("I", "W") or self.minis.whole is None
+            family = self.minis.split if split else self.minis.whole
+            assert family is not None
+            self._noise[key] = self.measured[family.deep].noise.get(key, (1.0,))
+        return rng.choice(self._noise[key])
 
     def exposed(self) -> dict[str, float]:
         found = dict.fromkeys((*STREAMS, "optimizer"), 0.0)
@@ -156,13 +192,16 @@ class _Prediction:
             return self._mean("begin_s")
         return self._mean("message_gap_s" if action in self.crossing else "free_gap_s")
 
-    def _stage_costs(self) -> list[StageCosts]:
+    def _stage_costs(self, rng: random.Random) -> list[StageCosts]:
         latency_s = max(0.0, self._mean("arrival_s") - self._mean("message_gap_s"))
         sync_s, leads = self._mean("sync_s"), set[int]()
         costs = []
         for stage in range(self.plan.total_stages):
             rank = self.rank_of[stage]
-            optimizer_s = 0.0 if rank in leads else self._seconds(Part("optimizer", rank))
+            optimizer_s = 0.0
+            if rank not in leads:
+                ratio = self._ratio("optimizer", rank, rng)
+                optimizer_s = self._seconds(Part("optimizer", rank)) * ratio
             leads.add(rank)
             costs.append(
                 StageCosts(
