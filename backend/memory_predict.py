@@ -105,7 +105,7 @@ class _Rank:
         # The first blocks are recomputed, the others not.
         plain = self.minis.kept.whole or self.minis.kept.split
         assert plain is not None
-        again = min(blocks, self.plan.recomputed_layers or 0)
+        again = min(blocks, self.plan.recomputed_of(part.place, round(blocks)))
         without, recomputed, same = (
             self._line(plain, part, blocks),
             self._line(family, part, again),

@@ -73,8 +73,11 @@ def minis_of(plan: Plan, num_blocks: int) -> Minis:
     )
     ops = {action.op for actions in schedule for action in actions}
     kept = None
-    if plan.recomputation != "none" and plan.recomputed_layers is not None:
-        other = dataclasses.replace(plan, recomputation="none", recomputed_layers=None)
+    some = plan.recomputed_layers is not None or plan.recomputed_of_stages is not None
+    if plan.recomputation != "none" and some:
+        other = dataclasses.replace(
+            plan, recomputation="none", recomputed_layers=None, recomputed_of_stages=None
+        )
         kept = minis_of(other, num_blocks)
     return Minis(
         whole=_family(plan, num_blocks, split=False) if "B" in ops else None,
@@ -92,6 +95,7 @@ def _family(plan: Plan, num_blocks: int, *, split: bool) -> Family:
         schedule=schedule,
         num_micro_batches=_micro_batches(plan, schedule),
         recomputed_layers=None,
+        recomputed_of_stages=None,
         stage_layers=None,
     )
     shallow, deep = (Mini(changed, depth) for depth in depths)

@@ -230,7 +230,7 @@ class _Prediction:
         # The first blocks are recomputed, the others not.
         plain = self.minis.kept.split if split else self.minis.kept.whole
         assert plain is not None
-        again = min(blocks, self.plan.recomputed_layers or 0)
+        again = min(blocks, self.plan.recomputed_of(part.place, blocks))
         kept, recomputed, same = (
             _line(self.measured, *lines, of)
             for lines in ((plain, part, blocks), (family, part, again), (plain, part, again))

@@ -7,6 +7,7 @@ from parplan.hardware.strict import read_text
 
 COMMAND = "parplan validate"
 STUDY = "parplan validate --fit-study"
+WORST = "parplan validate --worst"
 
 END = "<!-- end -->"
 

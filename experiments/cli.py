@@ -23,8 +23,24 @@ COMMANDS = {
     "simulate": ("parplan.experiments.simulate_command", "play one plan in the simulator"),
     "execute": ("parplan.experiments.execute_command", "run plans here, compare with prediction"),
     "compare": ("parplan.experiments.compare_command", "predicted against measured, in detail"),
+    "export": (
+        "parplan.experiments.export_command",
+        "write a plan as the configuration of the software that trains",
+    ),
+    "import": (
+        "parplan.experiments.import_command",
+        "predict a launch of other software, and find a faster plan near it",
+    ),
     "calibrate": ("parplan.experiments.calibrate_command", "measure this machine"),
     "validate": ("parplan.experiments.validate_command", "predict what others measured"),
+    "reproduce": (
+        "parplan.experiments.reproduce_command",
+        "predict what publications measured, with their tables and figures",
+    ),
+    "landscape": (
+        "parplan.experiments.landscape_command",
+        "show a metric over any fields of plan, workload or machine",
+    ),
     "hardware": ("parplan.experiments.hardware_command", "show accelerators and clusters"),
     "benchmark": ("parplan.experiments.benchmark_command", "time the simulator on this machine"),
     "demo": ("parplan.experiments.demo_command", "plan a large model; plan and run a small one"),

@@ -20,6 +20,7 @@ from parplan.sim.layers.times import Timing, layer_costs
 from parplan.sim.offload import exposed_s, host_optimizer_s, host_rate, offloaded_bytes
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import schedule_kind
+from parplan.sim.software import Software
 from parplan.sim.stages import StageLayers, StageParameters, stage_parameters, stages_of
 from parplan.sim.workload import Workload
 
@@ -63,6 +64,7 @@ def timing_of(workload: Workload, cluster: Cluster, plan: Plan) -> Timing:
         kernel_s=seconds,
         exchange_s=Communication(cluster, plan).exchange_s,
         framework=workload.framework,
+        blocking_launches=workload.software.blocking_launches,
         overlap_exchanges=plan.overlap_tensor_parallel,
     )
 
@@ -193,15 +195,20 @@ def _offloaded(
 
 
 def reduces_once(workload: Workload, plan: Plan) -> bool:
-    """Whether gradients stay whole until one reduction per step, by the framework of `workload`."""
-    return plan.num_stages > 1 and workload.framework.reduces_pipelines_once
+    """Whether gradients stay whole until one reduction per step, by the software of `workload`."""
+    return plan.num_stages > 1 and workload.software.pipelines_reduce_once
 
 
 def gather_all_s(
     workload: Workload, plan: Plan, links: Communication, parameters: StageParameters
 ) -> float:
-    """All parameters of a stage, gathered from the ranks that they are sharded over."""
-    size = workload.bytes_per_value
+    """All parameters of a stage, gathered from the ranks that they are sharded over.
+
+    Where the parameters themselves lie whole on every rank, only those that are trained.
+    """
+    size = workload.bytes_per_value * (
+        1.0 if plan.distribute_low_prec_param else parameters.trained_share
+    )
     dense = links.collective_s("all_gather", size * parameters.dense, "shards")
     return dense + links.collective_s("all_gather", size * parameters.experts, "expert replicas")
 
@@ -210,17 +217,21 @@ def _reduce_s(
     workload: Workload, plan: Plan, links: Communication, parameters: StageParameters
 ) -> float:
     """All gradients of a stage, reduced over the ranks that have the same parameters."""
-    size = gradient_bytes(workload, plan) * parameters.trained_share
+    software = workload.software
+    sent = 4 if software.fp32_reduction else gradient_bytes(workload, plan)
+    size = sent * parameters.trained_share
     dense, experts = size * parameters.dense, size * parameters.experts
     if not schedule_kind(plan.schedule).one_copy:
         twins = links.collective_s("all_reduce", dense + experts, "twins")
-        return twins + _reduce_replicas_s(plan, links, dense, experts)
-    return _reduce_replicas_s(plan, links, dense, experts)
+        return twins + _reduce_replicas_s(software, plan, links, dense, experts)
+    return _reduce_replicas_s(software, plan, links, dense, experts)
 
 
-def _reduce_replicas_s(plan: Plan, links: Communication, dense: float, experts: float) -> float:
+def _reduce_replicas_s(
+    software: Software, plan: Plan, links: Communication, dense: float, experts: float
+) -> float:
     """Gradients of so many bytes, reduced over the data-parallel ranks."""
-    if not plan.distribute_param:
+    if not plan.distribute_param or (plan.zero_stage == 1 and software.whole_reduction):
         whole = links.collective_s("all_reduce", dense, "replicas")
         return whole + links.collective_s("all_reduce", experts, "expert replicas")
     scattered = links.collective_s("reduce_scatter", dense, "shards")

@@ -4,7 +4,7 @@ The constants are fitted to published runs whose use for that is allowed
 (`parplan validate --fit-frameworks`); `frameworks.toml` says for each table to which.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from parplan.hardware.errors import ParplanError, unknown_name
@@ -49,10 +49,6 @@ class Framework:
     """The same where a plan asks for overlap in the forward too (`overlap_tensor_parallel`), by
     products that are cut so that their exchange goes along."""
     source: str
-    reduces_pipelines_once: bool = False
-    """Whether a pipeline adds up whole gradients over all its micro-batches and reduces them once,
-    also where they are sharded (ZeRO-2 and -3), as torch.distributed.pipelining does; else every
-    backward of such a plan is followed by a reduction, and only shards are kept."""
 
     def __post_init__(self) -> None:
         for name in NOT_NEGATIVE:
@@ -79,25 +75,14 @@ NO_OVERHEAD = Framework(
     source="assumed: a host that is never late, and perfect overlap",
 )
 
-TORCH_PIPELINING = replace(
-    NO_OVERHEAD,
-    name="torch-pipelining",
-    reduces_pipelines_once=True,
-    source="torch 2.13, torch/distributed/pipelining/schedules.py: one REDUCE_GRAD per stage "
-    "and step, after its last backward; overheads as in none",
-)
-"""What `parplan.backend` executes pipelines by."""
-
-BUILT_IN = {each.name: each for each in (NO_OVERHEAD, TORCH_PIPELINING)}
-
 
 def framework(name: str, path: Path = FRAMEWORKS) -> Framework:
-    """The constants called `name`, built in or of `path`; `ParplanError` suggests near names."""
-    if name in BUILT_IN:
-        return BUILT_IN[name]
+    """The constants called `name`, or none; raises `ParplanError` that suggests near names."""
+    if name == NO_OVERHEAD.name:
+        return NO_OVERHEAD
     tables = read_toml(path)
     if name not in tables:
-        raise unknown_name("framework", name, [*tables, *BUILT_IN])
+        raise unknown_name("framework", name, [*tables, NO_OVERHEAD.name])
     table = tables[name]
     if not isinstance(table, dict):
         raise ParplanError(f"{path}: {name}: expected a table, got {table!r}")

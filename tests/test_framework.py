@@ -21,8 +21,7 @@ from parplan.sim.workload import Workload
 GROWING = [
     field.name
     for field in dataclasses.fields(Framework)
-    if field.name
-    not in ("name", "source", "hidden_share", "overlapped_share", "reduces_pipelines_once")
+    if field.name not in ("name", "source", "hidden_share", "overlapped_share")
 ]
 """Constants of which more makes a step longer; of the shares that are hidden it is less."""
 
@@ -70,7 +69,7 @@ def test_what_is_fitted_is_what_there_is() -> None:
 
 def written(tmp_path: Path, **changes: object) -> Path:
     table = {**dataclasses.asdict(NO_OVERHEAD), **changes}
-    del table["name"], table["reduces_pipelines_once"]
+    del table["name"]
     rows = [f"{key} = {value!r}" for key, value in table.items() if value is not None]
     path = tmp_path / "frameworks.toml"
     path.write_text("\n".join(["[own]", *rows]).replace("'", '"') + "\n")
@@ -157,25 +156,3 @@ def test_more_of_a_constant_never_makes_a_step_shorter(
     value = hidden * (1 - more) if name == "hidden_share" else getattr(base, name) + more
     changed = dataclasses.replace(base, **{name: value})
     assert step_s(cluster, changed) >= step_s(cluster, base)
-
-
-@pytest.mark.parametrize("stage", [2, 3])
-def test_torchs_pipelines_reduce_sharded_gradients_once(stage: int, cluster: Cluster) -> None:
-    plan = Plan(
-        num_stages=2,
-        data_parallel=4,
-        num_micro_batches=4,
-        distribute_param=True,
-        distribute_gradient=True,
-        distribute_low_prec_param=stage == 3,
-    )
-    workload = Workload(model=MODEL, seq_len=512, global_batch=16)
-    torch = dataclasses.replace(workload, framework=framework("torch-pipelining"))
-    each, once = (compile_plan(w, cluster, plan) for w in (workload, torch))
-    kinds = [[e.name for e in predict(c).events].count("reduce 1") for c in (each, once)]
-    assert kinds[0] == 4 * kinds[1] > 0
-    # Whole gradients are kept until then.
-    assert once.peak_bytes > each.peak_bytes
-    alone = dataclasses.replace(plan, num_stages=1, data_parallel=8, num_micro_batches=2)
-    same = [compile_plan(w, cluster, alone).costs for w in (workload, torch)]
-    assert same[0] == same[1]

@@ -13,8 +13,8 @@ from parplan.planners.exhaustive import exhaustive
 from parplan.planners.run import run_planner
 from parplan.planners.shared_costs import SharedCosts
 from parplan.planners.space import Space, make_space
-from parplan.sim.framework import framework
 from parplan.sim.model import model_preset
+from parplan.sim.software import TORCH
 from parplan.sim.workload import Workload
 
 
@@ -35,14 +35,7 @@ SPACES = [
     # Experts, on some of the layers.
     space_of("mixtral-8x7b", "64xh100", 64),
     # Gradients that a pipeline reduces once.
-    space_of(
-        "llama2-7b",
-        "8xa100-40gb",
-        24,
-        optimizer="sgd",
-        lora_rank=16,
-        framework=framework("torch-pipelining"),
-    ),
+    space_of("llama2-7b", "8xa100-40gb", 24, optimizer="sgd", lora_rank=16, software=TORCH),
 ]
 
 
