@@ -23,6 +23,7 @@ COMMANDS = {
     ),
     "simulate": ("parplan.experiments.simulate_command", "play one plan in the simulator"),
     "execute": ("parplan.experiments.execute_command", "run plans here, compare with prediction"),
+    "compare": ("parplan.experiments.compare_command", "predicted against measured, in detail"),
     "export": (
         "parplan.experiments.export_command",
         "write a plan as the configuration of the software that trains",

@@ -162,7 +162,8 @@ def _stage(
     gathered, reduced, optimizer = parameter_work(workload, plan, links, parameters)
     each_time = gathered if plan.distribute_low_prec_param else 0.0
     # Backward, gathers and reductions go over the same links one after the other.
-    both = each_time + reduced if plan.distribute_low_prec_param else 0.0
+    each_backward = plan.distribute_gradient and not reduces_once(workload, plan)
+    both = each_time + (reduced if each_backward else 0.0) if plan.zero_stage == 3 else 0.0
     count = layers.num_layers
     message_s = workload.framework.message_s if plan.num_stages > 1 else 0.0
     neighbour = links.neighbour()
@@ -174,7 +175,7 @@ def _stage(
         latency_s=neighbour.latency_s,
         reduce_s=reduced,
         reduce_buckets=max(1, count) if plan.overlap_gradient_reduction else 1,
-        reduce_each_micro_batch=plan.distribute_gradient,
+        reduce_each_micro_batch=each_backward,
         optimizer_s=optimizer,
         gather_s=gathered if plan.zero_stage in (1, 2) else 0.0,
     )
@@ -198,6 +199,11 @@ def _offloaded(
         forward_s=costs.forward_s + exposed_s(costs.forward_s, transfer_s, stage.num_blocks),
         input_gradient_s=costs.input_gradient_s + exposed_s(beside_s, transfer_s, stage.num_blocks),
     )
+
+
+def reduces_once(workload: Workload, plan: Plan) -> bool:
+    """Whether gradients stay whole until one reduction per step, by the software of `workload`."""
+    return plan.num_stages > 1 and workload.software.pipelines_reduce_once
 
 
 def gather_all_s(

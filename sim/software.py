@@ -34,6 +34,19 @@ class Software:
     """Whether ZeRO-1 reduces all gradients to all ranks, not each part to its owner."""
     fp32_reduction: bool = False
     """Whether gradients are cast to fp32 to be reduced, and back."""
+    pipelines_reduce_once: bool = False
+    """Whether a pipeline adds up whole gradients over all micro-batches and reduces them once, also
+    where they are sharded (ZeRO-2 and -3). Else every backward is followed by a reduction, and only
+    shards are kept."""
 
 
 MEGATRON = Software()
+
+TORCH = Software(
+    fused_gradient_accumulation=False,
+    overlap_tensor_gradients=False,
+    pipelines_reduce_once=True,
+)
+"""Stock PyTorch as `parplan.backend` runs it (torch 2.13): autograd adds gradients, eager DTensor
+waits for its exchanges, and torch.distributed.pipelining reduces the gradients of fully_shard once
+per stage and step, after the last backward (REDUCE_GRAD in its schedules.py)."""
