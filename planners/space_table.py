@@ -221,7 +221,7 @@ class SpaceTable:
             others.add(block, ONE, [np.array(row, dtype=np.float64)])
         whole = np.concatenate((others.rows(), zero.rows()), axis=1)
         costs = seconds_of_rows(
-            self.space.workload.framework,
+            self.space.workload,
             layers.rows()[kept],
             work.rows()[kept],
             whole[kept],
