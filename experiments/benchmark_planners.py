@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -102,7 +102,7 @@ SMALL = (
         cluster="8xa100-40gb",
         seq_len=2048,
         batch=16,
-        constraints=VARIED,
+        constraints=replace(VARIED, batch_per_device=(1,), zero_stage=(1, 3)),
         most_s=20.0,
     ),
 )
