@@ -137,6 +137,14 @@ def test_a_search_is_taken_up_where_it_ended(said, tmp_path: Path) -> None:  # t
     said(*walk, "--budget", "90")
     assert taken_up == trials(tmp_path)
     assert taken_up[:40] == first
+    record = tmp_path / "out/plan/search.jsonl"
+    best = min(
+        r["step_s"] for r in map(json.loads, record.read_text().splitlines()[1:]) if r["step_s"]
+    )
+    record.write_text(record.read_text().replace(repr(best), repr(best - 0.1)))
+    assert "is of another version of parplan" in said(*walk, "--resume", code=2)
+    record.write_text(record.read_text() + "{}\n")
+    assert "line 92: not a trial" in said(*walk, "--resume", code=2)
     other = ("plan", *WORKLOAD, "--cluster", "16xh100", "--space", "full", "--planner", "random")
     assert "is of another search: cluster: 8xh100, not 16xh100" in said(*other, "--resume", code=2)
 
