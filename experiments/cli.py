@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from parplan.experiments.report_option import add_report_option, run_with_report, wants_report
 from parplan.hardware.errors import ParplanError, RunFailedError
 
 COMMANDS = {
@@ -22,6 +23,7 @@ COMMANDS = {
     ),
     "simulate": ("parplan.experiments.simulate_command", "play one plan in the simulator"),
     "execute": ("parplan.experiments.execute_command", "run plans here, compare with prediction"),
+    "compare": ("parplan.experiments.compare_command", "predicted against measured, in detail"),
     "export": (
         "parplan.experiments.export_command",
         "write a plan as the configuration of the software that trains",
@@ -32,6 +34,7 @@ COMMANDS = {
     ),
     "calibrate": ("parplan.experiments.calibrate_command", "measure this machine"),
     "validate": ("parplan.experiments.validate_command", "predict what others measured"),
+    "report": ("parplan.experiments.report_command", "show an output folder as one page of HTML"),
     "reproduce": (
         "parplan.experiments.reproduce_command",
         "predict what publications measured, with their tables and figures",
@@ -68,6 +71,7 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:])
         if name == command:
             importlib.import_module(module).add_arguments(sub)
+            add_report_option(sub)
     return parser
 
 
@@ -77,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = make_parser(argv[0] if argv else None).parse_args(argv)
         args.argv = argv
-        return int(importlib.import_module(COMMANDS[args.command][0]).run(args))
+        command = importlib.import_module(COMMANDS[args.command][0]).run
+        return int(run_with_report(command, args) if wants_report(args) else command(args))
     except RunFailedError as error:
         return _fail(f"failed: {error}", 1)
     except ParplanError as error:

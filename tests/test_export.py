@@ -64,6 +64,7 @@ CHANGED = {
     "recomputation": "full",
     "recomputed_ops": ("qkv",),
     "recomputed_layers": 5,
+    "recomputed_of_stages": (5, 4, 5, 5, 5, 5, 5, 5),
     "distribute_param": False,
     "distribute_gradient": True,
     "distribute_low_prec_param": True,
@@ -123,7 +124,7 @@ def _with(plan: Plan, field: str, value: object) -> Plan:
         fields = zero_fields(0)
     if field == "distribute_gradient" and not value:
         fields = zero_fields(1)
-    if field == "stage_layers" and plan.num_stages == 1:
+    if plan.num_stages == 1 and field in ("stage_layers", "recomputed_of_stages"):
         fields = {field: (32,)}
     return replace(plan, **fields)  # type: ignore[arg-type]
 

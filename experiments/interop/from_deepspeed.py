@@ -11,6 +11,7 @@ from typing import Any
 from parplan.experiments.interop.imported import Given, Settings
 from parplan.hardware.errors import ParplanError
 from parplan.sim.plan import zero_fields
+from parplan.sim.software import Software
 
 BATCHES = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
 
@@ -52,6 +53,11 @@ def from_deepspeed(text: str, where: str, given: Given) -> Settings:
     found.plan |= _zero(zero, found, where)
     found.plan["tensor_parallel"] = _tensor_parallel(table, where)
     found.workload = _precision(table)
+    # BF16_Optimizer, of ZeRO-0 and -1, keeps gradients in 16 bits beside those in fp32.
+    beside = found.workload["precision"] == "bf16" and not found.plan["distribute_gradient"]
+    found.workload["software"] = Software(
+        fused_gradient_accumulation=False, low_precision_gradients=beside
+    )
     if _on(table, "fp8"):
         found.note("fp8", "not known; give the precision that the products have")
     in_fp32 = "fp32" in (

@@ -23,6 +23,8 @@ def numbers_of(flags: Flags, found: Settings) -> dict[str, Any]:
     precision = "fp16" if flags.has("--fp16") else "bf16" if flags.has("--bf16") else "fp32"
     if flags.text("--fp8-format", "--fp8-hybrid", "--fp8-e4m3") is not None:
         precision = "fp8"
+    if flags.text("--fp4-format") is not None:
+        precision = "fp4"
     optimizer = flags.text("--optimizer") or "adam"
     if optimizer not in ("adam", "sgd"):
         found.note(f"--optimizer {optimizer}", "its state is taken to be that of adam")

@@ -7,7 +7,7 @@ Names and rules: torchtitan 0.2.2 (torchtitan/config/job_config.py, read from TO
 from typing import Any
 
 from parplan.sim.plan import Plan
-from parplan.sim.workload import Workload
+from parplan.sim.workload import NARROW, Workload
 
 CSV = "schedule.csv"
 
@@ -101,9 +101,17 @@ def recomputation(plan: Plan, workload: Workload) -> tuple[dict[str, str], list[
             f"recomputed_ops {', '.join(plan.recomputed_ops)}: option op keeps attention and every "
             "other product, and recomputes the rest"
         ]
-        if plan.recomputed_layers is not None:
-            lines.append(f"recomputed_layers {plan.recomputed_layers}: option op is for all layers")
+        lines += [
+            f"{name} {getattr(plan, name)}: option op is for all layers"
+            for name in ("recomputed_layers", "recomputed_of_stages")
+            if getattr(plan, name) is not None
+        ]
         return {"mode": "selective", "selective_ac_option": "op"}, lines
+    if plan.recomputed_of_stages is not None:
+        return {"mode": "full"}, [
+            f"recomputed_of_stages {plan.recomputed_of_stages}: all stages recompute alike; "
+            "exported as all layers"
+        ]
     if plan.recomputed_layers is None:
         return {"mode": "full"}, []
     own = workload.model.num_layers / plan.total_stages
@@ -125,8 +133,8 @@ def unsaid(plan: Plan, workload: Workload) -> list[str]:
         )
     if workload.precision == "fp16":
         shared.append("workload.precision fp16: mixed precision is bfloat16")
-    if workload.precision == "fp8":
-        shared.append("workload.precision fp8: add the Float8 converter to the model")
+    if workload.precision in NARROW:
+        shared.append(f"workload.precision {workload.precision}: add its converter to the model")
     if workload.optimizer == "sgd":
         shared.append("workload.optimizer sgd: there are Adam and AdamW")
     for name, value in (("dropout", workload.dropout), ("lora_rank", workload.lora_rank)):
