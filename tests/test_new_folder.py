@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from parplan.experiments.journal import Journal
-from parplan.experiments.new_folder import is_done, new_folder
+from parplan.experiments.new_folder import REPORT, is_done, new_folder
+from parplan.experiments.report.render import LOG
+from parplan.experiments.report.render import REPORT as PAGE
 from parplan.hardware.errors import ParplanError
 
 
@@ -20,11 +22,17 @@ def test_results_stay_unless_asked(tmp_path: Path) -> None:
     filled(path)
     assert is_done(path)
     (path / "mine.txt").write_text("mine")
-    with pytest.raises(ParplanError, match="holds 3 files already; --force replaces results in it"):
+    for name in REPORT:
+        (path / name).write_text("of before")
+    with pytest.raises(ParplanError, match="holds 5 files already; --force replaces results in it"):
         new_folder(path, [], force=False, unfinished=("rows.jsonl",))
     new_folder(path, [], force=True)
     assert [entry.name for entry in path.iterdir()] == ["mine.txt"]
     assert not is_done(path)
+
+
+def test_what_a_report_adds_is_known() -> None:
+    assert {*REPORT} == {LOG, PAGE}
 
 
 def test_a_manifest_cannot_name_files_elsewhere(tmp_path: Path) -> None:
