@@ -1,4 +1,4 @@
-"""Which plans can be executed, and whose step can be predicted from measured costs. No torch."""
+"""Which plans can be executed. No torch."""
 
 import itertools
 from collections.abc import Iterator
@@ -65,21 +65,6 @@ def why_not_split(model: Model, plan: Plan) -> str:
         size = getattr(model, name)
         if size % plan.tensor_parallel:
             return f"tensor_parallel {plan.tensor_parallel} does not divide {name} {size}"
-    return ""
-
-
-def why_not_predictable(plan: Plan) -> str:
-    """Why measured costs do not predict an executable plan; empty if they do."""
-    if plan.tensor_parallel > 1:
-        return "tensor_parallel: split layers and their collectives are not measured"
-    if plan.distribute_param:
-        return "distribute_param: gathers and reduce-scatters are not measured"
-    if schedule_kind(plan.schedule).splits_backward:
-        return f"schedule {plan.schedule}: the parts of a split backward are not measured"
-    if plan.recomputation != "none" and plan.recomputed_layers is not None:
-        return "recomputed_layers: layers are measured with one recomputation each"
-    if plan.recomputation != "none" and plan.recomputed_of_stages is not None:
-        return "recomputed_of_stages: layers are measured with one recomputation each"
     return ""
 
 

@@ -23,6 +23,7 @@ COMMANDS = {
     ),
     "simulate": ("parplan.experiments.simulate_command", "play one plan in the simulator"),
     "execute": ("parplan.experiments.execute_command", "run plans here, compare with prediction"),
+    "compare": ("parplan.experiments.compare_command", "predicted against measured, in detail"),
     "export": (
         "parplan.experiments.export_command",
         "write a plan as the configuration of the software that trains",
@@ -41,6 +42,10 @@ COMMANDS = {
     "landscape": (
         "parplan.experiments.landscape_command",
         "show a metric over any fields of plan, workload or machine",
+    ),
+    "scale": (
+        "parplan.experiments.scale_command",
+        "find the best plan at each size, and where efficiency is lost",
     ),
     "hardware": ("parplan.experiments.hardware_command", "show accelerators and clusters"),
     "benchmark": ("parplan.experiments.benchmark_command", "time the simulator on this machine"),

@@ -16,6 +16,8 @@ from parplan.experiments.explain_output import (
     write_why,
 )
 from parplan.experiments.fewest import fewest
+from parplan.experiments.fidelity_output import add_fidelity_arguments, check_arguments, checked
+from parplan.experiments.mixed_output import is_mixed, run_mixed
 from parplan.experiments.objective_arguments import (
     FEWEST,
     Chosen,
@@ -67,6 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "or a TOML file of constraints",
     )
     parser.add_argument(
+        "--between",
+        metavar="GB/s:us",
+        help="with --cluster A+B, one pipeline over both: the link that joins them, as in 25:5 "
+        "(default: the slower one of their own)",
+    )
+    parser.add_argument(
         "--ap-version",
         choices=tuple(SETTINGS),
         default=DEFAULT_VERSION,
@@ -74,6 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_planner(parser)
     add_objective_arguments(parser)
+    add_fidelity_arguments(parser)
     _add_options(parser)
     parser.add_argument(
         "--why",
@@ -169,12 +178,15 @@ def options_of(args: argparse.Namespace) -> Options:
 def run(args: argparse.Namespace) -> int:
     """Plan, print, write; 1 if nothing fits."""
     options = options_of(args)
+    if is_mixed(args):
+        return run_mixed(args, options.memory_ratio)
     batch, vary = one_batch(batches(args.global_batch))
     clusters = [requested_cluster(n, args.profile, args.framework) for n in cluster_names(args)]
     workload = requested_workload(args, batch)
 
     def asked_of(cluster: Cluster) -> Asked:
         check_request(workload, cluster, options)
+        check_arguments(args, cluster)
         chosen = chosen_objective(args, workload, cluster)
         return Asked(args, workload, cluster, options, vary, chosen)
 
@@ -214,7 +226,7 @@ def _searched(asked: Asked, search: Search, output: OutputFolder) -> int:
     code = _say_how_it_ended(report)
     if report.best is None:
         return _nothing_fits(output, report, asked, search.memory_ratio) if code == 0 else code
-    best = report.best
+    best = checked(args, output, workload, cluster, report.trials, _note) or report.best
     if args.split_layers:
         best = _split(workload, cluster, best, search.memory_ratio)
     choice = Choice(

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +11,7 @@ from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
 from parplan.planners.bound import memory_bound_bytes, step_bounds_s
 from parplan.planners.box_bounds import box_bounds_s, box_fits, box_memory_bytes, divided
+from parplan.planners.budget import Budget, Clock, Improvement, Stopped, budget_of
 from parplan.planners.goal import IMPOSSIBLE, STEP_TIME, Goal
 from parplan.planners.relaxed_parts import RelaxedParts
 from parplan.planners.search import Trial
@@ -26,50 +26,6 @@ from parplan.sim.ticks import stage_ticks
 from parplan.sim.workload import Workload
 
 __all__ = ["IMPOSSIBLE", "Budget", "Clock", "Evaluator", "Improvement", "Stopped", "budget_of"]
-
-Clock = Callable[[], float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
-    """How much a planner may ask; None: as much as it wants."""
-
-    evaluations: int | None = None
-    """Plans asked about, also those that were asked about before."""
-    seconds: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.evaluations is not None and self.evaluations < 1:
-            raise ParplanError(f"budget: at least 1 evaluation, got {self.evaluations}")
-        if self.seconds is not None and not self.seconds > 0:
-            raise ParplanError(f"budget: more than 0 seconds, got {self.seconds}")
-
-
-def budget_of(text: str) -> Budget:
-    """The budget that `500` (evaluations) or `30s` (seconds) says; raises `ParplanError` else."""
-    try:
-        if text.endswith("s"):
-            return Budget(seconds=float(text[:-1]))
-        return Budget(evaluations=int(text))
-    except ValueError:
-        raise ParplanError(
-            f"budget: expected evaluations, as in 500, or seconds, as in 30s; got {text!r}"
-        ) from None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Improvement:
-    """When a plan better than all before it was found."""
-
-    evaluations: int
-    seconds: float
-    step_s: float
-    key: float
-    """What the goal of the search says of it."""
-
-
-class Stopped(BaseException):
-    """The budget is used up. Nothing for a planner to catch: the runner does."""
 
 
 class Evaluator:

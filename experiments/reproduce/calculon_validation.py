@@ -56,5 +56,5 @@ EXPERIMENT = Experiment(
     "by both programs as they are shipped.",
     published=f"{VALIDATION_WORDS}; Calculon's predictions: {FIGURES_WORDS}",
     run=_run,
-    seconds=2,
+    seconds=4,
 )

@@ -93,5 +93,5 @@ EXPERIMENT = Experiment(
     "are worked out, not measured.",
     published=f"{CALIBRATION_WORDS} (figure 1), {FIGURES_WORDS} (figure 7)",
     run=_run,
-    seconds=3,
+    seconds=2,
 )
