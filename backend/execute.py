@@ -53,6 +53,10 @@ def execute(
         raise ParplanError("tf32: cannot be executed yet, only predicted")
     for plan in plans:
         _check(plan, workload, num_processes)
+    if hand_written and workload.precision != "fp32":
+        raise ParplanError(
+            f"hand_written: there are loops for fp32 alone, not {workload.precision}"
+        )
     if not plans and not choose:
         raise ParplanError("plans: none is given, and none is to be chosen")
     _check_memory(workload, num_processes, len(plans))
