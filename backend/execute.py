@@ -7,7 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from parplan.backend.executable import check_executable, why_not_built, why_not_split
+from parplan.backend.executable import (
+    check_executable,
+    why_not_split,
+    why_not_tied,
+    why_not_trained,
+)
 from parplan.backend.launch import Report, launch
 from parplan.hardware.errors import ParplanError
 from parplan.sim.memory import GB
@@ -85,10 +90,8 @@ def execute(
     """
     if repeats < 1 or warm_up < 1:
         raise ParplanError(f"repeats and warm-up: must be at least 1, got {repeats} and {warm_up}")
-    if reason := why_not_built(workload.model):
+    if reason := why_not_trained(workload):
         raise ParplanError(f"{workload.model.name}: {reason}")
-    if workload.tf32:
-        raise ParplanError("tf32: cannot be executed yet, only predicted")
     for plan in plans:
         _check(plan, workload, num_processes)
     _check_memory(workload, num_processes, len(plans))
@@ -110,7 +113,7 @@ def execute(
 def _check(plan: Plan, workload: Workload, num_processes: int) -> None:
     check_plan(plan, workload, num_processes)
     check_executable(plan, num_processes)
-    if reason := why_not_split(workload.model, plan):
+    if reason := why_not_split(workload.model, plan) or why_not_tied(workload.model, plan):
         raise ParplanError(f"plan: {reason}")
 
 

@@ -32,6 +32,7 @@ from parplan.backend.sharding import (
     replicate,
 )
 from parplan.backend.tensor_parallel import check_splittable, loss_of_parts, split
+from parplan.backend.tied import TiedGradients, check_ties, find_ties, tie_again
 from parplan.hardware.errors import ParplanError
 from parplan.sim.instructions import Schedule, rank_of_stages, write_csv
 from parplan.sim.plan import Plan
@@ -93,13 +94,17 @@ class PipelineStep:
         self.groups = make_groups(plan, device)
         on_rank = rank_of_stages(self._schedule(plan.num_micro_batches))
         own = [i for i in range(len(modules)) if on_rank[i] == self.groups.pipeline_rank]
+        ties = find_ties(modules)
+        check_ties(ties, on_rank, plan)
         self.modules = {index: modules[index].to(device) for index in own}
         if plan.tensor_parallel > 1:
             self._split(layers)
+            tie_again(ties, own)
         self.wrapped: dict[int, nn.Module] = {
             index: replicate(module, module.layers.children(), plan, self.groups)
             for index, module in self.modules.items()
         }
+        self.tied = TiedGradients(ties, on_rank, self.groups)
         self.runtimes: dict[tuple[Any, ...], _PipelineScheduleRuntime] = {}
 
     def _split(self, layers: Sequence[nn.Module]) -> None:
@@ -113,9 +118,8 @@ class PipelineStep:
         self.shapes = part_shapes(self.shapes, self.plan)
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters of this rank's stages, or its parts of them."""
-        for module in self.modules.values():
-            yield from module.parameters()
+        """The parameters of this rank's stages, or its parts of them, each once."""
+        yield from nn.ModuleList(self.modules.values()).parameters()
 
     def optimizer(self, kind: type[Optimizer], **settings: Any) -> Optimizer:
         """An optimizer of `parameters`, with its state sharded if the plan says so."""
@@ -203,6 +207,7 @@ class PipelineStep:
         with kept_gradients(self.parameters()):
             if train:
                 runtime.step(*args, target=target, losses=losses, return_outputs=False)
+                self.tied.add_up()
             else:
                 runtime.eval(*args, target=target, losses=losses)
         total = torch.zeros((), device=self.device)

@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 
 from parplan.backend.executable import reduces_by_hooks
 from parplan.backend.groups import Groups
+from parplan.backend.tied import is_free, shared_in
 from parplan.sim.plan import Plan
 
 
@@ -39,8 +40,10 @@ def replicate(module: nn.Module, layers: Iterable[nn.Module], plan: Plan, groups
     # A mesh of two dimensions: copies of the first, sharded over the second.
     whole = groups.part("shards").size() == plan.data_parallel
     mesh = groups.part("shards") if whole else groups.part("copies", "shards")
-    with_parameters = [layer for layer in layers if next(layer.parameters(), None) is not None]
-    for part in [*with_parameters, module]:
+    # Layers that share a parameter are gathered with the stage.
+    units = list(layers)
+    shared = shared_in(units)
+    for part in [*(layer for layer in units if is_free(layer, shared)), module]:
         fully_shard(part, mesh=mesh, reshard_after_forward=plan.distribute_low_prec_param)
     return module
 

@@ -57,6 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_VERSION,
         help="whose candidate rule and line format to follow (default %(default)s)",
     )
+    parser.add_argument(
+        "--executable",
+        action="store_true",
+        help="search the plans alone that stock PyTorch can run (parplan execute)",
+    )
     _add_planner(parser)
     _add_options(parser)
     parser.add_argument(
@@ -158,6 +163,8 @@ def run(args: argparse.Namespace) -> int:
 
     if vary:
         _say("warning", ap_log.batches_vary(batches(args.global_batch)))
+    if search.left_out:
+        _note(search.left_out)
     _info(ap_log.GOT_DATABASES)
     _info(ap_log.num_candidates(search.num_candidates))
     _info(ap_log.COMPILE_START)

@@ -1,10 +1,12 @@
 """The search that the arguments of `parplan plan` ask for."""
 
 import argparse
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from parplan.backend.executable import executable_only
 from parplan.experiments.progress import Progress
 from parplan.experiments.space_arguments import requested_space
 from parplan.hardware.cluster import Cluster
@@ -16,6 +18,7 @@ from parplan.planners.exhaustive import Report, exhaustive
 from parplan.planners.options import Options
 from parplan.planners.run import find_planner, run_planner
 from parplan.planners.space import Space, full_candidates
+from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 
 
@@ -27,6 +30,8 @@ class Search(NamedTuple):
     space: Space | None
     """None: a list of candidates."""
     run: Callable[[], Report]
+    left_out: str = ""
+    """What is said about candidates that cannot be executed."""
 
 
 def search_of(
@@ -52,6 +57,9 @@ def search_of(
     else:
         found = requested_space(args, workload, cluster, options)
         candidates, ratio = list(found), found.constraints.memory_ratio
+    left_out = ""
+    if args.executable:
+        candidates, left_out = _executable(workload, cluster, candidates)
     check_candidates(workload, cluster, candidates)
 
     def run_exhaustive() -> Report:
@@ -64,4 +72,26 @@ def search_of(
             progress=Progress(),
         )
 
-    return Search(len(candidates), ratio, found, run_exhaustive)
+    return Search(len(candidates), ratio, found, run_exhaustive, left_out)
+
+
+def _executable(
+    workload: Workload, cluster: Cluster, candidates: Sequence[Plan]
+) -> tuple[list[Plan], str]:
+    """Those that can be executed, and how many cannot, with the most frequent reason.
+
+    Raises `ParplanError` with it when none can.
+    """
+    why_not = executable_only(workload, cluster.num_accelerators)
+    reasons = [why_not(plan) for plan in candidates]
+    kept = [plan for plan, reason in zip(candidates, reasons, strict=True) if not reason]
+    refused = Counter(reason for reason in reasons if reason).most_common(1)
+    if not refused:
+        return kept, ""
+    said = (
+        f"{len(candidates) - len(kept)} of {len(candidates)} candidates cannot be executed, most "
+        f"often because: {refused[0][0]}"
+    )
+    if not kept:
+        raise ParplanError(f"--executable: {said}")
+    return kept, said
