@@ -52,7 +52,8 @@ class CausalAttention(nn.Module):
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         if self.rotary:
-            query, key = self._rotate(query), self._rotate(key)
+            # Of the joint product nothing is kept for the backward but these copies of its parts.
+            query, key, value = self._rotate(query), self._rotate(key), value.contiguous()
         grouped = self.kv_heads != self.heads
         bias = self._bias(query)
         if self.flash:

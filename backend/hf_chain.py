@@ -230,9 +230,7 @@ class HfLoss:
     def __call__(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The loss of one micro-batch."""
         more = {} if self.count_all is None else {"num_items_in_batch": self.count_all}
-        return self.function(
-            logits=logits, labels=labels, vocab_size=self.vocab_size, **more
-        )
+        return self.function(logits=logits, labels=labels, vocab_size=self.vocab_size, **more)
 
 
 def _parts(model: nn.Module) -> tuple[nn.Module, str, str]:
@@ -244,9 +242,7 @@ def _parts(model: nn.Module) -> tuple[nn.Module, str, str]:
         raise ParplanError(f"{name}: not a causal language model with a base model; pass layers")
     children = dict(base.named_children())
     count = getattr(model.config, "num_hidden_layers", None)
-    lists = [
-        n for n, m in children.items() if isinstance(m, nn.ModuleList) and len(m) == count
-    ]
+    lists = [n for n, m in children.items() if isinstance(m, nn.ModuleList) and len(m) == count]
     if len(lists) != 1:
         raise ParplanError(
             f"{name}: {prefix} has {len(lists)} lists of {count} decoder layers "

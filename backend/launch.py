@@ -4,7 +4,6 @@ The workers run `parplan.backend.worker` on a job, a table of JSON. What rank 0 
 progress; what it returns comes back. Imports no torch, so that a command can start without it.
 """
 
-import importlib.util
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from parplan.backend.require import require_torch
 from parplan.hardware.errors import ParplanError, RunFailedError
 from parplan.hardware.strict import read_json
 
@@ -53,8 +53,7 @@ def launch(
     """
     if num_processes < 1:
         raise ParplanError(f"processes: must be at least 1, got {num_processes}")
-    if importlib.util.find_spec("torch") is None:
-        raise ParplanError("executing plans needs torch: pip install 'parplan[torch]'")
+    require_torch("executing plans")
     with tempfile.TemporaryDirectory(prefix="parplan-") as name:
         folder = Path(name)
         (folder / "job.json").write_text(json.dumps({**job, "launcher": os.getpid()}))

@@ -11,7 +11,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
@@ -81,7 +85,7 @@ def trace_chain(
         values, wanted = _fake(mode, inputs), _fake(mode, targets)
         for index, layer in enumerate(layers):
             last = index == len(layers) - 1
-            own = _Trace(layer, held, counted)
+            own = _Trace(index, layer, held, counted)
             try:
                 values = own.forward(values, (lambda x: loss_fn(x, wanted)) if last else None)
                 found.append(own.backward())
@@ -117,8 +121,10 @@ def _attention_backward_flops(
 class _Trace:
     """One layer while it is traced."""
 
-    def __init__(self, layer: nn.Module, held: dict[int, torch.UntypedStorage], counted: set[int]) -> None:
-        self.layer, self.held = layer, held
+    def __init__(
+        self, index: int, layer: nn.Module, held: dict[int, torch.UntypedStorage], counted: set[int]
+    ) -> None:
+        self.index, self.layer, self.held = index, layer, held
         parameters = [p for p in layer.parameters() if id(p) not in counted]
         counted.update(map(id, parameters))
         # A weight is saved as itself or as a view of it.
@@ -140,8 +146,8 @@ class _Trace:
             output = self.layer(values)
             if not isinstance(output, torch.Tensor):
                 raise ParplanError(
-                    f"{type(self.layer).__name__}: layers of a chain pass one tensor on, "
-                    f"got {type(output).__name__}"
+                    f"layer {self.index}: {type(self.layer).__name__} returns a "
+                    f"{type(output).__name__}; layers of a chain pass one tensor on"
                 )
             self.end = output if loss is None else loss(output)
         self.forward_flops = flops.get_total_flops()
@@ -186,6 +192,8 @@ def _fake(mode: FakeTensorMode, tensor: torch.Tensor) -> torch.Tensor:
 
 def _untraceable(index: int, layer: nn.Module, values: Any, error: Exception) -> ParplanError:
     lines = str(error).strip().splitlines() or [type(error).__name__]
+    if isinstance(error, DataDependentOutputException | DynamicOutputShapeException):
+        lines = [f"what it does depends on the values of its inputs ({error.func})"]
     return ParplanError(
         f"layer {index} ({type(layer).__name__}) cannot be traced on inputs of shape "
         f"{tuple(values.shape)}: {lines[0]}"

@@ -21,6 +21,7 @@ COMMANDS = {
         "let planners search the same space, and compare them with the proven optimum",
     ),
     "simulate": ("parplan.experiments.simulate_command", "play one plan in the simulator"),
+    "trace": ("parplan.experiments.trace_command", "find what a model's layers need"),
     "execute": ("parplan.experiments.execute_command", "run plans here, compare with prediction"),
     "calibrate": ("parplan.experiments.calibrate_command", "measure this machine"),
     "validate": ("parplan.experiments.validate_command", "predict what others measured"),
