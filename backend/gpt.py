@@ -57,6 +57,7 @@ class Embedding(nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
+        self.description = model
         self.tokens = nn.Embedding(model.vocab_size, model.hidden_size)
         self.positions = None
         if model.learned_positions:
@@ -96,6 +97,9 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """Attention and MLP beside a residual path: each behind a normalisation (GPT, Llama), between
     two (Gemma 2), or both at once (GPT-J, PaLM)."""
+
+    split_over = 1
+    """Tensor-parallel ranks that each have a part of it."""
 
     def __init__(
         self, model: Model, seq_len: int, attention: Attention, kind: LayerKind = "dense"

@@ -22,14 +22,6 @@ INSTALL = "Hugging Face models need transformers: pip install 'parplan[transform
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-def is_hf_model(model: nn.Module) -> bool:
-    """Whether it is one of transformers' models; does not import transformers."""
-    return any(
-        kind.__name__ == "PreTrainedModel" and kind.__module__.startswith("transformers.")
-        for kind in type(model).__mro__
-    )
-
-
 def hf_chain(model: nn.Module) -> Chain:
     """The chain of a causal language model: embedding, decoder layers, head.
 
@@ -224,13 +216,15 @@ class HfLoss:
 
     def __init__(self, model: nn.Module) -> None:
         self.function: Callable[..., torch.Tensor] = model.loss_function
-        self.vocab_size = model.config.vocab_size
+        self.config: Any = model.config
         self.count_all: float | None = None
 
     def __call__(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The loss of one micro-batch."""
         more = {} if self.count_all is None else {"num_items_in_batch": self.count_all}
-        return self.function(logits=logits, labels=labels, vocab_size=self.vocab_size, **more)
+        return self.function(
+            logits=logits, labels=labels, vocab_size=self.config.vocab_size, **more
+        )
 
 
 def _parts(model: nn.Module) -> tuple[nn.Module, str, str]:

@@ -18,6 +18,7 @@ from torch.distributed.pipelining.schedules import _PipelineScheduleRuntime
 from torch.distributed.tensor.parallel import loss_parallel
 from torch.optim import Optimizer
 
+from parplan.backend.division import divide
 from parplan.backend.executable import check_executable, reduces_by_hooks
 from parplan.backend.groups import make_groups
 from parplan.backend.marked_stage import Clock, Mark, MarkedStage
@@ -105,6 +106,7 @@ class PipelineStep:
             for index, module in self.modules.items()
         }
         self.tied = TiedGradients(ties, on_rank, self.groups)
+        self.weights: tuple[float, ...] = ()
         self.runtimes: dict[tuple[Any, ...], _PipelineScheduleRuntime] = {}
 
     def _split(self, layers: Sequence[nn.Module]) -> None:
@@ -134,9 +136,8 @@ class PipelineStep:
         """Forward and backward over the global batch; returns its mean loss, equal on all ranks.
 
         Every rank passes the same global batch. Gradients of the mean loss are added to `.grad`;
-        the caller steps the optimizer. Another batch than planned is divided into as many
-        micro-batches as fit, up to the plan's; raises `ParplanError` if data_parallel does not
-        divide it.
+        the caller steps the optimizer. Another batch than planned is divided as
+        `parplan.backend.division` says.
         """
         return self._run(inputs, targets, train=True)
 
@@ -146,7 +147,7 @@ class PipelineStep:
         return self._run(inputs, targets, train=False)
 
     def _run(self, inputs: torch.Tensor, targets: torch.Tensor, train: bool) -> torch.Tensor:
-        rows, micro_batches = self._own_rows(len(inputs))
+        rows, micro_batches, self.weights = self._own_rows(len(inputs))
         inputs, targets = inputs[rows].to(self.device), targets[rows].to(self.device)
         run = self._run_alone if self.num_stages == 1 else self._run_pipeline
         split = self.plan.tensor_parallel > 1
@@ -160,18 +161,16 @@ class PipelineStep:
             dist.all_reduce(loss)
         return loss
 
-    def _own_rows(self, batch: int) -> tuple[slice, int]:
-        """The rows of the batch that this replica computes, and in how many micro-batches."""
-        own, rest = divmod(batch, self.plan.data_parallel)
-        if rest or own == 0:
-            raise ParplanError(
-                f"batch of {batch}: must be a multiple of data_parallel {self.plan.data_parallel} "
-                "(a DataLoader drops a smaller last batch with drop_last=True)"
-            )
-        limit = min(own, self.plan.num_micro_batches)
-        micro_batches = next(m for m in range(limit, 0, -1) if own % m == 0)
-        first = self.groups.data_rank * own
-        return slice(first, first + own), micro_batches
+    def num_parts(self, batch: int) -> int:
+        """Micro-batches that a global batch of so many rows is divided into, over all replicas."""
+        plan = self.plan
+        return divide(batch, plan, 0).num_parts
+
+    def _own_rows(self, batch: int) -> tuple[Any, int, tuple[float, ...]]:
+        """The rows of the batch that this replica computes, in how many micro-batches, and what
+        the loss of each counts for."""
+        found = divide(batch, self.plan, self.groups.data_rank)
+        return found.rows, found.micro_batches, found.weights
 
     def _run_alone(
         self, inputs: torch.Tensor, targets: torch.Tensor, micro_batches: int, train: bool
@@ -183,7 +182,7 @@ class PipelineStep:
             reduce_later = train and index < micro_batches - 1
             with no_reduction(module) if reduce_later else contextlib.nullcontext():
                 start_s = self.clock.now()
-                loss = self.loss_fn(module(values), wanted) / micro_batches
+                loss = self.loss_fn(module(values), wanted) * self.weights[index]
                 self.clock.tell("F", 0, index, start_s)
                 total += loss.detach()
                 if train:
@@ -241,7 +240,8 @@ class PipelineStep:
             stages.append(stage)
 
         def mean_loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-            loss = self.loss_fn(outputs, targets) / micro_batches
+            index = stages[-1].begun[0] if stages[-1].begun else 0
+            loss = self.loss_fn(outputs, targets) * self.weights[index]
             stages[-1].forward_done()
             return loss
 

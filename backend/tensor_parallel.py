@@ -67,6 +67,7 @@ def split(layer: nn.Module, mesh: DeviceMesh, sequence_parallel: bool) -> None:
         styles = {"norm": norm, "projection": enter}
     else:
         assert isinstance(layer, Block)
+        layer.split_over = mesh.size()
         layer.attention.keep_part(mesh.size(), mesh.get_local_rank())
         _order_rows(layer, mesh.size())
         styles = {"attention.qkv": enter, "attention.out": leave}
@@ -110,6 +111,12 @@ def whole_parameters(layer: nn.Module, ranks: int) -> list[torch.Tensor]:
     return found
 
 
+def fused_rows(layer: nn.Module, ranks: int) -> dict[int, torch.Tensor]:
+    """For the parameters of a split block that several products share, by id: their rows in the
+    model's order, rank by rank."""
+    return {id(parameter): rows for parameter, rows in _fused(layer, ranks)}
+
+
 class _Same(ParallelStyle):
     """All ranks compute the same; each hands on its part of the output, or all of it."""
 
@@ -140,7 +147,7 @@ def _fused(layer: nn.Module, ranks: int) -> list[tuple[nn.Parameter, torch.Tenso
     block = next((m for m in layer.modules() if isinstance(m, Block)), None)
     if block is None:
         return []
-    heads = [ranks * size for size in block.attention.sizes]
+    heads = [ranks * size for size in block.attention.sizes]  # sizes: this rank's
     ups = 2 if block.mlp.gated else 1
     parts = (
         (block.attention.qkv, heads),
