@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
@@ -37,7 +38,7 @@ def save_checkpoint(
         shutil.rmtree(part, ignore_errors=True)
     _wait()
     whole = dict(_tensors(model, optimizer, gathered=True))
-    dcp.save(whole, checkpoint_id=part)
+    save(whole, checkpoint_id=part)
     if is_first():
         groups = _groups(optimizer) if optimizer else []
         states = {name: _state(value) for name, value in more.items()}
@@ -61,7 +62,7 @@ def load_checkpoint(
         _make_states(optimizer, model)
     tensors = dict(_tensors(model, optimizer, gathered=True))
     try:
-        dcp.load(tensors, checkpoint_id=folder)
+        load(tensors, checkpoint_id=folder)
     except Exception as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise ParplanError(f"{folder}: not of this model: {lines[-1].strip()}") from error

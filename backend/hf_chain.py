@@ -52,7 +52,7 @@ def hf_model(config: Any, dtype: torch.dtype = torch.float32) -> nn.Module:
     try:
         if isinstance(config, str | Path):
             config = AutoConfig.from_pretrained(str(Path(config).resolve()))
-        made: nn.Module = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        made: nn.Module = AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
     except (ValueError, OSError, KeyError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ParplanError(f"transformers cannot build this model: {lines[0]}") from error
@@ -122,6 +122,8 @@ class _Around(nn.Module):
 class _Zeros(nn.Module):
     """Stands for embeddings whose values do not matter."""
 
+    around: _Around
+
     def __init__(self, around: _Around) -> None:
         super().__init__()
         self.__dict__["around"] = around
@@ -146,6 +148,8 @@ class HfEmbedding(nn.Module):
 
 class HfBlock(nn.Module):
     """One decoder layer with the arguments that its model would give it."""
+
+    around: _Around
 
     def __init__(self, block: nn.Module, index: int, around: _Around) -> None:
         super().__init__()
@@ -215,7 +219,7 @@ class HfLoss:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.function: Callable[..., torch.Tensor] = model.loss_function
+        self.function: Callable[..., torch.Tensor] = model.loss_function  # type: ignore[assignment]
         self.config: Any = model.config
         self.count_all: float | None = None
 

@@ -69,9 +69,9 @@ def launch(
             try:
                 _watch(process, timeout_s, report)
             finally:
-                _stop(process)
+                stop(process)
         if process.returncode != 0:
-            raise RunFailedError(_last_words(folder, process.returncode))
+            raise RunFailedError(last_words(folder, process.returncode))
         return read_json(folder / "result.json")
 
 
@@ -101,7 +101,7 @@ def _pass_on(lines: Any, report: Report) -> None:
         report(line.rstrip("\n"))
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
+def stop(process: subprocess.Popen[str]) -> None:
     """End torchrun, which ends its workers; these also end by themselves when it is gone."""
     if process.poll() is None:
         process.terminate()
@@ -112,7 +112,7 @@ def _stop(process: subprocess.Popen[str]) -> None:
             process.wait()
 
 
-def _last_words(folder: Path, code: int) -> str:
+def last_words(folder: Path, code: int) -> str:
     """Which rank failed first, how, and the last line that it wrote."""
     log = (folder / "torchrun.log").read_text(errors="replace")
     cause = log.rpartition("Root Cause")[2]
@@ -130,5 +130,8 @@ def _last_words(folder: Path, code: int) -> str:
 
 
 def _last_line(text: str) -> str:
+    """Without what torch and `parplan.backend.one_line` put before it."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    if not lines:
+        return ""
+    return re.sub(r"^(\[rank\d+\]: )?(parplan: \w+ \(process \d+\): )?", "", lines[-1])

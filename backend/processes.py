@@ -62,7 +62,8 @@ def _meet(backend: str) -> None:
             f"no process group: WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {missing[0]} is not "
             "set; start the script with parplan train or torchrun"
         )
-    limit = datetime.timedelta(seconds=timeout_s())
+    # Longer than a silent process is waited for, so that it is named.
+    limit = datetime.timedelta(seconds=1.5 * timeout_s() + 5)
     try:
         dist.init_process_group(backend, timeout=limit)
     except (dist.DistError, ValueError) as error:
@@ -83,7 +84,7 @@ def leave() -> None:
 def count_step() -> None:
     """Let the others know that this process has begun another step."""
     for watch in _WATCH:
-        watch.step += 1
+        watch.begin_step()
 
 
 def lost_contact(error: RuntimeError) -> bool:

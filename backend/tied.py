@@ -93,7 +93,7 @@ class TiedGradients:
             # Pipeline ranks come first in the mesh: (pipeline, everything else).
             table = groups.mesh.mesh.flatten(1)[ranks]
             lists = table.t().tolist()
-            group, _ = dist.new_subgroups_by_enumeration(lists)
+            group, _ = dist.new_subgroups_by_enumeration(lists)  # type: ignore[no-untyped-call]
             if place := next(iter(tie.own(mine)), None):
                 self.copies.append((place, group))
 

@@ -108,14 +108,14 @@ def flop_counter() -> FlopCounterMode:
 
 def _attention_flops(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
     """Of the whole matrix of scores, masked or not, from shapes (batch, heads, tokens, size)."""
-    return int(sdpa_flop_count(query, key, value))
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
 
 def _attention_backward_flops(
     gradient: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any
 ) -> int:
     """Two for each product of the forward: what is recomputed of it is not counted."""
-    return 2 * int(sdpa_flop_count(query, key, value))
+    return 2 * int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
 
 class _Trace:

@@ -1,11 +1,16 @@
 """Ends a process whose neighbour has died or stopped, instead of waiting for it for ever.
 
 Every process counts up under its own name in the store that torchrun keeps, and watches the count
-of the next one. A process that is stopped does not count, and neither does one that is gone.
+of the next one. A process that is stopped does not count, and neither does one that is gone. What
+is stopped cannot end by itself, so on the same machine it is killed. A process whose torchrun is
+gone ends as well.
 """
 
+import contextlib
 import datetime
 import os
+import signal
+import socket
 import sys
 import threading
 import time
@@ -47,16 +52,18 @@ class Watch:
         self.rank, self.other, self.limit_s = rank, (rank + 1) % world, limit_s
         self.step = 0
         """Calls of the model so far, which is said when somebody fails."""
+        self.count = 0
+        self.parent = os.getppid()
         self.ended = threading.Event()
         # A connection of its own: those of the process group are waited on.
-        self.store = dist.TCPStore(
+        self.store = dist.TCPStore(  # type: ignore[attr-defined]
             os.environ["MASTER_ADDR"],
             int(os.environ["MASTER_PORT"]),
             is_master=False,
             timeout=datetime.timedelta(seconds=max(10.0, limit_s)),
             wait_for_workers=False,
         )
-        self._beat(0)
+        self._beat()
         threading.Thread(target=self._run, daemon=True).start()
 
     def stop(self) -> None:
@@ -68,15 +75,24 @@ class Watch:
             except RuntimeError:
                 return  # torchrun is gone, and with it everyone who watches
 
-    def _beat(self, count: int) -> None:
-        self.store.set(_key(self.rank), f"{count} {self.step}")
+    def begin_step(self) -> None:
+        """Tell the others that this process begins another step."""
+        self.step += 1
+        with contextlib.suppress(RuntimeError):  # of torchrun, which ends this process next
+            self._beat()
+
+    def _beat(self) -> None:
+        self.count += 1
+        where = f"{socket.gethostname()} {os.getpid()}"
+        self.store.set(_key(self.rank), f"{self.count} {self.step} {where}")
 
     def _run(self) -> None:
-        last, since_s, count = b"", time.monotonic(), 0
+        last, since_s = b"", time.monotonic()
         while not self.ended.wait(EVERY_S):
-            count += 1
+            if os.getppid() != self.parent:
+                os._exit(1)
             try:
-                self._beat(count)
+                self._beat()
                 found = self.store.get(_key(self.other)) if self._there() else b""
             except RuntimeError:
                 return
@@ -90,13 +106,16 @@ class Watch:
         return bool(self.store.check([_key(self.other)]))
 
     def _give_up(self, last: bytes) -> None:
-        step = last.decode().partition(" ")[2] or "0"
+        _, step, host, pid = last.decode().split() if last else ("", "0", "", "")
         sys.stderr.write(
             f"parplan: failed (process {self.rank}): process {self.other} has not answered for "
             f"{self.limit_s:g} s, it was in step {step}; process {self.rank} is in step "
             f"{self.step} and ends\n"
         )
         sys.stderr.flush()
+        if host == socket.gethostname():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(int(pid), signal.SIGKILL)
         os._exit(1)
 
 

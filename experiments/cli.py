@@ -22,6 +22,7 @@ COMMANDS = {
     ),
     "simulate": ("parplan.experiments.simulate_command", "play one plan in the simulator"),
     "trace": ("parplan.experiments.trace_command", "find what a model's layers need"),
+    "train": ("parplan.experiments.train_command", "run a training script on all processes"),
     "execute": ("parplan.experiments.execute_command", "run plans here, compare with prediction"),
     "calibrate": ("parplan.experiments.calibrate_command", "measure this machine"),
     "validate": ("parplan.experiments.validate_command", "predict what others measured"),
