@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from parplan.backend.division import divide
 from parplan.backend.executable import check_executable, reduces_by_hooks
-from parplan.backend.groups import make_groups
+from parplan.backend.groups import Groups, make_groups
 from parplan.backend.marked_stage import Clock, Mark, MarkedStage
 from parplan.backend.partition import cut
 from parplan.backend.processes import num_processes
@@ -82,6 +82,7 @@ class PipelineStep:
         precision: str = "fp32",
         mark: Mark | None = None,
         schedule: Schedule | None = None,
+        groups: Groups | None = None,
     ) -> None:
         self.plan, self.loss_fn, self.device = plan, loss_fn, device
         self.clock = Clock(device, mark)
@@ -92,12 +93,12 @@ class PipelineStep:
         stages = cut(layers, plan, num_first, num_last)
         modules = [StageModule(stage, device, precision) for stage in stages]
         self.shapes = boundary_shapes(modules, example_micro_batch)
-        self.groups = make_groups(plan, device)
+        self.groups = make_groups(plan, device) if groups is None else groups
         on_rank = rank_of_stages(self._schedule(plan.num_micro_batches))
         own = [i for i in range(len(modules)) if on_rank[i] == self.groups.pipeline_rank]
         ties = find_ties(modules)
         check_ties(ties, on_rank, plan)
-        self.modules = {index: modules[index].to(device) for index in own}
+        self.modules = {index: _moved(modules[index], device) for index in own}
         if plan.tensor_parallel > 1:
             self._split(layers)
             tie_again(ties, own)
@@ -267,6 +268,12 @@ class PipelineStep:
             shape.new_empty(len(micro_batch), *shape.shape[1:]).requires_grad_(shape.requires_grad)
             for shape in self.shapes
         ]
+
+
+def _moved(module: StageModule, device: torch.device) -> StageModule:
+    """`module` on `device`; fake parameters, which cannot be moved, are there already."""
+    there = all(tensor.device == device for tensor in (*module.parameters(), *module.buffers()))
+    return module if there else module.to(device)
 
 
 def _check_reduction(schedule: Schedule, plan: Plan) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
@@ -36,6 +37,8 @@ def replicate(module: nn.Module, layers: Iterable[nn.Module], plan: Plan, groups
     if plan.data_parallel == 1 or not any(p.requires_grad for p in module.parameters()):
         return module
     if reduces_by_hooks(plan):
+        if any(isinstance(p.data, FakeTensor) for p in module.parameters()):
+            return module  # of a virtual rank, which has nothing to reduce
         return DistributedDataParallel(module, process_group=groups.group("shards"))
     # A mesh of two dimensions: copies of the first, sharded over the second.
     whole = groups.part("shards").size() == plan.data_parallel
@@ -43,8 +46,9 @@ def replicate(module: nn.Module, layers: Iterable[nn.Module], plan: Plan, groups
     # Layers that share a parameter are gathered with the stage.
     units = list(layers)
     shared = shared_in(units)
-    for part in [*(layer for layer in units if is_free(layer, shared)), module]:
-        fully_shard(part, mesh=mesh, reshard_after_forward=plan.distribute_low_prec_param)
+    with unset_fake_temporarily():  # meshes are real also where the parameters are not
+        for part in [*(layer for layer in units if is_free(layer, shared)), module]:
+            fully_shard(part, mesh=mesh, reshard_after_forward=plan.distribute_low_prec_param)
     return module
 
 
