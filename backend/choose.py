@@ -16,8 +16,9 @@ from parplan.backend.layer_times import LayerTimes, Setting
 from parplan.hardware.errors import ParplanError
 from parplan.hardware.files import write_whole
 from parplan.planners import ap_log
+from parplan.planners.goal import STEP_TIME
 from parplan.planners.options import Options
-from parplan.planners.search import Trial, best_trial
+from parplan.planners.search import Trial
 from parplan.planners.space import divisors
 from parplan.sim.costs import StageCosts
 from parplan.sim.fast import fast_step_s
@@ -129,7 +130,7 @@ def choose_plan(
     LOG.info(ap_log.cost_time(time.perf_counter() - start_s))
     LOG.info(ap_log.SELECT_FINISHED)
     log_details(trials, options.detailed_log)
-    best = best_trial(trials)
+    best = STEP_TIME.best(trials)
     if best is None:
         raise ParplanError(f"no plan fits in memory: {trials[0].reason}")
     return best.plan

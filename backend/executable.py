@@ -1,4 +1,4 @@
-"""Which plans can be executed, and whose step can be predicted from measured costs. No torch."""
+"""Which plans can be executed. No torch."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -90,19 +90,6 @@ def why_not_tied(model: Model, plan: Plan) -> str:
             f"tied embeddings on one rank (schedule {plan.schedule}) with data_parallel "
             f"{plan.data_parallel} cannot be executed: both stages would reduce their gradient"
         )
-    return ""
-
-
-def why_not_predictable(plan: Plan) -> str:
-    """Why measured costs do not predict an executable plan; empty if they do."""
-    if plan.tensor_parallel > 1:
-        return "tensor_parallel: split layers and their collectives are not measured"
-    if plan.distribute_param:
-        return "distribute_param: gathers and reduce-scatters are not measured"
-    if schedule_kind(plan.schedule).splits_backward:
-        return f"schedule {plan.schedule}: the parts of a split backward are not measured"
-    if plan.recomputation != "none" and plan.recomputed_layers is not None:
-        return "recomputed_layers: layers are measured with one recomputation each"
     return ""
 
 

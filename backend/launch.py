@@ -33,9 +33,21 @@ ENVIRONMENT = {
 STOP_S = 10.0
 """How long torchrun may take to stop its workers before it is killed."""
 
+OUT_OF_MEMORY = "out_of_memory.json"
+"""What a worker leaves that could not have the memory it asked for."""
+
 WORKER = "parplan.backend.worker"
 
 Report = Callable[[str], None]
+
+
+class OutOfMemoryError(RunFailedError):
+    """A worker could not have the memory it asked for."""
+
+    def __init__(self, place: int | None) -> None:
+        super().__init__("out of memory" + ("" if place is None else f" in plan {place}"))
+        self.place = place
+        """Of the plan among those of the job, if it was one of theirs."""
 
 
 def launch(
@@ -70,6 +82,8 @@ def launch(
                 _watch(process, timeout_s, report)
             finally:
                 stop(process)
+        if process.returncode != 0 and (folder / OUT_OF_MEMORY).exists():
+            raise OutOfMemoryError(read_json(folder / OUT_OF_MEMORY)["plan"])
         if process.returncode != 0:
             raise RunFailedError(last_words(folder, process.returncode))
         return read_json(folder / "result.json")

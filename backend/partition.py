@@ -32,10 +32,14 @@ def cut(
         )
     counts = _blocks_of_stages(plan, num_blocks)
     blocks = iter(layers[num_first : num_first + num_blocks])
-    again = num_blocks if plan.recomputed_layers is None else plan.recomputed_layers
     stages = [
-        [recomputed(next(blocks), plan.recomputation if i < again else "none") for i in range(n)]
-        for n in counts
+        [
+            recomputed(
+                next(blocks), plan.recomputation if i < plan.recomputed_of(stage, n) else "none"
+            )
+            for i in range(n)
+        ]
+        for stage, n in enumerate(counts)
     ]
     stages[0] = [*layers[:num_first], *stages[0]]
     stages[-1] = [*stages[-1], *layers[num_first + num_blocks :]]

@@ -14,14 +14,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.pipelining.schedules import _PipelineScheduleRuntime
 from torch.distributed.tensor.parallel import loss_parallel
 from torch.optim import Optimizer
 
 from parplan.backend.division import divide
 from parplan.backend.executable import check_executable, reduces_by_hooks
 from parplan.backend.groups import Groups, make_groups
-from parplan.backend.marked_stage import Clock, Mark, MarkedStage
+from parplan.backend.marked_stage import Clock, Mark, MarkedRuntime, MarkedStage
 from parplan.backend.partition import cut
 from parplan.backend.processes import num_processes
 from parplan.backend.shapes import boundary_shapes, part_shapes
@@ -65,6 +64,7 @@ class PipelineStep:
     `layers`: the chain of the whole model, the same objects or equal values on every rank; the
     layers of other ranks are not kept. `num_first` and `num_last` layers before and after the
     blocks. `example_micro_batch`: inputs of one micro-batch, for the shapes between the stages.
+    `groups`: those of another plan of the same sizes (`parplan.backend.groups.sizes_of`).
     The loss is the mean over the global batch, if `loss_fn` is the mean over a micro-batch.
     Raises `ParplanError` when model, plan and process group do not fit each other.
     """
@@ -108,7 +108,7 @@ class PipelineStep:
         }
         self.tied = TiedGradients(ties, on_rank, self.groups)
         self.weights: tuple[float, ...] = ()
-        self.runtimes: dict[tuple[Any, ...], _PipelineScheduleRuntime] = {}
+        self.runtimes: dict[tuple[Any, ...], MarkedRuntime] = {}
 
     def _split(self, layers: Sequence[nn.Module]) -> None:
         """Keep this rank's part of each of its layers, and of what passes between the stages."""
@@ -127,6 +127,18 @@ class PipelineStep:
     def optimizer(self, kind: type[Optimizer], **settings: Any) -> Optimizer:
         """An optimizer of `parameters`, with its state sharded if the plan says so."""
         return make_optimizer(self.parameters(), self.plan, self.groups, kind, **settings)
+
+    def received_bytes(self) -> int:
+        """What this rank's stages have room for to receive one micro-batch and its gradients."""
+        infos = [
+            info
+            for runtime in self.runtimes.values()
+            for stage in runtime._stages
+            for of_chunk in (stage.args_recv_info, stage.grad_recv_info)
+            for info in of_chunk.get(0, ())
+        ]
+        buffers = [info.buffer for info in infos if info.buffer is not None]
+        return sum(buffer.untyped_storage().nbytes() for buffer in buffers)
 
     @property
     def num_stages(self) -> int:
@@ -182,14 +194,14 @@ class PipelineStep:
         for index, (values, wanted) in enumerate(parts):
             reduce_later = train and index < micro_batches - 1
             with no_reduction(module) if reduce_later else contextlib.nullcontext():
-                start_s = self.clock.now()
+                start = self.clock.now()
                 loss = self.loss_fn(module(values), wanted) * self.weights[index]
-                self.clock.tell("F", 0, index, start_s)
+                self.clock.tell("F", 0, index, start)
                 total += loss.detach()
                 if train:
-                    start_s = self.clock.now()
+                    start = self.clock.now()
                     loss.backward()  # type: ignore[no-untyped-call]
-                    self.clock.tell("B", 0, index, start_s)
+                    self.clock.tell("B", 0, index, start)
         return total
 
     def _run_pipeline(
@@ -223,7 +235,7 @@ class PipelineStep:
             return self.given_schedule
         return make_schedule(plan.schedule, plan.num_stages, micro_batches, plan.virtual_stages)
 
-    def _make_runtime(self, inputs: torch.Tensor, micro_batches: int) -> _PipelineScheduleRuntime:
+    def _make_runtime(self, inputs: torch.Tensor, micro_batches: int) -> MarkedRuntime:
         micro_batch = inputs.chunk(micro_batches)[0]
         shapes = self._shapes_for(micro_batch)
         stages = []
@@ -246,7 +258,7 @@ class PipelineStep:
             stages[-1].forward_done()
             return loss
 
-        runtime = _PipelineScheduleRuntime(  # type: ignore[no-untyped-call]
+        runtime = MarkedRuntime(  # type: ignore[no-untyped-call]
             stages, micro_batches, loss_fn=mean_loss, scale_grads=False
         )
         with tempfile.TemporaryDirectory() as folder:

@@ -4,7 +4,7 @@ import argparse
 import importlib
 from pathlib import Path
 
-from parplan.experiments import fit_collectives_command
+from parplan.experiments import convert_command, fit_collectives_command
 from parplan.experiments.hardware_tables import (
     compared_rows,
     hardware_named,
@@ -37,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compare.add_argument("second")
     add_fit_arguments(actions.add_parser("fit-kernels", help="fit the model of kernel times"))
     fit_collectives_command.add_arguments(actions)
+    convert_command.add_arguments(
+        actions.add_parser("convert", help="a hardware file of another simulator as a cluster")
+    )
     profiles = actions.add_parser(
         "compare-profiles", help="whether two calibrations of a machine agree"
     )
@@ -56,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
         return int(command.run(args))
     elif args.action == "fit-collectives":
         return fit_collectives_command.run(args)
+    elif args.action == "convert":
+        return convert_command.run(args)
     elif args.action == "compare-profiles":
         print(compared_profiles(args.first, args.second))
     else:

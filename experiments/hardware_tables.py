@@ -51,7 +51,7 @@ def rows_of(hardware: AcceleratorTable | Cluster) -> list[Row]:
 
 def source_rows(table: AcceleratorTable) -> list[Row]:
     """Where each group of values comes from."""
-    return [(f"source of {k}", v) for k, v in dataclasses.asdict(table.sources).items()]
+    return [(f"source of {k}", v) for k, v in dataclasses.asdict(table.sources).items() if v]
 
 
 def compared_rows(first: str, second: str) -> list[tuple[str, str, str, str]]:
@@ -92,6 +92,7 @@ def _accelerator_rows(table: AcceleratorTable) -> list[Row]:
         ("share of peak, large products", f"{table.gemm_efficiency:g}"),
         ("share of memory bandwidth", f"{table.hbm_efficiency:g}"),
         ("shortest kernel [us]", f"{table.kernel_launch_us:g}"),
+        ("power at most [W]", "-" if table.board_power_w is None else f"{table.board_power_w:g}"),
     ]
 
 

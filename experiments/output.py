@@ -28,6 +28,10 @@ class OutputFolder:
         """A text file, UTF-8."""
         self._write(name, text.encode())
 
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """A file as it is."""
+        self._write(name, content)
+
     def write_json(self, name: str, value: Any) -> None:
         """A JSON file."""
         self.write_text(name, json.dumps(value, indent=2) + "\n")

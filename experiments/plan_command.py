@@ -15,22 +15,36 @@ from parplan.experiments.explain_output import (
     write_time_split,
     write_why,
 )
+from parplan.experiments.fewest import fewest
+from parplan.experiments.fidelity_output import add_fidelity_arguments, check_arguments, checked
+from parplan.experiments.mixed_output import is_mixed, run_mixed
+from parplan.experiments.objective_arguments import (
+    FEWEST,
+    Chosen,
+    add_objective_arguments,
+    chosen_objective,
+    cluster_names,
+)
 from parplan.experiments.output import OutputFolder
+from parplan.experiments.pareto_output import write_pareto
 from parplan.experiments.plan_output import write_plan, write_report
-from parplan.experiments.plan_search import search_of
+from parplan.experiments.plan_search import Asked, Search, search_of
 from parplan.experiments.request import (
     add_workload_arguments,
     batches,
     requested_cluster,
     requested_workload,
 )
+from parplan.experiments.search_record import NAME
 from parplan.experiments.space_arguments import space_name
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.files import check_writable, write_whole
 from parplan.planners import ap_log
 from parplan.planners.ap_space import DEFAULT_VERSION, SETTINGS, one_batch
 from parplan.planners.checks import check_request
+from parplan.planners.closest import ways_to_fit
 from parplan.planners.exhaustive import Report
+from parplan.planners.goal import STEP_TIME
 from parplan.planners.options import Options, settings_from_environment
 from parplan.planners.run import BUILT_IN, SearchReport
 from parplan.planners.search import Trial
@@ -39,6 +53,9 @@ from parplan.sim.evidence import evidence_of
 from parplan.sim.memory import GB
 from parplan.sim.residuals import read_residuals
 from parplan.sim.workload import Workload
+
+MOST_WAYS = 4
+"""Ways to make a plan fit that are said."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "or a TOML file of constraints",
     )
     parser.add_argument(
+        "--between",
+        metavar="GB/s:us",
+        help="with --cluster A+B, one pipeline over both: the link that joins them, as in 25:5 "
+        "(default: the slower one of their own)",
+    )
+    parser.add_argument(
         "--ap-version",
         choices=tuple(SETTINGS),
         default=DEFAULT_VERSION,
@@ -63,6 +86,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="search the plans alone that stock PyTorch can run (parplan execute)",
     )
     _add_planner(parser)
+    add_objective_arguments(parser)
+    add_fidelity_arguments(parser)
     _add_options(parser)
     parser.add_argument(
         "--why",
@@ -92,6 +117,11 @@ def _add_planner(parser: argparse.ArgumentParser) -> None:
         help="then split the layers of the chosen plan unevenly where that is faster",
     )
     group.add_argument("--seed", type=int, default=0, help="of its chance (default %(default)s)")
+    group.add_argument(
+        "--resume",
+        action="store_true",
+        help="take up an interrupted search, or one whose budget was used up (search.jsonl)",
+    )
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -153,29 +183,57 @@ def options_of(args: argparse.Namespace) -> Options:
 def run(args: argparse.Namespace) -> int:
     """Plan, print, write; 1 if nothing fits."""
     options = options_of(args)
+    if is_mixed(args):
+        return run_mixed(args, options.memory_ratio)
     batch, vary = one_batch(batches(args.global_batch))
-    cluster = requested_cluster(args.cluster, args.profile, args.framework)
+    clusters = [requested_cluster(n, args.profile, args.framework) for n in cluster_names(args)]
     workload = requested_workload(args, batch)
-    check_request(workload, cluster, options)
-    search = search_of(args, workload, cluster, options, vary)
+
+    def asked_of(cluster: Cluster) -> Asked:
+        check_request(workload, cluster, options)
+        check_arguments(args, cluster)
+        chosen = chosen_objective(args, workload, cluster)
+        return Asked(args, workload, cluster, options, vary, chosen)
+
+    cluster: Cluster | None = clusters[0]
+    if args.objective == FEWEST:
+        # Searches keep their records there.
+        OutputFolder(args.output, args.argv)
+        cluster = fewest(
+            clusters,
+            args,
+            lambda cluster: asked_of(cluster).chosen.setting,
+            lambda cluster: search_of(asked_of(cluster)).run(),
+        )
+    if cluster is None:
+        _note("no cluster of these is fast enough")
+        return 1
+    asked = asked_of(cluster)
+    search = search_of(asked)
     output = OutputFolder(args.output, args.argv)
     check_writable(Path.cwd())
-
     if vary:
         _say("warning", ap_log.batches_vary(batches(args.global_batch)))
+    return _searched(asked, search, output)
+
+
+def _searched(asked: Asked, search: Search, output: OutputFolder) -> int:
+    args, workload, cluster, options = asked[:4]
     if search.left_out:
         _note(search.left_out)
     _info(ap_log.GOT_DATABASES)
     _info(ap_log.num_candidates(search.num_candidates))
     _info(ap_log.COMPILE_START)
     report = search.run()
+    if isinstance(report, SearchReport):
+        output.files.append(NAME)
     _log_report(report)
     _log_details(report, options.detailed_log, args.ap_version)
     write_report(output, report, f"{workload.model.name} on {cluster.name}")
-    code = _say_how_it_ended(report) if isinstance(report, SearchReport) else 0
+    code = _say_how_it_ended(report)
     if report.best is None:
-        return _nothing_fits(output, report, args)
-    best = report.best
+        return _nothing_fits(output, report, asked, search.memory_ratio) if code == 0 else code
+    best = checked(args, output, workload, cluster, report.trials, _note) or report.best
     if args.split_layers:
         best = _split(workload, cluster, best, search.memory_ratio)
     choice = Choice(
@@ -186,7 +244,7 @@ def run(args: argparse.Namespace) -> int:
         memory_ratio=search.memory_ratio,
         space=search.space,
     )
-    _finish(output, choice, args)
+    _finish(output, choice, asked.chosen, args)
     return code
 
 
@@ -202,10 +260,19 @@ def _split(workload: Workload, cluster: Cluster, best: Trial, memory_ratio: floa
     return found
 
 
-def _say_how_it_ended(report: SearchReport) -> int:
+def _say_how_it_ended(report: Report) -> int:
     """What a planner did, and the exit code that it deserves."""
+    if report.stopped == "interrupted":
+        _note("interrupted; --resume goes on from here")
+    if not isinstance(report, SearchReport):
+        return 130 if report.stopped == "interrupted" else 0
     bounds = f", {report.num_bounds} bounds" if report.num_bounds else ""
-    proof = "; proven: no plan of the space is faster" if report.proven else ""
+    proof = ""
+    if report.proven:
+        better = "faster" if report.goal is STEP_TIME else "better"
+        proof = f"; proven: no plan of the space is {better} (gap 0%)"
+    elif report.gap is not None:
+        proof = f"; not proven: at most {report.gap:.1%} can be gained (gap)"
     _note(
         f"planner {report.planner}: {report.num_asked} evaluations{bounds} of "
         f"{report.space_size} plans; {report.stopped}{proof}"
@@ -240,7 +307,7 @@ def _detail(number: int, trial: Trial, version: str) -> str:
     return f"{line}{max(trial.memory_bytes) / GB:.1f} GB, {trial.step_s:.4g} s"
 
 
-def _finish(output: OutputFolder, choice: Choice, args: argparse.Namespace) -> None:
+def _finish(output: OutputFolder, choice: Choice, chosen: Chosen, args: argparse.Namespace) -> None:
     workload, cluster, best = choice.workload, choice.cluster, choice.best
     residuals = read_residuals()
     line = ap_log.selected_line(best.plan, args.ap_version)
@@ -248,6 +315,8 @@ def _finish(output: OutputFolder, choice: Choice, args: argparse.Namespace) -> N
     prediction = write_plan(output, workload, cluster, best, accuracy)
     shares = write_time_split(output, choice)
     binding, close, *why = write_why(output, choice, residuals)
+    limit = choice.memory_ratio * cluster.accelerator.memory_bytes
+    front = [write_pareto(output, choice.trials, limit)] if args.pareto else []
     output.write_manifest(_inputs(args))
     write_whole(Path(ap_log.DUMP_NAME), f"{line}\n".encode())
     _info(ap_log.SELECTED)
@@ -263,8 +332,11 @@ def _finish(output: OutputFolder, choice: Choice, args: argparse.Namespace) -> N
         f"tokens/s, MFU {mfu:.1%}, bubble {prediction.bubble:.1%}, "
         f"peak memory {peak / GB:.1f} GB per device ({share:.0%})"
     )
+    for line in (*chosen.lines(best), *front):
+        _note(line)
     _note(shares)
-    _note(binding)
+    if chosen.goal is STEP_TIME:
+        _note(binding)
     _note(close)
     for line in why if args.why else ():
         _note(line)
@@ -275,11 +347,15 @@ def _finish(output: OutputFolder, choice: Choice, args: argparse.Namespace) -> N
         _note("AP's own candidates were searched; --space full searches parplan's wider space")
 
 
-def _nothing_fits(output: OutputFolder, report: Report, args: argparse.Namespace) -> int:
-    output.write_manifest(_inputs(args))
+def _nothing_fits(output: OutputFolder, report: Report, asked: Asked, memory_ratio: float) -> int:
+    output.write_manifest(_inputs(asked.args))
     closest = report.closest
     why = f"; the closest: {closest.reason}" if closest else ""
     _note(f"no candidate is possible{why}")
+    if closest:
+        ways = ways_to_fit(asked.workload, asked.cluster, closest, memory_ratio)
+        said = "; or ".join(way.change for way in ways[:MOST_WAYS])
+        _note(f"it would fit with {said}" if said else "nothing that was tried makes it fit")
     _note(f"every candidate and its reason: {output.path / 'trials.csv'}")
     return 1
 

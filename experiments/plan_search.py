@@ -7,7 +7,9 @@ from functools import partial
 from typing import NamedTuple
 
 from parplan.backend.executable import executable_only
+from parplan.experiments.objective_arguments import Chosen
 from parplan.experiments.progress import Progress
+from parplan.experiments.search_record import Record, Watch
 from parplan.experiments.space_arguments import requested_space
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
@@ -17,6 +19,7 @@ from parplan.planners.evaluator import budget_of
 from parplan.planners.exhaustive import Report, exhaustive
 from parplan.planners.options import Options
 from parplan.planners.run import find_planner, run_planner
+from parplan.planners.search import Trial
 from parplan.planners.space import Space, full_candidates
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
@@ -34,24 +37,32 @@ class Search(NamedTuple):
     """What is said about candidates that cannot be executed."""
 
 
-def search_of(
-    args: argparse.Namespace, workload: Workload, cluster: Cluster, options: Options, vary: bool
-) -> Search:
-    """The search that is asked for; raises `ParplanError` for what it cannot be.
+class Asked(NamedTuple):
+    """What is searched for, and where."""
 
-    `vary`: whether the size of batches does, which rules pipelines out.
-    """
+    args: argparse.Namespace
+    workload: Workload
+    cluster: Cluster
+    options: Options
+    vary: bool
+    """Whether the size of batches does, which rules pipelines out."""
+    chosen: Chosen
+
+    def record(self, memory_ratio: float) -> Record:
+        """The file of what was tried."""
+        return Record(self.args.output, self.workload, self.cluster, memory_ratio)
+
+
+def search_of(asked: Asked) -> Search:
+    """The search that is asked for; raises `ParplanError` for what it cannot be."""
+    args, workload, cluster, options = asked[:4]
     if args.planner is not None:
-        find_planner(args.planner)
-        space = requested_space(args, workload, cluster, options)
-        budget = None if args.budget is None else budget_of(args.budget)
-        run = partial(run_planner, args.planner, space, budget=budget, seed=args.seed)
-        return Search(len(space), space.constraints.memory_ratio, space, run)
+        return _by_planner(asked)
     if args.budget is not None:
         raise ParplanError("--budget: needs --planner; the default tries every candidate")
     ratio, found = options.memory_ratio, None
     if args.space == "ap":
-        candidates = ap_candidates(workload, cluster, options, args.ap_version, vary)
+        candidates = ap_candidates(workload, cluster, options, args.ap_version, asked.vary)
     elif args.space == "full":
         candidates = full_candidates(workload, cluster, options)
     else:
@@ -61,18 +72,56 @@ def search_of(
     if args.executable:
         candidates, left_out = _executable(workload, cluster, candidates)
     check_candidates(workload, cluster, candidates)
+    known = asked.record(ratio).read() if args.resume else []
+    run = partial(_exhaustive, asked, candidates, ratio, known)
+    return Search(len(candidates), ratio, found, run, left_out)
 
-    def run_exhaustive() -> Report:
-        return exhaustive(
-            workload,
-            cluster,
-            candidates,
-            memory_ratio=ratio,
-            workers=options.workers,
-            progress=Progress(),
+
+def _by_planner(asked: Asked) -> Search:
+    args, workload, cluster, options = asked[:4]
+    find_planner(args.planner)
+    space = requested_space(args, workload, cluster, options)
+    ratio = space.constraints.memory_ratio
+    budget = None if args.budget is None else budget_of(args.budget)
+    record = asked.record(ratio)
+    known = record.read() if args.resume else []
+
+    def run() -> Report:
+        watch = Watch(record, len(space))
+        report = run_planner(
+            args.planner,
+            space,
+            budget=budget,
+            seed=args.seed,
+            goal=asked.chosen.goal,
+            known=known,
+            watch=watch,
+            with_gap=True,
         )
+        watch.end(report.trials)
+        return report
 
-    return Search(len(candidates), ratio, found, run_exhaustive, left_out)
+    return Search(len(space), ratio, space, run)
+
+
+def _exhaustive(
+    asked: Asked, candidates: list[Plan], memory_ratio: float, known: list[Trial]
+) -> Report:
+    progress = Progress()
+    report = exhaustive(
+        asked.workload,
+        asked.cluster,
+        candidates,
+        memory_ratio=memory_ratio,
+        workers=asked.options.workers,
+        progress=progress,
+        goal=asked.chosen.goal,
+        known=known,
+    )
+    progress.end()
+    if report.stopped != "finished":
+        asked.record(memory_ratio).write(report.trials)
+    return report
 
 
 def _executable(

@@ -30,3 +30,10 @@ class Progress:
         if self.on_terminal and finished:
             self.stream.write("\n")
         self.stream.flush()
+
+    def end(self) -> None:
+        """Leave the line that is being rewritten, where there is one."""
+        if self._open_line:
+            self.stream.write("\n")
+            self.stream.flush()
+            self._open_line = False

@@ -2,12 +2,19 @@
 
 import argparse
 import dataclasses
+import pickle
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from parplan.experiments.figures import gantt
 from parplan.experiments.machine_factors import setting_named
+from parplan.experiments.measured_trace import (
+    MeasuredTrace,
+    comparison_rows,
+    read_trace,
+    with_measured,
+)
 from parplan.experiments.memory_figure import memory_figure
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.request import requested_cluster
@@ -18,6 +25,7 @@ from parplan.sim.idle import bubble_by_cause
 from parplan.sim.instructions import Program, read_program, without_communication, write_csv
 from parplan.sim.memory import GB, rank_memory, stage_needs
 from parplan.sim.memory_over_time import MemoryOverTime, memory_over_time
+from parplan.sim.memory_snapshot import memory_snapshot
 from parplan.sim.peaks import moments_of
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import read_plan
@@ -63,6 +71,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "of the step of all replicas",
     )
     parser.add_argument(
+        "--memory-snapshot",
+        action="store_true",
+        help="also write memory_snapshot.pickle, which pytorch.org/memory_viz draws: a device for "
+        "each pipeline rank",
+    )
+    parser.add_argument(
+        "--measured",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="TRACE",
+        help="traces of torch.profiler, one per rank, to lay beside the prediction",
+    )
+    parser.add_argument(
+        "--measured-step", type=int, help="of which ProfilerStep (default: the last)"
+    )
+    parser.add_argument(
         "-o", "--output", type=Path, default=Path("out/simulate"), help="(default %(default)s)"
     )
 
@@ -77,6 +102,9 @@ def run(args: argparse.Namespace) -> int:
     compiled = compile_plan(workload, cluster, plan)
     if args.schedule is not None:
         compiled = _with_schedule(compiled, workload, args.schedule)
+    measured = [
+        read_trace(path, args.measured_step, number) for number, path in enumerate(args.measured)
+    ]
     output = OutputFolder(args.output, args.argv)
     result = predict(compiled)
     memory = memory_over_time(
@@ -89,7 +117,12 @@ def run(args: argparse.Namespace) -> int:
     slow = [stragglers(compiled, result, slowdown)] if slowdown else []
     print("\n".join([summary(compiled, result, memory), *slow]))
     output.write_text("schedule.csv", write_csv(compiled.schedule))
-    output.write_json("timeline.json", chrome_trace({"predicted": result}))
+    trace = chrome_trace({"predicted": result})
+    output.write_json("timeline.json", with_measured(trace, result.num_ranks, measured))
+    if measured:
+        _write_comparison(output, result, measured)
+    if args.memory_snapshot:
+        output.write_bytes("memory_snapshot.pickle", pickle.dumps(memory_snapshot(memory, result)))
     output.write_figure("gantt.png", gantt({"predicted": result}))
     _write_memory(output, memory, result, limit_bytes=cluster.accelerator.memory_bytes)
     _write_causes(output, compiled, result)
@@ -97,6 +130,17 @@ def run(args: argparse.Namespace) -> int:
     output.write_manifest(inputs)
     print(f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))})", file=sys.stderr)
     return 0
+
+
+def _write_comparison(output: OutputFolder, result: Run, measured: Sequence[MeasuredTrace]) -> None:
+    rows = comparison_rows(result, measured)
+    output.write_csv("measured.csv", rows)
+    for row in rows:
+        print(
+            f"measured rank {row['rank']}, {row['step']}: {row['measured_step_s']} s, predicted "
+            f"{row['error_percent']} % off; computes {row['measured_compute_s']} s, communicates "
+            f"{row['measured_communication_s']} s ({row['measured_exposed_s']} s alone)"
+        )
 
 
 def _slowdown(given: Sequence[str]) -> dict[int, float]:

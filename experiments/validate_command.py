@@ -7,8 +7,9 @@ from pathlib import Path
 
 from parplan.experiments import own_fit_command
 from parplan.experiments.accuracy_figure import figure
-from parplan.experiments.accuracy_page import written_page
-from parplan.experiments.accuracy_table import FITTED, row, summary
+from parplan.experiments.accuracy_page import COMMAND, WORST, written_page
+from parplan.experiments.accuracy_table import FITTED, row, summary, summary_rows
+from parplan.experiments.accuracy_worst import worst
 from parplan.experiments.cases.evaluate import Outcome, evaluate
 from parplan.experiments.cases.fit import SOURCES, fit_framework, frameworks_toml
 from parplan.experiments.cases.held_out import CALIBRATION, VALIDATION, refuse_held_out
@@ -22,7 +23,7 @@ from parplan.hardware.files import check_writable, write_whole
 from parplan.planners.processes import in_order
 from parplan.sim.residuals import Pool
 
-PARTIAL = "cases-partial.csv"
+PARTIAL = "predictions-partial.csv"
 """What an interrupt leaves, until the next whole results."""
 
 AT_A_TIME = 8
@@ -52,6 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="PAGE",
         help="put the table into this page (docs/accuracy.md), and the figure beside it",
+    )
+    parser.add_argument(
+        "--worst",
+        action="store_true",
+        help="print the runs whose predictions are furthest off, not the table",
     )
     own_fit_command.add_arguments(parser)
     parser.add_argument(
@@ -84,20 +90,24 @@ def run(args: argparse.Namespace) -> int:
     if args.fit_study:
         return own_fit_command.run_study(args, cases)
     if args.write_docs is not None:
-        written_page(args.write_docs, "")  # So that a page without a place is found at once.
+        for command in (COMMAND, WORST):  # So that a page without a place is found at once.
+            written_page(args.write_docs, "", command)
     output = OutputFolder(args.output, args.argv)
     outcomes, is_whole = _evaluated(cases, args.jobs)
     if not is_whole:
         _keep_part(output, outcomes, len(cases))
         raise KeyboardInterrupt
     table = summary(outcomes)
-    print(table)
-    output.write_csv("cases.csv", [row(outcome) for outcome in outcomes])
+    print(worst(outcomes) if args.worst else table)
+    output.write_csv("summary.csv", summary_rows(outcomes))
+    output.write_csv("predictions.csv", [row(outcome) for outcome in outcomes])
     (output.path / PARTIAL).unlink(missing_ok=True)
     output.write_figure("accuracy.png", figure(outcomes))
     output.write_manifest({"files": [str(path) for path in args.files], "groups": args.group})
     if args.write_docs is not None:
         page = written_page(args.write_docs, table)
+        write_whole(args.write_docs, page.encode())
+        page = written_page(args.write_docs, worst(outcomes), WORST)
         picture = (output.path / "accuracy.png").read_bytes()
         write_whole(args.write_docs.with_suffix(".png"), picture)
         write_whole(args.write_docs, page.encode())

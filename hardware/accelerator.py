@@ -62,6 +62,8 @@ class Accelerator:
     sockets with eight channels of DDR4-3200 (25.6 GB/s each) for eight accelerators."""
     kernels: KernelEfficiency | None = None
     """What keeps kernels from the roofline; None: nothing but the two shares above."""
+    board_power_w: float | None = None
+    """Watts that it draws at most, its share of the host left out; None: not known."""
 
     def __post_init__(self) -> None:
         for name in ("memory_bytes", "hbm_bytes_per_s", "num_processors"):
@@ -74,5 +76,7 @@ class Accelerator:
             rate = getattr(self, name)
             if rate is not None and rate <= 0:
                 raise ParplanError(f"{name}: must be positive, got {rate}")
+        if self.board_power_w is not None and self.board_power_w <= 0:
+            raise ParplanError(f"board_power_w: must be positive, got {self.board_power_w}")
         if self.kernel_launch_s < 0:
             raise ParplanError(f"kernel_launch_s: must not be negative: {self.kernel_launch_s}")

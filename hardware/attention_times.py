@@ -36,7 +36,7 @@ def flash_attention_s(
     rate = best_rate * loop
     if kernel.synchronous:
         rate = min(rate, accelerator.synchronous_attention_share * peak)
-    average_s = kernel.flops / rate
+    average_s = kernel.slowdown * kernel.flops / rate
     rows = kernel.query_len if kernel.direction == "forward" else kernel.key_len
     whole_s = average_s / kernel.computed_share * kernel.window_share
     tiles = kernel.batch * kernel.heads * rows / c.rows

@@ -8,7 +8,7 @@ from typing import Literal
 
 from parplan.hardware.errors import ParplanError
 
-BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1}
+BYTES: dict[str, float] = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "fp4": 0.5}
 """Bytes of a value as it lies in memory."""
 
 Direction = Literal["forward", "backward"]
@@ -49,7 +49,7 @@ class Gemm:
         return float(self.batch * (size * (m * k + k * n) + self.output_bytes * m * n))
 
     @property
-    def output_bytes(self) -> int:
+    def output_bytes(self) -> float:
         """Bytes written, and read where it accumulates, for one value of the output."""
         size = BYTES[self.output_dtype or ("fp32" if self.accumulate else self.dtype)]
         return 2 * size if self.accumulate else size
@@ -73,6 +73,8 @@ class Attention:
     synchronous: bool = False
     """Of flash attention: whether it leaves unused what accelerators since Hopper add for it, as
     FlashAttention-2 does."""
+    slowdown: float = 1.0
+    """Of flash attention: its time over that of FlashAttention-2, in loops over the scores."""
     value_size: int | None = None
     """Features of a value of one head; by default `head_size`."""
     window: int | None = None

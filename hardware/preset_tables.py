@@ -31,6 +31,7 @@ class SourcesTable:
     memory: str
     link: str
     efficiency: str
+    power: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +53,7 @@ class AcceleratorTable:
     hbm_efficiency: float
     kernel_launch_us: float
     sources: SourcesTable
+    board_power_w: float | None = None
     aliases: tuple[str, ...] = ()
 
 
@@ -135,6 +137,7 @@ def accelerator_of(name: str, table: AcceleratorTable) -> Accelerator:
         host_bytes_per_s=table.pcie_gb_per_s_per_direction * GB,
         synchronous_attention_share=SYNCHRONOUS_ATTENTION_SHARE.get(table.family, 1.0),
         kernels=kernel_efficiency(name, table.family),
+        board_power_w=table.board_power_w,
     )
 
 

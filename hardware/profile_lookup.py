@@ -105,7 +105,8 @@ def _attention_place(kernel: Attention) -> _Place:
         float(kernel.batch * kernel.heads),
         kernel.heads / kernel.kv_heads,
     )
-    family = ("attention", kernel.dtype, kernel.direction, kernel.flash, kernel.window)
+    kind = (kernel.flash, kernel.slowdown, kernel.window)
+    family = ("attention", kernel.dtype, kernel.direction, kind)
     return _Place(family, (kernel.causal, float(kernel.head_size)), sizes, kernel.flops)
 
 

@@ -4,7 +4,6 @@ import math
 from random import Random
 
 from parplan.planners.evaluator import Evaluator
-from parplan.planners.search import energy
 from parplan.planners.space import Space
 
 HOT, COLD = 0.3, 0.003
@@ -19,14 +18,14 @@ def annealing(space: Space, evaluate: Evaluator, rng: Random) -> None:
     """Walk to a random neighbour when it is faster, or by chance, less and less often."""
     while True:
         plan = space.sample(rng)
-        now = energy(evaluate(plan))
+        now = evaluate.energy(evaluate(plan))
         moves = space.neighbours(plan)
         refused = 0
         while moves and refused < PATIENCE:
             other = rng.choice(moves)
             if rng.random() < FAR:
                 other = rng.choice(space.neighbours(other))
-            then = energy(evaluate(other))
+            then = evaluate.energy(evaluate(other))
             temperature = HOT * (COLD / HOT) ** evaluate.share_used
             if then <= now or rng.random() < math.exp((now - then) / temperature):
                 refused = 0 if then != now else refused + 1

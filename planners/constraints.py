@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from parplan.hardware.errors import ParplanError
 from parplan.hardware.strict import build, read_toml
@@ -66,13 +66,27 @@ class Constraints:
     """Of plans with replicas."""
     sequence_parallel: tuple[bool, ...] = (False, True)
     """Of plans with tensor parallelism that divides the sequence."""
+    recomputed_layers: Numbers = ()
+    """Blocks of each stage that are recomputed, where not all are (`Plan.recomputed_layers`)."""
+    shard_group: Numbers = ()
+    """Ranks that sharded state is spread over, where it is not all replicas."""
+    gradient_dtype: tuple[Literal["as computed", "fp32"], ...] = ("as computed",)
+    overlap_gradient_reduction: tuple[bool, ...] = (True,)
+    overlap_tensor_parallel: tuple[bool, ...] = (False,)
+    offload_optimizer: tuple[bool, ...] = (False,)
+    offload_activations: tuple[bool, ...] = (False,)
+    uneven_stages: bool = False
+    """Whether plans whose stages have other numbers of blocks belong to the space as well. They are
+    not counted, and only some planners ask for them."""
+    uneven_recomputation: bool = False
+    """The same of plans whose stages recompute other numbers of blocks."""
     memory_ratio: float = 0.8
     """The share of each device's memory that a plan may use."""
 
     def __post_init__(self) -> None:
         for name in DIMENSIONS:
             values = getattr(self, name)
-            if isinstance(values, tuple) and not values:
+            if isinstance(values, tuple) and not values and name not in OPTIONAL:
                 raise ParplanError(f"{name}: at least one value is needed, got none")
         stages = () if isinstance(self.zero_stage, Range) else self.zero_stage
         if any(stage not in range(4) for stage in stages):
@@ -86,6 +100,17 @@ class Constraints:
                 f"memory_ratio: must be above 0 and at most 1, got {self.memory_ratio}"
             )
 
+    @property
+    def has_variants(self) -> bool:
+        """Whether plans differ in more than the dimensions that every space has."""
+        default = Constraints()
+        return any(getattr(self, name) != getattr(default, name) for name in VARIANTS)
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether there are plans in the space that are not counted."""
+        return self.uneven_stages or self.uneven_recomputation
+
     def given(self) -> dict[str, Any]:
         """The dimensions that differ from the default, by name."""
         default = Constraints()
@@ -97,10 +122,19 @@ class Constraints:
         return dataclasses.replace(self, **{name: getattr(Constraints(), name)})
 
 
-DIMENSIONS = tuple(f.name for f in dataclasses.fields(Constraints) if f.name != "memory_ratio")
-NUMBERS = tuple(
-    name for name in DIMENSIONS if name not in ("schedule", "recomputation", "sequence_parallel")
+OPTIONAL = ("recomputed_layers", "shard_group")
+VARIANTS = (
+    *("recomputed_layers", "shard_group", "gradient_dtype", "overlap_gradient_reduction"),
+    *("overlap_tensor_parallel", "offload_optimizer", "offload_activations"),
 )
+NOT_DIMENSIONS = ("memory_ratio", "uneven_stages", "uneven_recomputation")
+DIMENSIONS = tuple(f.name for f in dataclasses.fields(Constraints) if f.name not in NOT_DIMENSIONS)
+LISTS = (
+    *("schedule", "recomputation", "sequence_parallel", "gradient_dtype"),
+    *("overlap_gradient_reduction", "overlap_tensor_parallel"),
+    *("offload_optimizer", "offload_activations"),
+)
+NUMBERS = tuple(name for name in DIMENSIONS if name not in LISTS)
 
 
 def read_constraints(path: Path) -> Constraints:
@@ -117,10 +151,10 @@ def constraints_of(table: dict[str, Any], where: str) -> Constraints:
     numbers: dict[str, Any] = {
         name: _numbers(ready.pop(name), f"{where}.{name}") for name in NUMBERS if name in ready
     }
-    for name in ("schedule", "recomputation", "sequence_parallel"):
+    for name in LISTS:
         if name in ready and not isinstance(ready[name], list):
             ready[name] = [ready[name]]
-    known = sorted({*DIMENSIONS, "memory_ratio"})
+    known = sorted({*DIMENSIONS, *NOT_DIMENSIONS})
     for key in ready:
         if key not in known:
             raise ParplanError(f"{where}: unknown key {key!r}; known: {', '.join(known)}")
@@ -139,6 +173,13 @@ class _Others:
     schedule: tuple[str, ...] = ()
     recomputation: tuple[Recomputation, ...] = ()
     sequence_parallel: tuple[bool, ...] = ()
+    gradient_dtype: tuple[Literal["as computed", "fp32"], ...] = ()
+    overlap_gradient_reduction: tuple[bool, ...] = ()
+    overlap_tensor_parallel: tuple[bool, ...] = ()
+    offload_optimizer: tuple[bool, ...] = ()
+    offload_activations: tuple[bool, ...] = ()
+    uneven_stages: bool = False
+    uneven_recomputation: bool = False
     memory_ratio: float = 0.8
 
 

@@ -1,8 +1,8 @@
 """What a planner asks: it counts, remembers and stops, so that no planner can misreport."""
 
+import math
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -10,59 +10,22 @@ import numpy.typing as npt
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
 from parplan.planners.bound import memory_bound_bytes, step_bounds_s
+from parplan.planners.box_bounds import box_bounds_s, box_fits, box_memory_bytes, divided
+from parplan.planners.budget import Budget, Clock, Improvement, Stopped, budget_of
+from parplan.planners.goal import IMPOSSIBLE, STEP_TIME, Goal
+from parplan.planners.relaxed_parts import RelaxedParts
 from parplan.planners.search import Trial
 from parplan.planners.shared_costs import SharedCosts
 from parplan.planners.space import Space
 from parplan.planners.space_table import SpaceTable
+from parplan.planners.variants import Box
 from parplan.sim.plan import Plan
 from parplan.sim.predict import schedule_key
 from parplan.sim.schedules import schedule_kind
 from parplan.sim.ticks import stage_ticks
 from parplan.sim.workload import Workload
 
-IMPOSSIBLE = float("inf")
-
-Clock = Callable[[], float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
-    """How much a planner may ask; None: as much as it wants."""
-
-    evaluations: int | None = None
-    """Plans asked about, also those that were asked about before."""
-    seconds: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.evaluations is not None and self.evaluations < 1:
-            raise ParplanError(f"budget: at least 1 evaluation, got {self.evaluations}")
-        if self.seconds is not None and not self.seconds > 0:
-            raise ParplanError(f"budget: more than 0 seconds, got {self.seconds}")
-
-
-def budget_of(text: str) -> Budget:
-    """The budget that `500` (evaluations) or `30s` (seconds) says; raises `ParplanError` else."""
-    try:
-        if text.endswith("s"):
-            return Budget(seconds=float(text[:-1]))
-        return Budget(evaluations=int(text))
-    except ValueError:
-        raise ParplanError(
-            f"budget: expected evaluations, as in 500, or seconds, as in 30s; got {text!r}"
-        ) from None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Improvement:
-    """When a plan better than all before it was found."""
-
-    evaluations: int
-    seconds: float
-    step_s: float
-
-
-class Stopped(BaseException):
-    """The budget is used up. Nothing for a planner to catch: the runner does."""
+__all__ = ["IMPOSSIBLE", "Budget", "Clock", "Evaluator", "Improvement", "Stopped", "budget_of"]
 
 
 class Evaluator:
@@ -82,11 +45,16 @@ class Evaluator:
         space: Container[Plan] | None = None,
         clock: Clock = time.perf_counter,
         shared: SharedCosts | None = None,
+        goal: Goal = STEP_TIME,
+        known: Iterable[Trial] = (),
+        watch: Callable[["Evaluator"], None] | None = None,
     ) -> None:
         """`space`: what plans have to be in to be possible; None: any that can be laid out.
 
         `shared`: of an earlier search for the same workload on the same cluster, whose costs and
-        lists are then known. Raises `ParplanError` where it is of another.
+        lists are then known. `known`: trials of an interrupted search for the same workload,
+        cluster and memory; asks about them count, but take no time. `watch`: called after asks.
+        Raises `ParplanError` where `shared` is of another search.
         """
         self.budget = Budget() if budget is None else budget
         self.num_asked = 0
@@ -94,6 +62,9 @@ class Evaluator:
         self.compile_s = 0.0
         self.cost_s = 0.0
         self.improvements: list[Improvement] = []
+        self.goal = goal
+        self._watch = watch
+        self._known = {trial.plan: trial for trial in known}
         self._shared = SharedCosts(workload, cluster) if shared is None else shared
         self._shared.check(workload, cluster)
         self._cluster = cluster
@@ -106,6 +77,9 @@ class Evaluator:
         self._bounds: dict[Plan, float] = {}
         self._table: SpaceTable | None = None
         self._space_bounds = np.empty(0)
+        self._space_memory = np.empty(0)
+        self._box_floors: dict[tuple[int, Box], float] = {}
+        self._uneven: npt.NDArray[np.float64] | None = None
         self._judged: set[tuple[str, int, int, int]] = set()
 
     def __call__(self, plan: Plan) -> Trial:
@@ -131,10 +105,20 @@ class Evaluator:
             raise Stopped
         return [self._trials[plan] for plan in asked]
 
+    def energy(self, trial: Trial) -> float:
+        """How bad a plan is by the goal of the search (`Goal.energy`)."""
+        return self.goal.energy(trial)
+
     def fits(self, plan: Plan) -> bool:
         """Whether a plan is possible. Takes time, but no evaluation."""
         self._check_time()
         return self._verdict(plan).fits
+
+    def peak_bytes(self, plan: Plan) -> float:
+        """Memory of the fullest rank; infinite where the plan cannot be laid out. Takes time, but
+        no evaluation."""
+        self._check_time()
+        return max(self._verdict(plan).memory_bytes, default=IMPOSSIBLE)
 
     def bounds(self, plans: Sequence[Plan]) -> list[float]:
         """Seconds that a step of each plan takes at least; infinite for those that cannot fit.
@@ -161,15 +145,59 @@ class Evaluator:
         where the plans come from no `Space`.
         """
         if self._table is None:
-            if not isinstance(self._space, Space):
-                raise ParplanError("space_bounds: the evaluator was made without a Space")
             self._check_time()
-            self._table = SpaceTable(self._space, self._memory_ratio, self._shared.parts)
-            self._space_bounds = self._table.bounds()
-            if self._space.why_not is not None:
-                self._space_bounds[[bool(self._why_not(plan)) for plan in self._space]] = IMPOSSIBLE
-            self.num_bounds += len(self._space_bounds)
-        return self._space_bounds
+        return self._bounds_of_all()
+
+    def space_memory(self) -> npt.NDArray[np.float64]:
+        """Bytes that the fullest rank of each plan of the space needs at least, shape [plans].
+
+        Infinite for those that cannot fit. Raises `ParplanError` as `space_bounds` does.
+        """
+        if not len(self._space_memory):
+            self._check_time()
+        return self._memory_of_all()
+
+    def space_floors(self) -> npt.NDArray[np.float64]:
+        """What the goal of each plan of the space is at least, shape [plans]; infinite for those
+        that cannot fit. Raises `ParplanError` as `space_bounds` does."""
+        return self.space_memory() if self.goal.floor == "memory" else self.space_bounds()
+
+    def box_floors(self, row: int, boxes: Sequence[Box]) -> list[float]:
+        """What the goal of every variant of a row of the space is at least, for boxes of variants.
+
+        Infinite for a box of which none fits. Takes time, but no evaluation.
+        """
+        self._check_time()
+        if not isinstance(self._space, Space):
+            raise ParplanError("box_floors: the evaluator was made without a Space")
+        parts, plan = self._shared.parts_of(self._space.constraints), self._space.row(row)
+        assert isinstance(parts, RelaxedParts)
+        self.num_bounds += len(boxes)
+        limit = self.memory_limit_bytes
+        may = box_fits(parts, plan, boxes, self._shared.moments(plan), limit)
+        if self.goal.floor == "memory":
+            floors = box_memory_bytes(parts, plan, boxes)
+        else:
+            floors = box_bounds_s(parts, plan, boxes)
+        found: list[float] = np.where(may, floors, IMPOSSIBLE).tolist()
+        self._box_floors.update(((row, b), f) for b, f in zip(boxes, found, strict=True))
+        return found
+
+    def uneven_floors(self) -> npt.NDArray[np.float64]:
+        """What the goal of each row is at least if its stages are uneven, where the space has that;
+        infinite for those that cannot fit.
+
+        Raises `ParplanError` as `space_bounds` does.
+        """
+        if not isinstance(self._space, Space) or not self._space.constraints.is_uneven:
+            return self.space_floors()
+        self.space_bounds()
+        return self._uneven_of_all()
+
+    @property
+    def memory_limit_bytes(self) -> float:
+        """What a plan may use of each device."""
+        return self._memory_ratio * self._cluster.accelerator.memory_bytes
 
     def rule_out_alike(self, plan: Plan) -> None:
         """Find which of the plans of the space that share their lists with `plan` do not fit.
@@ -183,16 +211,93 @@ class Evaluator:
         begin = self._clock()
         self._judged.add(key)
         self._table.rule_out(key, self._shared.moments(plan), bounds)
+        if len(self._space_memory):
+            self._space_memory[bounds == IMPOSSIBLE] = IMPOSSIBLE
         self.compile_s += self._clock() - begin
 
-    def proves(self, step_s: float) -> bool:
-        """Whether it is known that no plan of the space has a step below `step_s`."""
+    def proves(self, key: float) -> bool:
+        """Whether it is known that no plan of the space is better than one with that key."""
         if not isinstance(self._space, Space):
             return False
         if self._table is None:
-            return all(self.ruled_out(plan, step_s) for plan in self._space)
-        possible = np.flatnonzero(self._space_bounds < step_s).tolist()
-        return all(self.ruled_out(self._space[number], step_s) for number in possible)
+            return all(self.ruled_out(plan, key) for plan in self._space)
+        if self._space.constraints.is_uneven:
+            return False
+        floors = self.space_floors()
+        return all(
+            self._open_floor(row, self._space.box(row), floors[row], key) == IMPOSSIBLE
+            for row in np.flatnonzero(floors < key).tolist()
+        )
+
+    def least_key(self) -> float:
+        """What no plan of the space is better than, as far as is known; 0 where nothing is.
+
+        The best key that was found, or the least floor of the plans that were not tried.
+        """
+        best = self.improvements[-1].key if self.improvements else IMPOSSIBLE
+        if not isinstance(self._space, Space):
+            return 0.0
+        if self._space.constraints.is_uneven:
+            # Which of the uneven plans of a row were tried does not matter: there are too many.
+            return min(best, float(self._uneven_of_all().min()))
+        floors = self._memory_of_all() if self.goal.floor == "memory" else self._bounds_of_all()
+        least = best
+        for row in np.argsort(floors, kind="stable").tolist():
+            if floors[row] >= least:
+                break
+            box = self._space.box(row)
+            least = min(least, self._open_floor(row, box, float(floors[row]), least))
+        return least
+
+    def _open_floor(self, row: int, box: Box | None, floor: float, key: float) -> float:
+        """The least floor of the variants that may be better than `key`; infinite if there is none.
+
+        `box`: in which they are, each with at least `floor`; None: the plan of the row alone.
+        """
+        if floor >= key or not isinstance(self._space, Space):
+            return IMPOSSIBLE
+        parts = [] if box is None else divided(box)
+        if box is None or not parts:
+            plan = self._space.row(row) if box is None else self._space.only(row, box)
+            return IMPOSSIBLE if self.ruled_out(plan, key) else floor
+        known = [self._box_floors.get((row, part)) for part in parts]
+        if known[0] is None and math.prod(map(len, box)) > len(self._trials):
+            # Most of these were never asked about.
+            return floor
+        return min(
+            self._open_floor(row, part, max(floor, own or floor), key)
+            for part, own in zip(parts, known, strict=True)
+        )
+
+    def _bounds_of_all(self) -> npt.NDArray[np.float64]:
+        if self._table is None:
+            if not isinstance(self._space, Space):
+                raise ParplanError("space_bounds: the evaluator was made without a Space")
+            self._table = SpaceTable(
+                self._space, self._memory_ratio, self._shared.parts_of(self._space.constraints)
+            )
+            self._space_bounds = self._table.bounds()
+            if self._space.why_not is not None and not self._space.constraints.has_variants:
+                unwanted = [bool(self._space.why_not(plan)) for plan in self._space]
+                self._space_bounds[unwanted] = IMPOSSIBLE
+            self.num_bounds += len(self._space_bounds)
+        return self._space_bounds
+
+    def _uneven_of_all(self) -> npt.NDArray[np.float64]:
+        self._bounds_of_all()
+        if self._uneven is None and self._table is not None:
+            self._uneven = self._table.uneven_bounds()
+        if self._uneven is None or self.goal.floor == "memory":
+            # Nothing is known of the memory of uneven stages.
+            return np.zeros(len(self._space_bounds))
+        return self._uneven
+
+    def _memory_of_all(self) -> npt.NDArray[np.float64]:
+        bounds = self._bounds_of_all()
+        if not len(self._space_memory) and self._table is not None:
+            found = self._table.memory_bounds()
+            self._space_memory = np.where(bounds < IMPOSSIBLE, found, IMPOSSIBLE)
+        return self._space_memory
 
     @property
     def evaluations_left(self) -> int | None:
@@ -218,12 +323,16 @@ class Evaluator:
         """The record: every plan that was asked about, in the order of the first time."""
         return tuple(self._trials.values())
 
-    def ruled_out(self, plan: Plan, step_s: float) -> bool:
-        """Whether it is known that a step of `plan` takes at least `step_s`, or that it cannot."""
+    def ruled_out(self, plan: Plan, key: float) -> bool:
+        """Whether it is known that `plan` is not better than `key`, or that it cannot be."""
         trial = self._trials.get(plan) or self._verdicts.get(plan)
-        if trial is not None and (not trial.fits or (trial.step_s or 0.0) >= step_s):
+        if trial is None and self._why_not(plan):
             return True
-        return self._bounds.get(plan, 0.0) >= step_s
+        if trial is not None and not trial.fits:
+            return True
+        if trial is not None and trial.step_s is not None and self.goal.key(trial) >= key:
+            return True
+        return self.goal.floor == "step" and self._bounds.get(plan, 0.0) >= key
 
     def _check_time(self) -> None:
         seconds = self.budget.seconds
@@ -256,7 +365,10 @@ class Evaluator:
         groups: dict[object, list[Plan]] = {}
         for plan in plans:
             self._check_type(plan)
-            groups.setdefault(schedule_key(plan), []).append(plan)
+            if plan in self._known:
+                done[plan] = self._known[plan]
+            else:
+                groups.setdefault(schedule_key(plan), []).append(plan)
         for group in groups.values():
             self._check_time()
             trials = [self._verdict(plan) for plan in group]
@@ -279,13 +391,21 @@ class Evaluator:
                 continue
             self.num_asked += 1
             self._trials.setdefault(plan, trial)
-            best = self.improvements[-1].step_s if self.improvements else IMPOSSIBLE
-            if trial.step_s is not None and trial.step_s < best:
-                self.improvements.append(
-                    Improvement(
-                        evaluations=self.num_asked, seconds=self.seconds, step_s=trial.step_s
-                    )
+            self._improve(trial)
+        if self._watch is not None:
+            self._watch(self)
+
+    def _improve(self, trial: Trial) -> None:
+        best = self.improvements[-1].key if self.improvements else IMPOSSIBLE
+        if trial.step_s is None or (self.goal.floor == "step" and trial.step_s >= best):
+            return
+        key = self.goal.key(trial)
+        if key < best:
+            self.improvements.append(
+                Improvement(
+                    evaluations=self.num_asked, seconds=self.seconds, step_s=trial.step_s, key=key
                 )
+            )
 
     def _bound(self, plans: Sequence[Plan]) -> None:
         """Bounds of plans with as many stages of one placement, and one way of backwards."""

@@ -3,7 +3,7 @@
 from random import Random
 
 from parplan.planners.evaluator import Evaluator
-from parplan.planners.search import Trial, energy
+from parplan.planners.search import Trial
 from parplan.planners.space import Point, Space, point_of
 from parplan.sim.plan import Plan
 
@@ -18,20 +18,21 @@ def evolution(space: Space, evaluate: Evaluator, rng: Random) -> None:
     """Generations of children; the best of them and of their parents live on."""
     alive = evaluate.many(space.sample(rng) for _ in range(POPULATION))
     while True:
-        children = [_child(space, alive, rng) for _ in range(POPULATION - STRANGERS)]
+        children = [_child(space, evaluate, alive, rng) for _ in range(POPULATION - STRANGERS)]
         children += [space.sample(rng) for _ in range(STRANGERS)]
         together = {trial.plan: trial for trial in [*alive, *evaluate.many(children)]}
-        alive = sorted(together.values(), key=energy)[:POPULATION]
+        alive = sorted(together.values(), key=evaluate.energy)[:POPULATION]
 
 
-def _child(space: Space, alive: list[Trial], rng: Random) -> Plan:
-    one, two = (min(rng.choices(alive, k=3), key=energy).plan for _ in range(2))
-    child = space.nearest(_crossed(point_of(one), point_of(two), rng))
+def _child(space: Space, evaluate: Evaluator, alive: list[Trial], rng: Random) -> Plan:
+    one, two = (min(rng.choices(alive, k=3), key=evaluate.energy).plan for _ in range(2))
+    child = space.nearest(crossed(point_of(one), point_of(two), rng))
     moves = space.neighbours(child)
     return rng.choice(moves) if moves and rng.random() < MUTATED else child
 
 
-def _crossed(one: Point, two: Point, rng: Random) -> Point:
+def crossed(one: Point, two: Point, rng: Random) -> Point:
+    """Uniform crossover: each dimension is that of one of them, both as likely."""
     child = one
     for name, value in two.values().items():
         if rng.random() < 0.5:

@@ -13,8 +13,9 @@ from functools import partial
 from typing import TypeVar
 
 from parplan.hardware.cluster import Cluster
+from parplan.planners.goal import STEP_TIME, Goal
 from parplan.planners.processes import mapping
-from parplan.planners.search import Trial, best_trial
+from parplan.planners.search import Trial
 from parplan.planners.shared_costs import SharedCosts
 from parplan.sim.fast import Kernel, kernel_for
 from parplan.sim.plan import Plan
@@ -40,6 +41,10 @@ class Report:
     trials: tuple[Trial, ...]
     compile_s: float
     cost_s: float
+    goal: Goal = STEP_TIME
+    """What the best is the best of."""
+    stopped: str = "finished"
+    """Why it ended: finished, or interrupted, and then the rest of the candidates is not there."""
 
     @property
     def num_possible(self) -> int:
@@ -48,8 +53,8 @@ class Report:
 
     @property
     def best(self) -> Trial | None:
-        """The fastest possible candidate, the first of equals; None if nothing fits."""
-        return best_trial(self.trials)
+        """The best possible candidate, the first of equals; None if nothing fits."""
+        return self.goal.best(self.trials)
 
     @property
     def closest(self) -> Trial | None:
@@ -66,29 +71,40 @@ def exhaustive(
     memory_ratio: float = 0.8,
     workers: int = 1,
     progress: Progress = no_progress,
+    goal: Goal = STEP_TIME,
+    known: Iterable[Trial] = (),
 ) -> Report:
     """Try every candidate, on at most `workers` processes.
 
-    `memory_ratio`: the share of each device's memory that a plan may use.
+    `memory_ratio`: the share of each device's memory that a plan may use. `known`: trials of an
+    interrupted search for the same. An interrupt keeps the candidates that were tried.
     """
     # Worker processes get it as it is now, and remember what belongs to one group.
     shared = SharedCosts(workload, cluster)
     check = partial(_check, shared, memory_ratio)
-    with mapping(workers if len(candidates) >= POOL_FROM else 1) as run:
-        start = time.perf_counter()
-        everything = list(enumerate(candidates))
-        trials = _in_groups(run, check, everything, schedule_key, "compile", progress)
-        compiled = time.perf_counter()
-        possible = [(i, trial) for i, trial in sorted(trials.items()) if trial.fits]
-        cost = partial(_cost, shared, _kernel(trial for _, trial in possible))
-        trials |= _in_groups(
-            run, cost, possible, lambda trial: schedule_key(trial.plan), "simulate", progress
-        )
-        done = time.perf_counter()
+    done_before = {trial.plan: trial for trial in known}
+    trials = {i: done_before[plan] for i, plan in enumerate(candidates) if plan in done_before}
+    start = compiled = time.perf_counter()
+    stopped = "finished"
+    try:
+        with mapping(workers if len(candidates) >= POOL_FROM else 1) as run:
+            new = [(i, plan) for i, plan in enumerate(candidates) if i not in trials]
+            _in_groups(run, check, new, schedule_key, "compile", progress, trials)
+            compiled = time.perf_counter()
+            possible = [(i, t) for i, t in sorted(trials.items()) if t.fits and t.step_s is None]
+            cost = partial(_cost, shared, _kernel(trial for _, trial in possible))
+            _in_groups(
+                run, cost, possible, lambda t: schedule_key(t.plan), "simulate", progress, trials
+            )
+    except KeyboardInterrupt:
+        stopped = "interrupted"
+    done = time.perf_counter()
     report = Report(
-        trials=tuple(trials[i] for i in range(len(candidates))),
+        trials=tuple(trial for _, trial in sorted(trials.items())),
         compile_s=compiled - start,
         cost_s=done - compiled,
+        goal=goal,
+        stopped=stopped,
     )
     confirm(workload, cluster, report.best)
     return report
@@ -129,15 +145,16 @@ def _in_groups(
     key: Callable[[Item], object],
     what: str,
     progress: Progress,
-) -> dict[int, Trial]:
-    """`function` of the items with equal keys together; its results under the items' numbers."""
+    trials: dict[int, Trial],
+) -> None:
+    """`function` of the items with equal keys together; its results go under the items' numbers."""
     groups: dict[object, list[tuple[int, Item]]] = {}
     for number, item in items:
         groups.setdefault(key(item), []).append((number, item))
     results = run(function, [[item for _, item in group] for group in groups.values()])
-    trials: dict[int, Trial] = {}
+    done = 0
     for group, result in zip(groups.values(), results, strict=True):
         for (number, _), trial in zip(group, result, strict=True):
             trials[number] = trial
-            progress(what, len(trials), len(items))
-    return trials
+            done += 1
+            progress(what, done, len(items))

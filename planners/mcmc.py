@@ -10,7 +10,6 @@ import math
 from random import Random
 
 from parplan.planners.evaluator import Evaluator
-from parplan.planners.search import energy
 from parplan.planners.space import Space, point_of
 from parplan.sim.plan import Plan
 
@@ -27,13 +26,13 @@ def mcmc(space: Space, evaluate: Evaluator, rng: Random) -> None:
     names = [name for name, values in space.dimensions.items() if len(values) > 1]
     while True:
         plan = space.sample(rng)
-        now = best = energy(evaluate(plan))
+        now = best = evaluate.energy(evaluate(plan))
         since = 0
         while names and since < PATIENCE:
             other = _proposal(space, plan, names, rng)
             if rng.random() < FAR:
                 other = _proposal(space, other, names, rng)
-            then = energy(evaluate(other))
+            then = evaluate.energy(evaluate(other))
             if then <= now or rng.random() < math.exp(BETA * (now - then)):
                 plan, now = other, then
             since = 0 if now < best else since + 1

@@ -11,12 +11,15 @@ from typing import NamedTuple
 
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError, unknown_name
+from parplan.planners.goal import LEAST_MEMORY, STEP_TIME, Goal
 from parplan.planners.search import Trial
 from parplan.planners.space import Space
 from parplan.sim.failures import Failures, best_checkpoint_interval, expected_s
+from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 
 HOUR_S = 3600.0
+J_PER_KWH = 3.6e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +92,13 @@ def training_s(trial: Trial, setting: Setting) -> float:
     if failures is None:
         return seconds * count
     every = setting.run.checkpoint_every or best_checkpoint_interval(seconds, failures)
-    return expected_s(seconds, count, every, failures)
+    try:
+        return expected_s(seconds, count, every, failures)
+    except OverflowError:
+        raise ParplanError(
+            f"failures: one in {failures.mean_time_between_s:g} s is too many for a checkpoint "
+            f"every {every} steps of {seconds:.3g} s: training does not end"
+        ) from None
 
 
 def cost(trial: Trial, setting: Setting) -> float:
@@ -114,11 +123,21 @@ def head_room(trial: Trial, setting: Setting) -> float:
     return 1 - max(trial.memory_bytes) / setting.cluster.accelerator.memory_bytes
 
 
+def energy_kwh(trial: Trial, setting: Setting) -> float:
+    """Kilowatt hours of all accelerators until all tokens are seen, at most: at full power."""
+    accelerator = setting.cluster.accelerator
+    if accelerator.board_power_w is None:
+        raise ParplanError(f"energy: the power of {accelerator.name} is not known")
+    watts = accelerator.board_power_w * setting.cluster.num_accelerators
+    return watts * training_s(trial, setting) / J_PER_KWH
+
+
 OBJECTIVES: dict[str, Objective] = {
     "step-time": Objective("s", step_s),
     "tokens-per-accelerator": Objective("tokens/s", tokens_per_s, more_is_better=True),
     "training-time": Objective("s", training_s),
     "cost": Objective("", cost),
+    "energy": Objective("kWh", energy_kwh),
     "goodput": Objective("tokens/s", goodput, more_is_better=True),
     "head-room": Objective("of memory", head_room, more_is_better=True, by_step_time=False),
 }
@@ -130,6 +149,16 @@ def objective(name: str) -> Objective:
     if name not in OBJECTIVES:
         raise unknown_name("objective", name, OBJECTIVES)
     return OBJECTIVES[name]
+
+
+def goal_of(name: str, setting: Setting) -> Goal:
+    """What a search for the best plan by that objective makes small.
+
+    Raises `ParplanError` for an unknown objective, and for one that lacks what it needs.
+    """
+    chosen = objective(name)
+    chosen.value(Trial(plan=Plan(), memory_bytes=(1.0,), step_s=1.0), setting)
+    return STEP_TIME if chosen.by_step_time else LEAST_MEMORY
 
 
 def ranked(trials: Iterable[Trial], name: str, setting: Setting) -> list[Trial]:

@@ -16,6 +16,7 @@ from parplan.sim.communication import Communication
 from parplan.sim.cost_model import (
     LayerWork,
     ParameterWork,
+    blocks_of,
     layer_runs,
     layer_work,
     message_bytes,
@@ -32,9 +33,11 @@ from parplan.sim.memory import (
     State,
     activations_of,
     layer_bytes,
+    offloaded_activations,
     state_of,
 )
 from parplan.sim.model import LayerKind
+from parplan.sim.offload import offloaded_bytes
 from parplan.sim.plan import Plan
 from parplan.sim.stages import StageLayers, StageParameters, stage_parameters, stages_of
 from parplan.sim.workload import Workload
@@ -69,6 +72,7 @@ class Parts:
         self._ops: dict[Shapes, dict[str, Ops]] = {}
         self._bytes: dict[Key, ModelBytes] = {}
         self._activations: dict[Key, Floats] = {}
+        self._moved: dict[Key, Floats] = {}
         self._parameters: dict[Key, list[StageParameters]] = {}
         self._states: dict[Key, Floats] = {}
         self._work: dict[Key, Floats] = {}
@@ -81,7 +85,8 @@ class Parts:
 
     def kinds(self, plan: Plan) -> Kinds:
         """The stages of `plan` that differ."""
-        key = plan.total_stages, plan.recomputation != "none"
+        again = plan.recomputation != "none"
+        key = plan.total_stages, again, plan.recomputed_layers if again else None
         if key not in self._kinds:
             stages = stages_of(self.workload, plan)
             number = {stage: i for i, stage in enumerate(dict.fromkeys(stages))}
@@ -91,24 +96,38 @@ class Parts:
 
     def activations(self, plan: Plan) -> Floats:
         """`Activations` of every kind of stage, shape [kinds, 3]."""
-        key = *_layer_key(plan), plan.total_stages
+        key = *_layer_key(plan), plan.total_stages, plan.recomputed_layers, plan.offload_activations
         if key not in self._activations:
             known = self._layer_bytes(plan)
-            rows = [activations_of(_sizes(stage, known)) for stage in self.kinds(plan).stages]
+            rows = [
+                offloaded_activations(self.workload, plan, stage, activations_of(own))
+                for stage in self.kinds(plan).stages
+                for own in (_sizes(stage, known),)
+            ]
             self._activations[key] = np.array(rows).reshape(-1, len(Activations._fields))
         return self._activations[key]
 
     def states(self, plan: Plan) -> Floats:
         """`State` of every kind of stage, shape [kinds, 5]."""
-        key = *_degrees(plan), plan.virtual_stages, plan.zero_stage
+        key = _parameter_key(plan)
         if key not in self._states:
             rows = [state_of(self.workload, plan, own) for own in self._of_kinds(plan)]
             self._states[key] = np.array(rows, dtype=np.float64).reshape(-1, len(State._fields))
         return self._states[key]
 
+    def moved(self, plan: Plan) -> Floats:
+        """Bytes that a micro-batch moves to the host if activations are there, shape [kinds]."""
+        key = *_layer_key(plan), plan.total_stages, plan.recomputed_layers
+        if key not in self._moved:
+            stages = self.kinds(plan).stages
+            blocks = [blocks_of(self.workload, plan, stage) for stage in stages]
+            self._moved[key] = np.array([offloaded_bytes(plan, own) for own in blocks])
+        return self._moved[key]
+
     def layers(self, plan: Plan) -> Floats:
         """`LayerWork` of every kind of stage, shape [kinds, 4]."""
-        key = *_layer_key(plan), plan.num_micro_batches > 1, plan.total_stages
+        key = (*_layer_key(plan), plan.num_micro_batches > 1)
+        key = *key, plan.total_stages, plan.recomputed_layers
         if key not in self._layers:
             costs = self._model_costs(plan)
             rows = [layer_work(layer_runs(s, costs)) for s in self.kinds(plan).stages]
@@ -117,7 +136,7 @@ class Parts:
 
     def parameters(self, plan: Plan) -> Floats:
         """`ParameterWork` of every kind of stage, shape [kinds, 3]."""
-        key = *_degrees(plan), plan.virtual_stages, plan.zero_stage
+        key = _parameter_key(plan)
         if key not in self._work:
             links = self.links(plan)
             rows = [parameter_work(self.workload, plan, links, own) for own in self._of_kinds(plan)]
@@ -135,7 +154,7 @@ class Parts:
 
     def links(self, plan: Plan) -> Communication:
         """The groups of ranks of plans with the same degrees."""
-        key = _degrees(plan)
+        key = *_degrees(plan), plan.shard_group
         if key not in self._links:
             self._links[key] = Communication(self.cluster, plan)
         return self._links[key]
@@ -213,7 +232,15 @@ def _sizes(stage: StageLayers, known: ModelBytes) -> list[tuple[LayerBytes, int]
 def _layer_key(plan: Plan) -> Key:
     return (
         *(plan.tensor_parallel, plan.context_parallel, plan.expert_parallel),
-        *(plan.batch_per_device, plan.sequence_parallel, plan.recomputation),
+        *(plan.batch_per_device, plan.sequence_parallel, plan.overlap_tensor_parallel),
+        *(plan.gradient_dtype, plan.recomputation),
+    )
+
+
+def _parameter_key(plan: Plan) -> Key:
+    return (
+        *(*_degrees(plan), plan.virtual_stages, plan.zero_stage),
+        *(plan.shard_group, plan.gradient_dtype, plan.offload_optimizer),
     )
 
 

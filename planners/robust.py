@@ -10,9 +10,11 @@ import numpy.typing as npt
 
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
+from parplan.planners.goal import IMPOSSIBLE, Goal
 from parplan.planners.search import Trial
 from parplan.planners.shared_costs import SharedCosts
 from parplan.sim.fast import fast_many_ps
+from parplan.sim.plan import Plan
 from parplan.sim.ticks import PS_PER_S, stage_ticks
 from parplan.sim.variation import varied_durations_ps
 from parplan.sim.workload import Workload
@@ -90,6 +92,41 @@ def robust_order(
         for trial in timed[:top]
     ]
     return sorted(spreads, key=lambda spread: spread.mean_s)
+
+
+def expected_step(
+    workload: Workload,
+    cluster: Cluster,
+    disturbance: Disturbance,
+    *,
+    samples: int = 32,
+    seed: int = 0,
+) -> Goal:
+    """The expected step time as the goal of a search.
+
+    The mean of the samples, but at least the step without a disturbance: a step is the longest of
+    sums of durations, so its mean is no less than the step of mean durations (Jensen), and these
+    are no shorter than the undisturbed ones. So bounds on the step bound it as well. Raises
+    `ParplanError` where stragglers are faster than others, or without a sample.
+    """
+    if disturbance.straggler_factor < 1 or samples < 1:
+        raise ParplanError(
+            f"expected step: stragglers must not be faster than others, and at least 1 sample is "
+            f"needed; got {disturbance}, {samples} samples"
+        )
+    shared = SharedCosts(workload, cluster)
+    known: dict[Plan, float] = {}
+
+    def key(trial: Trial) -> float:
+        if trial.step_s is None:
+            return IMPOSSIBLE
+        if trial.plan not in known:
+            rng = np.random.default_rng(seed)
+            steps_s = _steps_s(shared, trial, disturbance, samples, rng)
+            known[trial.plan] = max(trial.step_s, float(steps_s.mean()))
+        return known[trial.plan]
+
+    return Goal(name="expected-step-time", key=key, floor="step")
 
 
 def _steps_s(

@@ -3,7 +3,7 @@
 import importlib
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from random import Random
@@ -11,7 +11,8 @@ from random import Random
 from parplan.hardware.errors import ParplanError, unknown_name
 from parplan.planners.evaluator import Budget, Clock, Evaluator, Improvement, Stopped
 from parplan.planners.exhaustive import Report, confirm
-from parplan.planners.search import best_trial
+from parplan.planners.goal import STEP_TIME, Goal
+from parplan.planners.search import Trial
 from parplan.planners.shared_costs import SharedCosts
 from parplan.planners.space import Space
 
@@ -27,7 +28,16 @@ BUILT_IN = {
     "evolution": "parplan.planners.evolution:evolution",
     "mcmc": "parplan.planners.mcmc:mcmc",
     "beam": "parplan.planners.beam:beam",
+    "nsga2": "parplan.planners.nsga2:nsga2",
+    "bayesian": "parplan.planners.bayesian:bayesian",
+    "as-ap": "parplan.planners.as_ap:as_ap",
+    "dynamic-programming": "parplan.planners.dynamic_programming:dynamic_programming",
+    "integer-program": "parplan.planners.integer_program:integer_program",
+    "pareto-front": "parplan.planners.pareto_front:pareto_front",
 }
+
+UNEVEN = 50
+"""Evaluations for each plan of a space that has uneven plans beside it."""
 
 Planner = Callable[[Space, Evaluator, Random], None]
 """(space, evaluate, rng): asks `evaluate` about plans of `space`, by chance from `rng` alone."""
@@ -45,11 +55,12 @@ class SearchReport(Report):
     num_bounds: int
     """Plans of which it asked a bound."""
     seconds: float
-    stopped: str
-    """Why it ended: finished, budget used up, interrupted, or failed and how."""
     proven: bool
-    """Whether no plan of the space is faster: each was tried, cannot fit, or has a bound that is
+    """Whether no plan of the space is better: each was tried, cannot fit, or has a bound that is
     not below the best."""
+    gap: float | None
+    """At most such a share of the best key (step time, or memory) can still be saved; None where
+    that was not asked for, or nothing fits."""
     improvements: tuple[Improvement, ...]
 
     @property
@@ -67,30 +78,41 @@ def run_planner(
     memory_ratio: float | None = None,
     clock: Clock = time.perf_counter,
     shared: SharedCosts | None = None,
+    goal: Goal = STEP_TIME,
+    known: Iterable[Trial] = (),
+    watch: Callable[[Evaluator], None] | None = None,
+    with_gap: bool = False,
 ) -> SearchReport:
     """Let a planner (a name, `module:function`, or a function) search `space`.
 
-    `budget`: as many evaluations as the space has plans, if None. `memory_ratio`: that of the
+    `budget`: as many evaluations as the space has plans, if None; more of them where it has uneven
+    ones, which are not counted. `memory_ratio`: that of the
     space's constraints, if None. A planner that raises, or asks nothing, is reported as failed;
     an interrupt keeps what was found. `shared`: costs that earlier searches for the same workload
-    and cluster found, and that this one adds to. Raises `ParplanError` for a planner that is not
-    known.
+    and cluster found, and that this one adds to. `known`: trials of an interrupted search, which
+    this one then takes up: it asks the same again, and gets these answers at once. `watch`: called
+    after every ask. `with_gap`: bound the whole space afterwards where the planner did not.
+    Raises `ParplanError` for a planner that is not known.
     """
     function = find_planner(planner) if isinstance(planner, str) else planner
     evaluator = Evaluator(
         space.workload,
         space.cluster,
         memory_ratio=space.constraints.memory_ratio if memory_ratio is None else memory_ratio,
-        budget=Budget(evaluations=len(space)) if budget is None else budget,
+        budget=_as_many(space) if budget is None else budget,
         space=space,
         clock=clock,
         shared=shared,
+        goal=goal,
+        known=known,
+        watch=watch,
     )
     stopped = _run(function, space, evaluator, seed)
     seconds = evaluator.seconds
     if evaluator.num_asked == 0 and stopped == "finished":
         stopped = "failed: it asked about no plan"
-    best = best_trial(evaluator.trials)
+    best = goal.best(evaluator.trials)
+    key = goal.key(best) if best else float("inf")
     confirm(space.workload, space.cluster, best)
     return SearchReport(
         trials=evaluator.trials,
@@ -103,9 +125,20 @@ def run_planner(
         num_bounds=evaluator.num_bounds,
         seconds=seconds,
         stopped=stopped,
-        proven=evaluator.proves(best.step_s if best and best.step_s else float("inf")),
+        proven=evaluator.proves(key),
+        gap=_gap(evaluator, key) if with_gap and best else None,
+        goal=goal,
         improvements=tuple(evaluator.improvements),
     )
+
+
+def _as_many(space: Space) -> Budget:
+    return Budget(evaluations=len(space) * (UNEVEN if space.constraints.is_uneven else 1))
+
+
+def _gap(evaluator: Evaluator, key: float) -> float | None:
+    least = evaluator.least_key()
+    return None if least == 0.0 else max(0.0, 1 - least / key)
 
 
 def _run(function: Planner, space: Space, evaluator: Evaluator, seed: int) -> str:

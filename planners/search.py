@@ -1,6 +1,5 @@
-"""The record of a search: every candidate with its verdict, and the best read from the record."""
+"""The record of a search: every candidate with its verdict."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -68,20 +67,3 @@ def _too_large(plan: Plan, memory: Sequence[RankMemory], limit: float, ratio: fl
         f"{what} {rank}: {fullest.total_bytes / GB:.1f} of {limit / GB:.1f} GB "
         f"({ratio:.0%} of the device): {fullest}"
     )
-
-
-def best_trial(trials: Sequence[Trial]) -> Trial | None:
-    """The fastest simulated candidate, the first of equals; None if nothing fits."""
-    timed = [trial for trial in trials if trial.step_s is not None]
-    return min(timed, key=lambda trial: trial.step_s or 0.0, default=None)
-
-
-def energy(trial: Trial) -> float:
-    """How bad a plan is, for planners that go downhill: the logarithm of its step time.
-
-    Any plan that fits is better than any that does not; of these, the one that needs least memory
-    is best, and those that cannot be laid out are worst.
-    """
-    if trial.step_s is not None:
-        return math.log(trial.step_s)
-    return 1e3 + math.log(max(trial.memory_bytes)) if trial.memory_bytes else 1e6

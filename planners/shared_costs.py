@@ -11,7 +11,9 @@ from typing import NamedTuple
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
 from parplan.hardware.remember import remembering
+from parplan.planners.constraints import Constraints
 from parplan.planners.parts import Parts
+from parplan.planners.relaxed_parts import RelaxedParts
 from parplan.planners.search import Trial, verdict
 from parplan.sim.cost_model import model_costs, stage_costs
 from parplan.sim.costs import ModelCosts, StageCosts
@@ -56,6 +58,7 @@ class SharedCosts:
         self.parts = Parts(workload, self.cluster)
         """For all plans of a space at once."""
         self._given = cluster
+        self._relaxed: dict[Constraints, RelaxedParts] = {}
         self._layers: dict[Plan, ModelCosts] = {}
         self._stages: dict[Plan, Stages] = {}
         self._lists: dict[ScheduleKey, Lists] = {}
@@ -70,6 +73,15 @@ class SharedCosts:
                 f"shared costs: of {self.workload.model.name} on {self._given.name}, but the plans "
                 f"are for another workload or cluster ({workload.model.name} on {cluster.name})"
             )
+
+    def parts_of(self, constraints: Constraints) -> Parts:
+        """The parts of the plans of a space; where they have variants, the least of these."""
+        if not constraints.has_variants:
+            return self.parts
+        if constraints not in self._relaxed:
+            relaxed = RelaxedParts(self.workload, self.cluster, constraints)
+            self._relaxed[constraints] = relaxed
+        return self._relaxed[constraints]
 
     def stages(self, plan: Plan) -> Stages:
         """Costs and needs of every stage; raises `ParplanError` where `plan` cannot be laid out."""
@@ -99,6 +111,10 @@ class SharedCosts:
             distribute_low_prec_param=False,
             shard_group=None,
             recomputed_layers=None,
+            recomputed_of_stages=None,
+            overlap_gradient_reduction=True,
+            offload_optimizer=False,
+            offload_activations=False,
         )
         if key not in self._layers:
             self._layers[key] = model_costs(self.workload, self.cluster, plan)

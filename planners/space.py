@@ -3,7 +3,7 @@
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from random import Random
@@ -14,6 +14,7 @@ from parplan.hardware.errors import ParplanError
 from parplan.planners.constraints import Constraints, Range, text
 from parplan.planners.layouts import Group, Layout, Ordering, divisors, groups
 from parplan.planners.options import Options
+from parplan.planners.variants import PLAIN, Box, Variant, having, variant_of
 from parplan.sim.plan import Plan, Recomputation
 from parplan.sim.schedules import SCHEDULES
 from parplan.sim.workload import Workload
@@ -29,15 +30,19 @@ class Point(NamedTuple):
     recomputation: Recomputation
     zero_stage: int
     sequence_parallel: bool
+    variant: Variant = PLAIN
 
     def values(self) -> dict[str, Any]:
         """The value of each dimension, by the names of `Space.dimensions`."""
-        return {**self.layout._asdict(), **dict(zip(self._fields[1:], self[1:], strict=True))}
+        own = dict(zip(self._fields[1:-1], self[1:-1], strict=True))
+        return {**self.layout._asdict(), **own, **self.variant._asdict()}
 
     def having(self, name: str, value: Any) -> "Point":
         """The same with another value of one dimension."""
         if name in Layout._fields:
             return self._replace(layout=self.layout._replace(**{name: value}))
+        if name in Variant._fields:
+            return self._replace(variant=self.variant._replace(**{name: value}))
         return self._replace(**{name: value})
 
 
@@ -55,6 +60,7 @@ def point_of(plan: Plan) -> Point:
         plan.recomputation,
         plan.zero_stage,
         plan.sequence_parallel,
+        variant_of(plan),
     )
 
 
@@ -95,23 +101,42 @@ class Space(Sequence[Plan]):
         layouts = [set(values) for values in zip(*(g.layout for g in self.groups), strict=True)]
         values = {n: tuple(sorted(v)) for n, v in zip(Layout._fields, layouts, strict=True)}
         for name, inner in zip(
-            Point._fields[1:], zip(*(g.choices for g in self.groups), strict=True), strict=True
+            Point._fields[1:-1], zip(*(g.choices for g in self.groups), strict=True), strict=True
         ):
             values[name] = tuple(dict.fromkeys(value for own in inner for value in own))
         return values
 
     def __len__(self) -> int:
+        return self.num_rows
+
+    @property
+    def num_rows(self) -> int:
+        """Plans without their variants: as many as there are plans, where these have none."""
         return self._ends[-1]
+
+    def row(self, number: int) -> Plan:
+        """The plan of a row, from 0 to `num_rows` - 1."""
+        group = bisect_right(self._ends, number)
+        return self.groups[group].plan(number - (self._ends[group] - self.groups[group].size))
+
+    def variants(self, row: int) -> Iterator[Plan]:
+        """The plans of a row."""
+        yield self.row(row)
+
+    def box(self, row: int) -> Box | None:
+        """The values of what the plans of a row differ in; None where there is one alone."""
+        return None
+
+    def only(self, row: int, box: Box) -> Plan:
+        """The plan of a row in a box of one variant."""
+        return having(self.row(row), {name: value for name, (value,) in box._asdict().items()})
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        index %= len(self)
-        number = bisect_right(self._ends, index)
-        group = self.groups[number]
-        return group.plan(index - (self._ends[number] - group.size))
+        return self.row(index % len(self))
 
     def __iter__(self) -> Iterator[Plan]:
         for group in self.groups:
@@ -120,8 +145,18 @@ class Space(Sequence[Plan]):
     def __contains__(self, plan: object) -> bool:
         if not isinstance(plan, Plan):
             return False
-        point = point_of(plan)
-        return point.layout in self._number_of and self.nearest(point) == plan
+        even = self._even(plan)
+        point = point_of(even)
+        return point.layout in self._number_of and Space.nearest(self, point) == even
+
+    def _even(self, plan: Plan) -> Plan:
+        """The plan without what may differ from stage to stage, where the space allows that."""
+        own = self.constraints
+        layers = None if own.uneven_stages else plan.stage_layers
+        again = None if own.uneven_recomputation else plan.recomputed_of_stages
+        if (layers, again) == (plan.stage_layers, plan.recomputed_of_stages):
+            return plan
+        return replace(plan, stage_layers=layers, recomputed_of_stages=again)
 
     def sample(self, rng: Random) -> Plan:
         """A plan, each as likely as any other."""
@@ -229,7 +264,13 @@ def make_space(
     found = tuple(groups(workload, cluster, allowed))
     if not found:
         raise _empty(workload, cluster, allowed)
-    return Space(
+    kind = Space
+    if allowed.has_variants:
+        # A wide space is a space; imported here, since it needs this module.
+        from parplan.planners.wide_space import WideSpace
+
+        kind = WideSpace
+    return kind(
         workload=workload, cluster=cluster, constraints=allowed, groups=found, why_not=why_not
     )
 

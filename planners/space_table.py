@@ -6,25 +6,35 @@ in the order of the space; no `Plan` is made of a row before it is asked for.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from parplan.hardware.remember import remembering
-from parplan.planners.bound import stages_by_rank, step_bounds_s
+from parplan.planners.bound import step_bounds_s
 from parplan.planners.parts import Floats, Parts
+from parplan.planners.row_arithmetic import (
+    fit_exactly,
+    least_bytes,
+    seconds_of_rows,
+    stages_of_rows,
+)
 from parplan.planners.space import Space
 from parplan.planners.space_rows import ONE, OUTER, ZERO, Block, Column, Rows, blocks_of
 from parplan.sim.cost_model import LayerWork
-from parplan.sim.memory import activation_peak
+from parplan.sim.fast import Kernel, fast_many
+from parplan.sim.lowering import Tape
 from parplan.sim.peaks import Moments
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import ScheduleKind
 from parplan.sim.ticks import Ints, StageTicks, ticks_of_seconds
 
 IMPOSSIBLE = float("inf")
+
+ScheduleKey = tuple[str, int, int, int]
+"""What `parplan.sim.predict.schedule_key` gives."""
 
 Bools = npt.NDArray[np.bool_]
 
@@ -42,11 +52,11 @@ class SpaceTable:
         self._rows = {shape: self._with_memory(blocks) for shape, blocks in by_shape.items()}
 
     def bounds(self) -> Floats:
-        """Seconds that a step of each plan takes at least; infinite for those that cannot fit."""
-        found = np.full(len(self.space), IMPOSSIBLE)
+        """Seconds that a step of each row takes at least; infinite for those that cannot fit."""
+        found = np.full(self.space.num_rows, IMPOSSIBLE)
         for rows in self._rows.values():
             kinds = dict.fromkeys(kind for block in rows.blocks for kind in block.kinds)
-            possible = {kind: self._may_fit(rows, kind) for kind in kinds}
+            possible = {kind: self._least_bytes(rows, kind) <= self.limit for kind in kinds}
             kept = np.logical_or.reduce(list(possible.values()))
             if not kept.any():
                 continue
@@ -57,7 +67,7 @@ class SpaceTable:
                 if not len(chosen):
                     continue
                 bound = np.full(len(may), IMPOSSIBLE)
-                own = _stages(ticks, row_of[chosen], rows.place)
+                own = stages_of_rows(ticks, row_of[chosen], rows.place)
                 bound[chosen] = step_bounds_s(kind, rows.num_ranks, counts[chosen], own)
                 _write(rows, kind, bound, found)
         return found
@@ -74,7 +84,45 @@ class SpaceTable:
         kept = np.zeros(len(rows.states), dtype=bool)
         kept[chosen] = True
         ticks, _ = self._ticks(rows, kept)
-        return _stages(ticks, (np.cumsum(kept) - 1)[chosen], rows.place)
+        return stages_of_rows(ticks, (np.cumsum(kept) - 1)[chosen], rows.place)
+
+    def steps(
+        self,
+        lists_of: Callable[[ScheduleKey], tuple[Sequence[Moments], Tape]],
+        kernel: Kernel = "auto",
+    ) -> Floats:
+        """The exact step time of every row in seconds; infinite for those that do not fit.
+
+        Nothing is left out by bounds. `lists_of`: what follows from the lists of a schedule. As
+        `parplan.planners.exhaustive` has them, without a `Plan` for each.
+        """
+        found = np.full(self.space.num_rows, IMPOSSIBLE)
+        for rows in self._rows.values():
+            for tape, ticks, places in self._sweeps(rows, lists_of):
+                found[places] = fast_many(tape, ticks, kernel=kernel)
+        return found
+
+    def _sweeps(
+        self, rows: Rows, lists_of: Callable[[ScheduleKey], tuple[Sequence[Moments], Tape]]
+    ) -> Iterator[tuple[Tape, StageTicks, Ints]]:
+        """The plans with equal lists that fit: their tape, costs, and places in the space."""
+        kinds = dict.fromkeys(kind for block in rows.blocks for kind in block.kinds)
+        possible = {kind: self._least_bytes(rows, kind) <= self.limit for kind in kinds}
+        kept = np.logical_or.reduce(list(possible.values()))
+        if not kept.any():
+            return
+        ticks, _ = self._ticks(rows, kept)
+        row_of = np.cumsum(kept) - 1
+        for key, (kind, chosen, places) in _by_lists(rows).items():
+            may = possible[kind][chosen]
+            if not may.any():
+                continue
+            moments, tape = lists_of(key)
+            at, to = chosen[may], places[may]
+            memory = rows.activations[at], rows.states[at]
+            fits = fit_exactly(*memory, rows.place, moments, self.limit)
+            if fits.any():
+                yield tape, stages_of_rows(ticks, row_of[at[fits]], rows.place), to[fits]
 
     def rule_out(
         self, key: tuple[str, int, int, int], moments: Sequence[Moments], bounds: Floats
@@ -88,23 +136,10 @@ class SpaceTable:
         for block, own in rows.members():
             number = block.ordering_of(name)
             if number is not None and block.group.num_micro_batches == count:
-                fits = self._fits(rows, own, moments)
+                fits = fit_exactly(
+                    rows.activations[own], rows.states[own], rows.place, moments, self.limit
+                )
                 bounds[block.places(number)][~fits] = IMPOSSIBLE
-
-    def _fits(self, rows: Rows, own: slice, moments: Sequence[Moments]) -> Bools:
-        """As `parplan.sim.memory.rank_memory` adds it up for one plan."""
-        activations, states = rows.activations[own], rows.states[own]
-        fits = np.ones(len(activations), dtype=bool)
-        seen: set[tuple[tuple[int, ...], bytes]] = set()
-        for rank in moments:
-            kinds = tuple(int(rows.place[stage]) for stage in rank.stages)
-            if (kinds, rank.counts.tobytes()) in seen:
-                continue
-            seen.add((kinds, rank.counts.tobytes()))
-            columns = [activations[:, k, c] for c in (0, 2, 1) for k in kinds]
-            total = _state(states, list(kinds)) + activation_peak(rank, columns)
-            fits &= total <= self.limit
-        return fits
 
     def _with_memory(self, blocks: list[Block]) -> Rows:
         activations, states = Column(), Column()
@@ -120,19 +155,53 @@ class SpaceTable:
         place = self.parts.kinds(blocks[0].plan()).place
         return Rows(blocks, begins, place, activations.rows(), states.rows())
 
-    def _may_fit(self, rows: Rows, kind: ScheduleKind) -> Bools:
-        """As `parplan.planners.bound.memory_bound_bytes` has it."""
-        own = rows.place[stages_by_rank(kind, rows.num_ranks, len(rows.place))]
-        state = rows.states[:, :, :3]
-        each = state[:, :, 0] + state[:, :, 1] + state[:, :, 2]
-        one = rows.activations[:, :, 0] + rows.activations[:, :, 1]
-        may = np.ones(len(each), dtype=bool)
-        for ranks in {tuple(row) for row in own.tolist()}:
-            held, most = np.zeros(len(each)), np.zeros(len(each))
-            for stage in ranks:
-                held, most = held + each[:, stage], np.maximum(most, one[:, stage])
-            may &= (held + most) * (1 - 1e-12) <= self.limit
-        return may
+    def uneven_bounds(self) -> Floats:
+        """Seconds that a step of each row takes at least, however its blocks are divided over the
+        stages, and however few of them are recomputed.
+
+        The slowest rank has at least its share of all work. Infinite where the ranks cannot hold
+        all parameters. Rows without a pipeline have nothing to divide.
+        """
+        own = self.space.constraints
+        found = np.full(self.space.num_rows, IMPOSSIBLE)
+        for (ranks, _), rows in self._rows.items():
+            state = rows.states[:, :, :3].sum(axis=2)[:, rows.place].sum(axis=1) / ranks
+            holds = state * (1 - 1e-9) <= self.limit
+            for block, members in rows.members():
+                work = np.array(self._work_of_all(block, least=own.uneven_recomputation))
+                seconds = block.group.num_micro_batches * work[block.patterns[OUTER]] / ranks
+                bound = np.where(holds[members], seconds * (1 - 1e-9), IMPOSSIBLE)
+                for number, _ in block.numbers:
+                    found[block.places(number)] = bound
+        if own.uneven_recomputation:
+            return found
+        sizes = [(group.size, group.layout.num_stages > 1) for group in self.space.groups]
+        pipeline = np.concatenate([np.full(size, several) for size, several in sizes])
+        return np.where(pipeline, found, self.bounds())
+
+    def _work_of_all(self, block: Block, *, least: bool) -> list[float]:
+        """Seconds of all stages for one micro-batch, by recomputation and sequence parallelism.
+
+        `least`: without recomputation.
+        """
+        a, _, c = block.inner
+        found = []
+        for i, k in np.ndindex(a, c):
+            plan = block.plan(i, 0, k)
+            plan = replace(plan, recomputation="none") if least else plan
+            found.append(float(self.parts.layers(plan)[self.parts.kinds(plan).place, :3].sum()))
+        return found
+
+    def memory_bounds(self) -> Floats:
+        """Bytes that the fullest rank of each plan needs at least."""
+        found = np.full(self.space.num_rows, IMPOSSIBLE)
+        for rows in self._rows.values():
+            for kind in dict.fromkeys(kind for block in rows.blocks for kind in block.kinds):
+                _write(rows, kind, self._least_bytes(rows, kind), found)
+        return found
+
+    def _least_bytes(self, rows: Rows, kind: ScheduleKind) -> Floats:
+        return least_bytes(kind, rows.num_ranks, rows.place, rows.activations, rows.states)
 
     def _ticks(self, rows: Rows, kept: Bools) -> tuple[StageTicks, npt.NDArray[np.int64]]:
         """The costs of the rows that are kept, by kinds of stages; micro-batches of all rows.
@@ -151,7 +220,13 @@ class SpaceTable:
             row = (send_s, latency_s, plans[0].num_micro_batches, overlaps)
             others.add(block, ONE, [np.array(row, dtype=np.float64)])
         whole = np.concatenate((others.rows(), zero.rows()), axis=1)
-        costs = self._costs(layers.rows()[kept], work.rows()[kept], whole[kept], rows.num_ranks)
+        costs = seconds_of_rows(
+            self.space.workload,
+            layers.rows()[kept],
+            work.rows()[kept],
+            whole[kept],
+            rows.num_ranks,
+        )
         return ticks_of_seconds(**costs), whole[:, 2].astype(np.int64)
 
     def _layers(self, block: Block, needed: Bools) -> list[Floats]:
@@ -163,35 +238,22 @@ class SpaceTable:
             for i, k in np.ndindex(*needed.shape)
         ]
 
-    def _costs(
-        self, layers: Floats, work: Floats, others: Floats, num_ranks: int
-    ) -> dict[str, Floats]:
-        """The fields of `StageCosts` that are not 0, shape [rows, kinds]."""
-        forward, backward, weights, count = np.moveaxis(layers, 2, 0)
-        gathered, reduced, optimizer = np.moveaxis(work, 2, 0)
-        send_s, latency_s, _, overlaps, zero = (others[:, i : i + 1] for i in range(5))
-        framework = self.space.workload.framework
-        message_s = framework.message_s if num_ranks > 1 else 0.0
-        each_time = np.where(zero == 3, gathered, 0.0)
-        both = np.where(zero == 3, each_time + reduced, 0.0)
-        return {
-            "forward_s": _prefetched(forward, each_time, count) + message_s,
-            "input_gradient_s": _prefetched(backward, both, count) + message_s,
-            "weight_gradient_s": weights,
-            "send_s": send_s,
-            "latency_s": latency_s,
-            "reduce_s": reduced,
-            "reduce_buckets": np.where(overlaps > 0, np.maximum(1.0, count), 1.0),
-            "reduce_each_micro_batch": zero >= 2,
-            "optimizer_s": optimizer,
-            "gather_s": np.where((zero == 1) | (zero == 2), gathered, 0.0),
-        }
 
-
-def _stages(ticks: StageTicks, rows: Ints, place: Ints) -> StageTicks:
-    """Some of the rows, by stages instead of kinds of stages."""
-    names = (field.name for field in fields(StageTicks))
-    return StageTicks(**{name: getattr(ticks, name)[rows][:, place] for name in names})
+def _by_lists(rows: Rows) -> dict[ScheduleKey, tuple[ScheduleKind, Ints, Ints]]:
+    """By their lists, what the schedule looks like, the rows, and their places in the space."""
+    found: dict[ScheduleKey, tuple[ScheduleKind, list[Ints], list[Ints]]] = {}
+    for block, own in rows.members():
+        for number, kind in block.numbers:
+            name = block.group.orderings[number].schedule
+            key = name, rows.num_ranks, block.virtual, block.group.num_micro_batches
+            _, chosen, places = found.setdefault(key, (kind, [], []))
+            chosen.append(np.arange(own.start, own.stop))
+            to = block.places(number)
+            places.append(np.arange(to.start, to.stop))
+    return {
+        key: (kind, np.concatenate(chosen), np.concatenate(places))
+        for key, (kind, chosen, places) in found.items()
+    }
 
 
 def _write(rows: Rows, kind: ScheduleKind, bound: Floats, found: Floats) -> None:
@@ -200,23 +262,3 @@ def _write(rows: Rows, kind: ScheduleKind, bound: Floats, found: Floats) -> None
         for number, looks in block.numbers:
             if looks == kind:
                 found[block.places(number)] = bound[own]
-
-
-def _prefetched(compute_s: Floats, gather_s: Floats, num_layers: Floats) -> Floats:
-    """`parplan.sim.cost_model.prefetched_s` of arrays."""
-    layers = np.maximum(1.0, num_layers)
-    compute, gather = compute_s / layers, gather_s / layers
-    return np.asarray(gather + (layers - 1) * np.maximum(compute, gather) + compute)
-
-
-def _state(states: Floats, kinds: list[int]) -> Floats:
-    """`RankMemory.state_bytes` of a rank with such stages."""
-
-    def total(column: int) -> Floats:
-        values = np.zeros(len(states))
-        for kind in kinds:
-            values = values + states[:, kind, column]
-        return values
-
-    whole = [states[:, kinds, column].max(axis=1) for column in (3, 4)]
-    return np.asarray((whole[0] + total(0)) + (whole[1] + total(1)) + total(2))

@@ -12,7 +12,8 @@ from itertools import accumulate
 
 from parplan.hardware.cluster import Cluster
 from parplan.planners.evaluator import IMPOSSIBLE, Budget, Evaluator, Stopped
-from parplan.planners.search import Trial, energy
+from parplan.planners.goal import STEP_TIME
+from parplan.planners.search import Trial
 from parplan.sim.cost_model import model_costs
 from parplan.sim.costs import LayerCosts
 from parplan.sim.plan import Plan, check_plan
@@ -78,23 +79,24 @@ def improve_split(
     )
     try:
         for start in (replace(plan, stage_layers=None), balanced(workload, cluster, plan)):
-            _descend(ask, ask(start), workload.model.num_layers)
+            descend(ask, ask(start), workload.model.num_layers)
     except Stopped:
         pass
-    return min(ask.trials, key=energy)
+    return min(ask.trials, key=STEP_TIME.energy)
 
 
-def _descend(ask: Evaluator, trial: Trial, num_layers: int) -> None:
+def descend(ask: Evaluator, trial: Trial, num_layers: int) -> Trial:
+    """The best that is reached from `trial` by moving single blocks, each time the best move."""
     while True:
         layers = trial.plan.layers_of_stages(num_layers)
-        plans = [replace(trial.plan, stage_layers=split) for split in _moves(layers)]
-        best = min(ask.many(plans), key=energy, default=trial)
-        if energy(best) >= energy(trial):
-            return
+        plans = [replace(trial.plan, stage_layers=split) for split in moves(layers)]
+        best = min(ask.many(plans), key=ask.energy, default=trial)
+        if ask.energy(best) >= ask.energy(trial):
+            return trial
         trial = best
 
 
-def _moves(layers: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+def moves(layers: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
     """One block from any stage that has several to any other."""
     for source, have in enumerate(layers):
         for target in range(len(layers)):

@@ -20,6 +20,7 @@ from parplan.sim.layers.times import Timing, layer_costs
 from parplan.sim.offload import exposed_s, host_optimizer_s, host_rate, offloaded_bytes
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import schedule_kind
+from parplan.sim.software import Software
 from parplan.sim.stages import StageLayers, StageParameters, stage_parameters, stages_of
 from parplan.sim.workload import Workload
 
@@ -42,11 +43,18 @@ def model_costs(workload: Workload, cluster: Cluster, plan: Plan) -> ModelCosts:
         blocks[kind, False] = layer_costs(ops, none, timing)
         if plan.recomputation != "none":
             blocks[kind, True] = layer_costs(ops, recomputed_ops(plan, ops), timing)
+    head = head_ops(x)
+    again = recomputed_ops(plan, head) if recomputes_head(workload, plan) else none
     return ModelCosts(
         embedding=layer_costs(embedding_ops(x), none, timing),
         blocks=blocks,
-        head=layer_costs(head_ops(x), none, timing),
+        head=layer_costs(head, again, timing),
     )
+
+
+def recomputes_head(workload: Workload, plan: Plan) -> bool:
+    """Whether the output projection is computed again in its backward."""
+    return workload.software.recomputed_head and plan.recomputation == "full"
 
 
 def timing_of(workload: Workload, cluster: Cluster, plan: Plan) -> Timing:
@@ -63,6 +71,7 @@ def timing_of(workload: Workload, cluster: Cluster, plan: Plan) -> Timing:
         kernel_s=seconds,
         exchange_s=Communication(cluster, plan).exchange_s,
         framework=workload.framework,
+        blocking_launches=workload.software.blocking_launches,
         overlap_exchanges=plan.overlap_tensor_parallel,
     )
 
@@ -153,7 +162,8 @@ def _stage(
     gathered, reduced, optimizer = parameter_work(workload, plan, links, parameters)
     each_time = gathered if plan.distribute_low_prec_param else 0.0
     # Backward, gathers and reductions go over the same links one after the other.
-    both = each_time + reduced if plan.distribute_low_prec_param else 0.0
+    each_backward = plan.distribute_gradient and not reduces_once(workload, plan)
+    both = each_time + (reduced if each_backward else 0.0) if plan.zero_stage == 3 else 0.0
     count = layers.num_layers
     message_s = workload.framework.message_s if plan.num_stages > 1 else 0.0
     neighbour = links.neighbour()
@@ -165,7 +175,7 @@ def _stage(
         latency_s=neighbour.latency_s,
         reduce_s=reduced,
         reduce_buckets=max(1, count) if plan.overlap_gradient_reduction else 1,
-        reduce_each_micro_batch=plan.distribute_gradient,
+        reduce_each_micro_batch=each_backward,
         optimizer_s=optimizer,
         gather_s=gathered if plan.zero_stage in (1, 2) else 0.0,
     )
@@ -191,11 +201,21 @@ def _offloaded(
     )
 
 
+def reduces_once(workload: Workload, plan: Plan) -> bool:
+    """Whether gradients stay whole until one reduction per step, by the software of `workload`."""
+    return plan.num_stages > 1 and workload.software.pipelines_reduce_once
+
+
 def gather_all_s(
     workload: Workload, plan: Plan, links: Communication, parameters: StageParameters
 ) -> float:
-    """All parameters of a stage, gathered from the ranks that they are sharded over."""
-    size = workload.bytes_per_value
+    """All parameters of a stage, gathered from the ranks that they are sharded over.
+
+    Where the parameters themselves lie whole on every rank, only those that are trained.
+    """
+    size = workload.bytes_per_value * (
+        1.0 if plan.distribute_low_prec_param else parameters.trained_share
+    )
     dense = links.collective_s("all_gather", size * parameters.dense, "shards")
     return dense + links.collective_s("all_gather", size * parameters.experts, "expert replicas")
 
@@ -204,17 +224,21 @@ def _reduce_s(
     workload: Workload, plan: Plan, links: Communication, parameters: StageParameters
 ) -> float:
     """All gradients of a stage, reduced over the ranks that have the same parameters."""
-    size = gradient_bytes(workload, plan) * parameters.trained_share
+    software = workload.software
+    sent = 4 if software.fp32_reduction else gradient_bytes(workload, plan)
+    size = sent * parameters.trained_share
     dense, experts = size * parameters.dense, size * parameters.experts
     if not schedule_kind(plan.schedule).one_copy:
         twins = links.collective_s("all_reduce", dense + experts, "twins")
-        return twins + _reduce_replicas_s(plan, links, dense, experts)
-    return _reduce_replicas_s(plan, links, dense, experts)
+        return twins + _reduce_replicas_s(software, plan, links, dense, experts)
+    return _reduce_replicas_s(software, plan, links, dense, experts)
 
 
-def _reduce_replicas_s(plan: Plan, links: Communication, dense: float, experts: float) -> float:
+def _reduce_replicas_s(
+    software: Software, plan: Plan, links: Communication, dense: float, experts: float
+) -> float:
     """Gradients of so many bytes, reduced over the data-parallel ranks."""
-    if not plan.distribute_param:
+    if not plan.distribute_param or (plan.zero_stage == 1 and software.whole_reduction):
         whole = links.collective_s("all_reduce", dense, "replicas")
         return whole + links.collective_s("all_reduce", experts, "expert replicas")
     scattered = links.collective_s("reduce_scatter", dense, "shards")
@@ -274,7 +298,8 @@ def ops_of(workload: Workload, plan: Plan, stage: StageLayers) -> list[tuple[Ops
     """The layers of a stage as operations: (operations, whether recomputed, how many)."""
     x = shapes_of(workload, plan)
     first = [(embedding_ops(x), False, 1)] if stage.is_first else []
-    last = [(head_ops(x), False, 1)] if stage.is_last else []
+    again = recomputes_head(workload, plan)
+    last = [(head_ops(x), again, 1)] if stage.is_last else []
     return [*first, *blocks_of(workload, plan, stage), *last]
 
 

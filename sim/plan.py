@@ -49,6 +49,8 @@ class Plan:
     recomputed_layers: int | None = None
     """Blocks of every stage that are recomputed, the first ones; None: all of them. Every n-th
     block of L costs the same as the first L / n: equal blocks of a stage are interchangeable."""
+    recomputed_of_stages: tuple[int, ...] | None = None
+    """The same for each stage; None: `recomputed_layers` of every one."""
     distribute_param: bool = False
     """Shards fp32 master parameters and optimizer state over data-parallel ranks (ZeRO-1)."""
     distribute_gradient: bool = False
@@ -95,6 +97,8 @@ class Plan:
             raise ParplanError(
                 f"recomputed_layers: must not be negative, got {self.recomputed_layers}"
             )
+        if self.recomputed_of_stages is not None:
+            self._check_recomputed(self.recomputed_of_stages)
         if self.stage_layers is not None:
             if len(self.stage_layers) != self.total_stages:
                 raise ParplanError(
@@ -102,6 +106,16 @@ class Plan:
                 )
             if min(self.stage_layers) < 0:
                 raise ParplanError(f"stage_layers: must not be negative: {self.stage_layers}")
+
+    def _check_recomputed(self, counts: tuple[int, ...]) -> None:
+        if self.recomputed_layers is not None:
+            raise ParplanError("recomputed_of_stages: recomputed_layers is given as well")
+        if len(counts) != self.total_stages:
+            raise ParplanError(
+                f"recomputed_of_stages: {len(counts)} entries for {self.total_stages} stages"
+            )
+        if min(counts) < 0:
+            raise ParplanError(f"recomputed_of_stages: must not be negative: {counts}")
 
     @property
     def num_devices(self) -> int:
@@ -134,6 +148,14 @@ class Plan:
             return self.stage_layers
         least, rest = divmod(num_layers, self.total_stages)
         return tuple(least + (stage < rest) for stage in range(self.total_stages))
+
+    def recomputed_of(self, stage: int, num_blocks: int) -> int:
+        """How many of the `num_blocks` blocks of a stage are recomputed, the first ones."""
+        if self.recomputation == "none":
+            return 0
+        if self.recomputed_of_stages is not None:
+            return min(num_blocks, self.recomputed_of_stages[stage])
+        return num_blocks if self.recomputed_layers is None else self.recomputed_layers
 
     def to_json(self) -> dict[str, Any]:
         """A table that `from_json` reads back to an equal plan."""

@@ -34,16 +34,13 @@ def stages_of(workload: Workload, plan: Plan) -> tuple[StageLayers, ...]:
             StageLayers(
                 is_first=stage == 0,
                 is_last=stage == len(counts) - 1,
-                blocks=tuple(_runs(plan, own)),
+                blocks=tuple(_runs(plan.recomputed_of(stage, count), own)),
             )
         )
     return tuple(stages)
 
 
-def _runs(plan: Plan, kinds: tuple[LayerKind, ...]) -> Iterator[tuple[LayerKind, bool, int]]:
-    again = len(kinds) if plan.recomputed_layers is None else plan.recomputed_layers
-    if plan.recomputation == "none":
-        again = 0
+def _runs(again: int, kinds: tuple[LayerKind, ...]) -> Iterator[tuple[LayerKind, bool, int]]:
     for kind in dict.fromkeys(kinds):
         recomputed = kinds[:again].count(kind)
         kept = kinds[again:].count(kind)

@@ -7,9 +7,13 @@ from parplan.hardware.errors import ParplanError
 from parplan.sim.framework import NO_OVERHEAD, Framework
 from parplan.sim.model import Model
 from parplan.sim.model_parts import is_local
+from parplan.sim.software import MEGATRON, Software
 
-Precision = Literal["bf16", "fp16", "fp32", "fp8"]
-Attention = Literal["flash", "flash-2", "unfused", "eager"]
+Precision = Literal["bf16", "fp16", "fp32", "fp8", "fp4"]
+
+NARROW = ("fp8", "fp4")
+"""Precisions of products alone: everything else is as in bf16."""
+Attention = Literal["flash", "flash-2", "flash-1", "flash-triton", "unfused", "eager"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,12 +25,13 @@ class Workload:
     global_batch: int
     precision: Precision = "bf16"
     """bf16 and fp16: mixed precision with fp32 master parameters. fp32: everything in fp32.
-    fp8: as bf16, with the products of the blocks' linear layers in 8 bits."""
+    fp8, fp4: as bf16, with the products of the blocks' linear layers in 8 or 4 bits."""
     tf32: bool = False
     """Whether matrix products of fp32 values are computed at the rate of tf32."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     attention: Attention = "flash"
     """flash-2: FlashAttention-2's kernels, which leave unused what Hopper and later ones add.
+    flash-1, flash-triton: the first version of them, in CUDA or in Triton.
     unfused: writes the seq_len x seq_len scores of every head; scales, masks and softmaxes them in
     one kernel. eager: takes a kernel for each."""
     fused_norms: bool = True
@@ -45,6 +50,8 @@ class Workload:
     key, value and output projections; 0: all weights are trained."""
     framework: Framework = NO_OVERHEAD
     """What the software that trains costs beside its kernels."""
+    software: Software = MEGATRON
+    """What it does beside the plan."""
 
     def __post_init__(self) -> None:
         if self.lora_rank < 0:

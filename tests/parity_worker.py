@@ -149,7 +149,11 @@ def train_planned(case, batches):
             for i, x in enumerate(layers)
             if {id(p) for p in x.parameters()} <= own
         },
-        [f"{stage}{kind}{micro_batch}" for kind, stage, micro_batch, start_s, end_s in marks],
+        [
+            f"{stage}{kind}{micro_batch}"
+            for kind, stage, micro_batch, *_ in marks
+            if micro_batch >= 0  # Not those of gathers and reductions.
+        ],
     )
 
 

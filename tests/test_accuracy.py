@@ -1,5 +1,7 @@
 """Measures of accuracy, worked out by hand on made-up outcomes."""
 
+import dataclasses
+
 import pytest
 
 from parplan.experiments.cases.accuracy import errors_of, ranks_of, sweeps_of, verdicts_of
@@ -23,7 +25,9 @@ def outcome(
     if reported_gb is not None:
         measured["peak_memory_gb"] = reported_gb
     one = case(group=group, measured=measured, parallel__global_batch=batch)
-    return Outcome(case=one, step_s=predicted_s, peak_bytes=peak, limit_bytes=80e9)
+    return Outcome(
+        case=one, step_s=predicted_s, peak_bytes=peak, reported_bytes=peak, limit_bytes=80e9
+    )
 
 
 def test_errors_are_relative_to_what_was_measured() -> None:
@@ -90,6 +94,18 @@ def test_sweeps_hold_what_differs_in_the_plan_alone() -> None:
     alike = [outcome(1.0, 1.0), outcome(2.0, 2.0)]
     others = [outcome(1.0, 1.0, group="b"), outcome(1.0, 1.0, batch=64)]
     assert sorted(map(len, sweeps_of([*alike, *others]))) == [1, 1, 2]
+    first = alike[0]
+    kernel = case(measured={"step_time_s": 1.0}, group="a", parallel__attention_kernel="flash")
+    assert len(sweeps_of([first, dataclasses.replace(first, case=kernel)])) == 2
+
+
+def test_sweeps_do_not_cross_the_day_on_which_nodes_became_faster() -> None:
+    first = outcome(1.0, 1.0, group="bloom")
+    days = [
+        dataclasses.replace(first, case=dataclasses.replace(first.case, notes=f"date {day}; x"))
+        for day in ("02-21", "02-23", "02-25", "02-28")
+    ]
+    assert sorted(map(len, sweeps_of(days))) == [2, 2]
 
 
 def test_verdicts_on_memory_are_balanced() -> None:

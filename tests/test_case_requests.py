@@ -145,7 +145,13 @@ def test_recomputation_is_read_from_words(
         assert list(plan["recomputed_ops"]) == ops  # type: ignore[call-overload]
 
 
-@pytest.mark.parametrize("words", ["selective (per-op SAC)", "save_dot_except_logits", "minimal"])
+def test_torchtitans_policy_recomputes_every_second_product() -> None:
+    ops = plan_of(parallel__recompute="selective (per-op SAC)")["recomputed_ops"]
+    assert {"projection", "mlp gate"} <= set(ops)  # type: ignore[call-overload]
+    assert not {"qkv", "mlp up", "mlp down"} & set(ops)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("words", ["save_dot_except_logits", "minimal"])
 def test_policies_that_keep_products_recompute_none(words: str) -> None:
     ops = plan_of(parallel__recompute=words)["recomputed_ops"]
     assert not {"qkv", "projection", "mlp up", "mlp down"} & set(ops)  # type: ignore[call-overload]

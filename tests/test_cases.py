@@ -77,7 +77,7 @@ def test_a_wrong_value_is_named(change: dict[str, object], where: str, tmp_path:
 
 def test_what_is_not_needed_is_ignored() -> None:
     plain = case()
-    assert case(table="Table 1", model__shape_source="a file", parallel__dp_note=4) == plain
+    assert case(trial="Trial 1", model__shape_source="a file", parallel__dp_note=4) == plain
     assert case(model__head_dim=None, parallel__ep=None) == plain
 
 

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from parplan.experiments import validate_command
-from parplan.experiments.accuracy_page import BEGIN, END, shown_table, written_page
+from parplan.experiments.accuracy_page import (
+    BEGIN,
+    END,
+    WORST,
+    begin,
+    shown_table,
+    written_page,
+)
 from parplan.experiments.accuracy_table import FITTED, HEADER, summary
 from parplan.experiments.cases.evaluate import Outcome, evaluate
 from parplan.experiments.cases.read import Case, read_cases
@@ -47,12 +54,12 @@ def test_a_file_is_predicted_run_by_run(cases: Path, tmp_path: Path) -> None:
     assert [line.split()[:3] for line in lines[1:3]] == [["made-up", "5", "3"], ["other", "1", "1"]]
     assert "predicted: 5 of 6 runs, 5 of 5 that are described completely" in done.stdout
     assert "fits in memory: 3 of 3 runs that ran; does not: 0 of 1" in done.stdout
-    assert "accuracy.png, cases.csv, manifest.json" in done.stderr
-    written = rows(tmp_path / "out" / "cases.csv")
+    assert "accuracy.png, manifest.json, predictions.csv" in done.stderr
+    written = rows(tmp_path / "out" / "predictions.csv")
     assert [row["id"] for row in written] == [run["id"] for run in runs()]
     for row in written[:3]:
         ratio = float(row["predicted_step_s"]) / float(row["measured_step_s"])
-        assert float(row["error"]) == pytest.approx(ratio - 1)
+        assert float(row["relative_error"]) == pytest.approx(ratio - 1)
     assert "Z80" in written[4]["not_predicted_because"]
     assert float(written[5]["reported_peak_bytes"]) == 20 * 2**30
     assert (tmp_path / "out" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
@@ -64,7 +71,8 @@ def test_several_processes_find_the_same_in_the_same_order(cases: Path, tmp_path
     for jobs in ("1", "2"):
         done = parplan("validate", many, "-o", jobs, "--jobs", jobs, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-    assert (tmp_path / "1/cases.csv").read_bytes() == (tmp_path / "2/cases.csv").read_bytes()
+    one, two = ((tmp_path / jobs / "predictions.csv").read_bytes() for jobs in ("1", "2"))
+    assert one == two
     assert (tmp_path / "1/accuracy.png").read_bytes() == (tmp_path / "2/accuracy.png").read_bytes()
 
 
@@ -74,7 +82,7 @@ def test_one_source_may_be_chosen(
     arguments = ["validate", str(cases), "--group", "other", "-o", str(tmp_path / "out")]
     assert main(arguments) == 0
     assert "made-up" not in capsys.readouterr().out
-    assert [row["id"] for row in rows(tmp_path / "out" / "cases.csv")] == ["other"]
+    assert [row["id"] for row in rows(tmp_path / "out" / "predictions.csv")] == ["other"]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +133,7 @@ def test_an_interrupt_keeps_what_is_done_beside_the_last_whole_results(
     out = tmp_path / "out"
     arguments = ["validate", str(cases), "-o", str(out)]
     assert main(arguments) == 0
-    whole = (out / "cases.csv").read_bytes()
+    whole = (out / "predictions.csv").read_bytes()
 
     def interrupted(case: Case) -> Outcome:
         if case.id == "one-4":
@@ -135,11 +143,11 @@ def test_an_interrupt_keeps_what_is_done_beside_the_last_whole_results(
     monkeypatch.setattr(validate_command, "evaluate", interrupted)
     assert main(arguments) == 130
     assert "2 of 6 runs done" in capsys.readouterr().err
-    assert (out / "cases.csv").read_bytes() == whole
-    assert [row["id"] for row in rows(out / "cases-partial.csv")] == ["one-1", "one-2"]
+    assert (out / "predictions.csv").read_bytes() == whole
+    assert [row["id"] for row in rows(out / "predictions-partial.csv")] == ["one-1", "one-2"]
     monkeypatch.undo()
     assert main(arguments) == 0
-    assert not (out / "cases-partial.csv").exists()
+    assert not (out / "predictions-partial.csv").exists()
 
 
 def test_sources_that_are_fitted_to_are_marked(cases: Path) -> None:
@@ -158,7 +166,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "accuracy.md"
 @pytest.fixture
 def page(tmp_path: Path) -> Path:
     path = tmp_path / "page.md"
-    path.write_text(f"Before.\n\n{BEGIN}\nan old table\n{END}\n\nAfter.\n")
+    places = f"{BEGIN}\nan old table\n{END}\n\n{begin(WORST)}\nold runs\n{END}"
+    path.write_text(f"Before.\n\n{places}\n\nAfter.\n")
     return path
 
 
@@ -172,6 +181,7 @@ def test_the_table_is_put_into_a_page(
     assert text.endswith("\n\nAfter.\n")
     assert "an old table" not in text
     assert shown_table(text) == capsys.readouterr().out.rstrip("\n")
+    assert shown_table(text, WORST).splitlines()[0].split()[0] == "run"
     assert page.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     # Once more changes nothing.
     assert written_page(page, shown_table(text)) == text

@@ -1,5 +1,6 @@
 """How good predictions are: errors, ranks within sweeps, verdicts on memory."""
 
+import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from scipy.stats import kendalltau
 
 from parplan.experiments.cases.evaluate import Outcome
+from parplan.experiments.cases.read import Case
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,22 +68,30 @@ def ranks_of(outcomes: Sequence[Outcome], at_least: int = 3) -> Ranks | None:
 
 
 def sweeps_of(outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
-    """Timed runs of one source with the same model, batch, sequences and accelerators together."""
+    """Timed runs of one source together that differ in the plan alone."""
     sweeps: dict[object, list[Outcome]] = {}
     for o in outcomes:
-        if o.error is None:
-            continue
-        c = o.case
-        key = (
-            c.group,
-            c.model.name,
-            c.model.seq_len,
-            c.parallel.global_batch,
-            c.hardware.key,
-            c.hardware.n_accelerators,
-        )
-        sweeps.setdefault(key, []).append(o)
+        if o.error is not None:
+            sweeps.setdefault(_all_but_the_plan(o.case), []).append(o)
     return list(sweeps.values())
+
+
+def _all_but_the_plan(c: Case) -> tuple[object, ...]:
+    """Model, data, machine and software of a run."""
+    p = c.parallel
+    software = (c.precision, p.attention_kernel, p.compile, p.mp_mode, p.overlap, c.task)
+    return c.group, c.model, p.global_batch, c.hardware, software, _machine_state(c)
+
+
+FASTER_FROM = {"bloom": "02-25"}
+"""The day (month and day, as the notes of the runs have it) from which a source's nodes were
+faster: BigScience, train/tr11-176B-ml/chronicles-prequel.md."""
+
+
+def _machine_state(c: Case) -> bool:
+    """Whether the run is from the later state of a machine that changed."""
+    day = re.search(r"date (\d\d-\d\d)", c.notes)
+    return day is not None and day[1] >= FASTER_FROM.get(c.group, "00-00")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

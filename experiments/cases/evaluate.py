@@ -1,11 +1,13 @@
 """Predictions of published cases beside what was measured."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from parplan.experiments.cases.read import Case
 from parplan.experiments.cases.request import Request, request_of
 from parplan.hardware.errors import ParplanError
 from parplan.sim.predict import compile_plan, predict
+from parplan.sim.time_split import BUBBLE, time_split
 
 FRAGMENTED_SHARE = 0.048
 """What the allocator reserves beyond what is allocated: mean of peak_reserved_gib over
@@ -13,6 +15,20 @@ peak_memory_gib of the 43 runs of simumax-b200 that report both (published_calib
 
 CONTEXT_BYTES = 1.5 * 2**30
 """Of the device, what the driver's context and the communicators' buffers take: assumed."""
+
+
+SHARES = {
+    "compute": ("compute", "recomputation"),
+    "tensor_parallel": ("tensor exchange",),
+    "context_parallel": ("context exchange",),
+    "expert_parallel": ("expert exchange",),
+    "pipeline": ("messages",),
+    "bubble": BUBBLE,
+    "data_parallel": ("gradient reduction", "parameter gather"),
+    "optimizer": ("optimizer",),
+    "launch": ("launch", "framework"),
+}
+"""Where the time of a step goes, and the parts of `parplan.sim.time_split` that each stands for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +40,21 @@ class Outcome:
     reason: str = ""
     """Why there is no prediction; empty if there is one."""
     step_s: float | None = None
-    bubble: float | None = None
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """Of the predicted step, by the names of `SHARES`."""
     peak_bytes: float | None = None
+    reported_bytes: float | None = None
+    """The peak as the source counts it."""
     limit_bytes: float | None = None
     """What the fullest device may use."""
+
+    @property
+    def status(self) -> str:
+        """`predicted`, or in a word what stands in the way: hardware, model, parallel or plan."""
+        if not self.reason:
+            return "predicted"
+        first = self.reason.partition(":")[0].partition(".")[0]
+        return first if first in ("hardware", "model", "parallel") else "plan"
 
     @property
     def error(self) -> float | None:
@@ -40,9 +67,9 @@ class Outcome:
     def memory_error(self) -> float | None:
         """Predicted over reported peak memory, minus one."""
         measured = self.case.peak_memory_bytes
-        if self.peak_bytes is None or measured is None:
+        if self.reported_bytes is None or measured is None:
             return None
-        return self.peak_bytes / measured - 1
+        return self.reported_bytes / measured - 1
 
     @property
     def fits(self) -> bool | None:
@@ -60,11 +87,16 @@ def evaluate(case: Case) -> Outcome:
     except ParplanError as error:
         return Outcome(case=case, reason=str(error))
     run = predict(compiled)
+    split = time_split(request.workload, request.cluster, compiled, run)
+    peak = reported = compiled.peak_bytes + request.stack.bucket_bytes
+    if request.stack.reported_memory == "device":
+        reported = (1 + FRAGMENTED_SHARE) * peak + CONTEXT_BYTES
     return Outcome(
         case=case,
         request=request,
         step_s=run.step_s,
-        bubble=run.bubble,
-        peak_bytes=compiled.peak_bytes + request.stack.bucket_bytes,
+        shares={name: split.share(*parts) for name, parts in SHARES.items()},
+        peak_bytes=peak,
+        reported_bytes=reported,
         limit_bytes=request.cluster.accelerator.memory_bytes - CONTEXT_BYTES,
     )

@@ -53,6 +53,10 @@ STEP = 0.02
 
 ROUNDS = 25
 
+ANCHOR = 0.01
+"""Pull of each constant to where its search starts, in errors of the logarithm for a change by
+that much: one that the runs tell nothing about stays there."""
+
 
 def fit_framework(
     name: str, cases: Sequence[Case], report: Callable[[str], None] = lambda line: None
@@ -74,8 +78,11 @@ def fit_framework(
         report(f"{name}: median error {np.median(np.expm1(np.abs(values))):.1%}")
         return values
 
+    def anchored(x: np.ndarray) -> np.ndarray:
+        return np.concatenate([errors(x), ANCHOR * (x - 1.0)])
+
     result = least_squares(
-        errors,
+        anchored,
         np.ones(len(CONSTANTS)),
         bounds=(0.0, most / scale),
         loss="soft_l1",

@@ -61,7 +61,11 @@ def as_noted(device: Accelerator, node: str, note: str) -> Accelerator:
         device = replace(device, hbm_bytes_per_s=float(found[1]) * 1e12)
     if (found := re.search(r"(\d+)\s*W limit", note)) and node in POWER_W:
         slower = min(1.0, float(found[1]) / POWER_W[node]) ** (1 / 3)
-        device = replace(device, gemm_efficiency=device.gemm_efficiency * slower)
+        device = replace(
+            device,
+            gemm_efficiency=device.gemm_efficiency * slower,
+            synchronous_attention_share=device.synchronous_attention_share * slower,
+        )
     return device
 
 

@@ -82,6 +82,7 @@ class CaseParallel:
     act_offload: bool | None = None
     async_tp: bool | None = None
     compile: bool | None = None
+    mp_mode: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +117,8 @@ class Case:
     quality: str
     complete: bool
     core: bool
+    table: str = ""
+    """Which table of the source has it."""
     task: str | None = None
     """Pre-Training, SFT, LoRA; None where the source has pre-training alone."""
     notes: str = ""
@@ -174,6 +177,7 @@ def case_of(table: Mapping[str, Any], where: str) -> Case:
         quality=_plain(table, "quality", str, where),
         complete=_plain(table, "complete", bool, where),
         core=_plain(table, "core", bool, where),
+        table=table.get("table") or "",
         task=None if table.get("task") is None else _plain(table, "task", str, where),
         notes=table.get("notes") or "",
     )

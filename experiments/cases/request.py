@@ -54,6 +54,7 @@ def _workload(case: Case, stack: Stack, cluster: Cluster) -> Workload:
         dropout=stack.dropout,
         lora_rank=_lora_rank(case),
         framework=framework(stack.framework),
+        software=stack.software,
     )
 
 
@@ -124,11 +125,14 @@ def _lora_rank(case: Case) -> int:
 
 def _precision(text: str, cluster: Cluster) -> Precision:
     text = text.lower()
+    peaks = cluster.accelerator.peak_flop_per_s
+    if "fp4" in text and "possible" not in text and peaks.fp4 is not None:
+        return "fp4"
     if any(word in text for word in LOW_PRECISION):
-        return "fp8" if cluster.accelerator.peak_flop_per_s.fp8 is not None else "bf16"
+        return "fp8" if peaks.fp8 is not None else "bf16"
     if "fp16" in text and "bf16" not in text:
         return "fp16"
-    return "bf16" if cluster.accelerator.peak_flop_per_s.bf16 is not None else "fp16"
+    return "bf16" if peaks.bf16 is not None else "fp16"
 
 
 def _plan(case: Case, stack: Stack, workload: Workload, assumed: list[str]) -> Plan:
@@ -143,7 +147,7 @@ def _plan(case: Case, stack: Stack, workload: Workload, assumed: list[str]) -> P
     chunks = p.vpp or 1
     schedule = _schedule(p, pp, chunks, assumed)
     again = _recomputation(p.recompute, workload.model.num_layers // (pp * chunks), assumed)
-    layers = _stage_layers(p, workload.model.num_layers, pp * chunks)
+    layers = _stage_layers(stack, workload.model.num_layers, pp * chunks)
     return Plan(
         num_stages=pp,
         num_micro_batches=count,
@@ -157,12 +161,12 @@ def _plan(case: Case, stack: Stack, workload: Workload, assumed: list[str]) -> P
         recomputation=again.level,
         recomputed_ops=again.ops,
         recomputed_layers=again.layers,
-        **zero_fields(p.zero_stage or 0),
+        **zero_fields(p.zero_stage or 0),  # type: ignore[arg-type]
         shard_group=_shard_group(p, dp * cp),
         gradient_dtype="fp32" if stack.fp32_gradients else "as computed",
         overlap_gradient_reduction=stack.overlap_gradient_reduction,
         overlap_parameter_gather=stack.overlap_parameter_gather,
-        overlap_tensor_parallel=bool(p.async_tp) or "TP comm" in (p.overlap or ""),
+        overlap_tensor_parallel=stack.overlap_tensor_parallel,
         schedule=schedule,
         virtual_stages=chunks,
         stage_layers=layers,
@@ -235,13 +239,19 @@ def _recomputation(text: str | None, stage_layers: int, assumed: list[str]) -> _
         return _Recomputation("full", layers=stage_layers // 2)
     if words.startswith(("selective modules", "none or layernorm")):
         return _Recomputation("selective", _modules(words))
-    if "per-op" in words or "toml default" in words or words.startswith(("minimal", "save_dot")):
+    if "per-op" in words or "toml default" in words:
+        return _Recomputation("selective", EVERY_SECOND_PRODUCT)
+    if words.startswith(("minimal", "save_dot")):
         # Products are kept, what lies between them is computed again.
         return _Recomputation("selective", BETWEEN_PRODUCTS)
     return _Recomputation("selective" if words.startswith("selective") else "none")
 
 
 BETWEEN_PRODUCTS = ("attention norm", "rotary", "mlp norm", "mlp activation", "experts activation")
+
+EVERY_SECOND_PRODUCT = (*BETWEEN_PRODUCTS, "projection", "mlp gate")
+"""torchtitan's selective policy per operation: beside what lies between products, every second
+product of a block (keys, projection, one of the two up matrices), of which keys are small."""
 
 MODULES = {
     "mla_up_proj": ("query up", "kv up", "rotary"),
@@ -266,9 +276,17 @@ def _shard_group(p: CaseParallel, replicas: int) -> int | None:
     return size if size and size < replicas and replicas % size == 0 else None
 
 
-def _stage_layers(p: CaseParallel, layers: int, stages: int) -> tuple[int, ...] | None:
+def _stage_layers(stack: Stack, layers: int, stages: int) -> tuple[int, ...] | None:
     """Where the first and the last stage have a layer fewer, or the layers do not divide."""
-    if stages == 1 or layers % stages == 0:
+    if stages == 1:
+        return None
+    if stack.ends_as_layers:
+        each, more = divmod(layers + stack.ends_as_layers, stages)
+        counts = [each + (stage < more) for stage in range(stages)]
+        counts[0] -= 1
+        counts[-1] -= stack.ends_as_layers - 1
+        return tuple(counts)
+    if layers % stages == 0:
         return None
     if (layers + 2) % stages == 0:
         each = (layers + 2) // stages

@@ -3,12 +3,22 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from parplan.experiments.cases.read import Case
 from parplan.hardware.errors import ParplanError
 from parplan.hardware.strict import build, read_toml
 from parplan.sim.framework import framework
+from parplan.sim.software import Software
 from parplan.sim.workload import Attention
+
+ATTENTION: dict[str, Attention] = {
+    "flashattention-1": "flash-1",
+    "flash": "flash",
+    "fused softmax": "unfused",
+    "": "eager",
+}
+"""What a case's `attention_kernel` has, first match, and the kernel that it stands for."""
 
 STACKS = Path(__file__).parent / "stacks.toml"
 
@@ -29,20 +39,34 @@ class Stack:
     """Buffers of the data-parallel communication."""
     overlap_gradient_reduction: bool
     overlap_parameter_gather: bool
+    overlap_tensor_parallel: bool
+    """Whether products are cut so that blocking tensor-parallel exchanges go along."""
     framework: str
     """A table of `sim/frameworks.toml`."""
+    software: Software
+    ends_as_layers: int = 0
+    """Layers beside the blocks that count where a pipeline is cut into equal numbers of layers:
+    one before them (the embedding), the others after them (final norm, output projection)."""
+    reported_memory: Literal["allocated", "device"] = "allocated"
+    """What a source's figures of memory count: what the allocator gave out, or all of the device
+    that is used (nvidia-smi)."""
     source: str
 
 
 def stack_of(case: Case, path: Path = STACKS) -> Stack:
     """The stack of the case's group, or the default one, with what the case itself says.
 
-    Raises `ParplanError` with file and key for a malformed table.
+    A table "group/words" changes that of the group for cases that have these words in the name of
+    their table or in their precision. Raises `ParplanError` with file and key for a malformed one.
     """
     tables = read_toml(path)
     if "default" not in tables:
         raise ParplanError(f"{path}: missing table [default]")
-    table = {**tables["default"], **tables.get(case.group, {})}
+    table = {"software": {}, **tables["default"], **tables.get(case.group, {})}
+    for name, changes in tables.items():
+        group, _, word = name.partition("/")
+        if word and group == case.group and word in f"{case.table} {case.precision}":
+            table |= changes
     stack = build(Stack, table, f"{path}: {case.group}")
     return _as_the_case_says(stack, case)
 
@@ -51,7 +75,8 @@ def check_stacks(path: Path = STACKS) -> None:
     """Raise `ParplanError` for a malformed table, or one that names an unknown framework."""
     tables = read_toml(path)
     for group in tables:
-        table = {**tables.get("default", {}), **tables[group]}
+        own = {**tables.get(group.partition("/")[0], {}), **tables[group]}
+        table = {"software": {}, **tables.get("default", {}), **own}
         framework(build(Stack, table, f"{path}: {group}").framework)
 
 
@@ -60,17 +85,28 @@ def _as_the_case_says(stack: Stack, case: Case) -> Stack:
     changes: dict[str, object] = {}
     if p.attention_kernel:
         kernel = p.attention_kernel.lower()
-        changes["attention"] = (
-            "flash" if "flash" in kernel else "unfused" if "fused softmax" in kernel else "eager"
+        changes["attention"] = next(
+            kind for words, kind in ATTENTION.items() if words in kernel or not words
         )
         changes["fused_norms"] = "fused rmsnorm" in kernel
     if p.overlap:
         text = p.overlap.lower()
         off = text.startswith("none")
+        changes["overlap_tensor_parallel"] = "tp comm" in text and not off
+        if off:
+            changes["software"] = dataclasses.replace(
+                stack.software, overlap_tensor_gradients=False
+            )
         changes["overlap_gradient_reduction"] = not off and "grad-reduce" in text
         changes["overlap_parameter_gather"] = not off and "param-gather" in text
         if "ddp overlapped <=18b" in text:
             changes["overlap_gradient_reduction"] = (case.model.hidden or 0) <= 6144
         if text == "fsdp":
             changes["overlap_gradient_reduction"] = True
+    if p.async_tp is not None:
+        changes["overlap_tensor_parallel"] = p.async_tp
+    if p.compile is False:
+        changes |= {"fused_norms": False, "fused_elementwise": False, "framework": "eager"}
+    if p.mp_mode == "PURE":
+        changes["fp32_gradients"] = False
     return dataclasses.replace(stack, **changes)  # type: ignore[arg-type]

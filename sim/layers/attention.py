@@ -3,7 +3,7 @@
 import dataclasses
 
 from parplan.hardware.kernels import Attention, Kernel, MemoryBound
-from parplan.sim.layers.ops import Exchange, Op
+from parplan.sim.layers.ops import CORE, Exchange, Op
 from parplan.sim.layers.shapes import (
     Shapes,
     chain,
@@ -15,10 +15,16 @@ from parplan.sim.layers.shapes import (
     residual,
 )
 
-FLASH = ("flash", "flash-2")
+FLASH = ("flash", "flash-2", "flash-1", "flash-triton")
 
-CORE = "attention"
-"""The name of scores, softmax and weighted values: what selective recomputation computes again."""
+SLOWDOWN = {
+    ("flash-1", "forward"): 2.0,
+    ("flash-1", "backward"): 2.0,
+    ("flash-triton", "forward"): 1.4,
+    ("flash-triton", "backward"): 2.0,
+}
+"""Time over FlashAttention-2's: "around 2x", in Triton "1.3-1.5x" forward and "around 2x" backward
+(Dao 2023, arXiv:2307.08691, section 4.1)."""
 
 
 def attention_ops(x: Shapes, *, local: bool = False) -> tuple[Op, ...]:
@@ -142,7 +148,8 @@ def _core(x: Shapes, local: bool) -> Op:
             value_size=value_size,
             dtype=x.attention_dtype,
             flash=x.attention in FLASH,
-            synchronous=x.attention == "flash-2",
+            synchronous=x.attention in FLASH[1:],
+            slowdown=SLOWDOWN.get((x.attention, direction), 1.0),
             direction=direction,
             window=m.local.window if local and m.local is not None else None,
         )

@@ -6,6 +6,7 @@ from parplan.hardware.kernels import MemoryBound
 from parplan.sim.layers.ops import Exchange, Op
 from parplan.sim.layers.shapes import (
     Shapes,
+    accumulated,
     chain,
     elementwise,
     enters_region,
@@ -22,8 +23,14 @@ def embedding_ops(x: Shapes) -> tuple[Op, ...]:
     passes = 5 if m.learned_positions else 2
     rows = m.vocab_size / x.split + m.learned_positions
     lookup = elementwise("embedding", forward_bytes=passes * size, backward_bytes=0.0)
-    # The gradient is scattered into rows: read, and added to what is there.
-    scatter = (MemoryBound(num_bytes=3 * size),)
+    # The gradient is scattered into rows of zeros: read, and added to what is there. The whole
+    # table is then added to that of earlier micro-batches.
+    table = x.value_bytes * rows * m.hidden_size
+    scatter = (
+        MemoryBound(num_bytes=table),
+        MemoryBound(num_bytes=3 * size),
+        *accumulated(x, rows * m.hidden_size),
+    )
     op = dataclasses.replace(
         lookup, weight_gradient=() if x.frozen else scatter, parameters=rows * m.hidden_size
     )
@@ -42,9 +49,9 @@ def head_ops(x: Shapes) -> tuple[Op, ...]:
     """Final normalisation, projection to the vocabulary, and the loss on fp32 logits."""
     m = x.model
     vocab = -(-m.vocab_size // x.split)
-    logits = float(x.tokens * vocab)
-    loss = _loss(x, logits)
-    if x.split > 1:
+    is_gathered = x.split > 1 and not x.software.parallel_loss
+    loss = _loss(x, float(x.tokens * (m.vocab_size if is_gathered else vocab)))
+    if x.split > 1 and not is_gathered:
         # The maximum, the sum and the target's logit of every token, in fp32.
         statistics = tuple(
             Exchange(group="tensor", op="all_reduce", num_bytes=4.0 * x.tokens) for _ in range(3)
@@ -55,7 +62,22 @@ def head_ops(x: Shapes) -> tuple[Op, ...]:
     projection = linear(wide, "vocabulary projection", x.tokens, m.hidden_size, vocab)
     if m.tied_embeddings:
         projection = dataclasses.replace(projection, parameters=0.0)
+    if is_gathered:
+        projection = _gathered(x, projection)
     return norm(x, "final norm"), enters_region(x, projection), loss
+
+
+def _gathered(x: Shapes, projection: Op) -> Op:
+    """The projection with its logits gathered over the tensor-parallel ranks and joined; of their
+    gradient each rank takes its part."""
+    size = x.value_bytes * float(x.tokens * x.model.vocab_size)
+    part = MemoryBound(num_bytes=2 * size / x.split)
+    return dataclasses.replace(
+        projection,
+        forward=(*projection.forward, MemoryBound(num_bytes=2 * size)),
+        input_gradient=(part, *projection.input_gradient),
+        forward_exchanges=(Exchange(group="tensor", op="all_gather", num_bytes=size),),
+    )
 
 
 def _loss(x: Shapes, logits: float) -> Op:

@@ -53,7 +53,21 @@ def _post_norm(x: Shapes) -> tuple[Op, ...]:
 def _split_mlp(x: Shapes, name: str, width: int) -> tuple[Op, ...]:
     """An MLP over all of the rank's tokens, split over the tensor-parallel ranks."""
     up, activation, down = _mlp(x, name, x.tokens, width)
-    return enters_region(x, up), activation, leaves_region(x, down)
+    if x.model.num_up_matrices == 1 or x.software.joint_up_projection:
+        return enters_region(x, up), activation, leaves_region(x, down)
+    return (*_separate_up(x, name, width), activation, leaves_region(x, down))
+
+
+def _separate_up(x: Shapes, name: str, width: int) -> tuple[Op, ...]:
+    """The two matrices of a gated MLP as two products: they read one input, whose two gradients
+    are added up."""
+    up, gate = (
+        linear(x, each, x.tokens, x.model.hidden_size, width, bias=x.model.bias, keeps_input=keeps)
+        for each, keeps in ((f"{name} up", True), (f"{name} gate", False))
+    )
+    added = MemoryBound(num_bytes=3 * x.hidden_bytes)
+    gate = dataclasses.replace(gate, input_gradient=(*gate.input_gradient, added))
+    return enters_region(x, up), gate if x.sequence_parallel else enters_region(x, gate)
 
 
 def _mlp(x: Shapes, name: str, tokens: int, width: int, groups: int = 1) -> tuple[Op, ...]:

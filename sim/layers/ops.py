@@ -10,6 +10,9 @@ from typing import Literal
 
 from parplan.hardware.kernels import Kernel
 
+CORE = "attention"
+"""The name of scores, softmax and weighted values: what selective recomputation computes again."""
+
 Group = Literal["tensor", "context", "expert"]
 """The ranks that an exchange goes over."""
 
@@ -64,15 +67,21 @@ def num_flops(ops: Iterable[Op]) -> float:
 def kept_bytes(ops: Sequence[Op], recomputed: frozenset[str]) -> float:
     """What one micro-batch keeps of a layer from forward to backward.
 
-    Of operations that are computed again, only the input of each unbroken run of them is kept.
+    Of operations that are computed again, only the input of each unbroken run of them is kept, and
+    not their output where another operation reads it (but that of attention, whose recomputation
+    is a checkpoint of its own in Megatron-LM).
     """
-    total, in_run = 0.0, False
+    total, in_run, again = 0.0, False, False
     for op in ops:
         if op.name not in recomputed:
-            total += op.input_bytes + op.inner_bytes
-        elif not in_run:
+            total += op.inner_bytes + (0.0 if again else op.input_bytes)
+            in_run = again = False
+            continue
+        if not in_run:
             total += op.input_bytes
-        in_run = op.name in recomputed
+        # What keeps no input of its own is made again from what comes next.
+        in_run = in_run or op.input_bytes > 0
+        again = op.input_bytes > 0 and op.name != CORE
     return total
 
 

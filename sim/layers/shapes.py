@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from parplan.hardware.kernels import Gemm, Kernel, Layout, MemoryBound
+from parplan.hardware.kernels import BYTES, Gemm, Kernel, Layout, MemoryBound
 from parplan.sim.layers.ops import Exchange, Op
 from parplan.sim.model import Model
 from parplan.sim.plan import Plan
+from parplan.sim.software import Software
+from parplan.sim.workload import NARROW, Workload
 from parplan.sim.workload import Attention as AttentionKind
-from parplan.sim.workload import Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,7 @@ class Shapes:
     fused_norms: bool
     fused_elementwise: bool
     fused_loss: bool
+    software: Software
 
     @property
     def tokens(self) -> int:
@@ -70,7 +72,7 @@ class Shapes:
 
 def shapes_of(workload: Workload, plan: Plan) -> Shapes:
     """The sizes that `plan` gives one micro-batch of `workload`."""
-    wide = "bf16" if workload.precision == "fp8" else workload.precision
+    wide = "bf16" if workload.precision in NARROW else workload.precision
     return Shapes(
         model=workload.model,
         batch=plan.batch_per_device,
@@ -92,6 +94,7 @@ def shapes_of(workload: Workload, plan: Plan) -> Shapes:
         fused_norms=workload.fused_norms,
         fused_elementwise=workload.fused_elementwise,
         fused_loss=workload.fused_loss,
+        software=workload.software,
     )
 
 
@@ -109,39 +112,53 @@ def linear(
 ) -> Op:
     """A product with a weight matrix of this rank (of `groups` experts, `tokens` each).
 
-    In 8 bits the gradient is cast, and the input where no kernel before it writes 8 bits
+    In 8 or 4 bits the gradient is cast, and the input where no kernel before it writes 8 bits
     (`casts_input`); normalisations and activation functions do, as in Transformer Engine.
     """
     m = max(1, tokens)
     weights = groups * inputs * outputs
     forward: list[Kernel] = []
     backward: list[Kernel] = []
-    if x.dtype == "fp8":
-        # Read in 16 bits and written in 8, straight and transposed.
-        each = groups * m * (x.value_bytes + 2)
+    if x.dtype in NARROW:
+        # Read in 16 bits and written in 8 or 4, straight and transposed.
+        each = groups * m * (x.value_bytes + 2 * BYTES[x.dtype])
         forward += [MemoryBound(num_bytes=each * inputs)] if casts_input else []
         backward.append(MemoryBound(num_bytes=each * outputs))
 
     def product(m: int, n: int, k: int, layout: Layout, **fields: Any) -> Gemm:
+        fields = {"output_dtype": x.attention_dtype, **fields}
         fields |= {"batch": groups, "grouped": groups > 1}
         return Gemm(m=m, n=n, k=k, dtype=x.dtype, transposed=layout, **fields)
 
-    gradient = product(
-        outputs,
-        inputs,
-        m,
-        "NT",
-        accumulate=x.accumulate,
-        output_dtype=x.gradient_dtype,
-    )
+    fused = x.software.fused_gradient_accumulation
+    written: dict[str, Any] = {"accumulate": x.accumulate, "output_dtype": x.gradient_dtype}
+    if not fused:
+        written = {}
+    gradients: list[Kernel] = [product(outputs, inputs, m, "NT", **written)]
+    if not fused:
+        gradients += accumulated(x, weights)
+    if bias:
+        gradients.append(MemoryBound(num_bytes=float(x.value_bytes * groups * m * outputs)))
     return Op(
         name=name,
         forward=(*forward, product(m, outputs, inputs, "TN")),
         input_gradient=(*backward, product(m, inputs, outputs, "NN")),
-        weight_gradient=() if x.frozen else (gradient,),
+        weight_gradient=() if x.frozen else tuple(gradients),
         input_bytes=x.value_bytes * groups * m * inputs if keeps_input and not x.frozen else 0.0,
         parameters=weights + (groups * outputs if bias else 0),
     )
+
+
+def accumulated(x: Shapes, parameters: float) -> tuple[Kernel, ...]:
+    """Kernels that add written gradients to those of earlier micro-batches, or ready them."""
+    summed = 4 if x.gradient_dtype == "fp32" else x.value_bytes
+    if x.software.flat_gradients:
+        passes = [2 * x.value_bytes, 2 * summed]
+        passes += [x.value_bytes + summed] if summed > x.value_bytes else []
+        return tuple(MemoryBound(num_bytes=each * parameters) for each in passes)
+    if not x.accumulate:
+        return ()
+    return (MemoryBound(num_bytes=(x.value_bytes + 2 * summed) * parameters),)
 
 
 def elementwise(
@@ -232,12 +249,15 @@ def enters_region(x: Shapes, op: Op) -> Op:
     """
     if x.split == 1:
         return op
+    overlaps = x.software.overlap_tensor_gradients
     if not x.sequence_parallel:
-        total = Exchange(group="tensor", op="all_reduce", num_bytes=x.hidden_bytes, overlaps=True)
+        total = Exchange(
+            group="tensor", op="all_reduce", num_bytes=x.hidden_bytes, overlaps=overlaps
+        )
         return dataclasses.replace(op, backward_exchanges=(total,))
     gather = Exchange(group="tensor", op="all_gather", num_bytes=x.hidden_bytes)
-    again = dataclasses.replace(gather, overlaps=True)
-    scatter = Exchange(group="tensor", op="reduce_scatter", num_bytes=x.hidden_bytes, overlaps=True)
+    again = dataclasses.replace(gather, overlaps=overlaps)
+    scatter = dataclasses.replace(again, op="reduce_scatter")
     return dataclasses.replace(
         op,
         forward_exchanges=(gather,),

@@ -16,6 +16,8 @@ class Timing:
     kernel_s: Callable[[Kernel], float]
     exchange_s: Callable[[Exchange], float]
     framework: Framework = NO_OVERHEAD
+    blocking_launches: bool = False
+    """Whether host and device take turns."""
     overlap_exchanges: bool = False
     """Whether blocking tensor-parallel exchanges too run beside their neighbours' kernels."""
 
@@ -62,7 +64,8 @@ def _forward_s(ops: Sequence[Op], timing: Timing) -> float:
         device_s += own + sum(_exposed(op.forward_exchanges, own, timing).values())
     kernels = sum(len(op.forward) for op in ops)
     device_s += _experts_s(ops, timing)
-    return max(device_s, _host_s(kernels, [op.forward_exchanges for op in ops], timing))
+    host_s = _host_s(kernels, [op.forward_exchanges for op in ops], timing)
+    return device_s + host_s if timing.blocking_launches else max(device_s, host_s)
 
 
 def _input_gradient_s(ops: Sequence[Op], timing: Timing) -> float:
@@ -77,7 +80,7 @@ def _input_gradient_s(ops: Sequence[Op], timing: Timing) -> float:
     host_s = share * _host_s(kernels, [op.backward_exchanges for op in ops], timing)
     weights_s = _kernels_s((k for op in ops for k in op.weight_gradient), timing)
     device_s += _experts_s(ops, timing)
-    return max(device_s, host_s - weights_s)
+    return device_s + host_s if timing.blocking_launches else max(device_s, host_s - weights_s)
 
 
 def _experts_s(ops: Iterable[Op], timing: Timing) -> float:

@@ -1,0 +1,128 @@
+"""What a configuration of other software asks for, as a plan with its workload."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from parplan.hardware.errors import ParplanError
+from parplan.hardware.strict import build
+from parplan.sim.framework import Framework
+from parplan.sim.model import Model
+from parplan.sim.plan import Plan
+from parplan.sim.workload import Workload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What the user says beside the configuration; None where it has to say it."""
+
+    devices: int | None = None
+    model: Model | None = None
+    seq_len: int | None = None
+    global_batch: int | None = None
+    micro_batch: int | None = None
+    vocab_size: int | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Of a launch script."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Settings:
+    """What was read so far."""
+
+    devices: int | None = None
+    model: Model | None = None
+    seq_len: int | None = None
+    global_batch: int | None = None
+    plan: dict[str, Any] = field(default_factory=dict)
+    """Fields of `Plan`, without those that follow from the devices and the batch."""
+    copies: int = 1
+    """Of what is sharded: the replicas are split into so many groups."""
+    workload: dict[str, Any] = field(default_factory=dict)
+    """Other fields of `Workload`."""
+    notes: list[str] = field(default_factory=list)
+    """What was understood otherwise, or not at all: `setting: what became of it`."""
+
+    def note(self, setting: str, what: str) -> None:
+        """Add a line."""
+        self.notes.append(f"{setting}: {what}")
+
+
+Importer = Callable[[str, str, Given], Settings]
+"""(text of the file, its name, what is given beside it) -> what it asks for."""
+
+
+def finished(
+    settings: Settings, given: Given, changed: Mapping[str, str], framework: Framework, where: str
+) -> tuple[Plan, Workload]:
+    """The plan, with the degrees and batches that follow, and its workload.
+
+    `changed`: fields of the plan that the user sets, as JSON. Raises `ParplanError` for what is
+    missing and for what does not divide.
+    """
+    fields = dict(settings.plan)
+    for name, text in changed.items():
+        if name not in Plan.__dataclass_fields__ or name in ("data_parallel", "num_micro_batches"):
+            raise ParplanError(f"--set {name}: not a field of a plan that can be set")
+        try:
+            fields[name] = json.loads(text)
+        except json.JSONDecodeError:
+            fields[name] = text
+    _take(settings, given)
+    model = _needed(settings.model, where, "the model", "--model")
+    devices = _needed(settings.devices, where, "the number of accelerators", "--cluster")
+    seq_len = _needed(settings.seq_len, where, "the length of sequences", "--seq-len")
+    micro = fields.setdefault("batch_per_device", given.micro_batch or 1)
+    degrees = {
+        name: int(fields.get(name, 1))
+        for name in ("tensor_parallel", "num_stages", "context_parallel")
+    }
+    product = 1
+    for degree in degrees.values():
+        product *= degree
+    if product < 1 or devices % product:
+        said = " x ".join(f"{name} {degree}" for name, degree in degrees.items())
+        raise ParplanError(f"{where}: {said} = {product} does not divide {devices} accelerators")
+    fields["data_parallel"] = data = devices // product
+    batch = settings.global_batch or data * micro
+    if batch % (data * micro):
+        raise ParplanError(
+            f"{where}: a global batch of {batch} does not divide over {data} data-parallel ranks "
+            f"with micro-batches of {micro}"
+        )
+    if settings.copies > 1 and "shard_group" not in fields:
+        fields["shard_group"] = _shared(data * degrees["context_parallel"], settings.copies, where)
+    fields["num_micro_batches"] = batch // (data * micro)
+    workload = Workload(
+        model=model,
+        seq_len=seq_len,
+        global_batch=batch,
+        framework=framework,
+        **settings.workload,
+    )
+    return build(Plan, fields, f"{where}: plan"), workload
+
+
+def _shared(replicas: int, copies: int, where: str) -> int:
+    if replicas % copies:
+        raise ParplanError(f"{where}: {replicas} replicas do not divide into {copies} groups")
+    return replicas // copies
+
+
+def _take(settings: Settings, given: Given) -> None:
+    """What the user says goes before what was read."""
+    for name in ("model", "seq_len", "global_batch", "devices"):
+        value = getattr(given, name)
+        read = getattr(settings, name)
+        if value is None:
+            continue
+        if name == "devices" and read is not None and read != value:
+            settings.note("processes", f"{read} are started; the cluster has {value}, which counts")
+        setattr(settings, name, value)
+
+
+def _needed(value: Any, where: str, what: str, option: str) -> Any:
+    if value is None:
+        raise ParplanError(f"{where}: does not say {what}; give {option}")
+    return value

@@ -1,0 +1,174 @@
+"""A plan as the sections of torchtitan's configuration, and what they leave out.
+
+Names and rules: torchtitan 0.2.2 (torchtitan/config/job_config.py, read from TOML) and 0.3.0
+(torchtitan/config/configs.py, set in Python).
+"""
+
+from typing import Any
+
+from parplan.sim.plan import Plan
+from parplan.sim.workload import NARROW, Workload
+
+CSV = "schedule.csv"
+
+SCHEDULES = {
+    "gpipe": "GPipe",
+    "1f1b": "1F1B",
+    "interleaved-1f1b": "Interleaved1F1B",
+    "looped-bfs": "LoopedBFS",
+    "interleaved-zb": "InterleavedZeroBubble",
+    "zb-v": "ZBVZeroBubble",
+    "dualpipe-v": "DualPipeV",
+}
+"""What torch.distributed.pipelining calls them; the others are run from their lists."""
+
+
+def parallelism(plan: Plan, workload: Workload, *, toml: bool) -> dict[str, Any]:
+    """The section `parallelism`, of the TOML or of the Python form."""
+    shard, replicate = sharding(plan)
+    found: dict[str, Any] = {
+        "data_parallel_replicate_degree": replicate,
+        "data_parallel_shard_degree": shard,
+        "fsdp_reshard_after_forward": "always" if plan.zero_stage == 3 else "never",
+        "tensor_parallel_degree": plan.tensor_parallel,
+        "context_parallel_degree": plan.context_parallel,
+        "expert_parallel_degree": plan.expert_parallel,
+        "pipeline_parallel_degree": plan.num_stages,
+    }
+    if toml:
+        found["enable_async_tensor_parallel"] = plan.overlap_tensor_parallel
+        if plan.expert_parallel > 1:
+            own = plan.expert_tensor_parallel or plan.tensor_parallel
+            found["expert_tensor_parallel_degree"] = own
+    else:
+        found["enable_sequence_parallel"] = plan.sequence_parallel
+    if plan.num_stages > 1:
+        found |= _pipeline(plan, workload, head="output" if toml else "lm_head")
+    return found
+
+
+def _pipeline(plan: Plan, workload: Workload, head: str) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "pipeline_parallel_microbatch_size": plan.batch_per_device,
+        "module_fqns_per_model_part": model_parts(plan, workload.model.num_layers, head),
+        "pipeline_parallel_schedule": SCHEDULES.get(plan.schedule, "PipelineScheduleMulti"),
+    }
+    if plan.schedule not in SCHEDULES:
+        found["pipeline_parallel_schedule_csv"] = CSV
+    return found
+
+
+def model_parts(plan: Plan, num_layers: int, head: str) -> list[list[str]]:
+    """The modules of every stage by their names."""
+    parts: list[list[str]] = []
+    layer = 0
+    for count in plan.layers_of_stages(num_layers):
+        parts.append([f"layers.{i}" for i in range(layer, layer + count)])
+        layer += count
+    parts[0].insert(0, "tok_embeddings")
+    parts[-1] += ["norm", head]
+    return parts
+
+
+def sharding(plan: Plan) -> tuple[int, int]:
+    """(ranks that FSDP shards over, copies of that). Context-parallel ranks shard as well."""
+    if plan.zero_stage == 0:
+        return 1, plan.data_parallel
+    copies = plan.replicas // plan.sharded_over
+    return max(1, plan.data_parallel // copies), copies
+
+
+def training(plan: Plan, workload: Workload) -> dict[str, Any]:
+    """The section `training`: batches of one data-parallel rank, and of all of them."""
+    of_pipeline = plan.num_micro_batches if plan.num_stages > 1 else 1
+    return {
+        "seq_len": workload.seq_len,
+        "local_batch_size": plan.batch_per_device * of_pipeline,
+        "global_batch_size": workload.global_batch,
+        "dtype": "float32",
+        "mixed_precision_param": "float32" if workload.precision == "fp32" else "bfloat16",
+        "mixed_precision_reduce": "float32",
+        "enable_cpu_offload": plan.offload_optimizer,
+    }
+
+
+def recomputation(plan: Plan, workload: Workload) -> tuple[dict[str, str], list[str]]:
+    """The section `activation_checkpoint` of the TOML, and what it does otherwise."""
+    if plan.recomputation == "none":
+        return {"mode": "none"}, []
+    if plan.recomputation == "selective":
+        lines = [
+            f"recomputed_ops {', '.join(plan.recomputed_ops)}: option op keeps attention and every "
+            "other product, and recomputes the rest"
+        ]
+        lines += [
+            f"{name} {getattr(plan, name)}: option op is for all layers"
+            for name in ("recomputed_layers", "recomputed_of_stages")
+            if getattr(plan, name) is not None
+        ]
+        return {"mode": "selective", "selective_ac_option": "op"}, lines
+    if plan.recomputed_of_stages is not None:
+        return {"mode": "full"}, [
+            f"recomputed_of_stages {plan.recomputed_of_stages}: all stages recompute alike; "
+            "exported as all layers"
+        ]
+    if plan.recomputed_layers is None:
+        return {"mode": "full"}, []
+    own = workload.model.num_layers / plan.total_stages
+    if plan.recomputed_layers and own % plan.recomputed_layers == 0:
+        every = int(own // plan.recomputed_layers)
+        return {"mode": "selective", "selective_ac_option": str(every)}, []
+    return {"mode": "full"}, [
+        f"recomputed_layers {plan.recomputed_layers}: only all layers, or every n-th, can be "
+        "recomputed; exported as all"
+    ]
+
+
+def unsaid(plan: Plan, workload: Workload) -> list[str]:
+    """What both forms leave out."""
+    shared = [*_sharding_unsaid(plan), *_offload_unsaid(plan)]
+    if plan.num_stages > 1 and plan.schedule not in SCHEDULES:
+        shared.append(
+            f"schedule {plan.schedule}: has no name; {CSV} is run by _PipelineScheduleRuntime"
+        )
+    if workload.precision == "fp16":
+        shared.append("workload.precision fp16: mixed precision is bfloat16")
+    if workload.precision in NARROW:
+        shared.append(f"workload.precision {workload.precision}: add its converter to the model")
+    if workload.optimizer == "sgd":
+        shared.append("workload.optimizer sgd: there are Adam and AdamW")
+    for name, value in (("dropout", workload.dropout), ("lora_rank", workload.lora_rank)):
+        if value:
+            shared.append(f"workload.{name}: no such setting")
+    if workload.attention in ("unfused", "eager"):
+        shared.append(f"workload.attention {workload.attention}: attention is a fused kernel")
+    return shared
+
+
+def _sharding_unsaid(plan: Plan) -> list[str]:
+    lines = []
+    if plan.zero_stage == 1:
+        lines.append("distribute_param (ZeRO-1): exported as ZeRO-2, gradients are sharded as well")
+    if plan.zero_stage and not plan.overlap_gradient_reduction:
+        lines.append("overlap_gradient_reduction false: FSDP reduces beside the backward")
+    if plan.zero_stage in (1, 2):
+        lines.append(
+            "overlap_parameter_gather: parameters are gathered block by block in the forward"
+        )
+    if plan.zero_stage and plan.gradient_dtype == "as computed":
+        lines.append("gradient_dtype as computed: gradients are reduced in fp32")
+    if plan.shard_group is not None and plan.shard_group < plan.context_parallel:
+        lines.append(
+            f"shard_group {plan.shard_group}: context-parallel ranks shard together, "
+            f"at least {plan.context_parallel}"
+        )
+    return lines
+
+
+def _offload_unsaid(plan: Plan) -> list[str]:
+    lines = []
+    if plan.offload_optimizer:
+        lines.append("offload_optimizer: enable_cpu_offload moves parameters and gradients too")
+    if plan.offload_activations:
+        lines.append("offload_activations: no such setting")
+    return lines

@@ -1,0 +1,91 @@
+"""What a landscape can show of the plan of a cell."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from parplan.hardware.cluster import Cluster
+from parplan.hardware.errors import ParplanError, unknown_name
+from parplan.planners.objectives import (
+    Run,
+    Setting,
+    cost,
+    energy_kwh,
+    tokens_per_s,
+    training_s,
+)
+from parplan.planners.search import Trial
+from parplan.sim.memory import GB
+from parplan.sim.predict import compile_plan, predict
+from parplan.sim.workload import Workload
+
+DAY_S = 86400.0
+
+
+def mfu(trial: Trial, setting: Setting) -> float:
+    """Model FLOP/s over the peak rate, per cent."""
+    workload, cluster = setting.workload, setting.cluster
+    peak = cluster.accelerator.peak_flop_per_s.of(workload.product_dtype)
+    return 100 * workload.model_flops / (trial.step_s or 0) / cluster.num_accelerators / peak
+
+
+def bubble(trial: Trial, setting: Setting) -> float:
+    """Share of the step in which compute streams idle, per cent."""
+    return 100 * predict(compile_plan(setting.workload, setting.cluster, trial.plan)).bubble
+
+
+def memory_gb(trial: Trial, setting: Setting) -> float:
+    """Peak memory of the fullest accelerator."""
+    return max(trial.memory_bytes) / GB
+
+
+class Metric(NamedTuple):
+    """One number of a plan with a step time."""
+
+    label: str
+    value: Callable[[Trial, Setting], float]
+    more_is_better: bool = False
+    needs: tuple[str, ...] = ()
+    """Fields of `Run` without which it is not known."""
+
+
+METRICS: dict[str, Metric] = {
+    "step-time": Metric("step time [s]", lambda trial, _: trial.step_s or 0.0),
+    "tokens-per-accelerator": Metric("tokens/s of an accelerator", tokens_per_s, True),
+    "mfu": Metric("MFU [% of the peak]", mfu, True),
+    "memory": Metric("peak memory of an accelerator [GB]", memory_gb),
+    "bubble": Metric("bubble [% of the step]", bubble),
+    "training-time": Metric(
+        "training time [days]", lambda t, s: training_s(t, s) / DAY_S, needs=("tokens",)
+    ),
+    "energy": Metric("energy of the training, at most [kWh]", energy_kwh, needs=("tokens",)),
+    "cost": Metric(
+        "cost of the training [currency of the price]", cost, needs=("tokens", "price_per_hour")
+    ),
+}
+"""Every metric by name."""
+
+OPTIONS = {"tokens": "--tokens", "price_per_hour": "--price-per-hour"}
+
+
+def metric(name: str, run: Run, cluster: Cluster) -> Metric:
+    """The metric of that name; raises `ParplanError` that suggests near names, or says what it
+    needs."""
+    if name not in METRICS:
+        raise unknown_name("metric", name, METRICS)
+    for field in METRICS[name].needs:
+        if getattr(run, field) is None:
+            raise ParplanError(f"--metric {name}: needs {OPTIONS[field]}")
+    if name == "energy" and cluster.accelerator.board_power_w is None:
+        raise ParplanError(f"--metric energy: the power of {cluster.accelerator.name} is not known")
+    return METRICS[name]
+
+
+def measures(trial: Trial, workload: Workload, cluster: Cluster, run: Run) -> dict[str, float]:
+    """All metrics that can be told of a plan with a step time, by name."""
+    setting = Setting(workload, cluster, run)
+    return {
+        name: one.value(trial, setting)
+        for name, one in METRICS.items()
+        if all(getattr(run, field) is not None for field in one.needs)
+        and (name != "energy" or cluster.accelerator.board_power_w is not None)
+    }

@@ -1,0 +1,223 @@
+"""Traces of torch.profiler (Kineto's Chrome JSON) beside a predicted timeline, in one file."""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from parplan.hardware.errors import ParplanError
+from parplan.sim.run import Run
+
+US_PER_S = 1e6
+STEP = "ProfilerStep#"
+MAX_TRACE_BYTES = 2 * 2**30
+
+KERNELS = ("kernel", "gpu_memcpy", "gpu_memset")
+
+COMMUNICATION = ("nccl", "gloo", "allreduce", "all_reduce", "allgather", "reduce_scatter", "c10d")
+"""Parts of names of kernels that move data between devices."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredTrace:
+    """One step of one rank."""
+
+    rank: int
+    step: str
+    step_s: float
+    events: tuple[Mapping[str, Any], ...]
+    """Complete events that begin in the step, with times in µs from its beginning."""
+    names: tuple[Mapping[str, Any], ...]
+    """Metadata: names of its processes and threads."""
+    compute_s: float
+    """In which a kernel that is no communication runs; without kernels, in which an operator
+    does."""
+    communication_s: float
+    """In which communication runs."""
+    exposed_s: float
+    """Of that, in which nothing else does."""
+
+
+def read_trace(path: Path, step: int | None = None, number: int = 0) -> MeasuredTrace:
+    """The step `step` of a trace, or its last.
+
+    What an accelerator does lags behind its launch: kernels are those of the step's window on the
+    accelerator, the rest is that of its window on the host. `number`: the rank, where the trace
+    does not say it. Raises `ParplanError` for what is not such a trace, and for one without steps,
+    which `step()` of a profile with a schedule marks.
+    """
+    table = _read(path)
+    events = [e for e in table["traceEvents"] if isinstance(e, Mapping)]
+    host, device = _windows(events, device=False), _windows(events, device=True)
+    windows = host | device
+    if not windows:
+        raise ParplanError(
+            f"{path}: no step is marked: give torch.profiler.profile a schedule, and call its "
+            "step() in every step"
+        )
+    name = f"{STEP}{step}" if step is not None else list(windows)[-1]
+    if name not in windows:
+        raise ParplanError(f"{path}: no {name}; there are {', '.join(windows)}")
+    on_host, on_device = host.get(name, windows[name]), windows[name]
+    zero_us = min(on_host[0], on_device[0])
+    inside = [
+        {**event, "ts": float(event["ts"]) - zero_us}
+        for event in events
+        if _begins_in(event, on_device if _is_on_device(event) else on_host)
+    ]
+    distributed = table.get("distributedInfo")
+    rank = distributed.get("rank", number) if isinstance(distributed, Mapping) else number
+    busy = _busy(inside)
+    return MeasuredTrace(
+        rank=int(rank),
+        step=name,
+        step_s=on_device[1] / US_PER_S,
+        events=tuple(inside),
+        names=tuple(e for e in events if e.get("ph") == "M"),
+        compute_s=busy[0],
+        communication_s=busy[1],
+        exposed_s=busy[2],
+    )
+
+
+Window = tuple[float, float]
+"""Beginning and length in µs."""
+
+
+def _windows(events: Iterable[Mapping[str, Any]], *, device: bool) -> dict[str, Window]:
+    """The steps by name, as they are marked on the accelerator or on the host."""
+    return {
+        str(e["name"]): (float(e["ts"]), float(e["dur"]))
+        for e in events
+        if e.get("ph") == "X"
+        and str(e.get("name", "")).startswith(STEP)
+        and "dur" in e
+        and (e.get("cat") == "gpu_user_annotation") == device
+    }
+
+
+def _is_on_device(event: Mapping[str, Any]) -> bool:
+    return event.get("cat") in (*KERNELS, "gpu_user_annotation")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_TRACE_BYTES:
+            raise ParplanError(f"{path}: larger than the {MAX_TRACE_BYTES} bytes that are read")
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+        table = json.loads(content)
+    except OSError as error:
+        raise ParplanError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, EOFError, zlib.error, RecursionError) as error:
+        raise ParplanError(f"{path}: not a Chrome trace: {error}") from None
+    if not isinstance(table, dict) or not isinstance(table.get("traceEvents"), list):
+        raise ParplanError(f"{path}: not a Chrome trace: it has no traceEvents")
+    return table
+
+
+def _begins_in(event: Mapping[str, Any], window: Window) -> bool:
+    if event.get("ph") != "X" or "dur" not in event:
+        return False
+    return window[0] <= float(event["ts"]) < window[0] + window[1]
+
+
+Spans = list[tuple[float, float]]
+
+
+def _busy(events: Iterable[Mapping[str, Any]]) -> tuple[float, float, float]:
+    """Seconds of computation, of communication, and of communication alone."""
+    events = list(events)
+    kernels = [e for e in events if e.get("cat") in KERNELS]
+    counted = kernels or [e for e in events if e.get("cat") == "cpu_op"]
+    both: tuple[Spans, Spans] = ([], [])
+    for event in counted:
+        moves = any(part in str(event.get("name", "")).lower() for part in COMMUNICATION)
+        start = float(event["ts"])
+        both[moves].append((start, start + float(event["dur"])))
+    compute, communication = (_merged(spans) for spans in both)
+    union = _length(_merged([*compute, *communication]))
+    return (
+        _length(compute) / US_PER_S,
+        _length(communication) / US_PER_S,
+        (union - _length(compute)) / US_PER_S,
+    )
+
+
+def _merged(spans: Spans) -> Spans:
+    found: Spans = []
+    for start, end in sorted(spans):
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], end))
+        else:
+            found.append((start, end))
+    return found
+
+
+def _length(spans: Spans) -> float:
+    return sum(end - start for start, end in spans)
+
+
+def with_measured(
+    trace: Mapping[str, Any], predicted_ranks: int, measured: Sequence[MeasuredTrace]
+) -> dict[str, Any]:
+    """The trace of a prediction with measured steps below it, all from time 0."""
+    events = list(trace["traceEvents"])
+    process = predicted_ranks
+    for found in measured:
+        numbers: dict[object, int] = {}
+        for event in found.events:
+            if event.get("pid") not in numbers:
+                numbers[event.get("pid")] = process + len(numbers)
+        for own, number in numbers.items():
+            label = f"measured: rank {found.rank}: {_process_name(found, own)}"
+            events.append(
+                {
+                    "ph": "M",
+                    "name": "process_name",
+                    "pid": number,
+                    "tid": 0,
+                    "args": {"name": label},
+                }
+            )
+        events += [
+            {**event, "pid": numbers[event["pid"]]}
+            for event in found.names
+            if event.get("name") == "thread_name" and event.get("pid") in numbers
+        ]
+        events += [{**event, "pid": numbers[event.get("pid")]} for event in found.events]
+        process += len(numbers)
+    return {**trace, "traceEvents": events}
+
+
+def _process_name(found: MeasuredTrace, process: object) -> str:
+    for event in found.names:
+        if event.get("name") == "process_labels" and event.get("pid") == process:
+            return str(event.get("args", {}).get("labels", process))
+    return str(process)
+
+
+def comparison_rows(run: Run, measured: Sequence[MeasuredTrace]) -> list[dict[str, str]]:
+    """Predicted and measured seconds of each trace, with the rank of the pipeline of that number,
+    or the first where there are fewer."""
+    rows = []
+    for found in measured:
+        rank = found.rank if found.rank < run.num_ranks else 0
+        rows.append(
+            {
+                "rank": str(found.rank),
+                "step": found.step,
+                "predicted_step_s": f"{run.step_s:.6g}",
+                "measured_step_s": f"{found.step_s:.6g}",
+                "error_percent": f"{100 * (run.step_s / found.step_s - 1):.2f}",
+                "predicted_compute_s": f"{run.busy_s(rank):.6g}",
+                "measured_compute_s": f"{found.compute_s:.6g}",
+                "measured_communication_s": f"{found.communication_s:.6g}",
+                "measured_exposed_s": f"{found.exposed_s:.6g}",
+            }
+        )
+    return rows
