@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch.distributed as dist
 from torch import nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.distributed.tensor import DTensor
 
 from parplan.backend.groups import Groups
@@ -90,10 +91,10 @@ class TiedGradients:
             ranks = tie.ranks(on_rank)
             if len(ranks) == 1 or groups.mesh is None:
                 continue
-            # Pipeline ranks come first in the mesh: (pipeline, everything else).
-            table = groups.mesh.mesh.flatten(1)[ranks]
-            lists = table.t().tolist()
-            group, _ = dist.new_subgroups_by_enumeration(lists)  # type: ignore[no-untyped-call]
+            with unset_fake_temporarily():  # the mesh is real also for virtual ranks
+                # Pipeline ranks come first in the mesh: (pipeline, everything else).
+                lists = groups.mesh.mesh.flatten(1)[ranks].t().tolist()
+                group, _ = dist.new_subgroups_by_enumeration(lists)  # type: ignore[no-untyped-call]
             if place := next(iter(tie.own(mine)), None):
                 self.copies.append((place, group))
 
