@@ -5,6 +5,7 @@ own code: it runs with stand-ins for the layers, so that any architecture works 
 pass one tensor on and get the rest as arguments.
 """
 
+import contextlib
 import copy
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from parplan.backend.chain import Chain
 from parplan.hardware.errors import ParplanError
@@ -103,7 +105,9 @@ class _Around(nn.Module):
         key = (values.shape, values.dtype, values.device, torch.is_autocast_enabled())
         if fake or self.known[0] != key:
             self.hidden_size = values.shape[-1]
-            with torch.no_grad():
+            # Not a part of the layer, so that recomputation does not look for it.
+            unseen = contextlib.nullcontext() if fake else _disable_current_modes()
+            with torch.no_grad(), unseen:
                 calls = self._run(self.bare, inputs_embeds=values.detach())
             if fake:  # only valid under its own mode
                 return calls[index]

@@ -1,6 +1,7 @@
 """A model made smaller, with the same kinds of layers, so that a small machine can train it."""
 
 import dataclasses
+import math
 
 from parplan.hardware.errors import ParplanError
 from parplan.sim.model import Model
@@ -24,7 +25,7 @@ def scaled_down(model: Model, factor: int) -> Model:
     kv_heads = max(1, model.num_kv_heads // factor)
     heads = kv_heads * (model.num_heads // model.num_kv_heads)
     # An even head size for rotary positions.
-    hidden = _up(model.hidden_size / factor, max(2 * heads, MULTIPLE))
+    hidden = _up(model.hidden_size / factor, math.lcm(2 * heads, MULTIPLE))
     changes: dict[str, object] = {
         "name": f"{model.name}/{factor}",
         "num_layers": max(LEAST_LAYERS, model.num_layers // factor),
