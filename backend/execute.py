@@ -6,7 +6,12 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
-from parplan.backend.executable import check_executable, why_not_built, why_not_split
+from parplan.backend.executable import (
+    check_executable,
+    why_not_split,
+    why_not_tied,
+    why_not_trained,
+)
 from parplan.backend.execution import Execution
 from parplan.backend.launch import OutOfMemoryError, Report, launch
 from parplan.hardware.errors import ParplanError, RunFailedError
@@ -47,10 +52,8 @@ def execute(
     """
     if repeats < 1 or warm_up < 1:
         raise ParplanError(f"repeats and warm-up: must be at least 1, got {repeats} and {warm_up}")
-    if reason := why_not_built(workload.model):
+    if reason := why_not_trained(workload):
         raise ParplanError(f"{workload.model.name}: {reason}")
-    if workload.tf32:
-        raise ParplanError("tf32: cannot be executed yet, only predicted")
     for plan in plans:
         _check(plan, workload, num_processes)
     if hand_written and workload.precision != "fp32":
@@ -103,7 +106,7 @@ def _run(
 def _check(plan: Plan, workload: Workload, num_processes: int) -> None:
     check_plan(plan, workload, num_processes)
     check_executable(plan, num_processes)
-    if reason := why_not_split(workload.model, plan):
+    if reason := why_not_split(workload.model, plan) or why_not_tied(workload.model, plan):
         raise ParplanError(f"plan: {reason}")
 
 

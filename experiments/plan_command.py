@@ -81,6 +81,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_VERSION,
         help="whose candidate rule and line format to follow (default %(default)s)",
     )
+    parser.add_argument(
+        "--executable",
+        action="store_true",
+        help="search the plans alone that stock PyTorch can run (parplan execute)",
+    )
     _add_planner(parser)
     add_objective_arguments(parser)
     add_fidelity_arguments(parser)
@@ -215,6 +220,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _searched(asked: Asked, search: Search, output: OutputFolder) -> int:
     args, workload, cluster, options = asked[:4]
+    if search.left_out:
+        _note(search.left_out)
     _info(ap_log.GOT_DATABASES)
     _info(ap_log.num_candidates(search.num_candidates))
     _info(ap_log.COMPILE_START)
