@@ -9,7 +9,7 @@ TORCH := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo "torch>=2.11,<2.1
 MINIMUM_TESTS := $(addprefix tests/test_,$(addsuffix .py,engine schedules stages models space exhaustive \
 	presets collectives journal output figures plan_command kernel_fit))
 
-.PHONY: demo test test-all fuzz coverage mutants minimum licences check format typing clean
+.PHONY: demo test test-all fuzz coverage mutants minimum licences check format typing docs clean
 
 demo: $(VENV)/ready
 	$(BIN)/parplan demo -o out/demo
@@ -51,6 +51,11 @@ check: $(VENV)/ready typing
 format: $(VENV)/ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Writes what the commands print now into the pages that show it; look at the difference.
+docs: $(VENV)/ready
+	PARPLAN_WRITE_DOCS=1 $(BIN)/python -m pytest -q tests/test_docs.py tests/test_notebook.py
+	git diff --stat docs
 
 typing:
 	@mkdir -p build/typing && ln -sfn ../.. build/typing/parplan

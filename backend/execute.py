@@ -3,17 +3,22 @@
 import dataclasses
 import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from parplan.backend.executable import check_executable, why_not_built, why_not_split
-from parplan.backend.launch import ALONE, Nodes, Report, launch
+from parplan.backend.executable import (
+    check_executable,
+    why_not_split,
+    why_not_tied,
+    why_not_trained,
+)
+from parplan.backend.execution import Execution
+from parplan.backend.launch import ALONE, Nodes, OutOfMemoryError, Report, launch
 from parplan.backend.supervise import STALL_S
-from parplan.hardware.errors import ParplanError
+from parplan.hardware.errors import ParplanError, RunFailedError
 from parplan.sim.memory import GB
 from parplan.sim.plan import Plan, check_plan
-from parplan.sim.run import Event, Run
 from parplan.sim.workload import Workload
 
 TIMEOUT_S = 1800.0
@@ -22,48 +27,8 @@ STATE_BYTES = 16
 """fp32 parameter, gradient and two moments of AdamW."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Executed:
-    """One plan as predicted and as it ran."""
-
-    plan: Plan
-    predicted: Run | None
-    """None: only measured, for the reason that `why_not_predictable` gives."""
-    measured: Run
-    """The step of median duration."""
-    samples_s: tuple[float, ...]
-    """Every step after the warm-up."""
-    loss_difference: float
-    """Largest relative difference of its losses to those of one process without a plan."""
-
-    @property
-    def error(self) -> float | None:
-        """Predicted over measured step time, minus one; None without a prediction."""
-        if self.predicted is None:
-            return None
-        return self.predicted.step_s / self.measured.step_s - 1
-
-    @property
-    def spread(self) -> float:
-        """Half the range of the middle half of the steps, relative to the median."""
-        ordered = sorted(self.samples_s)
-        quarter = len(ordered) // 4
-        return (ordered[-1 - quarter] - ordered[quarter]) / 2 / self.measured.step_s
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Execution:
-    """What one job found: the costs it measured, the plan it would choose, the plans it ran."""
-
-    calibration: dict[str, Any]
-    candidates: tuple[tuple[Plan, float], ...]
-    """Every plan that could be executed, with its predicted step time in seconds."""
-    executed: tuple[Executed, ...]
-
-    @property
-    def choice(self) -> Plan:
-        """The candidate with the shortest predicted step."""
-        return min(self.candidates, key=lambda candidate: candidate[1])[0]
+class OtherNodeError(ParplanError):
+    """There is nothing to return here: the results of a run over several nodes are on the first."""
 
 
 def execute(
@@ -72,57 +37,104 @@ def execute(
     plans: Sequence[Plan] = (),
     *,
     repeats: int = 8,
-    warm_up: int = 2,
+    warm_up: int = 1,
     seed: int = 0,
+    choose: bool = True,
+    hand_written: bool = False,
+    budget_s: float | None = None,
     timeout_s: float = TIMEOUT_S,
     stall_s: float = STALL_S,
     nodes: Nodes = ALONE,
     report: Report = lambda line: None,
-) -> Execution | None:
+) -> Execution:
     """Calibrate, predict, and run `plans` and the choice in `num_processes` processes in all.
 
-    With several `nodes`, each calls this for the same, has an equal part of the processes, and all
-    but the first get None.
+    With several `nodes`, each calls this for the same and has an equal part of the processes; for
+    all but the first a run that went well ends in `OtherNodeError`.
 
-    Calibration measures layers, messages, reductions and the optimizer, never a plan's own step.
-    Plans whose costs it does not measure (`why_not_predictable`) run without a prediction.
-    The plans take turns, one step each, so that a slow moment of the machine hits them alike.
+    What predicts is measured on models of few blocks (`parplan.backend.mini`), never on a plan's
+    own step, and takes turns with the plans, one step each, so that a slow moment of the machine,
+    and its drift, hit all alike. A plan that runs out of memory is recorded, and the others run.
+    choose: whether to search a plan, by the times of single layers, and run it as well.
+    hand_written: whether to run loops written for single plans beside them
+    (`parplan.backend.hand_written`).
+    budget_s: no more steps begin when the timed ones have taken so long; a few are made anyway.
     Raises `ParplanError` for what cannot be executed and `RunFailedError` when a worker dies or
     hangs (`parplan.backend.launch`).
     """
     if repeats < 1 or warm_up < 1:
         raise ParplanError(f"repeats and warm-up: must be at least 1, got {repeats} and {warm_up}")
-    if reason := why_not_built(workload.model):
+    if reason := why_not_trained(workload):
         raise ParplanError(f"{workload.model.name}: {reason}")
-    if workload.tf32:
-        raise ParplanError("tf32: cannot be executed yet, only predicted")
     for plan in plans:
         _check(plan, workload, num_processes)
+    if hand_written and workload.precision != "fp32":
+        raise ParplanError(
+            f"hand_written: there are loops for fp32 alone, not {workload.precision}"
+        )
+    if not plans and not choose:
+        raise ParplanError("plans: none is given, and none is to be chosen")
     if num_processes % nodes.count:
         raise ParplanError(f"processes: {num_processes} do not divide over {nodes.count} nodes")
     local = num_processes // nodes.count
     _check_memory(workload, local, len(plans))
     job = {
         "workload": dataclasses.asdict(workload),
-        "plans": [plan.to_json() for plan in plans],
         "repeats": repeats,
         "warm_up": warm_up,
         "seed": seed,
+        "choose": choose,
+        "hand_written": hand_written,
+        "budget_s": budget_s,
     }
-    found = launch(job, local, timeout_s=timeout_s, stall_s=stall_s, report=report, nodes=nodes)
-    if found is None:
-        return None
-    return Execution(
-        calibration=found["calibration"],
-        candidates=tuple((Plan.from_json(p), step_s) for p, step_s in found["candidates"]),
-        executed=tuple(_executed(table) for table in found["executed"]),
+    start = partial(
+        launch,
+        num_processes=local,
+        timeout_s=timeout_s,
+        stall_s=stall_s,
+        report=report,
+        nodes=nodes,
     )
+    found, left_out = _run(job, list(plans), start, report, nodes.count > 1)
+    if found is None:
+        raise OtherNodeError("done; the results are on node 0")
+    return Execution.from_json(
+        {
+            "format": 1,
+            "workload": job["workload"],
+            "num_processes": num_processes,
+            "out_of_memory": [plan.to_json() for plan in left_out],
+            **found,
+        }
+    )
+
+
+def _run(
+    job: dict[str, Any], plans: list[Plan], start: Callable[..., Any], report: Report, several: bool
+) -> tuple[dict[str, Any] | None, list[Plan]]:
+    """What the job found, without the plans that did not fit, and those.
+
+    `several`: nodes take part, of which the others do not know what this one ran out of.
+    """
+    left_out: list[Plan] = []
+    while True:
+        job["plans"] = [plan.to_json() for plan in plans]
+        try:
+            return start(job), left_out
+        except OutOfMemoryError as error:
+            # With one process short of memory the others wait for ever: all have to start again.
+            if several or error.place is None or error.place >= len(plans):
+                raise
+            left_out.append(plans.pop(error.place))
+            if not plans and not job["choose"]:
+                raise RunFailedError("no plan fits into the memory that is there") from error
+            report(f"plan {error.place} ran out of memory; going on without it")
 
 
 def _check(plan: Plan, workload: Workload, num_processes: int) -> None:
     check_plan(plan, workload, num_processes)
     check_executable(plan, num_processes)
-    if reason := why_not_split(workload.model, plan):
+    if reason := why_not_split(workload.model, plan) or why_not_tied(workload.model, plan):
         raise ParplanError(f"plan: {reason}")
 
 
@@ -141,23 +153,3 @@ def _check_memory(workload: Workload, num_processes: int, num_plans: int) -> Non
             f"{workload.model.name}: {copies} copies with their optimizers need "
             f"{needed / GB:.0f} GB, this machine has {there / GB:.0f} GB; take fewer layers"
         )
-
-
-def run_table(run: Run) -> dict[str, Any]:
-    """A run as JSON."""
-    return {"step_s": run.step_s, "events": [list(event) for event in run.events]}
-
-
-def _run(table: dict[str, Any], source: str) -> Run:
-    events = tuple(Event(*event) for event in table["events"])
-    return Run(step_s=table["step_s"], events=events, source=source)
-
-
-def _executed(table: dict[str, Any]) -> Executed:
-    return Executed(
-        plan=Plan.from_json(table["plan"]),
-        predicted=_run(table["predicted"], "predicted") if table["predicted"] else None,
-        measured=_run(table["measured"], "measured"),
-        samples_s=tuple(table["samples_s"]),
-        loss_difference=table["loss_difference"],
-    )

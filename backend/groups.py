@@ -35,12 +35,21 @@ class Groups:
         return self.part(name).get_group()
 
 
+Sizes = tuple[int, int, int, int]
+
+
+def sizes_of(plan: Plan) -> Sizes:
+    """The sizes of `DIMENSIONS`: plans for which they are equal may share groups."""
+    shards = shards_of(plan)
+    return plan.num_stages, plan.data_parallel // shards, shards, plan.tensor_parallel
+
+
 def make_groups(plan: Plan, device: torch.device) -> Groups:
     """The groups of `plan`; all of its processes call this together."""
     if plan.num_devices == 1:
         return Groups(mesh=None)
-    shards = shards_of(plan)
-    sizes = plan.num_stages, plan.data_parallel // shards, shards, plan.tensor_parallel
+    sizes = sizes_of(plan)
+    shards = sizes[2]
     mesh = init_device_mesh(device.type, sizes, mesh_dim_names=DIMENSIONS)
     pipeline, copy, shard, _ = mesh.get_coordinate() or (0, 0, 0, 0)
     return Groups(mesh=mesh, pipeline_rank=pipeline, data_rank=copy * shards + shard)

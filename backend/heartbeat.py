@@ -7,6 +7,7 @@ Imports no torch.
 
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Iterable
@@ -17,6 +18,8 @@ FOLDER = "PARPLAN_JOB_FOLDER"
 """The environment variable with the folder of the job."""
 
 BEAT_S = 0.5
+
+_FORWARD = re.compile(r"\d+F")
 
 
 def begin_beating() -> None:
@@ -48,7 +51,7 @@ def keep_step(
     path = _own("steps.{}.jsonl")
     if path is None:
         return
-    forward_s = sum(end_s - start_s for name, start_s, end_s in marks if "F" in name)
+    forward_s = sum(end_s - start_s for name, start_s, end_s in marks if _FORWARD.match(name))
     row = {"plan": plan, "stage": stage, "seconds": seconds, "forward_s": forward_s}
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")

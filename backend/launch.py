@@ -5,7 +5,6 @@ progress; what it returns comes back. Imports no torch, so that a command can st
 """
 
 import contextlib
-import importlib.util
 import json
 import os
 import re
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from parplan.backend.heartbeat import FOLDER
+from parplan.backend.require import require_torch
 from parplan.backend.supervise import SILENT_S, STALL_S, CutOffError, Supervisor, steps_of
 from parplan.hardware.errors import ParplanError, RunFailedError
 from parplan.hardware.strict import read_json
@@ -39,6 +39,9 @@ STOP_S = 10.0
 
 LOOK_EVERY_S = 0.5
 """Between two looks at the workers."""
+
+OUT_OF_MEMORY = "out_of_memory.json"
+"""What a worker leaves that could not have the memory it asked for."""
 
 WORKER = "parplan.backend.worker"
 
@@ -69,6 +72,15 @@ class Nodes:
 ALONE = Nodes()
 
 
+class OutOfMemoryError(RunFailedError):
+    """A worker could not have the memory it asked for."""
+
+    def __init__(self, place: int | None) -> None:
+        super().__init__("out of memory" + ("" if place is None else f" in plan {place}"))
+        self.place = place
+        """Of the plan among those of the job, if it was one of theirs."""
+
+
 def launch(
     job: Mapping[str, Any],
     num_processes: int,
@@ -92,8 +104,7 @@ def launch(
     """
     if num_processes < 1:
         raise ParplanError(f"processes: must be at least 1, got {num_processes}")
-    if importlib.util.find_spec("torch") is None:
-        raise ParplanError("executing plans needs torch: pip install 'parplan[torch]'")
+    require_torch("executing plans")
     with tempfile.TemporaryDirectory(prefix="parplan-") as name:
         folder = Path(name)
         (folder / "job.json").write_text(json.dumps({**job, "launcher": os.getpid()}))
@@ -112,9 +123,11 @@ def launch(
             except RunFailedError as error:
                 raise _with_steps(error, folder) from None
             finally:
-                _stop(process, supervisor)
+                stop(process, supervisor)
+        if process.returncode != 0 and (folder / OUT_OF_MEMORY).exists():
+            raise OutOfMemoryError(read_json(folder / OUT_OF_MEMORY)["plan"])
         if process.returncode != 0:
-            raise _with_steps(RunFailedError(_last_words(folder, process.returncode)), folder)
+            raise _with_steps(RunFailedError(last_words(folder, process.returncode)), folder)
         return read_json(folder / "result.json") if nodes.rank == 0 else None
 
 
@@ -165,23 +178,25 @@ def _pass_on(lines: Any, report: Report) -> None:
         report(line.rstrip("\n"))
 
 
-def _stop(process: subprocess.Popen[str], supervisor: Supervisor) -> None:
+def stop(process: subprocess.Popen[str], supervisor: Supervisor | None = None) -> None:
     """End torchrun, which ends its workers; these also end by themselves when it is gone.
 
-    One that is stopped can only be killed; torchrun would wait for it.
+    One that is stopped can only be killed, by the `supervisor`; torchrun would wait for it.
     """
     if process.poll() is None:
         process.terminate()
-        supervisor.end_workers()
+        if supervisor is not None:
+            supervisor.end_workers()
         try:
             process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    supervisor.end_workers()
+    if supervisor is not None:
+        supervisor.end_workers()
 
 
-def _last_words(folder: Path, code: int) -> str:
+def last_words(folder: Path, code: int) -> str:
     """Which rank failed first, how, and the last line that it wrote."""
     log = (folder / "torchrun.log").read_text(errors="replace")
     cause = log.rpartition("Root Cause")[2]
@@ -200,5 +215,8 @@ def _last_words(folder: Path, code: int) -> str:
 
 
 def _last_line(text: str) -> str:
+    """Without what torch and `parplan.backend.one_line` put before it."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    if not lines:
+        return ""
+    return re.sub(r"^(\[rank\d+\]: )?(parplan: \w+ \(process \d+\): )?", "", lines[-1])

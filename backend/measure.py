@@ -1,7 +1,7 @@
 """The job of `parplan.backend.execute`, as every one of its processes does it."""
 
 import dataclasses
-import gc
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,22 +9,26 @@ import torch
 import torch.distributed as dist
 
 from parplan.backend.chain import Chain
-from parplan.backend.choose import MachineCosts, compile_measured, executable_plans
-from parplan.backend.executable import why_not_predictable
-from parplan.backend.execute import run_table
+from parplan.backend.choose import compile_measured, executable_plans
+from parplan.backend.contest import WATCHED_STEPS, Contestant, MiniRun, Place, everyone, take_turns
+from parplan.backend.execution import run_table
 from parplan.backend.gpt import gpt_layers, initialise, language_loss
-from parplan.backend.layer_times import LayerTimes, Setting, measure_layers
+from parplan.backend.hand_written import HandWrittenRun, hand_written
+from parplan.backend.layer_times import Setting, measure_layers
 from parplan.backend.machine import measure_machine
+from parplan.backend.memory_predict import predict_peaks
+from parplan.backend.mini import Mini, minis_of
+from parplan.backend.mini_costs import MiniCosts
+from parplan.backend.mini_predict import predict_exposed, predict_step
+from parplan.backend.out_of_memory import noticing
 from parplan.backend.processes import is_first, join_processes, num_processes
-from parplan.backend.trial_run import TrialRun, train_alone
+from parplan.backend.trial_run import train_alone
 from parplan.hardware.strict import build
 from parplan.planners.options import Options
 from parplan.sim.engine import simulate
 from parplan.sim.plan import Plan
-from parplan.sim.run import Run
 from parplan.sim.workload import Workload
 
-Times = dict[Setting, tuple[LayerTimes, ...]]
 Say = Callable[[str], None]
 
 COMPARED_STEPS = 3
@@ -37,41 +41,48 @@ def measure(job: dict[str, Any], say: Say) -> dict[str, Any]:
     torch.set_num_threads(1)
     device = join_processes()
     workload = build(Workload, job["workload"], "job.workload")
-    asked = [Plan.from_json(table, "job.plans") for table in job["plans"]]
+    plans = [Plan.from_json(table, "job.plans") for table in job["plans"]]
     work = _Work(workload, job["seed"], device)
-    candidates = executable_plans(
-        num_processes(), workload.model.num_layers, workload.global_batch, Options()
-    )
-    say(f"calibrating for {len(candidates)} candidate plans")
-    calibrate = _Calibration(work, [*candidates, *asked])
-    calibrate.round()
-    predictions = {plan: calibrate.predict(plan) for plan in candidates}
-    choice = _same_on_all(min(candidates, key=lambda plan: predictions[plan].step_s))
-    plans = list(dict.fromkeys([*asked, choice]))
-    trials = _train(work, plans, job["warm_up"] + job["repeats"], say)
-    calibrate.round()
-    found = [trial.gather(job["warm_up"]) for trial in trials]
+    candidates: list[tuple[Plan, float]] = []
+    if job["choose"]:
+        candidates = _candidates(work, say)
+        choice = min(candidates, key=lambda candidate: candidate[1])[0]
+        plans = list(dict.fromkeys([*plans, _same_on_all(choice)]))
+    contest = _Contest(work, plans, job["hand_written"], say)
+    contest.run(job["warm_up"], job["repeats"], job["budget_s"])
+    executed = contest.executed()
     if not is_first():
         return {}
     alone = train_alone(work.chain(), work.batch, device, COMPARED_STEPS)
-    executed = []
-    for trial, samples in zip(trials, found, strict=True):
-        assert samples is not None
-        seconds, run = samples
-        executed.append(
-            {
-                "plan": trial.plan.to_json(),
-                "predicted": _prediction(calibrate, trial.plan),
-                "measured": run_table(run),
-                "samples_s": seconds,
-                "loss_difference": _difference(trial.losses, alone),
-            }
-        )
+    for table, trial in zip(executed, contest.trials, strict=True):
+        table["loss_difference"] = _difference(trial.losses, alone)
     return {
-        "calibration": calibrate.table(),
-        "candidates": [[p.to_json(), calibrate.predict(p).step_s] for p in candidates],
+        "calibration": contest.calibration(),
+        "candidates": [[plan.to_json(), step_s] for plan, step_s in candidates],
         "executed": executed,
+        "hand_written": contest.hand_written_samples,
     }
+
+
+def _candidates(work: "_Work", say: Say) -> list[tuple[Plan, float]]:
+    """The plans that a search would try, with the step that the times of single layers give."""
+    workload, chain = work.workload, work.chain()
+    plans = executable_plans(
+        num_processes(), workload.model.num_layers, workload.global_batch, Options()
+    )
+    say(f"calibrating for {len(plans)} candidate plans")
+    settings = sorted({Setting(p.batch_per_device, p.recomputation) for p in plans})
+    blocks, precision = range(1, 1 + chain.num_blocks), workload.precision
+    inputs = chain.layers, language_loss, work.batch, settings, blocks, work.device, precision
+    times = measure_layers(*inputs)
+    own = max(1, workload.global_batch // num_processes())
+    micro_batch = work.batch[0][:own], work.batch[1][:own]
+    machine = measure_machine(chain, micro_batch, work.device, precision)
+    found = []
+    for plan in plans:
+        schedule, costs, _ = compile_measured(plan, chain, times, machine, Options())
+        found.append((plan, simulate(schedule, costs).step_s))
+    return found
 
 
 class _Work:
@@ -91,80 +102,111 @@ class _Work:
         return Chain(layers=tuple(layers), num_first=1, num_last=1, loss_fn=language_loss)
 
 
-class _Calibration:
-    """Costs measured in rounds; the medians of the rounds predict."""
+class _Contest:
+    """The plans, and the minis that predict them."""
 
-    def __init__(self, work: _Work, plans: Sequence[Plan]) -> None:
-        self.work, self.chain = work, work.chain()
-        measured = [plan for plan in plans if not why_not_predictable(plan)]
-        self.settings = sorted({Setting(p.batch_per_device, p.recomputation) for p in measured})
-        self.rounds: list[tuple[Times, MachineCosts]] = []
-
-    def round(self) -> None:
-        """Measure everything once more, on all processes together."""
-        blocks = range(1, 1 + self.chain.num_blocks)
-        layers, precision = self.chain.layers, self.work.workload.precision
-        device, batch = self.work.device, self.work.batch
-        times = measure_layers(
-            layers, language_loss, batch, self.settings, blocks, device, precision
-        )
-        own = max(1, self.work.workload.global_batch // num_processes())
-        micro_batch = batch[0][:own], batch[1][:own]
-        machine = measure_machine(self.chain, micro_batch, device, precision)
-        self.rounds.append((times, machine))
-
-    def predict(self, plan: Plan) -> Run:
-        """The plan simulated with the mean costs of the rounds so far."""
-        times = {
-            setting: tuple(_mean(LayerTimes, layers) for layers in zip(*of_rounds, strict=True))
-            for setting in self.settings
-            for of_rounds in [[times[setting] for times, _ in self.rounds]]
+    def __init__(self, work: _Work, plans: Sequence[Plan], by_hand: bool, say: Say) -> None:
+        self.work, self.say = work, say
+        self.num_blocks = work.workload.model.num_layers
+        shared = Place(work.batch, work.device, work.workload.precision)
+        self.trials = []
+        for place, plan in enumerate(plans):
+            with noticing(place):
+                self.trials.append(Contestant(work.chain(), plan, shared))
+        self.hand_written: list[tuple[int, HandWrittenRun]] = []
+        for place, plan in enumerate(plans if by_hand else ()):
+            written = hand_written(plan, work.chain(), work.batch, work.device)
+            self.hand_written += [(place, written)] if written is not None else []
+        # Of each mini the place of a plan that needs it.
+        minis = {
+            mini: place
+            for place, plan in enumerate(plans)
+            for family in minis_of(plan, self.num_blocks).families()
+            for mini in family
         }
-        machine = _mean(MachineCosts, [machine for _, machine in self.rounds])
-        schedule, costs, _ = compile_measured(plan, self.chain, times, machine, Options())
-        return simulate(schedule, costs)
+        chain, self.minis = work.chain(), []
+        for mini, place in minis.items():
+            with noticing(place):
+                self.minis.append(MiniRun(mini, chain, shared))
+        self.warm_up = 0
+        self.costs: dict[Mini, MiniCosts] = {}
+        self.hand_written_samples: list[dict[str, Any]] = []
 
-    def table(self) -> dict[str, Any]:
-        """What was measured, as JSON."""
-        return {
-            "rounds": [
+    def run(self, warm_up: int, repeats: int, budget_s: float | None) -> None:
+        """So many rounds, the first ones not to be timed, or as many as the budget allows."""
+        self.warm_up = warm_up
+        rounds = warm_up + repeats
+        what = f"{len(self.trials)} plans and {len(self.minis)} mini models"
+        steps = self._steps()
+        tell = functools.partial(self._tell, rounds, what)
+        take_turns(steps, rounds, tell, budget_s)
+
+    def _tell(self, rounds: int, what: str, number: int) -> None:
+        self.say(f"step {number} of {rounds} of {what}")
+
+    def _steps(self) -> list[Callable[[], None]]:
+        """The minis spread evenly between the plans, each plan's loop by hand beside it."""
+        written = dict(self.hand_written)
+        places: list[tuple[float, int, Callable[[], None]]] = []
+        for place, trial in enumerate(self.trials):
+            share = (place + 0.5) / len(self.trials)
+            places.append((share, place, _noticed(trial.step, place)))
+            if place in written:
+                places.append((share, place, written[place].step))
+        for place, mini in enumerate(self.minis):
+            places.append(((place + 0.5) / len(self.minis), place, mini.step))
+        return [step for *_, step in sorted(places, key=lambda place: place[:2])]
+
+    def executed(self) -> list[dict[str, Any]]:
+        """Every plan as predicted and as it ran, as JSON; all processes call this together."""
+        self.costs = {run.mini: run.costs(self.warm_up) for run in self.minis}
+        memory = {run.mini: run.held() for run in self.minis}
+        for place, written in self.hand_written:
+            samples_s = written.seconds(everyone(written.samples))[self.warm_up :]
+            found = {"name": written.name, "plan": place, "samples_s": samples_s}
+            self.hand_written_samples.append(found)
+        tables = []
+        for trial in self.trials:
+            gathered, peaks = trial.gather(WATCHED_STEPS + self.warm_up), trial.peaks()
+            profiled = trial.profile_all()
+            if gathered is None:
+                continue
+            seconds, run = gathered
+            predicted = predict_step(trial.plan, self.num_blocks, self.costs)
+            tables.append(
                 {
-                    "machine": dataclasses.asdict(machine),
-                    "layers": [
-                        {**setting._asdict(), "layers": [dataclasses.asdict(t) for t in layers]}
-                        for setting, layers in times.items()
-                    ],
+                    "plan": trial.plan.to_json(),
+                    "predicted": run_table(predicted),
+                    "measured": run_table(run),
+                    "profiled": run_table(profiled.run),
+                    "samples_s": seconds,
+                    "predicted_exposed_s": predict_exposed(trial.plan, self.num_blocks, self.costs),
+                    "measured_exposed_s": profiled.exposed_s(run),
+                    "predicted_bytes": predict_peaks(trial.plan, self.num_blocks, memory),
+                    "measured_bytes": peaks,
                 }
-                for times, machine in self.rounds
-            ]
-        }
+            )
+        return tables
+
+    def calibration(self) -> list[dict[str, Any]]:
+        """What the minis cost, as JSON."""
+        return [
+            {
+                "plan": mini.plan.to_json(),
+                "blocks_per_stage": mini.depth,
+                **dataclasses.asdict(dataclasses.replace(costs, seconds={}, noise={}, exposed={})),
+                "seconds": [[*part, seconds] for part, seconds in costs.seconds.items()],
+            }
+            for mini, costs in self.costs.items()
+        ]
 
 
-def _prediction(calibrate: _Calibration, plan: Plan) -> dict[str, Any] | None:
-    """The predicted run as JSON, if the measured costs are those of the plan."""
-    return None if why_not_predictable(plan) else run_table(calibrate.predict(plan))
+def _noticed(step: Callable[[], None], place: int) -> Callable[[], None]:
+    def run() -> None:
+        with noticing(place):
+            step()
 
-
-def _mean(cls: Any, values: Sequence[Any]) -> Any:
-    """The field-wise mean of dataclasses of numbers."""
-    fields = dataclasses.fields(cls)
-    return cls(**{f.name: sum(getattr(v, f.name) for v in values) / len(values) for f in fields})
-
-
-def _train(work: _Work, plans: Sequence[Plan], steps: int, say: Say) -> list[TrialRun]:
-    """Train every plan for `steps` steps, taking turns."""
-    precision = work.workload.precision
-    trials = [TrialRun(work.chain(), plan, work.batch, work.device, precision) for plan in plans]
-    gc.collect()
-    gc.disable()
-    try:
-        for step in range(steps):
-            for trial in trials:
-                trial.step()
-            say(f"step {step + 1} of {steps} of {len(plans)} plans")
-    finally:
-        gc.enable()
-    return trials
+    return run
 
 
 def _same_on_all(plan: Plan) -> Plan:

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.pipelining.schedules import _PipelineScheduleRuntime
 from torch.distributed.tensor.parallel import loss_parallel
 from torch.optim import Optimizer
 
+from parplan.backend.division import divide
 from parplan.backend.executable import check_executable, reduces_by_hooks
-from parplan.backend.groups import make_groups
-from parplan.backend.marked_stage import Clock, Mark, MarkedStage
+from parplan.backend.groups import Groups, make_groups
+from parplan.backend.marked_stage import Clock, Mark, MarkedRuntime, MarkedStage
 from parplan.backend.partition import cut
 from parplan.backend.processes import num_processes
 from parplan.backend.shapes import boundary_shapes, part_shapes
@@ -32,6 +32,7 @@ from parplan.backend.sharding import (
     replicate,
 )
 from parplan.backend.tensor_parallel import check_splittable, loss_of_parts, split
+from parplan.backend.tied import TiedGradients, check_ties, find_ties, tie_again
 from parplan.hardware.errors import ParplanError
 from parplan.sim.instructions import Schedule, rank_of_stages, write_csv
 from parplan.sim.plan import Plan
@@ -63,6 +64,7 @@ class PipelineStep:
     `layers`: the chain of the whole model, the same objects or equal values on every rank; the
     layers of other ranks are not kept. `num_first` and `num_last` layers before and after the
     blocks. `example_micro_batch`: inputs of one micro-batch, for the shapes between the stages.
+    `groups`: those of another plan of the same sizes (`parplan.backend.groups.sizes_of`).
     The loss is the mean over the global batch, if `loss_fn` is the mean over a micro-batch.
     Raises `ParplanError` when model, plan and process group do not fit each other.
     """
@@ -80,6 +82,7 @@ class PipelineStep:
         precision: str = "fp32",
         mark: Mark | None = None,
         schedule: Schedule | None = None,
+        groups: Groups | None = None,
     ) -> None:
         self.plan, self.loss_fn, self.device = plan, loss_fn, device
         self.clock = Clock(device, mark)
@@ -90,17 +93,22 @@ class PipelineStep:
         stages = cut(layers, plan, num_first, num_last)
         modules = [StageModule(stage, device, precision) for stage in stages]
         self.shapes = boundary_shapes(modules, example_micro_batch)
-        self.groups = make_groups(plan, device)
+        self.groups = make_groups(plan, device) if groups is None else groups
         on_rank = rank_of_stages(self._schedule(plan.num_micro_batches))
         own = [i for i in range(len(modules)) if on_rank[i] == self.groups.pipeline_rank]
-        self.modules = {index: modules[index].to(device) for index in own}
+        ties = find_ties(modules)
+        check_ties(ties, on_rank, plan)
+        self.modules = {index: _moved(modules[index], device) for index in own}
         if plan.tensor_parallel > 1:
             self._split(layers)
+            tie_again(ties, own)
         self.wrapped: dict[int, nn.Module] = {
             index: replicate(module, module.layers.children(), plan, self.groups)
             for index, module in self.modules.items()
         }
-        self.runtimes: dict[tuple[Any, ...], _PipelineScheduleRuntime] = {}
+        self.tied = TiedGradients(ties, on_rank, self.groups)
+        self.weights: tuple[float, ...] = ()
+        self.runtimes: dict[tuple[Any, ...], MarkedRuntime] = {}
 
     def _split(self, layers: Sequence[nn.Module]) -> None:
         """Keep this rank's part of each of its layers, and of what passes between the stages."""
@@ -113,13 +121,24 @@ class PipelineStep:
         self.shapes = part_shapes(self.shapes, self.plan)
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters of this rank's stages, or its parts of them."""
-        for module in self.modules.values():
-            yield from module.parameters()
+        """The parameters of this rank's stages, or its parts of them, each once."""
+        yield from nn.ModuleList(self.modules.values()).parameters()
 
     def optimizer(self, kind: type[Optimizer], **settings: Any) -> Optimizer:
         """An optimizer of `parameters`, with its state sharded if the plan says so."""
         return make_optimizer(self.parameters(), self.plan, self.groups, kind, **settings)
+
+    def received_bytes(self) -> int:
+        """What this rank's stages have room for to receive one micro-batch and its gradients."""
+        infos = [
+            info
+            for runtime in self.runtimes.values()
+            for stage in runtime._stages
+            for of_chunk in (stage.args_recv_info, stage.grad_recv_info)
+            for info in of_chunk.get(0, ())
+        ]
+        buffers = [info.buffer for info in infos if info.buffer is not None]
+        return sum(buffer.untyped_storage().nbytes() for buffer in buffers)
 
     @property
     def num_stages(self) -> int:
@@ -130,9 +149,8 @@ class PipelineStep:
         """Forward and backward over the global batch; returns its mean loss, equal on all ranks.
 
         Every rank passes the same global batch. Gradients of the mean loss are added to `.grad`;
-        the caller steps the optimizer. Another batch than planned is divided into as many
-        micro-batches as fit, up to the plan's; raises `ParplanError` if data_parallel does not
-        divide it.
+        the caller steps the optimizer. Another batch than planned is divided as
+        `parplan.backend.division` says.
         """
         return self._run(inputs, targets, train=True)
 
@@ -142,7 +160,7 @@ class PipelineStep:
         return self._run(inputs, targets, train=False)
 
     def _run(self, inputs: torch.Tensor, targets: torch.Tensor, train: bool) -> torch.Tensor:
-        rows, micro_batches = self._own_rows(len(inputs))
+        rows, micro_batches, self.weights = self._own_rows(len(inputs))
         inputs, targets = inputs[rows].to(self.device), targets[rows].to(self.device)
         run = self._run_alone if self.num_stages == 1 else self._run_pipeline
         split = self.plan.tensor_parallel > 1
@@ -156,18 +174,16 @@ class PipelineStep:
             dist.all_reduce(loss)
         return loss
 
-    def _own_rows(self, batch: int) -> tuple[slice, int]:
-        """The rows of the batch that this replica computes, and in how many micro-batches."""
-        own, rest = divmod(batch, self.plan.data_parallel)
-        if rest or own == 0:
-            raise ParplanError(
-                f"batch of {batch}: must be a multiple of data_parallel {self.plan.data_parallel} "
-                "(a DataLoader drops a smaller last batch with drop_last=True)"
-            )
-        limit = min(own, self.plan.num_micro_batches)
-        micro_batches = next(m for m in range(limit, 0, -1) if own % m == 0)
-        first = self.groups.data_rank * own
-        return slice(first, first + own), micro_batches
+    def num_parts(self, batch: int) -> int:
+        """Micro-batches that a global batch of so many rows is divided into, over all replicas."""
+        plan = self.plan
+        return divide(batch, plan, 0).num_parts
+
+    def _own_rows(self, batch: int) -> tuple[Any, int, tuple[float, ...]]:
+        """The rows of the batch that this replica computes, in how many micro-batches, and what
+        the loss of each counts for."""
+        found = divide(batch, self.plan, self.groups.data_rank)
+        return found.rows, found.micro_batches, found.weights
 
     def _run_alone(
         self, inputs: torch.Tensor, targets: torch.Tensor, micro_batches: int, train: bool
@@ -178,14 +194,14 @@ class PipelineStep:
         for index, (values, wanted) in enumerate(parts):
             reduce_later = train and index < micro_batches - 1
             with no_reduction(module) if reduce_later else contextlib.nullcontext():
-                start_s = self.clock.now()
-                loss = self.loss_fn(module(values), wanted) / micro_batches
-                self.clock.tell("F", 0, index, start_s)
+                start = self.clock.now()
+                loss = self.loss_fn(module(values), wanted) * self.weights[index]
+                self.clock.tell("F", 0, index, start)
                 total += loss.detach()
                 if train:
-                    start_s = self.clock.now()
+                    start = self.clock.now()
                     loss.backward()  # type: ignore[no-untyped-call]
-                    self.clock.tell("B", 0, index, start_s)
+                    self.clock.tell("B", 0, index, start)
         return total
 
     def _run_pipeline(
@@ -203,6 +219,7 @@ class PipelineStep:
         with kept_gradients(self.parameters()):
             if train:
                 runtime.step(*args, target=target, losses=losses, return_outputs=False)
+                self.tied.add_up()
             else:
                 runtime.eval(*args, target=target, losses=losses)
         total = torch.zeros((), device=self.device)
@@ -218,7 +235,7 @@ class PipelineStep:
             return self.given_schedule
         return make_schedule(plan.schedule, plan.num_stages, micro_batches, plan.virtual_stages)
 
-    def _make_runtime(self, inputs: torch.Tensor, micro_batches: int) -> _PipelineScheduleRuntime:
+    def _make_runtime(self, inputs: torch.Tensor, micro_batches: int) -> MarkedRuntime:
         micro_batch = inputs.chunk(micro_batches)[0]
         shapes = self._shapes_for(micro_batch)
         stages = []
@@ -236,11 +253,12 @@ class PipelineStep:
             stages.append(stage)
 
         def mean_loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-            loss = self.loss_fn(outputs, targets) / micro_batches
+            index = stages[-1].begun[0] if stages[-1].begun else 0
+            loss = self.loss_fn(outputs, targets) * self.weights[index]
             stages[-1].forward_done()
             return loss
 
-        runtime = _PipelineScheduleRuntime(  # type: ignore[no-untyped-call]
+        runtime = MarkedRuntime(  # type: ignore[no-untyped-call]
             stages, micro_batches, loss_fn=mean_loss, scale_grads=False
         )
         with tempfile.TemporaryDirectory() as folder:
@@ -262,6 +280,12 @@ class PipelineStep:
             shape.new_empty(len(micro_batch), *shape.shape[1:]).requires_grad_(shape.requires_grad)
             for shape in self.shapes
         ]
+
+
+def _moved(module: StageModule, device: torch.device) -> StageModule:
+    """`module` on `device`; fake parameters, which cannot be moved, are there already."""
+    there = all(tensor.device == device for tensor in (*module.parameters(), *module.buffers()))
+    return module if there else module.to(device)
 
 
 def _check_reduction(schedule: Schedule, plan: Plan) -> None:

@@ -1,5 +1,6 @@
 """Training steps of one plan, timed, with what every rank did in each."""
 
+import functools
 import os
 import statistics
 import time
@@ -10,8 +11,14 @@ import torch
 import torch.distributed as dist
 
 from parplan.backend.chain import Chain
+from parplan.backend.groups import Groups
 from parplan.backend.heartbeat import keep_step
+from parplan.backend.marked_stage import GATHER, REDUCE, Moment
+from parplan.backend.memory_predict import BEFORE
+from parplan.backend.memory_runs import MemoryWatch
 from parplan.backend.pipeline import PipelineStep
+from parplan.backend.processes import is_first
+from parplan.backend.profiled_step import Profiled, profiled
 from parplan.sim.plan import Plan
 from parplan.sim.run import Event, Run
 
@@ -26,7 +33,7 @@ class Sample(NamedTuple):
     end_s: float
     loss: float
     marks: list[tuple[str, float, float]]
-    """(event name, start, end) of the compute stream."""
+    """(event name, start, end): actions such as `0F3`, `gather 0`, `reduce 0`, `optimizer 0`."""
 
 
 class TrialRun:
@@ -39,9 +46,11 @@ class TrialRun:
         batch: tuple[torch.Tensor, torch.Tensor],
         device: torch.device,
         precision: str,
+        watch: MemoryWatch | None = None,
+        groups: Groups | None = None,
     ) -> None:
-        self.plan, self.batch, self.device = plan, batch, device
-        self.marks: list[tuple[str, float, float]] = []
+        self.plan, self.batch, self.device, self.watch = plan, batch, device, watch
+        self.moments: list[tuple[str, Moment, Moment]] = []
         self.samples: list[Sample] = []
         self.pipeline = PipelineStep(
             layers=chain.layers,
@@ -53,27 +62,50 @@ class TrialRun:
             num_last=chain.num_last,
             precision=precision,
             mark=self._mark,
+            groups=groups,
         )
         self.optimizer = self.pipeline.optimizer(torch.optim.AdamW, lr=LEARNING_RATE)
 
-    def _mark(self, kind: str, stage: int, micro_batch: int, start_s: float, end_s: float) -> None:
-        self.marks.append((f"{stage}{kind}{micro_batch}", start_s, end_s))
+    def _mark(self, kind: str, stage: int, micro_batch: int, start: Moment, end: Moment) -> None:
+        name = f"{kind} {stage}" if kind in (GATHER, REDUCE) else f"{stage}{kind}{micro_batch}"
+        self.moments.append((name, start, end))
+        if self.watch is not None:
+            self.watch.segment(name)
+
+    def watched_step(self) -> None:
+        """One step, whose memory the watch sees; not to be timed."""
+        assert self.watch is not None
+        watch, clock = self.watch, self.pipeline.clock
+        clock.on_start = functools.partial(watch.segment, BEFORE)
+        watch.step()
+        with watch.watching():
+            self.step()
+        clock.on_start = None
 
     def step(self) -> None:
         """One whole training step, begun by all ranks together."""
-        self.marks = []
+        self.moments = []
         if dist.is_initialized():
             dist.barrier()
         start_s = self._now()
+        self.pipeline.clock.begin()
         loss = self.pipeline.step(*self.batch)
         before_s = self._now()
         self.optimizer.step()
         self.optimizer.zero_grad()
         end_s = self._now()
-        stage = min(self.pipeline.modules)
-        self.marks.append((f"optimizer {stage}", before_s, end_s))
-        self.samples.append(Sample(start_s, end_s, loss.item(), self.marks))
-        keep_step(self.plan.to_json(), stage, end_s - start_s, self.marks)
+        stage, seconds = min(self.pipeline.modules), self.pipeline.clock.seconds
+        marks = [(name, seconds(start), seconds(end)) for name, start, end in self.moments]
+        marks.append((f"optimizer {stage}", before_s, end_s))
+        if self.watch is not None:
+            self.watch.segment(f"optimizer {stage}")
+        self.samples.append(Sample(start_s, end_s, loss.item(), marks))
+        keep_step(self.plan.to_json(), stage, end_s - start_s, marks)
+
+    def profile(self) -> tuple[Sample, Profiled]:
+        """One more step under the profiler, which is not among the samples."""
+        found = profiled(self.step, self.plan, self.device)
+        return self.samples.pop(), found
 
     def _now(self) -> float:
         if self.device.type == "cuda":
@@ -90,24 +122,28 @@ class TrialRun:
 
         A step lasts from when the first rank began until the last one ended.
         """
+        steps = self.steps(warm_up)
+        if not is_first():
+            return None
+        seconds = [step_seconds(step) for step in steps]
+        median = statistics.median_low(seconds)
+        return seconds, self.run_of(steps[seconds.index(median)], median)
+
+    def steps(self, warm_up: int) -> list[tuple[Sample, ...]]:
+        """Of every step after `warm_up` the samples of all ranks, on all ranks."""
         own = _on_one_clock(self.samples[warm_up:])
         everyone: list[list[Sample]] = [own]
         if dist.is_initialized():
             everyone = [[] for _ in range(dist.get_world_size())]
             dist.all_gather_object(everyone, own)
-            if dist.get_rank():
-                return None
-        steps = list(zip(*everyone, strict=True))
-        seconds = [max(s.end_s for s in step) - min(s.start_s for s in step) for step in steps]
-        median = statistics.median_low(seconds)
-        return seconds, self._run(steps[seconds.index(median)], median)
+        return list(zip(*everyone, strict=True))
 
-    def _run(self, samples: Sequence[Sample], step_s: float) -> Run:
+    def run_of(self, samples: Sequence[Sample], step_s: float) -> Run:
         """One step with the events of the first rank of every stage."""
         ranks = self.plan.data_parallel * self.plan.tensor_parallel
         zero_s = min(sample.start_s for sample in samples)
         events = [
-            Event(rank, "compute", name, start_s - zero_s, end_s - zero_s)
+            Event(rank, stream_of(name), name, start_s - zero_s, end_s - zero_s)
             for rank, sample in enumerate(samples[::ranks])
             for name, start_s, end_s in sample.marks
         ]
@@ -128,6 +164,16 @@ def _on_one_clock(samples: Sequence[Sample]) -> list[Sample]:
         )
         for zero_s, end_s, loss, marks in samples
     ]
+
+
+def step_seconds(samples: Sequence[Sample]) -> float:
+    """From when the first rank began until the last one ended."""
+    return max(s.end_s for s in samples) - min(s.start_s for s in samples)
+
+
+def stream_of(name: str) -> str:
+    """The stream of an event: what data parallelism does on its own is not computation."""
+    return "data-parallel" if name.startswith((GATHER, REDUCE)) else "compute"
 
 
 def train_alone(

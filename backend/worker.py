@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from parplan.backend.heartbeat import begin_beating
+from parplan.backend.launch import OUT_OF_MEMORY
+from parplan.backend.out_of_memory import RanOutOfMemoryError
 from parplan.hardware.errors import ParplanError
 
 CHECK_EVERY_S = 0.5
@@ -60,6 +62,9 @@ def main() -> None:
     work = getattr(importlib.import_module(module), function)
     try:
         result = work(job, say)
+    except RanOutOfMemoryError as error:
+        (folder / OUT_OF_MEMORY).write_text(json.dumps({"plan": error.place}))
+        sys.exit(1)
     except ParplanError as error:
         # One line for the launcher to repeat.
         sys.stderr.write(f"{error}\n")

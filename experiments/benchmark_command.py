@@ -1,4 +1,5 @@
-"""`parplan benchmark`: how fast the simulator, the fast evaluator and the search are here."""
+"""`parplan benchmark`: how fast the simulator, the fast evaluator and the search are here, and how
+close predictions of executed plans come."""
 
 import argparse
 import dataclasses
@@ -6,9 +7,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from parplan.experiments import benchmark, benchmark_planners
+from parplan.backend.execute import execute
+from parplan.experiments import benchmark, benchmark_planners, execution_benchmark
+from parplan.experiments.comparison_tables import row, runs
 from parplan.experiments.output import OutputFolder
 from parplan.hardware.errors import ParplanError
+from parplan.sim.timeline import chrome_trace
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +34,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--calculon", type=Path, metavar="PATH", help="a checkout of Calculon to compare with"
     )
+    group = parser.add_argument_group("execution")
+    group.add_argument(
+        "--execution",
+        action="store_true",
+        help="run many plans on two processes instead, and compare each with its prediction",
+    )
+    group.add_argument(
+        "--repeats",
+        type=int,
+        default=execution_benchmark.REPEATS,
+        help="timed steps per plan, fewer if they take too long (default %(default)s)",
+    )
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("out/benchmark"), help="(default %(default)s)"
     )
@@ -38,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, print, write."""
     output = OutputFolder(args.output, args.argv)
+    if args.execution:
+        return _execution(args, output)
     sizes = "" if args.planners else "(p, m, v): ranks, micro-batches, chunks. "
     print(f"{sizes}CPU time of one process, best of several runs.")
     found = []
@@ -47,6 +65,28 @@ def run(args: argparse.Namespace) -> int:
     output.write_json("benchmark.json", found)
     inputs = {"small": args.small, "planners": args.planners, "samples": args.samples}
     output.write_manifest(inputs, seed=benchmark.SEED)
+    print(f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))})", file=sys.stderr)
+    return 0
+
+
+def _execution(args: argparse.Namespace, output: OutputFolder) -> int:
+    """Run the plans, print, write what `parplan compare` reads."""
+    workload = execution_benchmark.workload(small=args.small)
+    execution = execute(
+        workload,
+        execution_benchmark.PROCESSES,
+        execution_benchmark.plans(small=args.small),
+        repeats=args.repeats,
+        choose=False,
+        hand_written=True,
+        budget_s=execution_benchmark.BUDGET_S,
+        report=lambda text: print(f"parplan: {text}", file=sys.stderr, flush=True),
+    )
+    print(execution_benchmark.report(execution), flush=True)
+    output.write_json("execution.json", execution.to_json())
+    output.write_csv("executed.csv", [row(e) for e in execution.executed])
+    output.write_json("timeline.json", chrome_trace(runs(execution.executed)))
+    output.write_manifest({"small": args.small, "repeats": args.repeats}, seed=0)
     print(f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))})", file=sys.stderr)
     return 0
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from parplan.experiments.report_option import add_report_option, run_with_report, wants_report
 from parplan.hardware.errors import ParplanError, RunFailedError
 
 COMMANDS = {
@@ -21,7 +22,14 @@ COMMANDS = {
         "let planners search the same space, and compare them with the proven optimum",
     ),
     "simulate": ("parplan.experiments.simulate_command", "play one plan in the simulator"),
+    "trace": ("parplan.experiments.trace_command", "find what a model's layers need"),
+    "train": ("parplan.experiments.train_command", "run a training script on all processes"),
+    "dry-run": (
+        "parplan.experiments.dry_run_command",
+        "play ranks of a large job without the hardware",
+    ),
     "execute": ("parplan.experiments.execute_command", "run plans here, compare with prediction"),
+    "compare": ("parplan.experiments.compare_command", "predicted against measured, in detail"),
     "export": (
         "parplan.experiments.export_command",
         "write a plan as the configuration of the software that trains",
@@ -32,6 +40,7 @@ COMMANDS = {
     ),
     "calibrate": ("parplan.experiments.calibrate_command", "measure this machine"),
     "validate": ("parplan.experiments.validate_command", "predict what others measured"),
+    "report": ("parplan.experiments.report_command", "show an output folder as one page of HTML"),
     "reproduce": (
         "parplan.experiments.reproduce_command",
         "predict what publications measured, with their tables and figures",
@@ -39,6 +48,10 @@ COMMANDS = {
     "landscape": (
         "parplan.experiments.landscape_command",
         "show a metric over any fields of plan, workload or machine",
+    ),
+    "scale": (
+        "parplan.experiments.scale_command",
+        "find the best plan at each size, and where efficiency is lost",
     ),
     "hardware": ("parplan.experiments.hardware_command", "show accelerators and clusters"),
     "benchmark": ("parplan.experiments.benchmark_command", "time the simulator on this machine"),
@@ -64,6 +77,7 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:])
         if name == command:
             importlib.import_module(module).add_arguments(sub)
+            add_report_option(sub)
     return parser
 
 
@@ -73,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = make_parser(argv[0] if argv else None).parse_args(argv)
         args.argv = argv
-        return int(importlib.import_module(COMMANDS[args.command][0]).run(args))
+        command = importlib.import_module(COMMANDS[args.command][0]).run
+        return int(run_with_report(command, args) if wants_report(args) else command(args))
     except RunFailedError as error:
         return _fail(f"failed: {error}", 1)
     except ParplanError as error:

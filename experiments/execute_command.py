@@ -2,21 +2,24 @@
 
 import argparse
 import dataclasses
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
-from parplan.backend.executable import why_not_predictable
-from parplan.backend.execute import Executed, Execution, execute
+from parplan.backend.execute import OtherNodeError, execute
+from parplan.backend.execution import Execution
 from parplan.backend.launch import Nodes
 from parplan.backend.supervise import STALL_S, CutOffError
+from parplan.experiments.comparison import compare_set
+from parplan.experiments.comparison_tables import plan_table, row, runs, short_name, summary
 from parplan.experiments.figures import gantt
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.request import requested_model
 from parplan.hardware.errors import ParplanError
 from parplan.sim.plan import Plan
-from parplan.sim.plan_file import plan_table, read_plan
+from parplan.sim.plan_file import plan_table as plan_table_json
+from parplan.sim.plan_file import read_plan
+from parplan.sim.scale import scaled_down
 from parplan.sim.timeline import chrome_trace
 from parplan.sim.workload import Workload
 
@@ -45,6 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seq-len", type=int, default=64, help="(default %(default)s)")
     parser.add_argument("--global-batch", type=int, default=16, help="(default %(default)s)")
     parser.add_argument("--layers", type=int, help="instead of the model's own number")
+    parser.add_argument(
+        "--scale",
+        type=int,
+        default=1,
+        metavar="N",
+        help="the model with about 1/N of its layers, width, heads and vocabulary (default 1)",
+    )
     parser.add_argument(
         "--plan", type=Path, help="a plan.json: run this one, with its own workload, and the best"
     )
@@ -83,12 +93,12 @@ def run(args: argparse.Namespace) -> int:
             nodes=nodes,
             report=_note,
         )
+    except OtherNodeError as error:
+        _note(str(error))
+        return 0
     except CutOffError as error:
         _keep_partial(output, error)
         raise
-    if execution is None:
-        _note("done; the results are on node 0")
-        return 0
     print(table(execution), flush=True)
     _write(output, execution, workload, args)
     _note(f"results: {output.path}/ ({', '.join(sorted(output.files))})")
@@ -108,7 +118,7 @@ def _request(args: argparse.Namespace) -> tuple[Workload, list[Plan]]:
     if args.plan is not None:
         plan, workload, _ = read_plan(args.plan)
         return workload, [plan]
-    model = requested_model(args.model)
+    model = scaled_down(requested_model(args.model), args.scale)
     if args.layers is not None:
         model = dataclasses.replace(model, num_layers=args.layers)
     workload = Workload(
@@ -154,103 +164,39 @@ def default_plans(workload: Workload, processes: int) -> list[Plan]:
     return plans
 
 
-def short_name(plan: Plan) -> str:
-    """`dp2`, `dp2 zero3`, `tp2 sp`, `pp2 1f1b m8`, ... with `+ full` for recomputation."""
-    alone = plan.num_stages == 1 and plan.tensor_parallel == 1
-    parts = [f"dp{plan.data_parallel}"] if plan.data_parallel > 1 or alone else []
-    if plan.zero_stage:
-        parts.append(f"zero{plan.zero_stage}")
-    if plan.shard_group is not None:
-        parts.append(f"in {plan.shard_group}s")
-    if plan.tensor_parallel > 1:
-        parts += [f"tp{plan.tensor_parallel}", *(["sp"] if plan.sequence_parallel else [])]
-    if plan.num_stages > 1:
-        parts += [f"pp{plan.num_stages}", plan.schedule]
-    if plan.virtual_stages > 1:
-        parts.append(f"v{plan.virtual_stages}")
-    parts.append(f"m{plan.num_micro_batches}")
-    if plan.recomputation != "none":
-        parts.append(f"+ {plan.recomputation}")
-    return " ".join(parts)
-
-
 def table(execution: Execution) -> str:
     """Predicted, measured and error per plan, then what they say together."""
-    width = max(len(short_name(e.plan)) for e in execution.executed)
-    rows = [f"{'plan':{width}}  predicted  measured   error  spread  loss difference"]
-    rows += [
-        f"{short_name(e.plan):{width}}  {_prediction(e)} {e.spread:7.1%}  {e.loss_difference:.1e}"
-        for e in execution.executed
+    lines = [plan_table(execution.executed), summary(compare_set(execution.executed))]
+    lines += [
+        f"{short_name(plan)}: out of memory on this machine" for plan in execution.out_of_memory
     ]
-    rows += [
-        f"{short_name(e.plan)}: measured only; {why_not_predictable(e.plan)}"
-        for e in execution.executed
-        if e.predicted is None
-    ]
-    error = statistics.mean(abs(e.error) for e in execution.executed if e.error is not None)
-    chosen = _chosen(execution)
-    best = min(execution.executed, key=lambda e: e.measured.step_s)
-    regret = chosen.measured.step_s / best.measured.step_s - 1
-    rows.append(f"mean absolute error {error:.1%}")
-    rows.append(
-        f"chosen of {len(execution.candidates)} candidates: {short_name(chosen.plan)}; measured "
-        f"{regret:.1%} above the fastest of these ({short_name(best.plan)})"
+    if execution.candidates:
+        lines.append(
+            f"chosen of {len(execution.candidates)} candidates by the times of single layers: "
+            f"{short_name(execution.choice)}"
+        )
+    worst = max(execution.executed, key=lambda e: e.loss_difference)
+    lines.append(
+        f"losses: at most {worst.loss_difference:.1e} from those of one process without a plan"
     )
-    return "\n".join(rows)
-
-
-def _prediction(executed: Executed) -> str:
-    """Predicted and measured seconds and the error, in columns."""
-    measured = f"{executed.measured.step_s:6.3f} s"
-    if executed.predicted is None:
-        return f"{'-':>9}  {measured} {'-':>7}"
-    return f"{executed.predicted.step_s:7.3f} s  {measured} {executed.error:+7.1%}"
-
-
-def _chosen(execution: Execution) -> Executed:
-    """The executed plan that the final calibration predicts to be fastest.
-
-    The job's own choice is always executed, and predicted.
-    """
-    predicted = [(e.predicted.step_s, e) for e in execution.executed if e.predicted is not None]
-    return min(predicted, key=lambda pair: pair[0])[1]
+    return "\n".join(lines)
 
 
 def _write(
     output: OutputFolder, execution: Execution, workload: Workload, args: argparse.Namespace
 ) -> None:
-    output.write_csv("executed.csv", [_row(e) for e in execution.executed])
-    output.write_json("calibration.json", execution.calibration)
-    output.write_json(
-        "plan.json", plan_table(_chosen(execution).plan, workload, f"{args.processes} processes")
-    )
-    runs = {
-        f"{who} {short_name(e.plan)}": played
-        for e in execution.executed
-        for who, played in (("predicted", e.predicted), ("measured", e.measured))
-        if played is not None
-    }
-    output.write_json("timeline.json", chrome_trace(runs))
+    output.write_json("execution.json", execution.to_json())
+    output.write_csv("executed.csv", [row(e) for e in execution.executed])
+    pick = compare_set(execution.executed).pick.plan
+    output.write_json("plan.json", plan_table_json(pick, workload, f"{args.processes} processes"))
+    output.write_json("timeline.json", chrome_trace(runs(execution.executed)))
     shown = [e for e in execution.executed if e.plan.num_stages > 1] or list(execution.executed)
     name = short_name(shown[-1].plan)
-    pair = {label: played for label, played in runs.items() if label.split(" ", 1)[1] == name}
+    pair = {f"predicted {name}": shown[-1].predicted, f"measured {name}": shown[-1].measured}
     output.write_figure("gantt.png", gantt(pair))
     inputs = {k: v for k, v in vars(args).items() if k not in ("argv", "command")}
     inputs |= {"output": str(args.output), "plan": args.plan and str(args.plan)}
     output.write_manifest(inputs, seed=args.seed)
-
-
-def _row(executed: Executed) -> dict[str, Any]:
-    return {
-        "name": short_name(executed.plan),
-        **executed.plan.to_json(),
-        "predicted_s": executed.predicted.step_s if executed.predicted is not None else None,
-        "measured_s": executed.measured.step_s,
-        "error": executed.error,
-        "spread": executed.spread,
-        "samples_s": " ".join(f"{s:.6f}" for s in executed.samples_s),
-        "loss_difference": executed.loss_difference,
-    }
 
 
 def _note(line: str) -> None:

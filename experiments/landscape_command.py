@@ -1,6 +1,7 @@
 """`parplan landscape`: any one or two fields of plan, workload or machine against any metric."""
 
 import argparse
+import dataclasses
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,11 +10,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from parplan.experiments.journal import Journal, fingerprint
 from parplan.experiments.landscape.axes import Axis, axis, known_fields
 from parplan.experiments.landscape.cells import Cell, Request, Worker
 from parplan.experiments.landscape.figure import Landscape, heat_maps, slices
-from parplan.experiments.landscape.journal import NAME as JOURNAL
-from parplan.experiments.landscape.journal import Journal
 from parplan.experiments.landscape.metrics import METRICS, metric
 from parplan.experiments.new_folder import add_output_arguments, is_done, new_folder
 from parplan.experiments.output import OutputFolder
@@ -35,6 +35,7 @@ from parplan.sim.plan import Plan
 from parplan.sim.plan_file import read_plan
 from parplan.sim.workload import Workload
 
+JOURNAL = "cells.jsonl"
 MOST_CELLS = 3000
 SAID_REASONS = 5
 TOGETHER = "no plan has these values together"
@@ -71,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PERCENT",
         help="share of each device's memory that a plan may use (default 80)",
     )
-    group.add_argument("--tokens", type=float, help="to be trained on, for training-time and cost")
+    group.add_argument("--tokens", type=float, help="to train on, for training-time, energy, cost")
     group.add_argument("--price-per-hour", type=float, help="of an accelerator, for cost")
     add_output_arguments(parser, "out/landscape")
 
@@ -79,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate every cell, draw, write; 1 if nothing fits in any of them."""
     request = _request(args)
-    chosen = metric(args.metric, request.run)
+    chosen = metric(args.metric, request.run, request.cluster)
     combinations = list(product(*(one.values for one in request.axes)))
     if len(combinations) > MOST_CELLS:
         raise ParplanError(f"{len(combinations)} cells; at most {MOST_CELLS}: give fewer values")
@@ -162,22 +163,34 @@ def _evaluated(
         range(len(combinations)),
         key=lambda n: [request.axes[i].values.index(combinations[n][i]) for i in outer],
     )
-    worker, progress = Worker(request), Progress()
-    with Journal(output.path / JOURNAL, request) as journal:
-        if journal.cells:
-            _note(f"{len(journal.cells)} of {len(combinations)} cells are done already")
+    worker, progress, found = Worker(request), Progress(), dict[int, Cell]()
+    with Journal(output.path / JOURNAL, _head(request)) as journal:
+        if journal.rows:
+            _note(f"{len(journal.rows)} of {len(combinations)} cells are done already")
         try:
             for done, number in enumerate(order, start=1):
                 values = dict(zip(names, combinations[number], strict=True))
-                if journal.find(values) is None:
-                    journal.add(worker.cell(values))
+                row = journal.find(values)
+                if row is None:
+                    row = journal.add(values, dataclasses.asdict(worker.cell(values)))
+                found[number] = Cell(**row)
                 progress("cells", done, len(combinations))
         except KeyboardInterrupt:
-            _note(f"{len(journal.cells)} of {len(combinations)} cells done; the same goes on")
+            _note(f"{len(journal.rows)} of {len(combinations)} cells done; the same goes on")
             raise
-        output.files.append(JOURNAL)
-        found = [journal.find(dict(zip(names, one, strict=True))) for one in combinations]
-    return [cell for cell in found if cell is not None]
+    output.files.append(JOURNAL)
+    return [found[number] for number in range(len(combinations))]
+
+
+def _head(request: Request) -> dict[str, Any]:
+    return fingerprint(
+        request.workload,
+        request.cluster,
+        axes=[dataclasses.asdict(one) for one in request.axes],
+        base=dataclasses.asdict(request.base),
+        around=None if request.around is None else request.around.to_json(),
+        run=dataclasses.asdict(request.run),
+    )
 
 
 def _title(request: Request) -> str:

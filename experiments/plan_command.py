@@ -5,6 +5,7 @@ AP's log goes to stdout, line for line. Progress and what parplan adds go to std
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from parplan.experiments.explain_output import (
     write_why,
 )
 from parplan.experiments.fewest import fewest
+from parplan.experiments.fidelity_output import add_fidelity_arguments, check_arguments, checked
+from parplan.experiments.mixed_output import is_mixed, run_mixed
 from parplan.experiments.objective_arguments import (
     FEWEST,
     Chosen,
@@ -68,13 +71,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "or a TOML file of constraints",
     )
     parser.add_argument(
+        "--between",
+        metavar="GB/s:us",
+        help="with --cluster A+B, one pipeline over both: the link that joins them, as in 25:5 "
+        "(default: the slower one of their own)",
+    )
+    parser.add_argument(
         "--ap-version",
         choices=tuple(SETTINGS),
         default=DEFAULT_VERSION,
         help="whose candidate rule and line format to follow (default %(default)s)",
     )
+    parser.add_argument(
+        "--executable",
+        action="store_true",
+        help="search the plans alone that stock PyTorch can run (parplan execute)",
+    )
     _add_planner(parser)
     add_objective_arguments(parser)
+    add_fidelity_arguments(parser)
     _add_options(parser)
     parser.add_argument(
         "--why",
@@ -171,12 +186,15 @@ def options_of(args: argparse.Namespace) -> Options:
 def run(args: argparse.Namespace) -> int:
     """Plan, print, write; 1 if nothing fits."""
     options = options_of(args)
+    if is_mixed(args):
+        return run_mixed(args, options.memory_ratio)
     batch, vary = one_batch(batches(args.global_batch))
     clusters = [requested_cluster(n, args.profile, args.framework) for n in cluster_names(args)]
     workload = requested_workload(args, batch)
 
     def asked_of(cluster: Cluster) -> Asked:
         check_request(workload, cluster, options)
+        check_arguments(args, cluster)
         chosen = chosen_objective(args, workload, cluster)
         return Asked(args, workload, cluster, options, vary, chosen)
 
@@ -204,6 +222,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _searched(asked: Asked, search: Search, output: OutputFolder) -> int:
     args, workload, cluster, options = asked[:4]
+    if search.left_out:
+        _note(search.left_out)
     _info(ap_log.GOT_DATABASES)
     _info(ap_log.num_candidates(search.num_candidates))
     _info(ap_log.COMPILE_START)
@@ -216,7 +236,7 @@ def _searched(asked: Asked, search: Search, output: OutputFolder) -> int:
     code = _say_how_it_ended(report)
     if report.best is None:
         return _nothing_fits(output, report, asked, search.memory_ratio) if code == 0 else code
-    best = report.best
+    best = checked(args, output, workload, cluster, report.trials, _note) or report.best
     if args.split_layers:
         best = _split(workload, cluster, best, search.memory_ratio)
     choice = Choice(
@@ -237,9 +257,8 @@ def _split(workload: Workload, cluster: Cluster, best: Trial, memory_ratio: floa
     if found.step_s is None or best.step_s is None or found.step_s >= best.step_s:
         _note("layers of the stages: an even split is the fastest that was found")
         return best
-    layers = " ".join(map(str, found.plan.stage_layers or ()))
     faster = 1 - found.step_s / best.step_s
-    _note(f"layers of the stages: {layers}; {faster:.1%} less time than an even split")
+    _note(f"uneven stages: {faster:.1%} less time than an even split")
     return found
 
 
@@ -254,6 +273,8 @@ def _say_how_it_ended(report: Report) -> int:
     if report.proven:
         better = "faster" if report.goal is STEP_TIME else "better"
         proof = f"; proven: no plan of the space is {better} (gap 0%)"
+        if report.best is None:
+            proof = "; proven: no plan of the space fits"
     elif report.gap is not None:
         proof = f"; not proven: at most {report.gap:.1%} can be gained (gap)"
     _note(
@@ -315,7 +336,7 @@ def _finish(output: OutputFolder, choice: Choice, chosen: Chosen, args: argparse
         f"tokens/s, MFU {mfu:.1%}, bubble {prediction.bubble:.1%}, "
         f"peak memory {peak / GB:.1f} GB per device ({share:.0%})"
     )
-    for line in (*chosen.lines(best), *front):
+    for line in (*chosen.lines(best), *_by_stage(best), *front):
         _note(line)
     _note(shares)
     if chosen.goal is STEP_TIME:
@@ -328,6 +349,16 @@ def _finish(output: OutputFolder, choice: Choice, chosen: Chosen, args: argparse
     _note(f"results: {output.path}/ ({', '.join(sorted(output.files))}); {ap_log.DUMP_NAME}")
     if args.space == "ap":
         _note("AP's own candidates were searched; --space full searches parplan's wider space")
+
+
+def _by_stage(best: Trial) -> Iterator[str]:
+    """What differs from stage to stage."""
+    for what, values in (
+        ("layers", best.plan.stage_layers),
+        ("recomputed layers", best.plan.recomputed_of_stages),
+    ):
+        if values is not None:
+            yield f"{what} of the stages: {' '.join(map(str, values))}"
 
 
 def _nothing_fits(output: OutputFolder, report: Report, asked: Asked, memory_ratio: float) -> int:

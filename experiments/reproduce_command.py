@@ -4,17 +4,28 @@ import argparse
 import shutil
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
-from parplan.experiments.new_folder import add_output_arguments, is_done, new_folder
+from parplan.experiments.accuracy_page import written_page
+from parplan.experiments.new_folder import (
+    MANIFEST,
+    add_output_arguments,
+    is_done,
+    new_folder,
+)
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.reproduce import NAMES, experiment
-from parplan.experiments.reproduce.experiment import Experiment, Result, csv_rows, table
+from parplan.experiments.reproduce.experiment import ERROR, Experiment, Result, csv_rows, table
 from parplan.experiments.tables import columns
 from parplan.hardware.errors import ParplanError, unknown_name
+from parplan.hardware.files import write_whole
+from parplan.hardware.strict import read_json
 
 LIST, ALL = "list", "all"
 DEFAULT = "out/reproduce"
+COMMAND, PAGE = "parplan reproduce all", "docs/experiments.md"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="a reduced set of cases, in a few seconds"
     )
+    parser.add_argument(
+        "--write-docs",
+        type=Path,
+        metavar="PAGE",
+        help="with all: put the errors of all experiments into this page (docs/experiments.md)",
+    )
     add_output_arguments(parser, DEFAULT)
 
 
@@ -37,9 +54,13 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.name == ALL:
         return _run_all(args)
+    if args.write_docs is not None:
+        raise ParplanError("--write-docs: goes with all")
     if args.name not in NAMES:
         raise unknown_name("experiment", args.name, [*NAMES, LIST, ALL])
-    _run_one(args.name, args.output / args.name, args)
+    # What else is written of the command (--report) belongs to its own folder.
+    args.output /= args.name
+    _run_one(args.name, args.output, args)
     return 0
 
 
@@ -51,6 +72,11 @@ def _list() -> list[list[str]]:
 
 def _run_all(args: argparse.Namespace) -> int:
     """Every experiment that is not there yet, then a line for each of them."""
+    if args.write_docs is not None:
+        if args.quick:
+            raise ParplanError("--write-docs: not of a reduced set (--quick)")
+        # So that a page without a place is found at once.
+        written_page(args.write_docs, "", COMMAND, PAGE)
     for number, name in enumerate(NAMES, start=1):
         path = args.output / name
         if is_done(path) and not args.force:
@@ -58,7 +84,40 @@ def _run_all(args: argparse.Namespace) -> int:
             continue
         _note(f"{name} ({number} of {len(NAMES)})")
         _run_one(name, path, args)
+    found = overview(args.output, args.quick)
+    print(f"\n{found}")
+    if args.write_docs is not None:
+        write_whole(args.write_docs, written_page(args.write_docs, found, COMMAND, PAGE).encode())
     return 0
+
+
+def overview(path: Path, quick: bool) -> str:
+    """How far off each experiment of a folder is, from the manifests.
+
+    Raises `ParplanError` where one is of a reduced set and should not be, or the other way round.
+    """
+    rows = []
+    for name in NAMES:
+        inputs = read_json(path / name / MANIFEST)["inputs"]
+        if inputs["quick"] is not quick:
+            which = "a reduced set" if inputs["quick"] else "all cases"
+            raise ParplanError(f"{path / name}: is of {which}; --force runs it again")
+        for column, errors in inputs["errors"].items():
+            rows.append(overview_row(name, column, errors))
+    return columns([["experiment", "of", "numbers", "median", "90 %", "bias"], *rows])
+
+
+def overview_row(name: str, column: str, errors: Mapping[str, float]) -> list[str]:
+    """A line of it."""
+    what = column.removesuffix(ERROR).strip() or "all"
+    return [
+        name,
+        what,
+        f"{errors['count']:.0f}",
+        f"{errors['median']:.1%}",
+        f"{errors['p90']:.1%}",
+        f"{errors['bias']:+.1%}",
+    ]
 
 
 def _run_one(name: str, path: Path, args: argparse.Namespace) -> None:
@@ -97,7 +156,12 @@ def _write(
     output.write_csv("table.csv", csv_rows(result.rows))
     output.write_figure("figure.png", result.figure)
     output.write_text("summary.txt", "\n".join(said) + "\n")
-    inputs = {"experiment": args.name, "quick": args.quick, "source": found.source}
+    inputs = {
+        "experiment": output.path.name,
+        "quick": args.quick,
+        "source": found.source,
+        "errors": {name: asdict(errors) for name, errors in result.errors.items()},
+    }
     output.write_manifest(inputs)
 
 

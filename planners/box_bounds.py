@@ -78,7 +78,7 @@ def box_bounds_s(parts: RelaxedParts, plan: Plan, boxes: Sequence[Box]) -> Float
         [(*row, max(box.overlap_gradient_reduction), plan.zero_stage) for box in boxes],
         dtype=np.float64,
     )
-    seconds = seconds_of_rows(parts.workload.framework, layers, work, others, plan.num_stages)
+    seconds = seconds_of_rows(parts.workload, layers, work, others, plan.num_stages)
     _add_transfers(parts, plan, boxes, seconds)
     kind, place = schedule_kind(plan.schedule), parts.kinds(plan).place
     ticks = stages_of_rows(ticks_of_seconds(**seconds), np.arange(len(boxes)), place)

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -13,6 +12,7 @@ from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
 from parplan.planners.bound import memory_bound_bytes, step_bounds_s
 from parplan.planners.box_bounds import box_bounds_s, box_fits, box_memory_bytes, divided
+from parplan.planners.budget import Budget, Clock, Improvement, Stopped, budget_of
 from parplan.planners.goal import IMPOSSIBLE, STEP_TIME, Goal
 from parplan.planners.relaxed_parts import RelaxedParts
 from parplan.planners.search import Trial
@@ -27,50 +27,6 @@ from parplan.sim.ticks import stage_ticks
 from parplan.sim.workload import Workload
 
 __all__ = ["IMPOSSIBLE", "Budget", "Clock", "Evaluator", "Improvement", "Stopped", "budget_of"]
-
-Clock = Callable[[], float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
-    """How much a planner may ask; None: as much as it wants."""
-
-    evaluations: int | None = None
-    """Plans asked about, also those that were asked about before."""
-    seconds: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.evaluations is not None and self.evaluations < 1:
-            raise ParplanError(f"budget: at least 1 evaluation, got {self.evaluations}")
-        if self.seconds is not None and not self.seconds > 0:
-            raise ParplanError(f"budget: more than 0 seconds, got {self.seconds}")
-
-
-def budget_of(text: str) -> Budget:
-    """The budget that `500` (evaluations) or `30s` (seconds) says; raises `ParplanError` else."""
-    try:
-        if text.endswith("s"):
-            return Budget(seconds=float(text[:-1]))
-        return Budget(evaluations=int(text))
-    except ValueError:
-        raise ParplanError(
-            f"budget: expected evaluations, as in 500, or seconds, as in 30s; got {text!r}"
-        ) from None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Improvement:
-    """When a plan better than all before it was found."""
-
-    evaluations: int
-    seconds: float
-    step_s: float
-    key: float
-    """What the goal of the search says of it."""
-
-
-class Stopped(BaseException):
-    """The budget is used up. Nothing for a planner to catch: the runner does."""
 
 
 class Evaluator:
@@ -228,6 +184,15 @@ class Evaluator:
         self._box_floors.update(((row, b), f) for b, f in zip(boxes, found, strict=True))
         return found
 
+    def leanest(self) -> Plan:
+        """A plan of the space that needs as little memory as any, as far as bounds say: what to ask
+        about where nothing fits. Raises `ParplanError` as `space_bounds` does."""
+        self.space_bounds()
+        if self._table is None or not isinstance(self._space, Space):
+            raise ParplanError("leanest: the evaluator was made without a Space")
+        row = int(np.argmin(self._table.memory_bounds()))
+        return next(self._space.variants(row))
+
     def uneven_floors(self) -> npt.NDArray[np.float64]:
         """What the goal of each row is at least if its stages are uneven, where the space has that;
         infinite for those that cannot fit.
@@ -322,6 +287,9 @@ class Evaluator:
                 self._space, self._memory_ratio, self._shared.parts_of(self._space.constraints)
             )
             self._space_bounds = self._table.bounds()
+            if self._space.why_not is not None and not self._space.constraints.has_variants:
+                unwanted = [bool(self._space.why_not(plan)) for plan in self._space]
+                self._space_bounds[unwanted] = IMPOSSIBLE
             self.num_bounds += len(self._space_bounds)
         return self._space_bounds
 
@@ -373,6 +341,8 @@ class Evaluator:
     def ruled_out(self, plan: Plan, key: float) -> bool:
         """Whether it is known that `plan` is not better than `key`, or that it cannot be."""
         trial = self._trials.get(plan) or self._verdicts.get(plan)
+        if trial is None and self._why_not(plan):
+            return True
         if trial is not None and not trial.fits:
             return True
         if trial is not None and trial.step_s is not None and self.goal.key(trial) >= key:
@@ -392,9 +362,17 @@ class Evaluator:
             self.compile_s += self._clock() - begin
         return self._verdicts[plan]
 
-    def _judge(self, plan: Plan) -> Trial:
+    def _why_not(self, plan: Plan) -> str:
+        """Why the space does not offer a plan; empty if it does."""
         if self._space is not None and plan not in self._space:
-            return Trial(plan=plan, reason="not a plan of the space that is searched")
+            return "not a plan of the space that is searched"
+        if isinstance(self._space, Space) and self._space.why_not is not None:
+            return self._space.why_not(plan)
+        return ""
+
+    def _judge(self, plan: Plan) -> Trial:
+        if reason := self._why_not(plan):
+            return Trial(plan=plan, reason=reason)
         return self._shared.judge(plan, self._memory_ratio)
 
     def _evaluate(self, plans: Sequence[Plan], done: dict[Plan, Trial]) -> None:
@@ -454,7 +432,7 @@ class Evaluator:
         for plan in plans:
             self.num_bounds += 1
             self._bounds[plan] = IMPOSSIBLE
-            if self._space is not None and plan not in self._space:
+            if self._why_not(plan):
                 continue
             try:
                 stages = self._shared.stages(plan)

@@ -11,15 +11,15 @@ import numpy.typing as npt
 
 from parplan.planners.bound import stages_by_rank
 from parplan.planners.parts import Floats
-from parplan.sim.framework import Framework
 from parplan.sim.memory import activation_peak
 from parplan.sim.peaks import Moments
 from parplan.sim.schedules import ScheduleKind
 from parplan.sim.ticks import Ints, StageTicks
+from parplan.sim.workload import Workload
 
 
 def seconds_of_rows(
-    framework: Framework, layers: Floats, work: Floats, others: Floats, num_ranks: int
+    workload: Workload, layers: Floats, work: Floats, others: Floats, num_ranks: int
 ) -> dict[str, Floats]:
     """The fields of `StageCosts` that are not 0, shape [rows, kinds].
 
@@ -30,9 +30,10 @@ def seconds_of_rows(
     forward, backward, weights, count = np.moveaxis(layers, 2, 0)
     gathered, reduced, optimizer = np.moveaxis(work, 2, 0)
     send_s, latency_s, _, overlaps, zero = (others[:, i : i + 1] for i in range(5))
-    message_s = framework.message_s if num_ranks > 1 else 0.0
+    message_s = workload.framework.message_s if num_ranks > 1 else 0.0
+    once = num_ranks > 1 and workload.software.pipelines_reduce_once
     each_time = np.where(zero == 3, gathered, 0.0)
-    both = np.where(zero == 3, each_time + reduced, 0.0)
+    both = np.where(zero == 3, each_time + (0.0 if once else reduced), 0.0)
     return {
         "forward_s": _prefetched(forward, each_time, count) + message_s,
         "input_gradient_s": _prefetched(backward, both, count) + message_s,
@@ -41,7 +42,7 @@ def seconds_of_rows(
         "latency_s": latency_s,
         "reduce_s": reduced,
         "reduce_buckets": np.where(overlaps > 0, np.maximum(1.0, count), 1.0),
-        "reduce_each_micro_batch": zero >= 2,
+        "reduce_each_micro_batch": (zero >= 2) & (not once),
         "optimizer_s": optimizer,
         "gather_s": np.where((zero == 1) | (zero == 2), gathered, 0.0),
     }

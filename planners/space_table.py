@@ -6,7 +6,7 @@ in the order of the space; no `Plan` is made of a row before it is asked for.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -24,12 +24,17 @@ from parplan.planners.row_arithmetic import (
 from parplan.planners.space import Space
 from parplan.planners.space_rows import ONE, OUTER, ZERO, Block, Column, Rows, blocks_of
 from parplan.sim.cost_model import LayerWork
+from parplan.sim.fast import Kernel, fast_many
+from parplan.sim.lowering import Tape
 from parplan.sim.peaks import Moments
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import ScheduleKind
-from parplan.sim.ticks import StageTicks, ticks_of_seconds
+from parplan.sim.ticks import Ints, StageTicks, ticks_of_seconds
 
 IMPOSSIBLE = float("inf")
+
+ScheduleKey = tuple[str, int, int, int]
+"""What `parplan.sim.predict.schedule_key` gives."""
 
 Bools = npt.NDArray[np.bool_]
 
@@ -80,6 +85,44 @@ class SpaceTable:
         kept[chosen] = True
         ticks, _ = self._ticks(rows, kept)
         return stages_of_rows(ticks, (np.cumsum(kept) - 1)[chosen], rows.place)
+
+    def steps(
+        self,
+        lists_of: Callable[[ScheduleKey], tuple[Sequence[Moments], Tape]],
+        kernel: Kernel = "auto",
+    ) -> Floats:
+        """The exact step time of every row in seconds; infinite for those that do not fit.
+
+        Nothing is left out by bounds. `lists_of`: what follows from the lists of a schedule. As
+        `parplan.planners.exhaustive` has them, without a `Plan` for each.
+        """
+        found = np.full(self.space.num_rows, IMPOSSIBLE)
+        for rows in self._rows.values():
+            for tape, ticks, places in self._sweeps(rows, lists_of):
+                found[places] = fast_many(tape, ticks, kernel=kernel)
+        return found
+
+    def _sweeps(
+        self, rows: Rows, lists_of: Callable[[ScheduleKey], tuple[Sequence[Moments], Tape]]
+    ) -> Iterator[tuple[Tape, StageTicks, Ints]]:
+        """The plans with equal lists that fit: their tape, costs, and places in the space."""
+        kinds = dict.fromkeys(kind for block in rows.blocks for kind in block.kinds)
+        possible = {kind: self._least_bytes(rows, kind) <= self.limit for kind in kinds}
+        kept = np.logical_or.reduce(list(possible.values()))
+        if not kept.any():
+            return
+        ticks, _ = self._ticks(rows, kept)
+        row_of = np.cumsum(kept) - 1
+        for key, (kind, chosen, places) in _by_lists(rows).items():
+            may = possible[kind][chosen]
+            if not may.any():
+                continue
+            moments, tape = lists_of(key)
+            at, to = chosen[may], places[may]
+            memory = rows.activations[at], rows.states[at]
+            fits = fit_exactly(*memory, rows.place, moments, self.limit)
+            if fits.any():
+                yield tape, stages_of_rows(ticks, row_of[at[fits]], rows.place), to[fits]
 
     def rule_out(
         self, key: tuple[str, int, int, int], moments: Sequence[Moments], bounds: Floats
@@ -178,7 +221,7 @@ class SpaceTable:
             others.add(block, ONE, [np.array(row, dtype=np.float64)])
         whole = np.concatenate((others.rows(), zero.rows()), axis=1)
         costs = seconds_of_rows(
-            self.space.workload.framework,
+            self.space.workload,
             layers.rows()[kept],
             work.rows()[kept],
             whole[kept],
@@ -194,6 +237,23 @@ class SpaceTable:
             self.parts.layers(block.plan(i, 0, k)) if needed[i, k] else nothing
             for i, k in np.ndindex(*needed.shape)
         ]
+
+
+def _by_lists(rows: Rows) -> dict[ScheduleKey, tuple[ScheduleKind, Ints, Ints]]:
+    """By their lists, what the schedule looks like, the rows, and their places in the space."""
+    found: dict[ScheduleKey, tuple[ScheduleKind, list[Ints], list[Ints]]] = {}
+    for block, own in rows.members():
+        for number, kind in block.numbers:
+            name = block.group.orderings[number].schedule
+            key = name, rows.num_ranks, block.virtual, block.group.num_micro_batches
+            _, chosen, places = found.setdefault(key, (kind, [], []))
+            chosen.append(np.arange(own.start, own.stop))
+            to = block.places(number)
+            places.append(np.arange(to.start, to.stop))
+    return {
+        key: (kind, np.concatenate(chosen), np.concatenate(places))
+        for key, (kind, chosen, places) in found.items()
+    }
 
 
 def _write(rows: Rows, kind: ScheduleKind, bound: Floats, found: Floats) -> None:

@@ -89,14 +89,14 @@ def descend(ask: Evaluator, trial: Trial, num_layers: int) -> Trial:
     """The best that is reached from `trial` by moving single blocks, each time the best move."""
     while True:
         layers = trial.plan.layers_of_stages(num_layers)
-        plans = [replace(trial.plan, stage_layers=split) for split in _moves(layers)]
+        plans = [replace(trial.plan, stage_layers=split) for split in moves(layers)]
         best = min(ask.many(plans), key=ask.energy, default=trial)
         if ask.energy(best) >= ask.energy(trial):
             return trial
         trial = best
 
 
-def _moves(layers: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+def moves(layers: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
     """One block from any stage that has several to any other."""
     for source, have in enumerate(layers):
         for target in range(len(layers)):

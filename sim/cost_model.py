@@ -43,11 +43,18 @@ def model_costs(workload: Workload, cluster: Cluster, plan: Plan) -> ModelCosts:
         blocks[kind, False] = layer_costs(ops, none, timing)
         if plan.recomputation != "none":
             blocks[kind, True] = layer_costs(ops, recomputed_ops(plan, ops), timing)
+    head = head_ops(x)
+    again = recomputed_ops(plan, head) if recomputes_head(workload, plan) else none
     return ModelCosts(
         embedding=layer_costs(embedding_ops(x), none, timing),
         blocks=blocks,
-        head=layer_costs(head_ops(x), none, timing),
+        head=layer_costs(head, again, timing),
     )
+
+
+def recomputes_head(workload: Workload, plan: Plan) -> bool:
+    """Whether the output projection is computed again in its backward."""
+    return workload.software.recomputed_head and plan.recomputation == "full"
 
 
 def timing_of(workload: Workload, cluster: Cluster, plan: Plan) -> Timing:
@@ -155,7 +162,8 @@ def _stage(
     gathered, reduced, optimizer = parameter_work(workload, plan, links, parameters)
     each_time = gathered if plan.distribute_low_prec_param else 0.0
     # Backward, gathers and reductions go over the same links one after the other.
-    both = each_time + reduced if plan.distribute_low_prec_param else 0.0
+    each_backward = plan.distribute_gradient and not reduces_once(workload, plan)
+    both = each_time + (reduced if each_backward else 0.0) if plan.zero_stage == 3 else 0.0
     count = layers.num_layers
     message_s = workload.framework.message_s if plan.num_stages > 1 else 0.0
     neighbour = links.neighbour()
@@ -167,7 +175,7 @@ def _stage(
         latency_s=neighbour.latency_s,
         reduce_s=reduced,
         reduce_buckets=max(1, count) if plan.overlap_gradient_reduction else 1,
-        reduce_each_micro_batch=plan.distribute_gradient,
+        reduce_each_micro_batch=each_backward,
         optimizer_s=optimizer,
         gather_s=gathered if plan.zero_stage in (1, 2) else 0.0,
     )
@@ -191,6 +199,11 @@ def _offloaded(
         forward_s=costs.forward_s + exposed_s(costs.forward_s, transfer_s, stage.num_blocks),
         input_gradient_s=costs.input_gradient_s + exposed_s(beside_s, transfer_s, stage.num_blocks),
     )
+
+
+def reduces_once(workload: Workload, plan: Plan) -> bool:
+    """Whether gradients stay whole until one reduction per step, by the software of `workload`."""
+    return plan.num_stages > 1 and workload.software.pipelines_reduce_once
 
 
 def gather_all_s(
@@ -285,7 +298,8 @@ def ops_of(workload: Workload, plan: Plan, stage: StageLayers) -> list[tuple[Ops
     """The layers of a stage as operations: (operations, whether recomputed, how many)."""
     x = shapes_of(workload, plan)
     first = [(embedding_ops(x), False, 1)] if stage.is_first else []
-    last = [(head_ops(x), False, 1)] if stage.is_last else []
+    again = recomputes_head(workload, plan)
+    last = [(head_ops(x), again, 1)] if stage.is_last else []
     return [*first, *blocks_of(workload, plan, stage), *last]
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from parplan.sim.cost_model import blocks_of, gradient_bytes, ops_of
+from parplan.sim.cost_model import blocks_of, gradient_bytes, ops_of, reduces_once
 from parplan.sim.instructions import Action, RankActions, Schedule
 from parplan.sim.layers.blocks import Ops, recomputed_ops
 from parplan.sim.layers.ops import all_bytes, kept_bytes
@@ -226,14 +226,14 @@ def state_of(workload: Workload, plan: Plan, parameters: StageParameters) -> Sta
     master = 0 if workload.precision == "fp32" else 4
     state = 0 if plan.offload_optimizer else moments + master
     whole, trained = parameters.largest_layer, parameters.trained_share
+    sharded_gradient = plan.distribute_gradient and not reduces_once(workload, plan)
     beside = value * trained * parameters.total * workload.software.low_precision_gradients
     return State(
         parameter_bytes=value * parameters.held(plan, plan.distribute_low_prec_param),
-        gradient_bytes=gradient * trained * parameters.held(plan, plan.distribute_gradient)
-        + beside,
+        gradient_bytes=gradient * trained * parameters.held(plan, sharded_gradient) + beside,
         optimizer_bytes=state * trained * parameters.held(plan, plan.distribute_param),
         gathered_parameter_bytes=value * whole * plan.distribute_low_prec_param,
-        gathered_gradient_bytes=gradient * trained * whole * plan.distribute_gradient,
+        gathered_gradient_bytes=gradient * trained * whole * sharded_gradient,
     )
 
 

@@ -11,14 +11,15 @@ from parplan.hardware.cluster import Cluster, Link, Tier
 from parplan.hardware.collective_group import GroupLink, group_of
 from parplan.hardware.kernel_times import kernel_s
 from parplan.hardware.kernels import Attention, Gemm
-from parplan.hardware.presets import accelerator_preset
+from parplan.hardware.presets import accelerator_preset, cluster_preset
 from parplan.sim.cost_model import model_costs, prefetched_s, stage_costs
 from parplan.sim.memory import rank_memory, stage_needs
 from parplan.sim.model import model_preset
 from parplan.sim.peaks import moments_of
 from parplan.sim.plan import Plan, zero_fields
-from parplan.sim.predict import compile_plan, predict
+from parplan.sim.predict import CompiledPlan, compile_plan, predict
 from parplan.sim.schedules import make_schedule
+from parplan.sim.software import TORCH
 from parplan.sim.stages import stage_parameters
 from parplan.sim.workload import Workload
 
@@ -231,3 +232,24 @@ def test_two_copies_of_each_stage_reduce_their_gradients_together() -> None:
 
     assert reduced("1f1b") == 0
     assert reduced("dualpipe") > 0
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_torchs_pipelines_reduce_sharded_gradients_once(stage: int) -> None:
+    cluster = cluster_preset("8xh100")
+    once = replace(LLAMA.software, pipelines_reduce_once=True)
+    workloads = [LLAMA, replace(LLAMA, software=once)]
+
+    def compiled(**fields: int) -> list[CompiledPlan]:
+        batch = LLAMA.global_batch // (fields["data_parallel"] * fields["num_micro_batches"])
+        p = Plan(batch_per_device=batch, **fields, **zero_fields(stage))  # type: ignore[arg-type]
+        return [compile_plan(workload, cluster, p) for workload in workloads]
+
+    each, whole = compiled(num_stages=2, data_parallel=4, num_micro_batches=4)
+    count = [[e.name for e in predict(c).events].count("reduce 1") for c in (each, whole)]
+    assert count[0] == 4 * count[1] > 0
+    # Whole gradients are kept until then.
+    assert whole.peak_bytes > each.peak_bytes
+    alone, same = compiled(num_stages=1, data_parallel=8, num_micro_batches=2)
+    assert alone.costs == same.costs
+    assert TORCH.pipelines_reduce_once

@@ -11,10 +11,14 @@ from pathlib import Path
 import pytest
 
 from parplan.backend.execute import execute
+from parplan.backend.execution import Execution
+from parplan.experiments.comparison import attribution
+from parplan.experiments.comparison_tables import short_name
+from parplan.experiments.execution_benchmark import plans
 from parplan.hardware.errors import ParplanError
 from parplan.sim.model import model_preset
-from parplan.sim.plan import Plan, zero_fields
-from parplan.sim.plan_file import plan_table, read_plan
+from parplan.sim.plan import Plan
+from parplan.sim.plan_file import read_plan
 from parplan.sim.workload import Workload
 from tests.commands import all_gone, parplan, start, wait_for, workers
 
@@ -86,26 +90,104 @@ def test_the_chosen_plan_can_be_read_and_run_again(executed: tuple[Path, str]) -
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(
-    ("name", "fields"),
-    [
-        ("tp2 sp m2", {"tensor_parallel": 2, "sequence_parallel": True, "batch_per_device": 4}),
-        ("dp2 zero1 m2", {"data_parallel": 2, "batch_per_device": 2, **zero_fields(1)}),
-    ],
-)
-def test_plans_without_measured_costs_run_without_a_prediction(tmp_path, name, fields) -> None:
-    model = dataclasses.replace(model_preset("gpt-tiny"), num_layers=2)
+KINDS = {
+    "tp2 sp m2": Plan(
+        tensor_parallel=2, sequence_parallel=True, num_micro_batches=2, batch_per_device=4
+    ),
+    "dp2 zero1 m2": Plan(
+        data_parallel=2, num_micro_batches=2, batch_per_device=2, distribute_param=True
+    ),
+    "dp2 zero3 m1": Plan(
+        data_parallel=2,
+        batch_per_device=4,
+        distribute_param=True,
+        distribute_gradient=True,
+        distribute_low_prec_param=True,
+    ),
+    "pp2 zb-v v2 m4": Plan(
+        num_stages=2, virtual_stages=2, num_micro_batches=4, batch_per_device=2, schedule="zb-v"
+    ),
+    "pp2 1f1b m4 + full": Plan(
+        num_stages=2,
+        num_micro_batches=4,
+        batch_per_device=2,
+        recomputation="full",
+        recomputed_layers=1,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def kinds() -> Execution:
+    model = dataclasses.replace(model_preset("gpt-tiny"), num_layers=6)
     workload = Workload(model=model, seq_len=16, global_batch=8, precision="fp32")
-    plan = Plan(num_micro_batches=2, **fields)
-    (tmp_path / "plan.json").write_text(json.dumps(plan_table(plan, workload, "2 processes")))
-    words = ("execute", "--plan", "plan.json", "--repeats", "1", "-o", "results")
+    return execute(workload, 2, list(KINDS.values()), repeats=3, choose=False)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_plan_is_predicted_from_minis_and_trains_alike(
+    kinds: Execution, name: str
+) -> None:
+    (found,) = (e for e in kinds.executed if e.plan == KINDS[name])
+    assert short_name(found.plan) == name
+    assert found.loss_difference < 1e-5
+    # The prediction has the actions of the plan, whatever the machine's load.
+    actions = [
+        {e.name for e in run.events if e.stream == "compute"}
+        for run in (found.predicted, found.measured)
+    ]
+    assert actions[0] == actions[1]
+    assert found.predicted.step_s > 0
+    # Memory does not depend on load.
+    assert abs(found.memory_error) < 0.1
+    own = sum(attribution(found).values())
+    assert own == pytest.approx(found.error)
+
+
+def test_what_is_waited_for_is_told_by_stream(kinds: Execution) -> None:
+    waits = {short_name(e.plan): e for e in kinds.executed}
+    tensor, sharded = waits["tp2 sp m2"], waits["dp2 zero3 m1"]
+    for exposed in (tensor.predicted_exposed_s, tensor.measured_exposed_s):
+        assert exposed["tensor-parallel"] > 0 == exposed["data-parallel"]
+    for exposed in (sharded.predicted_exposed_s, sharded.measured_exposed_s):
+        assert exposed["data-parallel"] > 0 == exposed["tensor-parallel"]
+    streams = {e.stream for e in waits["pp2 zb-v v2 m4"].profiled.events}
+    assert streams >= {"compute", "send"}
+
+
+def test_the_results_can_be_compared_in_detail(kinds: Execution, tmp_path: Path) -> None:
+    (tmp_path / "execution.json").write_text(json.dumps(kinds.to_json()))
+    done = parplan("compare", tmp_path, "-o", "compared", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in KINDS:
+        assert len(re.findall(rf"^{re.escape(name)} ", done.stdout, flags=re.MULTILINE)) == 2
+    assert "Kendall's tau" in done.stdout
+    with (tmp_path / "compared" / "compare.csv").open() as file:
+        for row in csv.DictReader(file):
+            parts = [float(row[key]) for key in row if key.startswith("error from ")]
+            assert sum(parts) == pytest.approx(float(row["error"]))
+    trace = json.loads((tmp_path / "compared" / "timeline.json").read_text())["traceEvents"]
+    shown = {e["args"]["name"] for e in trace if e["name"] == "process_name"}
+    who = ("predicted", "measured", "profiled")
+    assert {f"{w} pp2 zb-v v2 m4: rank 1" for w in who} <= shown
+    none = parplan("compare", tmp_path, "--plan", "zb-h1", cwd=tmp_path)
+    assert none.returncode == 2
+    assert "--plan: 'zb-h1' is in none of tp2 sp m2, " in none.stderr
+    absent = parplan("compare", "nowhere", cwd=tmp_path)
+    assert absent.stderr == (
+        "parplan: error: nowhere: not there; parplan execute -o nowhere makes it\n"
+    )
+
+
+def test_the_benchmark_runs_small_beside_loops_written_by_hand(tmp_path: Path) -> None:
+    words = ("benchmark", "--execution", "--small", "--repeats", "1", "-o", "results")
     done = parplan(*words, cwd=tmp_path, timeout_s=500)
     assert done.returncode == 0, done.stderr
-    assert re.search(rf"^{name} +- +\d", done.stdout, flags=re.MULTILINE)
-    assert f"{name}: measured only; " in done.stdout
-    row = next(row for row in rows(tmp_path / "results") if row["name"] == name)
-    assert row["predicted_s"] == row["error"] == ""
-    assert float(row["loss_difference"]) < 1e-5
+    found = Execution.from_json(json.loads((tmp_path / "results" / "execution.json").read_text()))
+    assert [e.plan for e in found.executed] == plans(small=True)
+    assert [written.name for written in found.hand_written] == ["DistributedDataParallel"]
+    assert "backend over DistributedDataParallel by hand (dp2 m1): " in done.stdout
+    assert all(e.loss_difference < 1e-5 for e in found.executed)
 
 
 def test_a_plan_that_cannot_be_executed_is_refused_before_the_start() -> None:

@@ -64,6 +64,7 @@ CHANGED = {
     "recomputation": "full",
     "recomputed_ops": ("qkv",),
     "recomputed_layers": 5,
+    "recomputed_of_stages": (5, 4, 5, 5, 5, 5, 5, 5),
     "distribute_param": False,
     "distribute_gradient": True,
     "distribute_low_prec_param": True,
@@ -123,7 +124,7 @@ def _with(plan: Plan, field: str, value: object) -> Plan:
         fields = zero_fields(0)
     if field == "distribute_gradient" and not value:
         fields = zero_fields(1)
-    if field == "stage_layers" and plan.num_stages == 1:
+    if plan.num_stages == 1 and field in ("stage_layers", "recomputed_of_stages"):
         fields = {field: (32,)}
     return replace(plan, **fields)  # type: ignore[arg-type]
 
@@ -138,6 +139,36 @@ def test_a_schedule_without_a_name_comes_as_lists() -> None:
     parts = table["module_fqns_per_model_part"]
     assert parts[0] == ["tok_embeddings", *(f"layers.{i}" for i in range(14))]
     assert parts[1] == [*(f"layers.{i}" for i in range(14, 27)), "norm", "output"]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "virtual", "name"),
+    [
+        ("hanayo", 2, "ZBVZeroBubble"),
+        ("zb-v", 2, "ZBVZeroBubble"),
+        ("zb-h2", 1, "PipelineScheduleMulti"),
+    ],
+)
+def test_stages_lie_as_the_schedule_has_them(schedule: str, virtual: int, name: str) -> None:
+    plan, workload, _ = CASES["experts"]
+    plan = replace(plan, schedule=schedule, virtual_stages=virtual, stage_layers=None)
+    found = TARGETS["torchtitan"](plan, workload, cluster_preset("8xh100"))
+    table = tomllib.loads(found.files["torchtitan.toml"])["parallelism"]
+    assert table["pipeline_parallel_schedule"] == name
+    assert ("pipeline_parallel_schedule_csv" in table) == (schedule != "zb-v")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "virtual", "reason"),
+    [("hanayo", 4, "no other number"), ("dualpipe", 1, "each stage is on two ranks")],
+)
+def test_lists_that_torchtitan_cannot_run_are_refused(
+    schedule: str, virtual: int, reason: str
+) -> None:
+    plan, workload, _ = CASES["experts"]
+    plan = replace(plan, schedule=schedule, virtual_stages=virtual, stage_layers=None)
+    with pytest.raises(ParplanError, match=reason):
+        TARGETS["torchtitan"](plan, workload, cluster_preset("8xh100"))
 
 
 def test_an_uneven_pipeline_is_megatrons_layout() -> None:

@@ -117,6 +117,8 @@ def test_a_better_machine_is_never_slower(name: str) -> None:
 def test_what_cannot_be_varied_is_refused() -> None:
     with pytest.raises(ParplanError, match="no links between nodes"):
         changed(cluster_preset("dgx-a100"), "network_bandwidth", 2)
+    with pytest.raises(ParplanError, match="no links between nodes"):
+        axis("network_bandwidth", WORKLOAD, cluster_preset("dgx-a100"), BASE)
     with pytest.raises(ParplanError, match="did you mean memory_bandwidth"):
         changed(CLUSTER, "memory_bandwith", 2)
     assert changed(CLUSTER, "compute", 2).accelerator.peak_flop_per_s.bf16 == pytest.approx(
@@ -211,7 +213,7 @@ def test_an_interrupted_landscape_goes_on(
     with (out / "cells.jsonl").open("a") as file:
         file.write('{"values": {"num_st')  # As a crash leaves it.
     assert run("--x", "num_stages=1,2", out=out) == 2
-    assert "of another landscape that was interrupted" in capsys.readouterr().err
+    assert "is of other work that was interrupted" in capsys.readouterr().err
     monkeypatch.setattr(cells_module.Worker, "cell", cell)
     assert run(*words, out=out) == 0
     assert "3 of 8 cells are done already" in capsys.readouterr().err
@@ -245,6 +247,7 @@ def test_a_landscape_without_a_plan_is_drawn_and_explained(
         (("--x", "schedule=1f2b"), "did you mean 1f1b"),
         (("--x", "recomputation=some"), "is not one of none, selective, full"),
         (("--x", "shard_group"), "needs its values"),
+        (("--x", "overlap_tensor_parallel=maybe"), "overlap_tensor_parallel: expected bool"),
         (("--x", "num_stages", "--y", "num_stages"), "a field is there twice"),
         (("--x", f"global_batch={','.join(map(str, range(1, 3002)))}"), "at most 3000"),
     ],

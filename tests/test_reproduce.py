@@ -11,6 +11,7 @@ from parplan.experiments.cli import main
 from parplan.experiments.reproduce import NAMES, experiment
 from parplan.experiments.reproduce.experiment import Result, relative, table
 from parplan.experiments.reproduce.published import read_in_paper
+from parplan.hardware.errors import ParplanError
 
 ROOT = Path(__file__).parent.parent
 REDUCED: dict[str, Result] = {}
@@ -135,6 +136,15 @@ def test_all_of_them_goes_on_where_it_was_interrupted(
     assert "zero-memory: is there already" in capsys.readouterr().err
     assert (tmp_path / "zero-memory" / "manifest.json").read_bytes() == done
     assert (tmp_path / "bubble-curves" / "manifest.json").is_file()
+    with pytest.raises(ParplanError, match="zero-memory: is of a reduced set; --force"):
+        reproduce_command.overview(tmp_path, quick=False)
+    lines = reproduce_command.overview(tmp_path, quick=True).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["zero-memory", "bubble-curves"]
+    page = tmp_path / "page.md"
+    page.write_text("no place")
+    assert main(["reproduce", "all", "--write-docs", str(page), "-o", str(tmp_path / "x")]) == 2
+    assert "no place for the table" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
 
 
 def test_unknown_names_suggest_near_ones(

@@ -93,6 +93,27 @@ def test_gradients_that_are_not_fused_are_written_and_added() -> None:
     assert MemoryBound(num_bytes=3 * 2.0 * weights) in apart.weight_gradient
 
 
+def test_flat_gradients_are_joined_cast_and_divided() -> None:
+    x = shapes_of(
+        workload(fused_gradient_accumulation=False, flat_gradients=True),
+        plan(gradient_dtype="fp32"),
+    )
+    weights = MODEL.ffn_size // 2 * MODEL.hidden_size
+    kernels = named(mlp_ops(x), "mlp down").weight_gradient
+    moved = [kernel.num_bytes for kernel in kernels if isinstance(kernel, MemoryBound)]
+    assert sorted(moved) == [4 * weights, 6 * weights, 8 * weights]
+
+
+def test_a_recomputed_head_computes_the_projection_again() -> None:
+    recomputing = plan(recomputation="full")
+    usual, again = (
+        compile_plan(workload(recomputed_head=each), cluster_preset("8xa100-80gb"), recomputing)
+        for each in (False, True)
+    )
+    assert predict(again).step_s > predict(usual).step_s
+    assert again.peak_bytes <= usual.peak_bytes
+
+
 def test_two_up_products_reduce_a_gradient_each() -> None:
     ops = mlp_ops(shapes(joint_up_projection=False))
     up, gate = named(ops, "mlp up"), named(ops, "mlp gate")
@@ -105,7 +126,7 @@ def test_two_up_products_reduce_a_gradient_each() -> None:
 
 def test_gathered_logits_cost_the_whole_vocabulary_on_every_rank() -> None:
     apart, gathered = head_ops(shapes()), head_ops(shapes(parallel_loss=False))
-    (exchange,) = named(gathered, "loss").forward_exchanges
+    (exchange,) = named(gathered, "vocabulary projection").forward_exchanges
     assert exchange.op == "all_gather"
     assert exchange.num_bytes == 2 * 2048 * MODEL.vocab_size
     assert named(gathered, "loss").inner_bytes == 2 * named(apart, "loss").inner_bytes

@@ -14,6 +14,7 @@ from parplan.planners.run import run_planner
 from parplan.planners.shared_costs import SharedCosts
 from parplan.planners.space import Space, make_space
 from parplan.sim.model import model_preset
+from parplan.sim.software import TORCH
 from parplan.sim.workload import Workload
 
 
@@ -33,7 +34,8 @@ SPACES = [
     space_of("gpt3-175b", "64xa100", 64),
     # Experts, on some of the layers.
     space_of("mixtral-8x7b", "64xh100", 64),
-    space_of("llama2-7b", "8xa100-40gb", 24, optimizer="sgd", lora_rank=16),
+    # Gradients that a pipeline reduces once.
+    space_of("llama2-7b", "8xa100-40gb", 24, optimizer="sgd", lora_rank=16, software=TORCH),
 ]
 
 

@@ -147,7 +147,7 @@ def _plan(case: Case, stack: Stack, workload: Workload, assumed: list[str]) -> P
     chunks = p.vpp or 1
     schedule = _schedule(p, pp, chunks, assumed)
     again = _recomputation(p.recompute, workload.model.num_layers // (pp * chunks), assumed)
-    layers = _stage_layers(p, workload.model.num_layers, pp * chunks)
+    layers = _stage_layers(stack, workload.model.num_layers, pp * chunks)
     return Plan(
         num_stages=pp,
         num_micro_batches=count,
@@ -276,9 +276,17 @@ def _shard_group(p: CaseParallel, replicas: int) -> int | None:
     return size if size and size < replicas and replicas % size == 0 else None
 
 
-def _stage_layers(p: CaseParallel, layers: int, stages: int) -> tuple[int, ...] | None:
+def _stage_layers(stack: Stack, layers: int, stages: int) -> tuple[int, ...] | None:
     """Where the first and the last stage have a layer fewer, or the layers do not divide."""
-    if stages == 1 or layers % stages == 0:
+    if stages == 1:
+        return None
+    if stack.ends_as_layers:
+        each, more = divmod(layers + stack.ends_as_layers, stages)
+        counts = [each + (stage < more) for stage in range(stages)]
+        counts[0] -= 1
+        counts[-1] -= stack.ends_as_layers - 1
+        return tuple(counts)
+    if layers % stages == 0:
         return None
     if (layers + 2) % stages == 0:
         each = (layers + 2) // stages

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from parplan.hardware.cluster import Cluster
 from parplan.sim.plan import Plan
+from parplan.sim.software import MEGATRON
 from parplan.sim.workload import Workload
 
 
@@ -17,6 +18,9 @@ class Exported:
     unsaid: tuple[str, ...] = ()
     """What the target cannot express, or does otherwise: `field: reason`, one line each."""
 
+
+VERSIONS = ("flash-1", "flash-2", "flash-triton")
+"""Kernels of attention that are chosen by what is installed."""
 
 Exporter = Callable[[Plan, Workload, Cluster], Exported]
 """Raises `ParplanError` for a plan of which the target could run nothing."""
@@ -46,8 +50,13 @@ def common_unsaid(plan: Plan, workload: Workload) -> list[str]:
         lines.append(
             f"workload.expert_load {workload.expert_load:g}: the routing of the data, not a setting"
         )
-    if workload.attention == "flash-2":
-        lines.append("workload.attention flash-2: the version of the kernel is what is installed")
+    if workload.attention in VERSIONS:
+        lines.append(
+            f"workload.attention {workload.attention}: the version of the kernel is what is "
+            "installed"
+        )
+    if workload.software != MEGATRON:
+        lines.append("workload.software: habits of a training stack, not settings")
     if workload.tf32:
         lines.append("workload.tf32: set torch.backends.cuda.matmul.allow_tf32 in the program")
     return lines

@@ -7,6 +7,7 @@ from typing import Any
 from parplan.experiments.interop.imported import Given, Settings
 from parplan.hardware.errors import ParplanError
 from parplan.sim.plan import zero_fields
+from parplan.sim.software import Software
 
 STRATEGIES = {
     **{"FULL_SHARD": 3, "SHARD_GRAD_OP": 2, "NO_SHARD": 0, "HYBRID_SHARD": 3},
@@ -20,6 +21,11 @@ def from_accelerate(text: str, where: str, given: Given) -> Settings:
     table = read_yaml(text, where)
     found = Settings(devices=_number(table, "num_processes", where))
     found.workload = {"precision": _precision(table, where)}
+    found.workload["software"] = Software(
+        fused_gradient_accumulation=False,
+        overlap_tensor_gradients=False,
+        joint_up_projection=False,
+    )
     found.plan["batch_per_device"] = given.micro_batch or 1
     kind = str(table.get("distributed_type", "NO"))
     if kind == "FSDP":

@@ -9,6 +9,8 @@ from parplan.experiments.interop.megatron_plan import SELECTIVE
 from parplan.hardware.errors import ParplanError
 from parplan.sim.model import Model
 from parplan.sim.plan import zero_fields
+from parplan.sim.software import Software
+from parplan.sim.workload import NARROW
 
 MODULES = {
     "core_attn": ("attention",),
@@ -57,6 +59,8 @@ def from_megatron(text: str, where: str, given: Given) -> Settings:
     found.seq_len = flags.number("--seq-length", "--encoder-seq-length")
     found.global_batch = flags.number("--global-batch-size")
     found.workload = numbers_of(flags, found)
+    if flags.has("--no-gradient-accumulation-fusion"):
+        found.workload["software"] = Software(fused_gradient_accumulation=False)
     tensor = flags.number("--tensor-model-parallel-size") or 1
     found.model = given.model or model_of(flags, found, given.vocab_size, tensor)
     found.plan = {
@@ -197,7 +201,7 @@ def _overlap(flags: Flags, found: Settings) -> dict[str, object]:
     in_bf16 = flags.has("--grad-reduce-in-bf16")
     asked = flags.has("--accumulate-allreduce-grads-in-fp32")
     precision = found.workload["precision"]
-    fp32 = asked or (precision in ("bf16", "fp8") and not in_bf16)
+    fp32 = asked or (precision in ("bf16", *NARROW) and not in_bf16)
     offload = flags.has("--optimizer-cpu-offload")
     fine = flags.has("--fine-grained-activation-offloading")
     if fine:

@@ -23,19 +23,29 @@ def numbers_of(flags: Flags, found: Settings) -> dict[str, Any]:
     precision = "fp16" if flags.has("--fp16") else "bf16" if flags.has("--bf16") else "fp32"
     if flags.text("--fp8-format", "--fp8-hybrid", "--fp8-e4m3") is not None:
         precision = "fp8"
+    if flags.text("--fp4-format") is not None:
+        precision = "fp4"
     optimizer = flags.text("--optimizer") or "adam"
     if optimizer not in ("adam", "sgd"):
         found.note(f"--optimizer {optimizer}", "its state is taken to be that of adam")
     backend = flags.text("--attention-backend") or "auto"
     local = flags.text("--transformer-impl") == "local" and not flags.has("--use-flash-attn")
     unfused = backend in ("unfused", "local") or (local and backend == "auto")
-    rates = [flags.text(f"--{name}-dropout") for name in ("attention", "hidden")]
+    rates = [_rate(flags, f"--{name}-dropout") for name in ("attention", "hidden")]
     return {
         "precision": precision,
         "optimizer": "sgd" if optimizer == "sgd" else "adamw",
         "attention": "unfused" if unfused else "flash",
-        "dropout": any(float(rate or 0.1) > 0 for rate in rates),
+        "dropout": any(rate > 0 for rate in rates),
     }
+
+
+def _rate(flags: Flags, name: str) -> float:
+    text = flags.text(name) or "0.1"
+    try:
+        return float(text)
+    except ValueError:
+        raise ParplanError(f"{flags.where}: {name}: expected a number, got {text!r}") from None
 
 
 def model_of(flags: Flags, found: Settings, vocab_size: int | None, tensor_parallel: int) -> Model:

@@ -10,6 +10,14 @@ from parplan.experiments.interop.torchtitan_settings import SCHEDULES
 from parplan.hardware.errors import ParplanError, unknown_name
 from parplan.sim.model import Model, model_preset
 from parplan.sim.plan import zero_fields
+from parplan.sim.software import Software
+
+SOFTWARE = Software(
+    fused_gradient_accumulation=False, overlap_tensor_gradients=False, joint_up_projection=False
+)
+"""Liang et al. 2024, arXiv:2410.06511: FSDP2, torch's attention, compiled blocks."""
+
+MOST_STAGES = 10_000
 
 KEPT_BY_OP = ("attention norm", "mlp norm", "mlp activation", "experts activation")
 """What selective recomputation by operation computes again, of what is not a product."""
@@ -34,14 +42,18 @@ def from_torchtitan(text: str, where: str, given: Given) -> Settings:
     _batches(training, parallel, found, given, where)
     low = training.get("mixed_precision_param", "bfloat16") == "bfloat16"
     found.workload = {"precision": "bf16" if low else "fp32"}
+    found.workload |= {"attention": "flash-2", "software": SOFTWARE}
     if training.get("enable_cpu_offload"):
         found.plan["offload_optimizer"] = True
         found.note("training.enable_cpu_offload", "the optimizer alone is taken to be offloaded")
     if "quantize.linear.float8" in str(sections.get("model", {}).get("converters", "")):
         found.workload["precision"] = "fp8"
-    if not sections.get("compile", {}).get("enable", False):
+    compiled = sections.get("compile", {})
+    if not compiled.get("enable", False):
         found.workload |= {"fused_norms": False, "fused_elementwise": False, "fused_loss": False}
         found.note("compile.enable false", "normalisations, activations and the loss are unfused")
+    elif "loss" not in str(compiled.get("components", "model, loss")):
+        found.workload["fused_loss"] = False
     return found
 
 
@@ -79,8 +91,8 @@ def _degrees(parallel: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def _pipeline(parallel: Mapping[str, Any], found: Settings, where: str) -> dict[str, Any]:
     stages = _number(parallel, "pipeline_parallel_degree", 1, where)
-    if stages < 1:
-        raise ParplanError(f"{where}: pipeline_parallel_degree: at least 1, got {stages}")
+    if not 1 <= stages <= MOST_STAGES:
+        raise ParplanError(f"{where}: pipeline_parallel_degree: 1 to {MOST_STAGES}, got {stages}")
     if stages == 1:
         return {"num_stages": 1}
     names = {torch: name for name, torch in SCHEDULES.items()}
@@ -110,9 +122,9 @@ def _layers(
     parts = parallel.get("module_fqns_per_model_part")
     if parts:
         if not isinstance(parts, list) or not all(isinstance(part, list) for part in parts):
-            raise ParplanError(
-                f"{where}: module_fqns_per_model_part: expected lists of names, got {parts!r}"
-            )
+            raise ParplanError(f"{where}: module_fqns_per_model_part: expected lists of names")
+        if len(parts) % stages:
+            raise ParplanError(f"{where}: {len(parts)} model parts for {stages} pipeline ranks")
         return [sum(str(name).startswith("layers.") for name in part) for part in parts]
     if found.model is None:
         raise AssertionError("the model is read first")

@@ -4,6 +4,13 @@ from parplan.experiments.interop.settings import Setting
 from parplan.sim.model import Model
 from parplan.sim.workload import Workload
 
+RECIPES = {
+    "bf16": "bf16_mixed",
+    "fp8": "bf16_with_fp8_current_scaling_mixed",
+    "fp4": "bf16_with_nvfp4_mixed",
+}
+"""What Megatron-Bridge calls mixed precision of bf16 and narrower products."""
+
 
 def model_settings(workload: Workload) -> tuple[list[Setting], list[str]]:
     """The architecture and the data, and what cannot be said of them."""
@@ -109,13 +116,14 @@ def _local(m: Model) -> list[Setting]:
 def _numbers(workload: Workload) -> list[Setting]:
     precision = workload.precision
     found = []
-    if precision in ("bf16", "fp8"):
-        recipe = "bf16_mixed" if precision == "bf16" else "bf16_with_fp8_current_scaling_mixed"
-        found.append(Setting("--bf16", "mixed_precision", True, recipe))
+    if precision in RECIPES:
+        found.append(Setting("--bf16", "mixed_precision", True, RECIPES[precision]))
     if precision == "fp16":
         found.append(Setting("--fp16", "mixed_precision", True, "fp16_mixed"))
     if precision == "fp8":
         found.append(Setting("--fp8-format", "", "hybrid"))
+    if precision == "fp4":
+        found.append(Setting("--fp4-format", "", "e2m1"))
     optimizer = "adam" if workload.optimizer == "adamw" else "sgd"
     found.append(Setting("--optimizer", "optimizer.optimizer", optimizer))
     rate = 0.1 if workload.dropout else 0.0

@@ -104,25 +104,37 @@ def _recomputation(plan: Plan) -> Settings:
         return [], []
     kind = Setting("--recompute-granularity", "model.recompute_granularity", plan.recomputation)
     if plan.recomputation == "full":
-        method = "uniform" if plan.recomputed_layers is None else "block"
-        count = 1 if plan.recomputed_layers is None else plan.recomputed_layers
-        return [
-            kind,
-            Setting("--recompute-method", "model.recompute_method", method),
-            Setting("--recompute-num-layers", "model.recompute_num_layers", count),
-        ], []
+        return _full(plan, kind)
     modules = dict.fromkeys(SELECTIVE[op] for op in plan.recomputed_ops if op in SELECTIVE)
     lines = [
         f"recomputed_ops {op}: no module of --recompute-modules is that operation"
         for op in plan.recomputed_ops
         if op not in SELECTIVE
     ]
-    if plan.recomputed_layers is not None:
-        lines.append(
-            f"recomputed_layers {plan.recomputed_layers}: selective recomputation is that of "
-            "all layers"
-        )
+    lines += [
+        f"{name} {getattr(plan, name)}: selective recomputation is that of all layers"
+        for name in ("recomputed_layers", "recomputed_of_stages")
+        if getattr(plan, name) is not None
+    ]
     return [kind, Setting("--recompute-modules", "model.recompute_modules", tuple(modules))], lines
+
+
+def _full(plan: Plan, kind: Setting) -> Settings:
+    """Whole layers: all of them, or the first ones of every stage."""
+    count, lines = plan.recomputed_layers, []
+    if plan.recomputed_of_stages is not None:
+        count = max(plan.recomputed_of_stages)
+        lines.append(
+            f"recomputed_of_stages {plan.recomputed_of_stages}: all stages recompute alike; "
+            f"exported as {count}"
+        )
+    method = "uniform" if count is None else "block"
+    count = 1 if count is None else count
+    return [
+        kind,
+        Setting("--recompute-method", "model.recompute_method", method),
+        Setting("--recompute-num-layers", "model.recompute_num_layers", count),
+    ], lines
 
 
 def _sharding(plan: Plan) -> Settings:
@@ -140,12 +152,6 @@ def _sharding(plan: Plan) -> Settings:
                 "--data-parallel-sharding-strategy", "ddp.data_parallel_sharding_strategy", strategy
             ),
             Setting("--ckpt-format", "checkpoint.ckpt_format", "fsdp_dtensor"),
-            Setting(
-                "--no-gradient-accumulation-fusion",
-                "model.gradient_accumulation_fusion",
-                True,
-                False,
-            ),
         ]
         lines.append(
             f"distribute_gradient (ZeRO-{plan.zero_stage}): needs Megatron-FSDP, and "

@@ -14,6 +14,8 @@ from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 
 YAML = "accelerate.yaml"
+NUMBERS = {"fp32": "no", "fp4": "bf16"}
+"""`mixed_precision`, where it is not called as here."""
 
 
 def to_accelerate(plan: Plan, workload: Workload, cluster: Cluster) -> Exported:
@@ -29,7 +31,7 @@ def to_accelerate(plan: Plan, workload: Workload, cluster: Cluster) -> Exported:
     table: dict[str, Any] = {
         "compute_environment": "LOCAL_MACHINE",
         "distributed_type": "FSDP" if fsdp else "MULTI_GPU",
-        "mixed_precision": {"fp32": "no"}.get(workload.precision, workload.precision),
+        "mixed_precision": NUMBERS.get(workload.precision, workload.precision),
         "num_machines": cluster.num_nodes,
         "num_processes": plan.num_devices,
         "machine_rank": 0,
@@ -80,6 +82,10 @@ def _unsaid(plan: Plan, workload: Workload, fsdp: bool) -> list[str]:
         )
     if plan.recomputed_layers is not None:
         lines.append(f"recomputed_layers {plan.recomputed_layers}: all blocks or none")
+    if plan.recomputed_of_stages is not None:
+        lines.append(f"recomputed_of_stages {plan.recomputed_of_stages}: all blocks or none")
+    if workload.precision == "fp4":
+        lines.append("workload.precision fp4: no such setting; exported as bf16")
     if plan.zero_stage == 1 and fsdp:
         lines.append("distribute_param (ZeRO-1): exported as ZeRO-2, gradients are sharded as well")
     if plan.overlap_parameter_gather and plan.zero_stage in (1, 2):

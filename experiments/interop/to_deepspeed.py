@@ -10,7 +10,7 @@ from parplan.experiments.interop.exported import Exported, common_unsaid
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
 from parplan.sim.plan import Plan
-from parplan.sim.workload import Workload
+from parplan.sim.workload import NARROW, Workload
 
 JSON = "deepspeed.json"
 
@@ -49,7 +49,7 @@ def _zero(plan: Plan) -> dict[str, Any]:
 
 def _precision(plan: Plan, workload: Workload) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    if workload.precision in ("bf16", "fp8"):
+    if workload.precision in ("bf16", *NARROW):
         found["bf16"] = {"enabled": True}
     if workload.precision == "fp16":
         found["fp16"] = {"enabled": True}
@@ -81,6 +81,8 @@ def _in_program(plan: Plan) -> list[str]:
         lines.append(f"recomputed_ops {', '.join(plan.recomputed_ops)}: what the program wraps")
     if plan.recomputed_layers is not None:
         lines.append(f"recomputed_layers {plan.recomputed_layers}: how many the program wraps")
+    if plan.recomputed_of_stages is not None:
+        lines.append(f"recomputed_of_stages {plan.recomputed_of_stages}: what the program wraps")
     if plan.expert_parallel > 1:
         lines.append(f"expert_parallel {plan.expert_parallel}: the ep_size of deepspeed.moe layers")
     return lines
@@ -116,7 +118,10 @@ def _otherwise(plan: Plan, workload: Workload) -> list[str]:
     for name, value in (("dropout", workload.dropout), ("lora_rank", workload.lora_rank)):
         if value:
             lines.append(f"workload.{name}: part of the model's program")
-    if workload.precision == "fp8":
-        lines.append("workload.precision fp8: part of the model's program; exported as bf16")
+    if workload.precision in NARROW:
+        lines.append(
+            f"workload.precision {workload.precision}: part of the model's program; "
+            "exported as bf16"
+        )
     lines.append(f"workload.optimizer {workload.optimizer}, seq_len, attention: the program's")
     return lines

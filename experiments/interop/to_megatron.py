@@ -67,4 +67,7 @@ def to_megatron_bridge(plan: Plan, workload: Workload, cluster: Cluster) -> Expo
 def _settings(plan: Plan, workload: Workload) -> tuple[list[Setting], list[str]]:
     own, own_unsaid = plan_settings(plan, workload)
     model, model_unsaid = model_settings(workload)
+    if plan.zero_stage > 1 or not workload.software.fused_gradient_accumulation:
+        flag, name = "--no-gradient-accumulation-fusion", "gradient_accumulation_fusion"
+        own.append(Setting(flag, f"model.{name}", True, False))
     return [*own, *model], [*own_unsaid, *model_unsaid, *common_unsaid(plan, workload)]

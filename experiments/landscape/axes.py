@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from parplan.experiments.landscape.machine import CHANGES
+from parplan.experiments.landscape.machine import CHANGES, changed
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError, unknown_name
-from parplan.planners.constraints import DIMENSIONS, PLAYABLE, Constraints
+from parplan.planners.constraints import DIMENSIONS, NUMBERS, PLAYABLE, VARIANTS, Constraints
 from parplan.planners.space import make_space
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
@@ -85,6 +85,8 @@ def axis(text: str, workload: Workload, cluster: Cluster, base: Constraints) -> 
             raise ParplanError(f"{name}: a value is there twice: {rest}")
     else:
         values = _usual(name, kind, workload, cluster, base)
+    if kind == "machine":
+        changed(cluster, name, values[0])  # So that what cannot be varied is found at once.
     return Axis(name=name, kind=kind, values=tuple(values))
 
 
@@ -97,7 +99,7 @@ def _value(name: str, kind: Kind, word: str) -> Any:
         if word not in PLAYABLE:
             raise unknown_name("schedule", word, PLAYABLE)
         return word
-    if name in DIMENSIONS and name not in ("recomputation", "sequence_parallel"):
+    if name in NUMBERS:
         return _whole(name, word, 0 if name == "zero_stage" else 1)
     try:
         value = json.loads(word.lower())
@@ -140,7 +142,7 @@ def _usual(
     if kind == "workload":
         own = getattr(workload, name)
         return [int(own * f) for f in (0.25, 0.5, 1, 2, 4) if own * f == int(own * f)]
-    if name not in DIMENSIONS:
+    if name not in DIMENSIONS or name in VARIANTS:
         if isinstance(getattr(Plan(), name), bool):
             return [False, True]
         raise ParplanError(f"{name}: needs its values, as in {name}=1,2")

@@ -5,7 +5,14 @@ from typing import NamedTuple
 
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError, unknown_name
-from parplan.planners.objectives import Run, Setting, cost, tokens_per_s, training_s
+from parplan.planners.objectives import (
+    Run,
+    Setting,
+    cost,
+    energy_kwh,
+    tokens_per_s,
+    training_s,
+)
 from parplan.planners.search import Trial
 from parplan.sim.memory import GB
 from parplan.sim.predict import compile_plan, predict
@@ -50,6 +57,7 @@ METRICS: dict[str, Metric] = {
     "training-time": Metric(
         "training time [days]", lambda t, s: training_s(t, s) / DAY_S, needs=("tokens",)
     ),
+    "energy": Metric("energy of the training, at most [kWh]", energy_kwh, needs=("tokens",)),
     "cost": Metric(
         "cost of the training [currency of the price]", cost, needs=("tokens", "price_per_hour")
     ),
@@ -59,7 +67,7 @@ METRICS: dict[str, Metric] = {
 OPTIONS = {"tokens": "--tokens", "price_per_hour": "--price-per-hour"}
 
 
-def metric(name: str, run: Run) -> Metric:
+def metric(name: str, run: Run, cluster: Cluster) -> Metric:
     """The metric of that name; raises `ParplanError` that suggests near names, or says what it
     needs."""
     if name not in METRICS:
@@ -67,6 +75,8 @@ def metric(name: str, run: Run) -> Metric:
     for field in METRICS[name].needs:
         if getattr(run, field) is None:
             raise ParplanError(f"--metric {name}: needs {OPTIONS[field]}")
+    if name == "energy" and cluster.accelerator.board_power_w is None:
+        raise ParplanError(f"--metric energy: the power of {cluster.accelerator.name} is not known")
     return METRICS[name]
 
 
@@ -77,4 +87,5 @@ def measures(trial: Trial, workload: Workload, cluster: Cluster, run: Run) -> di
         name: one.value(trial, setting)
         for name, one in METRICS.items()
         if all(getattr(run, field) is not None for field in one.needs)
+        and (name != "energy" or cluster.accelerator.board_power_w is not None)
     }

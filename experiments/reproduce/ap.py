@@ -118,5 +118,5 @@ EXPERIMENT = Experiment(
     "Qwen1.5 7B as Llama-2 7B with 151,936 words.",
     published="experiments/papers/ap_cases.json",
     run=_run,
-    seconds=3,
+    seconds=2,
 )

@@ -79,5 +79,5 @@ EXPERIMENT = Experiment(
     setup="GPT of 22, 175, 530 billion and a trillion parameters on 8 to 2,240 A100.",
     published=f"{CALIBRATION_WORDS} (layers), {VALIDATION_WORDS} (steps)",
     run=_run,
-    seconds=2,
+    seconds=4,
 )

@@ -66,5 +66,5 @@ EXPERIMENT = Experiment(
     setup=f"GPT-3 175B on 96 A100, tensor 8, pipeline 12, {CHUNKS} chunks (assumed). {ASSUMED}.",
     published=f"{FIGURES_WORDS}: read off the figure",
     run=_run,
-    seconds=2,
+    seconds=1,
 )

@@ -63,5 +63,5 @@ EXPERIMENT = Experiment(
     "Messages run beside the computation; Megatron-LM then waited for each of them.",
     published=f"{FIGURES_WORDS}: read off the figure",
     run=_run,
-    seconds=2,
+    seconds=1,
 )

@@ -54,5 +54,5 @@ EXPERIMENT = Experiment(
     "other runs of the same source on one node (split by model and number of accelerators).",
     published=f"{VALIDATION_WORDS}; vTrain's own errors: {FIGURES_WORDS}",
     run=_run,
-    seconds=15,
+    seconds=4,
 )

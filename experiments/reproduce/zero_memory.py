@@ -118,5 +118,5 @@ EXPERIMENT = Experiment(
     "scaled to the paper's number of parameters.",
     published=FIGURES_WORDS,
     run=_run,
-    seconds=2,
+    seconds=1,
 )

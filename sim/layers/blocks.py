@@ -32,7 +32,8 @@ def recomputed_ops(plan: Plan, ops: Ops) -> frozenset[str]:
     if plan.recomputation == "none":
         return frozenset()
     if plan.recomputation == "full":
-        return names
+        # The loss of a head that is recomputed comes after the checkpoint.
+        return names - {"loss"}
     chosen = names & frozenset(plan.recomputed_ops)
     if plan.recomputed_ops and not chosen:
         raise ParplanError(

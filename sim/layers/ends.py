@@ -49,11 +49,9 @@ def head_ops(x: Shapes) -> tuple[Op, ...]:
     """Final normalisation, projection to the vocabulary, and the loss on fp32 logits."""
     m = x.model
     vocab = -(-m.vocab_size // x.split)
-    if x.split == 1 or x.software.parallel_loss:
-        loss = _loss(x, float(x.tokens * vocab))
-    else:
-        loss = _gathered_loss(x)
-    if x.split > 1 and x.software.parallel_loss:
+    is_gathered = x.split > 1 and not x.software.parallel_loss
+    loss = _loss(x, float(x.tokens * (m.vocab_size if is_gathered else vocab)))
+    if x.split > 1 and not is_gathered:
         # The maximum, the sum and the target's logit of every token, in fp32.
         statistics = tuple(
             Exchange(group="tensor", op="all_reduce", num_bytes=4.0 * x.tokens) for _ in range(3)
@@ -64,21 +62,21 @@ def head_ops(x: Shapes) -> tuple[Op, ...]:
     projection = linear(wide, "vocabulary projection", x.tokens, m.hidden_size, vocab)
     if m.tied_embeddings:
         projection = dataclasses.replace(projection, parameters=0.0)
+    if is_gathered:
+        projection = _gathered(x, projection)
     return norm(x, "final norm"), enters_region(x, projection), loss
 
 
-def _gathered_loss(x: Shapes) -> Op:
-    """The loss of the whole vocabulary on every tensor-parallel rank: logits gathered and joined;
-    of their gradient each rank takes its part."""
-    logits = float(x.tokens * x.model.vocab_size)
-    size = x.value_bytes * logits
-    loss = _loss(x, logits)
-    gather = Exchange(group="tensor", op="all_gather", num_bytes=size)
+def _gathered(x: Shapes, projection: Op) -> Op:
+    """The projection with its logits gathered over the tensor-parallel ranks and joined; of their
+    gradient each rank takes its part."""
+    size = x.value_bytes * float(x.tokens * x.model.vocab_size)
+    part = MemoryBound(num_bytes=2 * size / x.split)
     return dataclasses.replace(
-        loss,
-        forward=(MemoryBound(num_bytes=2 * size), *loss.forward),
-        input_gradient=(*loss.input_gradient, MemoryBound(num_bytes=2 * size / x.split)),
-        forward_exchanges=(gather,),
+        projection,
+        forward=(*projection.forward, MemoryBound(num_bytes=2 * size)),
+        input_gradient=(part, *projection.input_gradient),
+        forward_exchanges=(Exchange(group="tensor", op="all_gather", num_bytes=size),),
     )
 
 

@@ -150,10 +150,14 @@ def linear(
 
 
 def accumulated(x: Shapes, parameters: float) -> tuple[Kernel, ...]:
-    """The kernel that adds written gradients to those of earlier micro-batches."""
+    """Kernels that add written gradients to those of earlier micro-batches, or ready them."""
+    summed = 4 if x.gradient_dtype == "fp32" else x.value_bytes
+    if x.software.flat_gradients:
+        passes = [2 * x.value_bytes, 2 * summed]
+        passes += [x.value_bytes + summed] if summed > x.value_bytes else []
+        return tuple(MemoryBound(num_bytes=each * parameters) for each in passes)
     if not x.accumulate:
         return ()
-    summed = 4 if x.gradient_dtype == "fp32" else x.value_bytes
     return (MemoryBound(num_bytes=(x.value_bytes + 2 * summed) * parameters),)
 
 

@@ -13,13 +13,13 @@ ARGS=(
   --use-megatron-fsdp
   --data-parallel-sharding-strategy optim_grads
   --ckpt-format fsdp_dtensor
-  --no-gradient-accumulation-fusion
   --grad-reduce-in-bf16
   --overlap-grad-reduce
   --tp-comm-overlap
   --optimizer-cpu-offload
   --optimizer-offload-fraction 1.0
   --use-precision-aware-optimizer
+  --no-gradient-accumulation-fusion
   --num-layers 32
   --hidden-size 4096
   --ffn-hidden-size 14336

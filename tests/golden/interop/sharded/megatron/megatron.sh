@@ -15,10 +15,10 @@ ARGS=(
   --use-megatron-fsdp
   --data-parallel-sharding-strategy optim_grads_params
   --ckpt-format fsdp_dtensor
-  --no-gradient-accumulation-fusion
   --num-distributed-optimizer-instances 2
   --accumulate-allreduce-grads-in-fp32
   --overlap-grad-reduce
+  --no-gradient-accumulation-fusion
   --num-layers 32
   --hidden-size 4096
   --ffn-hidden-size 14336

@@ -1,0 +1,160 @@
+"""What came of executing plans: predicted and measured, as data that a file can hold. No torch."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from parplan.hardware.errors import ParplanError
+from parplan.hardware.strict import build
+from parplan.sim.plan import Plan
+from parplan.sim.run import Event, Run
+from parplan.sim.workload import Workload
+
+FORMAT = 1
+"""Of the file; older ones are refused."""
+
+RUNS = ("predicted", "measured", "profiled")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executed:
+    """One plan as predicted and as it ran."""
+
+    plan: Plan
+    predicted: Run
+    measured: Run
+    """The step of median duration."""
+    profiled: Run
+    """Another step, slowed by the profiler, with its collectives."""
+    predicted_exposed_s: Mapping[str, float]
+    """Seconds of waiting for collectives, mean over the ranks: by stream within computations
+    (data-parallel, tensor-parallel), and within the optimizer."""
+    measured_exposed_s: Mapping[str, float]
+    samples_s: tuple[float, ...]
+    """Every step after the warm-up."""
+    loss_difference: float
+    """Largest relative difference of its losses to those of one process without a plan."""
+    predicted_bytes: tuple[float, ...]
+    """Peak memory of every pipeline rank."""
+    measured_bytes: tuple[float, ...]
+    """Peak memory of every process, in order: replicas and tensor-parallel ranks innermost."""
+
+    @property
+    def error(self) -> float:
+        """Predicted over measured step time, minus one."""
+        return self.predicted.step_s / self.measured.step_s - 1
+
+    @property
+    def memory_error(self) -> float:
+        """Predicted over measured peak memory, minus one, of the process where it is furthest."""
+        width = len(self.measured_bytes) // len(self.predicted_bytes)
+        errors = [
+            self.predicted_bytes[process // width] / measured - 1
+            for process, measured in enumerate(self.measured_bytes)
+        ]
+        return max(errors, key=abs)
+
+    @property
+    def spread(self) -> float:
+        """Half the range of the middle half of the steps, relative to the median."""
+        ordered = sorted(self.samples_s)
+        quarter = len(ordered) // 4
+        return (ordered[-1 - quarter] - ordered[quarter]) / 2 / self.measured.step_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandWritten:
+    """The same training step as a plan's, written by hand for it alone."""
+
+    name: str
+    plan: int
+    """Place of the plan among the executed ones."""
+    samples_s: tuple[float, ...]
+    """Every step after the warm-up; they took turns with those of the plan."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """What one job found: the costs it measured, the plan it would choose, the plans it ran."""
+
+    workload: Workload
+    num_processes: int
+    calibration: list[dict[str, Any]]
+    """Of every mini: its plan, blocks on each stage, and the medians of what its parts cost."""
+    candidates: tuple[tuple[Plan, float], ...]
+    """Plans that could be executed, with the step in seconds that the times of single layers give;
+    none where nothing was to be chosen."""
+    executed: tuple[Executed, ...]
+    out_of_memory: tuple[Plan, ...] = ()
+    """Plans that were asked for and did not fit into the memory that was there."""
+    hand_written: tuple[HandWritten, ...] = ()
+
+    @property
+    def choice(self) -> Plan:
+        """The candidate with the shortest predicted step."""
+        return min(self.candidates, key=lambda candidate: candidate[1])[0]
+
+    def to_json(self) -> dict[str, Any]:
+        """A table that `from_json` reads back."""
+        return {
+            "format": FORMAT,
+            "workload": asdict(self.workload),
+            "num_processes": self.num_processes,
+            "calibration": self.calibration,
+            "candidates": [[plan.to_json(), step_s] for plan, step_s in self.candidates],
+            "executed": [_table(executed) for executed in self.executed],
+            "out_of_memory": [plan.to_json() for plan in self.out_of_memory],
+            "hand_written": [asdict(written) for written in self.hand_written],
+        }
+
+    @staticmethod
+    def from_json(table: Any, where: str = "execution") -> "Execution":
+        """The execution of a JSON table; raises `ParplanError` for one of another format."""
+        if not isinstance(table, dict) or table.get("format") != FORMAT:
+            raise ParplanError(f"{where}: not an execution of format {FORMAT}; run it again")
+        return Execution(
+            workload=build(Workload, table["workload"], f"{where}: workload"),
+            num_processes=table["num_processes"],
+            calibration=table["calibration"],
+            candidates=tuple((Plan.from_json(p), step_s) for p, step_s in table["candidates"]),
+            executed=tuple(executed_of(each) for each in table["executed"]),
+            out_of_memory=tuple(Plan.from_json(plan) for plan in table["out_of_memory"]),
+            hand_written=tuple(
+                HandWritten(name=w["name"], plan=w["plan"], samples_s=tuple(w["samples_s"]))
+                for w in table["hand_written"]
+            ),
+        )
+
+
+def run_table(run: Run) -> dict[str, Any]:
+    """A run as JSON."""
+    return {"step_s": run.step_s, "events": [list(event) for event in run.events]}
+
+
+def _run(table: dict[str, Any], source: str) -> Run:
+    events = tuple(Event(*event) for event in table["events"])
+    return Run(step_s=table["step_s"], events=events, source=source)
+
+
+def _table(executed: Executed) -> dict[str, Any]:
+    runs = {name: run_table(getattr(executed, name)) for name in RUNS}
+    others = ("samples_s", "loss_difference", "predicted_bytes", "measured_bytes")
+    waits = ("predicted_exposed_s", "measured_exposed_s")
+    rest = {name: getattr(executed, name) for name in (*others, *waits)}
+    return {"plan": executed.plan.to_json(), **runs, **rest}
+
+
+def executed_of(table: dict[str, Any]) -> Executed:
+    """What `Execution.to_json` or a job made of one plan."""
+    return Executed(
+        plan=Plan.from_json(table["plan"]),
+        predicted=_run(table["predicted"], "predicted"),
+        measured=_run(table["measured"], "measured"),
+        profiled=_run(table["profiled"], "profiled"),
+        predicted_exposed_s=table["predicted_exposed_s"],
+        measured_exposed_s=table["measured_exposed_s"],
+        samples_s=tuple(table["samples_s"]),
+        loss_difference=table["loss_difference"],
+        predicted_bytes=tuple(table["predicted_bytes"]),
+        measured_bytes=tuple(table["measured_bytes"]),
+    )

@@ -1,0 +1,117 @@
+"""Mini models: what is measured to predict a plan, in place of its own step.
+
+The mini of a plan is the same plan of a model of few blocks on every stage, with few micro-batches:
+wrapped by the same parts of torch, run by the same runtime, on the same processes. Plans that
+differ in depth, number of micro-batches or order alone share minis. Costs are lines over the blocks
+of a stage, through minis of two depths. Imports no torch.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from parplan.sim.plan import Plan
+from parplan.sim.schedules import make_schedule, schedule_kind, why_not
+
+DEPTHS = ((1, 3), (2, 4))
+"""Blocks on every stage of the two minis; the first pair that is not a depth of the plan's own."""
+
+MICRO_BATCHES = (3, 4, 2, 6, 8, 5, 10, 12)
+"""How many a mini has: the first number that its schedule allows and the plan does not have."""
+
+WHOLE = {"loop": "interleaved-1f1b", "v": "hanayo"}
+SPLIT = {"loop": "interleaved-zb", "v": "zb-v"}
+"""The schedule of minis of several stages per rank, with whole and with split backwards."""
+
+
+class Mini(NamedTuple):
+    """One mini: a plan of a model of so many blocks. Equal ones are measured once."""
+
+    plan: Plan
+    depth: int
+    """Blocks on every stage."""
+
+    @property
+    def num_blocks(self) -> int:
+        """Of the whole model."""
+        return self.depth * self.plan.total_stages
+
+
+class Family(NamedTuple):
+    """The minis of two depths that give one line."""
+
+    shallow: Mini
+    deep: Mini
+
+    def at(self, blocks: float, values: tuple[float, float]) -> float:
+        """The line through the values of the two, at a stage of so many blocks."""
+        slope = (values[1] - values[0]) / (self.deep.depth - self.shallow.depth)
+        return values[0] + slope * (blocks - self.shallow.depth)
+
+
+class Minis(NamedTuple):
+    """The families that predict one plan."""
+
+    whole: Family | None
+    """For its forwards and whole backwards."""
+    split: Family | None
+    """For split backwards; and for forwards where there is no other."""
+    kept: "Minis | None"
+    """The same without recomputation, where only some blocks are recomputed."""
+
+    def families(self) -> Iterator[Family]:
+        """All of them."""
+        yield from (family for family in (self.whole, self.split) if family is not None)
+        if self.kept is not None:
+            yield from self.kept.families()
+
+
+def minis_of(plan: Plan, num_blocks: int) -> Minis:
+    """The minis that predict `plan` for a model of so many blocks."""
+    schedule = make_schedule(
+        plan.schedule, plan.num_stages, plan.num_micro_batches, plan.virtual_stages
+    )
+    ops = {action.op for actions in schedule for action in actions}
+    kept = None
+    some = plan.recomputed_layers is not None or plan.recomputed_of_stages is not None
+    if plan.recomputation != "none" and some:
+        other = dataclasses.replace(
+            plan, recomputation="none", recomputed_layers=None, recomputed_of_stages=None
+        )
+        kept = minis_of(other, num_blocks)
+    return Minis(
+        whole=_family(plan, num_blocks, split=False) if "B" in ops else None,
+        split=_family(plan, num_blocks, split=True) if "I" in ops else None,
+        kept=kept,
+    )
+
+
+def _family(plan: Plan, num_blocks: int, *, split: bool) -> Family:
+    own = set(plan.layers_of_stages(num_blocks))
+    depths = next((pair for pair in DEPTHS if not own & set(pair)), DEPTHS[0])
+    schedule = _schedule(plan, split)
+    changed = dataclasses.replace(
+        plan,
+        schedule=schedule,
+        num_micro_batches=_micro_batches(plan, schedule),
+        recomputed_layers=None,
+        recomputed_of_stages=None,
+        stage_layers=None,
+    )
+    shallow, deep = (Mini(changed, depth) for depth in depths)
+    return Family(shallow, deep)
+
+
+def _schedule(plan: Plan, split: bool) -> str:
+    if plan.virtual_stages == 1:
+        return "zb-h1" if split else "1f1b"
+    return (SPLIT if split else WHOLE)[schedule_kind(plan.schedule).placement]
+
+
+def _micro_batches(plan: Plan, schedule: str) -> int:
+    """Micro-batches of a mini: one where the plan has one, since that is first and last at once."""
+    if plan.num_micro_batches == 1 and plan.num_stages == 1:
+        return 1
+    sizes = plan.num_stages, plan.virtual_stages
+    allowed = [m for m in MICRO_BATCHES if not why_not(schedule, sizes[0], m, sizes[1])]
+    return next((m for m in allowed if m != plan.num_micro_batches), allowed[0])

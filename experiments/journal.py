@@ -1,0 +1,64 @@
+"""Rows that are done, one line each, so that interrupted work goes on."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from parplan.hardware import journal
+from parplan.hardware.cluster import Cluster
+from parplan.hardware.errors import ParplanError
+from parplan.sim.workload import Workload
+
+Row = Mapping[str, Any]
+
+
+def fingerprint(workload: Workload, cluster: Cluster | None, **others: Any) -> dict[str, Any]:
+    """What has to be equal for rows to belong to the same work; as JSON gives it back."""
+    table = {"workload": dataclasses.asdict(workload), **others}
+    if cluster is not None:
+        table["cluster"] = dataclasses.asdict(dataclasses.replace(cluster, measured=None))
+    found: dict[str, Any] = json.loads(json.dumps(table, default=str))
+    return found
+
+
+class Journal:
+    """Rows by their keys: those of an earlier run, and the ones that are added.
+
+    `head`: what the rows are of. Raises `ParplanError` where the file holds rows of other work, is
+    damaged, or is being written to (`parplan.hardware.journal`).
+    """
+
+    def __init__(self, path: Path, head: Row) -> None:
+        try:
+            self._kept = journal.Journal(path, head)
+        except ParplanError as error:
+            raise ParplanError(f"{error}; --force begins anew, -o names another folder") from None
+        self.rows: dict[str, Row] = {_text(row["key"]): row["row"] for row in self._kept.rows}
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._kept.close()
+
+    def find(self, key: Row) -> Row | None:
+        """The row of this key, if it is done."""
+        return self.rows.get(_text(key))
+
+    def add(self, key: Row, row: Row) -> Row:
+        """Keep a row, on the disk as well; returns it as the disk gives it back."""
+        kept: Row = self._kept.add({"key": dict(key), "row": dict(row)})["row"]
+        self.rows[_text(key)] = kept
+        return kept
+
+
+def _text(key: Row) -> str:
+    return json.dumps(key, sort_keys=True)

@@ -1,0 +1,159 @@
+"""What a folder with a plan says of it, and how near such predictions were."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from parplan.experiments.report.page import cards, facts, paragraph
+from parplan.experiments.report.tables import Table, table_block
+from parplan.hardware.cluster import Cluster
+from parplan.hardware.errors import ParplanError
+from parplan.hardware.presets import cluster_preset
+from parplan.hardware.strict import read_json
+from parplan.planners.why import plan_label
+from parplan.sim.memory import GB
+from parplan.sim.plan import Plan
+from parplan.sim.plan_file import read_plan
+from parplan.sim.residuals import ANY, family_of, read_residuals, setup_of
+from parplan.sim.workload import Workload
+
+KINDS = {
+    "neither": "plans with neither a pipeline nor ZeRO-3",
+    "pipeline": "plans with a pipeline",
+}
+
+
+def decision(folder: Path) -> str:
+    """The plan of `plan.json` and what is predicted of it; empty where there is none."""
+    path = folder / "plan.json"
+    if not path.is_file():
+        return ""
+    plan, workload, cluster = read_plan(path)
+    predicted = read_json(path).get("predicted", {})
+    return cards(_numbers(plan, workload, cluster, predicted)) + facts(
+        _words(plan, workload, cluster)
+    )
+
+
+def _numbers(
+    plan: Plan, workload: Workload, cluster: str, predicted: Mapping[str, Any]
+) -> list[tuple[str, str, str]]:
+    if "step_s" not in predicted:
+        return []
+    step_s = float(predicted["step_s"])
+    found = [
+        ("predicted step", f"{step_s:.4g} s", _interval(predicted)),
+        ("tokens/s", f"{workload.tokens / step_s:,.0f}", f"{workload.tokens:,} a step"),
+        ("bubble", f"{float(predicted.get('bubble', 0.0)):.1%}", "of the step"),
+    ]
+    machine = _cluster(cluster)
+    memory = [float(value) for value in predicted.get("memory_bytes_per_stage", [])]
+    if memory:
+        share = "" if machine is None else f"{max(memory) / machine.accelerator.memory_bytes:.0%}"
+        of = "of the fullest device" if not share else f"{share} of the fullest device"
+        found.append(("peak memory", f"{max(memory) / GB:.1f} GB", of))
+    if machine is not None:
+        peak = machine.accelerator.peak_flop_per_s.of(workload.product_dtype)
+        mfu = workload.model_flops / step_s / plan.num_devices / peak
+        found.append(("model FLOPs utilisation", f"{mfu:.1%}", f"of {peak / 1e12:,.0f} TFLOP/s"))
+    return found
+
+
+def _interval(predicted: Mapping[str, Any]) -> str:
+    reported = dict(predicted.get("past_accuracy", {})).get("reported")
+    if not reported:
+        return ""
+    return f"80 % of like runs: {reported['low_s']:.3g} to {reported['high_s']:.3g} s"
+
+
+def _cluster(name: str) -> Cluster | None:
+    """None for a machine of the user's own, whose file may have gone."""
+    try:
+        return cluster_preset(name)
+    except ParplanError:
+        return None
+
+
+def _words(plan: Plan, workload: Workload, cluster: str) -> list[tuple[str, str]]:
+    model = workload.model
+    default = Plan()
+    shown = {
+        name: value for name, value in plan.to_json().items() if value != getattr(default, name)
+    }
+    fields = ", ".join(f"{name} {_text(value)}" for name, value in shown.items())
+    return [
+        ("plan", plan_label(plan)),
+        ("fields", f"{fields or 'none'}; the others have their defaults"),
+        ("model", f"{model.name}, {model.num_parameters / 1e9:.3g} billion parameters"),
+        ("batch", f"{workload.global_batch} sequences of {workload.seq_len} tokens"),
+        ("numbers", f"{workload.precision}, {workload.optimizer}, {workload.attention} attention"),
+        ("machine", f"{cluster}, {plan.num_devices} accelerators"),
+    ]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def evidence(folder: Path) -> str:
+    """How near predictions of published runs on like machines were; empty where none is known."""
+    path = _plan_of(folder)
+    plan, cluster = None, _inputs(folder).get("cluster")
+    if path is not None:
+        plan, _, planned_for = read_plan(path)
+        cluster = cluster or planned_for
+    machine = _cluster(cluster) if isinstance(cluster, str) else None
+    if machine is None or machine.measured is not None:
+        return ""
+    family = family_of(machine.accelerator.name)
+    rows = [r for r in read_residuals().ratios if r.family in (family, ANY)]
+    like = [
+        r for r in rows if plan is not None and r.pool == "reported" and r.setup == setup_of(plan)
+    ]
+    own = next((r for r in like if r.family == family), next(iter(like), None))
+    said = ""
+    if own is not None:
+        kind = KINDS.get(own.setup, f"plans with {own.setup}")
+        on = "any accelerators" if own.family == ANY else f"{own.family} accelerators"
+        said = paragraph(
+            f"For {kind} on {on}: the median of {own.runs} published runs took "
+            f"{_off(own.median)} than predicted; 80 % of them took {own.low:.2f} to "
+            f"{own.high:.2f} times the predicted time."
+        )
+    columns = ("runs", "accelerators", "plans", "number", "publications", "10 %", "median", "90 %")
+    cells = tuple(
+        (
+            {"reported": "held out", "calibration": "used for fits"}[r.pool],
+            r.family,
+            r.setup,
+            str(r.runs),
+            str(r.sources),
+            f"{r.low:.3f}",
+            f"{r.median:.3f}",
+            f"{r.high:.3f}",
+        )
+        for r in rows
+    )
+    title = "Measured over predicted step times of published runs"
+    return said + table_block("sim/residuals.toml", title, Table(columns, cells))
+
+
+def _off(ratio: float) -> str:
+    return f"{abs(ratio - 1):.1%} {'longer' if ratio >= 1 else 'shorter'}"
+
+
+def _plan_of(folder: Path) -> Path | None:
+    """The folder's plan, or the one that its manifest names."""
+    named = _inputs(folder).get("plan")
+    paths = [folder / "plan.json", *([Path(named)] if isinstance(named, str) else [])]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _inputs(folder: Path) -> Mapping[str, Any]:
+    """What the manifest says of the inputs."""
+    path = folder / "manifest.json"
+    table = read_json(path) if path.is_file() else {}
+    inputs = table.get("inputs") if isinstance(table, dict) else None
+    return inputs if isinstance(inputs, dict) else {}

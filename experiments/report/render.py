@@ -1,0 +1,152 @@
+"""The page of a folder: the decision, the log, pictures, tables, evidence, how it was made."""
+
+import base64
+import json
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+
+from parplan.experiments.report.decision import decision, evidence
+from parplan.experiments.report.page import Section, facts, folded, page, text_block
+from parplan.experiments.report.tables import csv_block
+from parplan.hardware.errors import ParplanError
+from parplan.hardware.strict import read_json, read_text
+
+REPORT = "report.html"
+LOG = "log.txt"
+
+FIRST = (
+    *("summary", "figure", "table", "gantt", "landscape", "time_split", "why", "better", "scale"),
+    *("measured", "memory", "critical_path", "sensitivity", "trials"),
+)
+"""Names without suffix in the order of the page; all others follow by name."""
+
+TITLES = {
+    "gantt": "The step, rank by rank",
+    "landscape": "Landscape",
+    "time_split": "Where the time goes",
+    "why": "What other plans would cost",
+    "better": "Faster plans near this one",
+    "trials": "Every candidate",
+    "memory": "Memory over the step",
+    "critical_path": "The critical path",
+    "sensitivity": "What a faster resource would gain",
+    "schedule": "Instruction lists",
+    "not_said": "What the target cannot express",
+    "notes": "What was understood otherwise",
+    "measured": "Measured beside predicted",
+}
+
+PICTURES = {".png": "image/png", ".svg": "image/svg+xml"}
+TEXTS = (".txt", ".sh", ".yaml", ".yml", ".toml", ".py", ".md")
+MAX_BYTES = 30 * 2**20
+"""Larger files are named, not shown."""
+
+
+def render(folder: Path) -> str:
+    """The page; raises `ParplanError` for what is not a folder, or has nothing to show."""
+    if not folder.is_dir():
+        raise ParplanError(f"{folder}: is not a folder")
+    files = [path for path in sorted(folder.rglob("*")) if _is_shown(path, folder)]
+    if not files:
+        raise ParplanError(f"{folder}: holds nothing that a report shows")
+    manifest = _manifest(folder)
+    sections = [
+        Section("Decision", decision(folder)),
+        Section("Log", _log(folder)),
+        *_contents(folder, files),
+        Section("How near such predictions were", evidence(folder)),
+        Section("How it was made", _made(manifest, folder, files)),
+    ]
+    arguments = manifest.get("arguments")
+    words = arguments if isinstance(arguments, list) else []
+    title = " ".join(["parplan", *map(str, words)]) if words else folder.resolve().name
+    subtitle = " · ".join(str(part) for part in (manifest.get("date"), folder) if part)
+    return page(title, subtitle, [section for section in sections if section.body])
+
+
+def _is_shown(path: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return path.is_file() and not hidden and path.name not in (REPORT, LOG)
+
+
+def _manifest(folder: Path) -> dict[str, object]:
+    path = folder / "manifest.json"
+    table = read_json(path) if path.is_file() else {}
+    return table if isinstance(table, dict) else {}
+
+
+def _log(folder: Path) -> str:
+    path = folder / LOG
+    return text_block(read_text(path)) if path.is_file() else ""
+
+
+def _contents(folder: Path, files: list[Path]) -> Iterator[Section]:
+    """The folder's own texts, pictures and tables; then a section for each folder in it."""
+    inner = sorted({path.parent for path in files}, key=lambda p: (p != folder, str(p)))
+    for place in inner:
+        own = sorted((p for p in files if p.parent == place), key=_order)
+        kinds = {
+            "Texts": "".join(_text(p) for p in own if p.suffix in TEXTS),
+            "Pictures": "".join(_picture(p) for p in own if p.suffix in PICTURES),
+            "Tables": "".join(_csv(p) for p in own if p.suffix == ".csv"),
+        }
+        if place == folder:
+            yield from (Section(title, body) for title, body in kinds.items())
+        else:
+            yield Section(str(place.relative_to(folder)), decision(place) + "".join(kinds.values()))
+
+
+def _order(path: Path) -> tuple[int, str]:
+    place = FIRST.index(path.stem) if path.stem in FIRST else len(FIRST)
+    return place, path.name
+
+
+def _title(path: Path) -> str:
+    words = path.stem.replace("_", " ").replace("-", " ")
+    return TITLES.get(path.stem, words[:1].upper() + words[1:])
+
+
+def _picture(path: Path) -> str:
+    title = escape(_title(path), quote=True)
+    if path.stat().st_size > MAX_BYTES:
+        return f'<p class="note">{title}: {escape(path.name)} is too large to be shown</p>'
+    data = base64.b64encode(path.read_bytes()).decode()
+    return (
+        f"<figure><figcaption>{title}</figcaption>"
+        f'<img alt="{title}" src="data:{PICTURES[path.suffix]};base64,{data}"></figure>\n'
+    )
+
+
+def _text(path: Path) -> str:
+    if path.stat().st_size > MAX_BYTES:
+        return f'<p class="note">{escape(path.name)} is too large to be shown</p>'
+    return folded(path.name, text_block(read_text(path)), is_open=path.stem == "summary")
+
+
+def _csv(path: Path) -> str:
+    if path.stat().st_size > MAX_BYTES:
+        return f'<p class="note">{escape(path.name)} is too large to be shown</p>'
+    return csv_block(path.name, _title(path), read_text(path))
+
+
+def _made(manifest: dict[str, object], folder: Path, files: list[Path]) -> str:
+    rows = [
+        (name, str(manifest[name]))
+        for name in ("date", "commit", "python", "platform", "seed", "seconds")
+        if manifest.get(name) is not None
+    ]
+    packages = manifest.get("packages")
+    if isinstance(packages, dict):
+        rows.append(("packages", ", ".join(f"{n} {v}" for n, v in packages.items() if v)))
+    names = [f"{path.relative_to(folder)} ({_size(path)})" for path in files]
+    rows.append(("files", ", ".join(names)))
+    if any(path.name == "timeline.json" for path in files):
+        rows.append(("timeline.json", "opens in Perfetto (ui.perfetto.dev)"))
+    whole = json.dumps(manifest, indent=2, ensure_ascii=False)
+    return facts(rows) + (folded("manifest.json", text_block(whole)) if manifest else "")
+
+
+def _size(path: Path) -> str:
+    size = path.stat().st_size
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"

@@ -1,0 +1,73 @@
+"""`--report`: every command that writes a folder can write its report as well."""
+
+import argparse
+import contextlib
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+from parplan.hardware.files import write_whole
+
+
+def add_report_option(parser: argparse.ArgumentParser) -> None:
+    """`--report`, for a parser of a command that writes a folder."""
+    for action in parser._actions:
+        if action.dest == "output" and isinstance(action.default, Path):
+            if not action.default.suffix:
+                parser.add_argument(
+                    "--report",
+                    action="store_true",
+                    help="also write report.html to the folder: one page with all of it",
+                )
+            return
+
+
+class _Both(io.TextIOBase):
+    """Writes on to a stream, and keeps lines; a line that is rewritten is kept as it ends."""
+
+    def __init__(self, stream: TextIO, kept: list[str]) -> None:
+        self.stream = stream
+        self.kept = kept
+
+    def write(self, text: str) -> int:
+        self.kept.append(text)
+        return self.stream.write(text)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+    def isatty(self) -> bool:
+        return self.stream.isatty()
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
+
+
+def wants_report(args: argparse.Namespace) -> bool:
+    """Whether `--report` was given."""
+    return bool(getattr(args, "report", False))
+
+
+def run_with_report(command: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """Run a command, keep what it prints as `log.txt`, and write its report.
+
+    A command that fails with an error leaves the folder as it is.
+    """
+    kept: list[str] = []
+    out, err = _Both(sys.stdout, kept), _Both(sys.stderr, kept)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = command(args)
+    # Imported here: commands without a report start faster.
+    from parplan.experiments.report.render import LOG, REPORT, render
+
+    folder = Path(args.output)
+    if not folder.is_dir():
+        sys.stderr.write(f"parplan: report: there is none, since {folder} was not written\n")
+        return code
+    lines = [line.rsplit("\r", 1)[-1] for line in "".join(kept).split("\n")]
+    write_whole(folder / LOG, "\n".join(lines).encode())
+    write_whole(folder / REPORT, render(folder).encode())
+    sys.stderr.write(f"parplan: report: {folder / REPORT}\n")
+    return code

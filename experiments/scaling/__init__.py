@@ -1,0 +1,1 @@
+"""Strong and weak scaling: the best plan at each size, and where efficiency is lost."""

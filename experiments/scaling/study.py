@@ -1,0 +1,131 @@
+"""The best plan at each size, what its step consists of, and what would make it shorter."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from parplan.experiments.landscape.machine import changed
+from parplan.experiments.scaling.machines import Machine
+from parplan.hardware.cluster import Cluster
+from parplan.hardware.errors import ParplanError
+from parplan.planners.constraints import Constraints
+from parplan.planners.run import run_planner
+from parplan.planners.search import Trial
+from parplan.planners.shared_costs import SharedCosts
+from parplan.planners.space import make_space
+from parplan.planners.why import plan_label
+from parplan.sim.memory import GB
+from parplan.sim.predict import compile_plan, predict
+from parplan.sim.time_split import BUBBLE, time_split
+from parplan.sim.workload import Workload
+
+GROUPS = {
+    "compute": ("compute",),
+    "recomputation": ("recomputation",),
+    "bubble": (*BUBBLE, "messages"),
+    "exposed tensor-parallel": ("tensor exchange", "context exchange", "expert exchange"),
+    "exposed data-parallel": ("gradient reduction", "parameter gather"),
+    "optimizer": ("optimizer",),
+    "software": ("launch", "framework"),
+}
+"""Parts of `parplan.sim.time_split` that are told apart."""
+
+RESOURCES = ("compute", "memory_bandwidth", "node_bandwidth", "network_bandwidth", "memory")
+"""What is doubled to find what a step waits for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One size of one machine."""
+
+    accelerators: int
+    global_batch: int
+    reason: str = ""
+    """Why no plan is possible; empty if one is."""
+    plan: str = ""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """The plan's."""
+    step_s: float | None = None
+    tokens_per_s: float | None = None
+    mfu: float | None = None
+    memory_gb: float | None = None
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """Of the step, by the names of `GROUPS`."""
+    gains: Mapping[str, float] = field(default_factory=dict)
+    """Share of the step that is saved if a resource were twice as large; compute to bandwidth:
+    with the plan kept; memory: with the best plan that then fits. Where it was asked for."""
+
+    @property
+    def loss(self) -> str:
+        """What takes most of the step beside the computation; empty where nothing fits."""
+        lost = {name: share for name, share in self.shares.items() if name != "compute"}
+        return max(lost, key=lambda name: lost[name]) if lost else ""
+
+    @property
+    def bottleneck(self) -> str:
+        """The resource whose double saves most, beside compute; empty if it was not asked."""
+        others = {name: gain for name, gain in self.gains.items() if name != "compute"}
+        return max(others, key=lambda name: others[name]) if others else ""
+
+
+def point(
+    workload: Workload, machine: Machine, count: int, base: Constraints, *, ask_why: bool
+) -> Point:
+    """The best plan for `workload` on `count` accelerators of `machine`, within `base`.
+
+    `ask_why`: also find what would make it faster.
+    """
+    cluster = machine.sized(count)
+    found = Point(accelerators=count, global_batch=workload.global_batch)
+    try:
+        best, reason = _best(workload, cluster, base)
+    except ParplanError as error:
+        return replace(found, reason=str(error))
+    if best is None or best.step_s is None:
+        return replace(found, reason=reason)
+    compiled = compile_plan(workload, cluster, best.plan)
+    split = time_split(workload, cluster, compiled, predict(compiled))
+    peak = cluster.accelerator.peak_flop_per_s.of(workload.product_dtype)
+    return replace(
+        found,
+        plan=plan_label(best.plan),
+        fields=asdict(best.plan),
+        step_s=best.step_s,
+        tokens_per_s=workload.tokens / best.step_s,
+        mfu=workload.model_flops / best.step_s / count / peak,
+        memory_gb=max(best.memory_bytes) / GB,
+        shares={name: split.share(*parts) for name, parts in GROUPS.items()},
+        gains=_gains(workload, cluster, best, base) if ask_why else {},
+    )
+
+
+def _best(workload: Workload, cluster: Cluster, base: Constraints) -> tuple[Trial | None, str]:
+    """The fastest plan; where nothing fits, what the nearest lacks."""
+    space = make_space(workload, cluster, base)
+    shared = SharedCosts(workload, cluster)
+    best = run_planner("branch-and-bound", space, shared=shared).best
+    if best is not None:
+        return best, ""
+    trials = [shared.judge(plan, base.memory_ratio) for plan in space]
+    laid_out = [trial for trial in trials if trial.memory_bytes]
+    nearest = min(laid_out, key=lambda t: max(t.memory_bytes), default=None)
+    return None, nearest.reason if nearest is not None else trials[0].reason
+
+
+def _gains(
+    workload: Workload, cluster: Cluster, best: Trial, base: Constraints
+) -> dict[str, float]:
+    """What twice as much of each resource would save, as a share of the step."""
+    before, found = best.step_s or 1.0, dict[str, float]()
+    for name in RESOURCES:
+        try:
+            better = changed(cluster, name, 2.0)
+        except ParplanError:
+            continue  # It has none, such as a network of a single node.
+        if name == "memory":
+            other, _ = _best(workload, better, base)
+            after = other.step_s if other is not None and other.step_s else before
+        else:
+            after = predict(compile_plan(workload, better, best.plan)).step_s
+        found[name] = 1 - after / before
+    return found

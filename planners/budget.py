@@ -1,0 +1,50 @@
+"""How much a planner may ask, and what is noted of how it goes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from parplan.hardware.errors import ParplanError
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How much a planner may ask; None: as much as it wants."""
+
+    evaluations: int | None = None
+    """Plans asked about, also those that were asked about before."""
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.evaluations is not None and self.evaluations < 1:
+            raise ParplanError(f"budget: at least 1 evaluation, got {self.evaluations}")
+        if self.seconds is not None and not self.seconds > 0:
+            raise ParplanError(f"budget: more than 0 seconds, got {self.seconds}")
+
+
+def budget_of(text: str) -> Budget:
+    """The budget that `500` (evaluations) or `30s` (seconds) says; raises `ParplanError` else."""
+    try:
+        if text.endswith("s"):
+            return Budget(seconds=float(text[:-1]))
+        return Budget(evaluations=int(text))
+    except ValueError:
+        raise ParplanError(
+            f"budget: expected evaluations, as in 500, or seconds, as in 30s; got {text!r}"
+        ) from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Improvement:
+    """When a plan better than all before it was found."""
+
+    evaluations: int
+    seconds: float
+    step_s: float
+    key: float
+    """What the goal of the search says of it."""
+
+
+class Stopped(BaseException):
+    """The budget is used up. Nothing for a planner to catch: the runner does."""

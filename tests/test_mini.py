@@ -1,0 +1,249 @@
+"""Mini models predict plans: on made-up costs exactly, and never from a plan's own step."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import pytest
+
+from parplan.backend.memory_predict import (
+    BEFORE,
+    MiniMemory,
+    mini_memory,
+    places_of,
+    predict_peaks,
+)
+from parplan.backend.mini import Mini, minis_of
+from parplan.backend.mini_costs import MiniCosts, mini_costs, turns
+from parplan.backend.mini_predict import predict_exposed, predict_step
+from parplan.sim.instructions import Action, rank_of_stages
+from parplan.sim.plan import Plan, zero_fields
+from parplan.sim.schedules import CATALOGUE, make_schedule
+
+BLOCKS = 8
+
+PLANS = [
+    Plan(data_parallel=2, batch_per_device=4),
+    Plan(data_parallel=2, num_micro_batches=4, **zero_fields(2)),
+    Plan(tensor_parallel=2, num_micro_batches=2, recomputation="full"),
+    Plan(num_stages=2, num_micro_batches=8, stage_layers=(6, 2)),
+    Plan(num_stages=2, num_micro_batches=4, recomputation="full", recomputed_layers=2),
+    *(
+        Plan(
+            num_stages=2,
+            num_micro_batches=5 if 1 in kind.virtual_stages else 6,
+            virtual_stages=2 if 2 in kind.virtual_stages else 1,
+            schedule=name,
+        )
+        for name, kind in CATALOGUE.items()
+        if kind.one_copy and name not in ("interleaved-1f1b", "looped-bfs", "interleaved-zb")
+    ),
+    Plan(num_stages=2, num_micro_batches=4, virtual_stages=2, schedule="interleaved-zb"),
+]
+
+
+def name_of(plan: Plan) -> str:
+    return f"{plan.schedule} {plan.num_stages} {plan.virtual_stages} {plan.num_micro_batches}"
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=name_of)
+def test_no_mini_is_the_plan_itself(plan: Plan) -> None:
+    depths = set(plan.layers_of_stages(BLOCKS))
+    for family in minis_of(plan, BLOCKS).families():
+        for mini in family:
+            other_size = not {mini.depth} & depths
+            assert other_size or mini.plan.num_micro_batches != plan.num_micro_batches
+        assert family.shallow.depth < family.deep.depth
+    single = Plan(batch_per_device=4)
+    assert all(mini.depth != 3 for family in minis_of(single, 3).families() for mini in family)
+
+
+def test_plans_that_differ_in_order_or_number_alone_share_minis() -> None:
+    plan = Plan(num_stages=2, num_micro_batches=8, schedule="gpipe")
+    others = [
+        dataclasses.replace(plan, schedule="1f1b"),
+        dataclasses.replace(plan, num_micro_batches=16),
+    ]
+    for other in others:
+        assert minis_of(other, BLOCKS) == minis_of(plan, BLOCKS)
+    smaller = dataclasses.replace(plan, batch_per_device=2)
+    assert minis_of(smaller, BLOCKS) != minis_of(plan, BLOCKS)
+
+
+def test_turns_count_gradients_and_not_micro_batches() -> None:
+    actions = tuple(Action(0, op, m) for op in "FB" for m in (2, 0, 1))
+    found = turns(actions)
+    assert [found[a] for a in actions] == ["first", "middle", "last"] * 2
+    assert turns([Action(0, "F", 0), Action(0, "B", 0)])[Action(0, "B", 0)] == "only"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    start_s: float
+    marks: list[tuple[str, float, float]]
+
+
+MS = 1e-3
+SECONDS = {"F": (1.0, 3.0), "B": (2.0, 5.0), "I": (1.5, 2.5), "W": (1.2, 2.0)}
+"""Milliseconds: of a stage, and of each of its blocks."""
+RECOMPUTED = 0.7
+BEGIN, FREE_GAP, ARRIVAL, MESSAGE_GAP, SYNC, OPTIMIZER = 0.4, 0.1, 0.9, 0.2, 0.3, 0.6
+
+
+def seconds(plan: Plan, action: Action, blocks: int, turn: str, again: int) -> float:
+    constant, per_block = SECONDS[action.op]
+    more = RECOMPUTED * again if action.op in "BI" else 0.0
+    first = 0.5 * blocks if action.op in "BW" and turn in ("first", "only") else 0.0
+    return MS * (constant + 0.1 * action.stage + per_block * blocks + more + first)
+
+
+def played(plan: Plan, counts: tuple[int, ...]) -> list[Sample]:
+    """A step as a machine with exactly these costs runs it, one sample a pipeline rank."""
+    schedule = make_schedule(
+        plan.schedule, plan.num_stages, plan.num_micro_batches, plan.virtual_stages
+    )
+    rank_of, place = rank_of_stages(schedule), [0] * len(schedule)
+    again = [
+        0 if plan.recomputation == "none" else min(n, plan.recomputed_layers or n) for n in counts
+    ]
+    ends: dict[Action, float] = {}
+    now = [0.0] * len(schedule)
+    samples = [Sample(start_s=0.0, marks=[]) for _ in schedule]
+    while any(place[r] < len(own) for r, own in enumerate(schedule)):
+        for rank, actions in enumerate(schedule):
+            while place[rank] < len(actions):
+                action = actions[place[rank]]
+                maker = maker_of(action, ends, len(counts))
+                if maker is None:
+                    break
+                crosses = maker != action and rank_of[maker.stage] != rank
+                if crosses:
+                    start = max(now[rank] + MS * MESSAGE_GAP, ends[maker] + MS * ARRIVAL)
+                else:
+                    start = now[rank] + MS * (BEGIN if place[rank] == 0 else FREE_GAP)
+                turn = turns(actions)[action]
+                n = counts[action.stage]
+                end = start + seconds(plan, action, n, turn, again[action.stage])
+                samples[rank].marks.append((str(action), start, end))
+                ends[action] = now[rank] = end
+                place[rank] += 1
+    done = max(now) + MS * SYNC
+    for rank, sample in enumerate(samples):
+        own = sum(counts[s] for s, r in rank_of.items() if r == rank)
+        sample.marks.append((f"optimizer {rank}", done, done + MS * OPTIMIZER * own))
+    return samples
+
+
+def maker_of(action: Action, ends: dict[Action, float], stages: int) -> Action | None:
+    """What it waits for; itself if for nothing; None if that is not there yet."""
+    stage, op, m = action
+    if op == "F" and stage > 0:
+        needed = [Action(stage - 1, "F", m)]
+    elif op in "BI" and stage < stages - 1:
+        needed = [Action(stage + 1, "B", m), Action(stage + 1, "I", m)]
+    else:
+        return action
+    return next((a for a in needed if a in ends), None)
+
+
+def measured(plan: Plan) -> dict[Mini, MiniCosts]:
+    found = {}
+    for family in minis_of(plan, BLOCKS).families():
+        for mini in family:
+            own = mini.plan
+            one = dataclasses.replace(own, data_parallel=1, tensor_parallel=1)
+            samples = played(one, own.layers_of_stages(mini.num_blocks))
+            everyone = [s for s in samples for _ in range(own.data_parallel * own.tensor_parallel)]
+            waits = [{name: {"data-parallel": 1e-4} for name, *_ in s.marks} for s in everyone]
+            found[mini] = mini_costs(own, [everyone] * 3, (everyone, waits))
+    return found
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=name_of)
+def test_a_machine_of_constant_costs_is_predicted_exactly(plan: Plan) -> None:
+    one = dataclasses.replace(plan, data_parallel=1, tensor_parallel=1, **zero_fields(0))
+    truth = played(one, plan.layers_of_stages(BLOCKS))
+    step_s = max(mark[2] for sample in truth for mark in sample.marks)
+    costs = measured(plan)
+    found = predict_step(plan, BLOCKS, costs)
+    # A mini may see a message arrive between the two gaps; the rest is exact.
+    assert found.step_s == pytest.approx(step_s, rel=0.01)
+    durations = {e.name: e.end_s - e.start_s for e in found.events if e.stream == "compute"}
+    for name, start, end in (mark for sample in truth for mark in sample.marks):
+        if not name.startswith("optimizer"):
+            assert durations[name] == pytest.approx(end - start, rel=1e-6)
+    actions = sum(
+        map(
+            len,
+            make_schedule(
+                plan.schedule, plan.num_stages, plan.num_micro_batches, plan.virtual_stages
+            ),
+        )
+    )
+    exposed = predict_exposed(plan, BLOCKS, costs)
+    assert exposed["data-parallel"] == pytest.approx(1e-4 * actions / plan.num_stages, rel=1e-6)
+
+
+def test_sharded_stages_of_a_pipeline_hold_what_the_action_before_left() -> None:
+    plan = Plan(num_stages=2, data_parallel=2, num_micro_batches=3, **zero_fields(3))
+    actions = make_schedule("1f1b", 2, 3)[0]
+    found = [f"{action} {place}" for action, place in places_of(plan, actions).items()]
+    assert found == [
+        *("0F0 first", "0F1 middle F", "0B0 first F"),
+        *("0F2 last B", "0B1 middle F", "0B2 last B"),
+    ]
+    whole = dataclasses.replace(plan, distribute_low_prec_param=False)
+    assert places_of(whole, actions) == turns(actions)
+
+
+BASE, SAVED, GRADIENT, RECEIVED, WORK = 100.0, 10.0, 4.0, 3.0, 2.0
+"""Bytes: at the start, and of a block. A backward works with more; what is received stays."""
+
+
+def memory_segments(plan: Plan, rank: int, counts: tuple[int, ...]) -> list[tuple[str, int, int]]:
+    schedule = make_schedule(
+        plan.schedule, plan.num_stages, plan.num_micro_batches, plan.virtual_stages
+    )
+    found: list[tuple[str, float, float]] = []
+    for action, turn in turns(schedule[rank]).items():
+        n = counts[action.stage]
+        change = SAVED * n if action.op == "F" else -SAVED * n
+        if action.op == "B" and turn in ("first", "only"):
+            change += GRADIENT * n
+        peak = change if action.op == "F" else WORK
+        found += [(BEFORE, 0, 0), (str(action), change, max(peak, change))]
+    own = sum(counts[s] for s, r in rank_of_stages(schedule).items() if r == rank)
+    return [*found, (f"optimizer {rank}", -GRADIENT * own, WORK)]  # type: ignore[list-item]
+
+
+def start_bytes(plan: Plan, counts: tuple[int, ...]) -> float:
+    return BASE + plan.num_micro_batches * RECEIVED + 2 * counts[0]
+
+
+@pytest.mark.parametrize("plan", [p for p in PLANS if p.schedule in ("gpipe", "1f1b")], ids=name_of)
+def test_peaks_of_known_memory_are_predicted_exactly(plan: Plan) -> None:
+    if plan.recomputed_layers is not None or plan.stage_layers is not None:
+        pytest.skip("the made-up memory knows equal stages alone")
+    known: dict[Mini, MiniMemory] = {}
+    for family in minis_of(plan, BLOCKS).families():
+        for mini in family:
+            own, ranks = mini.plan, range(mini.plan.num_stages)
+            counts = own.layers_of_stages(mini.num_blocks)
+            width = own.data_parallel * own.tensor_parallel
+            per_rank = [memory_segments(own, rank, counts) for rank in ranks]
+            segments = [s for s in per_rank for _ in range(width)]
+            starts = [start_bytes(own, counts)] * len(segments)
+            received = [RECEIVED if own.num_stages > 1 else 0.0] * len(segments)
+            known[mini] = mini_memory(own, segments, starts, received)
+    counts = plan.layers_of_stages(BLOCKS)
+    if plan.num_stages == 1:
+        # Nothing is received: the minis' own number counts.
+        mini = next(iter(known)).plan
+        expected_start = start_bytes(mini, counts)
+    else:
+        expected_start = start_bytes(plan, counts)
+    for rank, found in enumerate(predict_peaks(plan, BLOCKS, known)):
+        held, peak = expected_start, expected_start
+        for name, change, top in memory_segments(plan, rank, counts):
+            peak = max(peak, held + top) if name != BEFORE else peak
+            held += change
+        assert found == pytest.approx(peak)
