@@ -40,7 +40,11 @@ time.sleep(100)
     ("do", "message"),
     [
         ("stop", r"^worker 1 \(stopped\) did not answer for 2.5 s; all workers were ended$"),
-        ("stall", r"^no worker got further within 3.5 s; all workers were ended \(a longer step"),
+        pytest.param(
+            "stall",
+            r"^no worker got further within 3.5 s; all workers were ended \(a longer step",
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_a_worker_that_hangs_is_noticed_in_time(

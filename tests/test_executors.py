@@ -70,6 +70,7 @@ def where_and_twice(n: int) -> tuple[int, int]:
     return os.getpid(), 2 * n
 
 
+@pytest.mark.long
 def test_a_worker_that_is_killed_in_the_middle_costs_nothing(
     cluster: distributed.LocalCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
