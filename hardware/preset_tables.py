@@ -96,6 +96,10 @@ class NetworkTable:
     """A class of collective_efficiency.toml; that of the fabric where not given."""
 
 
+MOST = 10**7
+"""Accelerators, nodes: as many as the names of clusters can say."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeTable:
     """`[node.NAME]` of clusters.toml."""
@@ -108,6 +112,12 @@ class NodeTable:
     inside: tuple[TierTable, ...] = ()
     aliases: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.accelerators <= MOST:
+            raise ParplanError(f"accelerators: 1 to {MOST}, got {self.accelerators}")
+        if len(self.network) != 1:
+            raise ParplanError(f"network: exactly one is needed, got {len(self.network)}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterTable:
@@ -119,6 +129,12 @@ class ClusterTable:
     source: str
     accelerators_used: int | None = None
     """How many of the nodes' accelerators a job is given; all where not given."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_nodes", "accelerators_used"):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= MOST:
+                raise ParplanError(f"{name}: 1 to {MOST}, got {value}")
 
 
 def accelerator_of(name: str, table: AcceleratorTable) -> Accelerator:

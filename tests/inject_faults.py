@@ -28,7 +28,7 @@ def damaged(journal: Path, kind: str, chance: random.Random) -> None:
     """Leave the journal as a cut or a power failure does."""
     content = journal.read_bytes()
     first = content.index(b"\n") + 1
-    end = chance.randrange(first, len(content))
+    end = chance.randrange(first, len(content) + 1)
     journal.write_bytes(content[:end] + (bytes(4096) if kind == "zeros" else b""))
 
 
