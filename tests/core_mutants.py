@@ -28,7 +28,11 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "engine": (
         ("sim/engine.py", "sim/processes.py", "sim/self_check.py"),
-        ("test_engine", "test_metamorphic", "test_fast", "test_whole_cluster"),
+        (
+            *("test_engine", "test_failing", "test_streams", "test_variation", "test_slowed"),
+            *("test_pairs_and_copies", "test_zero_bubble", "test_contended", "test_metamorphic"),
+            "test_fast",
+        ),
     ),
     "fast": (
         ("sim/fast.py", "sim/sweep.py", "sim/batch.py", "sim/tables.py"),
