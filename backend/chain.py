@@ -5,6 +5,7 @@ through a chain of layers and computes the loss from what comes out.
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,8 +43,14 @@ def find_chain(
 
     layers: the children of the one `nn.Sequential` that holds all of the model's parameters.
     loss_fn: the model's own forward, with that container returning outputs that are there already.
+    Those of a Hugging Face model are its embeddings, decoder layers and head, and its own loss.
     Raises `ParplanError` when there is no such container.
     """
+    if layers is None and is_hf_model(model):
+        from parplan.backend.hf_chain import hf_chain  # it makes chains
+
+        found = hf_chain(model)
+        return found if loss_fn is None else dataclasses.replace(found, loss_fn=loss_fn)
     name = _container(model)
     if layers is None:
         if name is None:
@@ -58,6 +65,14 @@ def find_chain(
         loss_fn = _own_loss(model, name)
     num_first, num_last = around_blocks(layers)
     return Chain(layers=tuple(layers), num_first=num_first, num_last=num_last, loss_fn=loss_fn)
+
+
+def is_hf_model(model: nn.Module) -> bool:
+    """Whether it is one of Hugging Face's models; does not import transformers."""
+    return any(
+        kind.__name__ == "PreTrainedModel" and kind.__module__.startswith("transformers.")
+        for kind in type(model).__mro__
+    )
 
 
 def around_blocks(layers: Sequence[nn.Module]) -> tuple[int, int]:
@@ -90,7 +105,7 @@ def check_chain(model: nn.Module, forward: Callable[..., Any], chain: Chain, *ba
             f"{type(model).__name__}: its forward(inputs, targets) has to return the loss, "
             f"one number; got {type(expected).__name__}"
         )
-    if not torch.allclose(expected, found, rtol=1e-4):
+    if not torch.allclose(expected, found, rtol=1e-4, equal_nan=True):
         raise ParplanError(
             f"{type(model).__name__}: its forward gives a loss of {expected.item():.6g}, its "
             f"{len(chain.layers)} layers and loss_fn one after the other give {found.item():.6g}"

@@ -129,15 +129,15 @@ def choose_plan(
     ]
     LOG.info(ap_log.cost_time(time.perf_counter() - start_s))
     LOG.info(ap_log.SELECT_FINISHED)
-    _log_details(trials, options.detailed_log)
+    log_details(trials, options.detailed_log)
     best = STEP_TIME.best(trials)
     if best is None:
         raise ParplanError(f"no plan fits in memory: {trials[0].reason}")
     return best.plan
 
 
-def _log_details(trials: Sequence[Trial], level: int) -> None:
-    """Every candidate: in the log (level 1) or in a file (2)."""
+def log_details(trials: Sequence[Trial], level: int) -> None:
+    """Every candidate and its verdict: in the log (level 1) or in a file (2)."""
     lines = [
         f"{ap_log.selected_line(trial.plan)}, schedule : {trial.plan.schedule}: "
         + (f"not possible: {trial.reason}" if trial.reason else f"{trial.step_s:.6f} s")

@@ -1,26 +1,16 @@
 """Which plans can be executed. No torch."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from parplan.hardware.errors import ParplanError
 from parplan.sim.model import Model
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import schedule_kind, why_not
+from parplan.sim.workload import Workload
 
 RECOMPUTED_OPS = ("attention",)
 """What `parplan.backend.recompute` understands by selective."""
-
-NOT_BUILT = {
-    "qkv_bias": False,
-    "norm_bias": True,
-    "query_key_norm": False,
-    "block_norms": 2,
-    "parallel_block": False,
-    "alibi": False,
-    "local": None,
-}
-"""Fields of a model that `parplan.backend.gpt` does not know, with the value that it builds."""
 
 
 def why_not_executable(plan: Plan, num_processes: int, *, own_lists: bool = False) -> str:
@@ -40,22 +30,46 @@ def check_executable(plan: Plan, num_processes: int, *, own_lists: bool = False)
         raise ParplanError(f"plan: {reason}")
 
 
+def executable_only(workload: Workload, num_processes: int) -> Callable[[Plan], str]:
+    """Why a plan cannot train `workload` on so many processes, in one line; empty if it can.
+
+    For the `why_not` of a space of plans, so that a search finds executable ones alone. Raises
+    `ParplanError` when no plan could, naming what of the workload cannot be executed.
+    """
+    if reason := why_not_trained(workload):
+        raise ParplanError(f"{workload.model.name}: {reason}")
+
+    def why_not_run(plan: Plan) -> str:
+        return (
+            why_not_executable(plan, num_processes)
+            or why_not_split(workload.model, plan)
+            or why_not_tied(workload.model, plan)
+        )
+
+    return why_not_run
+
+
+def why_not_trained(workload: Workload) -> str:
+    """Why no plan can train `workload`, in one line; empty if some can."""
+    if reason := why_not_built(workload.model):
+        return reason
+    if workload.tf32:
+        return "tf32 cannot be executed yet, only predicted"
+    if workload.precision not in ("bf16", "fp32"):
+        return f"precision {workload.precision} cannot be executed yet, only predicted"
+    if workload.lora_rank:
+        return "low-rank adapters cannot be executed yet, only predicted"
+    if workload.dropout:
+        return "dropout cannot be executed yet, only predicted"
+    return ""
+
+
 def why_not_built(model: Model) -> str:
     """Why `parplan.backend.gpt` does not build `model`, in one line; empty if it does."""
-    if model.tied_embeddings:
-        return (
-            "tied embeddings cannot be executed, since their two ends may lie on different "
-            "processes; set tied_embeddings = false"
-        )
     if model.moe is not None:
         return "experts cannot be executed yet, only predicted"
     if model.mla is not None:
         return "latent attention cannot be executed yet, only predicted"
-    if model.query_size != model.hidden_size:
-        return f"heads of {model.head_size} features cannot be executed yet, only predicted"
-    for name, other in NOT_BUILT.items():
-        if getattr(model, name) != other:
-            return f"{name} {getattr(model, name)} cannot be executed yet, only predicted"
     return ""
 
 
@@ -65,6 +79,17 @@ def why_not_split(model: Model, plan: Plan) -> str:
         size = getattr(model, name)
         if size % plan.tensor_parallel:
             return f"tensor_parallel {plan.tensor_parallel} does not divide {name} {size}"
+    return ""
+
+
+def why_not_tied(model: Model, plan: Plan) -> str:
+    """Why the tied ends of `model` cannot be trained by `plan`; empty if they can."""
+    together = plan.num_stages > 1 and schedule_kind(plan.schedule).placement == "v"
+    if model.tied_embeddings and together and plan.data_parallel > 1:
+        return (
+            f"tied embeddings on one rank (schedule {plan.schedule}) with data_parallel "
+            f"{plan.data_parallel} cannot be executed: both stages would reduce their gradient"
+        )
     return ""
 
 

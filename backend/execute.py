@@ -6,7 +6,12 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
-from parplan.backend.executable import check_executable, why_not_built, why_not_split
+from parplan.backend.executable import (
+    check_executable,
+    why_not_split,
+    why_not_tied,
+    why_not_trained,
+)
 from parplan.backend.execution import Execution
 from parplan.backend.launch import OutOfMemoryError, Report, launch
 from parplan.hardware.errors import ParplanError, RunFailedError
@@ -30,6 +35,7 @@ def execute(
     seed: int = 0,
     choose: bool = True,
     hand_written: bool = False,
+    budget_s: float | None = None,
     timeout_s: float = TIMEOUT_S,
     report: Report = lambda line: None,
 ) -> Execution:
@@ -41,16 +47,19 @@ def execute(
     choose: whether to search a plan, by the times of single layers, and run it as well.
     hand_written: whether to run loops written for single plans beside them
     (`parplan.backend.hand_written`).
+    budget_s: no more steps begin when the timed ones have taken so long; a few are made anyway.
     Raises `ParplanError` for what cannot be executed and `RunFailedError` when a worker dies.
     """
     if repeats < 1 or warm_up < 1:
         raise ParplanError(f"repeats and warm-up: must be at least 1, got {repeats} and {warm_up}")
-    if reason := why_not_built(workload.model):
+    if reason := why_not_trained(workload):
         raise ParplanError(f"{workload.model.name}: {reason}")
-    if workload.tf32:
-        raise ParplanError("tf32: cannot be executed yet, only predicted")
     for plan in plans:
         _check(plan, workload, num_processes)
+    if hand_written and workload.precision != "fp32":
+        raise ParplanError(
+            f"hand_written: there are loops for fp32 alone, not {workload.precision}"
+        )
     if not plans and not choose:
         raise ParplanError("plans: none is given, and none is to be chosen")
     _check_memory(workload, num_processes, len(plans))
@@ -61,6 +70,7 @@ def execute(
         "seed": seed,
         "choose": choose,
         "hand_written": hand_written,
+        "budget_s": budget_s,
     }
     found, left_out = _run(job, list(plans), num_processes, timeout_s, report)
     return Execution.from_json(
@@ -96,7 +106,7 @@ def _run(
 def _check(plan: Plan, workload: Workload, num_processes: int) -> None:
     check_plan(plan, workload, num_processes)
     check_executable(plan, num_processes)
-    if reason := why_not_split(workload.model, plan):
+    if reason := why_not_split(workload.model, plan) or why_not_tied(workload.model, plan):
         raise ParplanError(f"plan: {reason}")
 
 

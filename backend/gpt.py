@@ -8,13 +8,11 @@ from torch import nn
 from torch.nn import functional
 
 from parplan.backend.executable import why_not_built
+from parplan.backend.gpt_attention import CausalAttention
 from parplan.hardware.errors import ParplanError
-from parplan.sim.layers.attention import FLASH
 from parplan.sim.model import Model
+from parplan.sim.model_parts import LayerKind, is_local
 from parplan.sim.workload import Attention
-
-ROTARY_BASE = 10_000.0
-"""Su et al. 2021 (arXiv:2104.09864), section 3.2.2."""
 
 
 def gpt_layers(model: Model, seq_len: int, attention: Attention = "flash") -> list[nn.Module]:
@@ -25,8 +23,11 @@ def gpt_layers(model: Model, seq_len: int, attention: Attention = "flash") -> li
     """
     if reason := why_not_built(model):
         raise ParplanError(f"{model.name}: {reason}")
-    blocks = [Block(model, seq_len, attention) for _ in range(model.num_layers)]
-    return [Embedding(model), *blocks, Head(model)]
+    blocks = [Block(model, seq_len, attention, kind) for kind in model.layer_kinds]
+    embedding, head = Embedding(model), Head(model)
+    if model.tied_embeddings:
+        head.projection.weight = embedding.tokens.weight
+    return [embedding, *blocks, head]
 
 
 def language_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -46,8 +47,9 @@ def initialise(layers: list[nn.Module], seed: int) -> None:
 
 
 def _norm(model: Model) -> nn.Module:
-    kind = nn.LayerNorm if model.norm == "layernorm" else nn.RMSNorm
-    return kind(model.hidden_size)
+    if model.norm == "layernorm":
+        return nn.LayerNorm(model.hidden_size, bias=model.norm_bias)
+    return nn.RMSNorm(model.hidden_size)
 
 
 class Embedding(nn.Module):
@@ -55,6 +57,7 @@ class Embedding(nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
+        self.description = model
         self.tokens = nn.Embedding(model.vocab_size, model.hidden_size)
         self.positions = None
         if model.learned_positions:
@@ -67,74 +70,6 @@ class Embedding(nn.Module):
             places = torch.arange(tokens.shape[1], device=tokens.device)
             values = values + self.positions(places)
         return values
-
-
-class CausalAttention(nn.Module):
-    """Causal attention with `num_kv_heads` heads of keys and values."""
-
-    def __init__(self, model: Model, seq_len: int, attention: Attention) -> None:
-        super().__init__()
-        self.heads, self.kv_heads = model.num_heads, model.num_kv_heads
-        self.sizes = (model.hidden_size, model.kv_size, model.kv_size)
-        self.flash = attention in FLASH
-        self.qkv = nn.Linear(model.hidden_size, sum(self.sizes), bias=model.bias)
-        self.out = nn.Linear(model.hidden_size, model.hidden_size, bias=model.bias)
-        self.rotary = not model.learned_positions
-        if self.rotary:
-            angles = _angles(seq_len, model.head_size)
-            self.register_buffer("cos", angles.cos(), persistent=False)
-            self.register_buffer("sin", angles.sin(), persistent=False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(batch, seq_len, hidden) -> the same."""
-        projected = self.qkv(x)
-        batch, seq = projected.shape[:2]  # x may be one rank's part of the sequence
-        query, key, value = projected.split(self.sizes, dim=-1)
-        query = query.view(batch, seq, self.heads, -1).transpose(1, 2)
-        key = key.view(batch, seq, self.kv_heads, -1).transpose(1, 2)
-        value = value.view(batch, seq, self.kv_heads, -1).transpose(1, 2)
-        if self.rotary:
-            query, key = self._rotate(query), self._rotate(key)
-        grouped = self.kv_heads != self.heads
-        if self.flash:
-            mixed = functional.scaled_dot_product_attention(
-                query, key, value, is_causal=True, enable_gqa=grouped
-            )
-        else:
-            if grouped:
-                key, value = (
-                    t.repeat_interleave(self.heads // self.kv_heads, 1) for t in (key, value)
-                )
-            mixed = _unfused(query, key, value)
-        values: torch.Tensor = self.out(mixed.transpose(1, 2).reshape(batch, seq, -1))
-        return values
-
-    def keep_part(self, ranks: int) -> None:
-        """Count on one of `ranks` equal parts of the heads."""
-        self.heads, self.kv_heads = self.heads // ranks, self.kv_heads // ranks
-        query, key, value = self.sizes
-        self.sizes = query // ranks, key // ranks, value // ranks
-
-    def _rotate(self, values: torch.Tensor) -> torch.Tensor:
-        seq = values.shape[2]
-        cos, sin = self.get_buffer("cos")[:seq], self.get_buffer("sin")[:seq]
-        first, second = values.chunk(2, dim=-1)
-        turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
-        return turned.to(values.dtype)
-
-
-def _angles(seq_len: int, head_size: int) -> torch.Tensor:
-    rates = ROTARY_BASE ** (-torch.arange(0, head_size, 2, dtype=torch.float32) / head_size)
-    return torch.outer(torch.arange(seq_len, dtype=torch.float32), rates)
-
-
-def _unfused(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Attention whose scores (batch, heads, seq_len, seq_len) are kept."""
-    seq = query.shape[2]
-    scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
-    future = torch.ones(seq, seq, dtype=torch.bool, device=query.device).triu(1)
-    mixed: torch.Tensor = scores.masked_fill(future, float("-inf")).softmax(-1) @ value
-    return mixed
 
 
 class Mlp(nn.Module):
@@ -160,19 +95,41 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each behind a normalisation and beside a residual path."""
+    """Attention and MLP beside a residual path: each behind a normalisation (GPT, Llama), between
+    two (Gemma 2), or both at once (GPT-J, PaLM)."""
 
-    def __init__(self, model: Model, seq_len: int, attention: Attention) -> None:
+    split_over = 1
+    """Tensor-parallel ranks that each have a part of it."""
+
+    def __init__(
+        self, model: Model, seq_len: int, attention: Attention, kind: LayerKind = "dense"
+    ) -> None:
         super().__init__()
+        window = model.local.window if model.local is not None and is_local(kind) else None
+        self.parallel = model.parallel_block
         self.attention_norm = _norm(model)
-        self.attention = CausalAttention(model, seq_len, attention)
-        self.mlp_norm = _norm(model)
+        self.attention = CausalAttention(model, seq_len, attention, window)
+        self.mlp_norm = _norm(model) if model.block_norms > 1 else None
         self.mlp = Mlp(model)
+        self.attention_post_norm = _norm(model) if model.block_norms == 4 else None
+        self.mlp_post_norm = _norm(model) if model.block_norms == 4 else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, seq_len, hidden) -> the same."""
-        mixed = x + self.attention(self.attention_norm(x))
-        values: torch.Tensor = mixed + self.mlp(self.mlp_norm(mixed))
+        normal = self.attention_norm(x)
+        attended = self.attention(normal)
+        if self.attention_post_norm is not None:
+            attended = self.attention_post_norm(attended)
+        if self.parallel:
+            read = normal if self.mlp_norm is None else self.mlp_norm(x)
+            both: torch.Tensor = x + attended + self.mlp(read)
+            return both
+        mixed = x + attended
+        assert self.mlp_norm is not None
+        added = self.mlp(self.mlp_norm(mixed))
+        if self.mlp_post_norm is not None:
+            added = self.mlp_post_norm(added)
+        values: torch.Tensor = mixed + added
         return values
 
 

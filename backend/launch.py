@@ -4,7 +4,6 @@ The workers run `parplan.backend.worker` on a job, a table of JSON. What rank 0 
 progress; what it returns comes back. Imports no torch, so that a command can start without it.
 """
 
-import importlib.util
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from parplan.backend.require import require_torch
 from parplan.hardware.errors import ParplanError, RunFailedError
 from parplan.hardware.strict import read_json
 
@@ -65,8 +65,7 @@ def launch(
     """
     if num_processes < 1:
         raise ParplanError(f"processes: must be at least 1, got {num_processes}")
-    if importlib.util.find_spec("torch") is None:
-        raise ParplanError("executing plans needs torch: pip install 'parplan[torch]'")
+    require_torch("executing plans")
     with tempfile.TemporaryDirectory(prefix="parplan-") as name:
         folder = Path(name)
         (folder / "job.json").write_text(json.dumps({**job, "launcher": os.getpid()}))
@@ -82,11 +81,11 @@ def launch(
             try:
                 _watch(process, timeout_s, report)
             finally:
-                _stop(process)
+                stop(process)
         if process.returncode != 0 and (folder / OUT_OF_MEMORY).exists():
             raise OutOfMemoryError(read_json(folder / OUT_OF_MEMORY)["plan"])
         if process.returncode != 0:
-            raise RunFailedError(_last_words(folder, process.returncode))
+            raise RunFailedError(last_words(folder, process.returncode))
         return read_json(folder / "result.json")
 
 
@@ -116,7 +115,7 @@ def _pass_on(lines: Any, report: Report) -> None:
         report(line.rstrip("\n"))
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
+def stop(process: subprocess.Popen[str]) -> None:
     """End torchrun, which ends its workers; these also end by themselves when it is gone."""
     if process.poll() is None:
         process.terminate()
@@ -127,7 +126,7 @@ def _stop(process: subprocess.Popen[str]) -> None:
             process.wait()
 
 
-def _last_words(folder: Path, code: int) -> str:
+def last_words(folder: Path, code: int) -> str:
     """Which rank failed first, how, and the last line that it wrote."""
     log = (folder / "torchrun.log").read_text(errors="replace")
     cause = log.rpartition("Root Cause")[2]
@@ -145,5 +144,8 @@ def _last_words(folder: Path, code: int) -> str:
 
 
 def _last_line(text: str) -> str:
+    """Without what torch and `parplan.backend.one_line` put before it."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    if not lines:
+        return ""
+    return re.sub(r"^(\[rank\d+\]: )?(parplan: \w+ \(process \d+\): )?", "", lines[-1])

@@ -22,7 +22,7 @@ def cut(
     The first `num_first` layers go with the first stage and the last `num_last` with the last one,
     beside the blocks that the plan gives them; 0 and 0 for a chain of blocks alone. The blocks, not
     these, are recomputed as the plan says. Raises `ParplanError` for a chain that the plan does not
-    fit: too few blocks, a stage without layers, a parameter that two stages would share.
+    fit: too few blocks, a stage without layers.
     """
     num_blocks = len(layers) - num_first - num_last
     if min(num_first, num_last) < 0 or num_blocks < 1:
@@ -46,9 +46,7 @@ def cut(
     for index, stage in enumerate(stages):
         if not stage:
             raise ParplanError(f"plan: stage {index} has no layers (stage_layers {counts})")
-    modules = [nn.Sequential(*stage) for stage in stages]
-    _check_no_shared_parameters(modules)
-    return modules
+    return [nn.Sequential(*stage) for stage in stages]
 
 
 def _blocks_of_stages(plan: Plan, num_blocks: int) -> tuple[int, ...]:
@@ -62,16 +60,3 @@ def _blocks_of_stages(plan: Plan, num_blocks: int) -> tuple[int, ...]:
             f"plan: stage_layers sum to {sum(counts)}, but the model has {num_blocks} blocks"
         )
     return counts
-
-
-def _check_no_shared_parameters(stages: Sequence[nn.Module]) -> None:
-    """Tied weights on two stages would be trained apart, so they are refused."""
-    owner: dict[int, tuple[int, str]] = {}
-    for index, stage in enumerate(stages):
-        for name, parameter in stage.named_parameters():
-            first, its_name = owner.setdefault(id(parameter), (index, name))
-            if first != index:
-                raise ParplanError(
-                    f"stages {first} and {index} share a parameter ({its_name} and {name}); "
-                    "tied weights have to be on one stage"
-                )

@@ -17,6 +17,7 @@ from torch import nn
 from torch.distributed.tensor.parallel import loss_parallel
 from torch.optim import Optimizer
 
+from parplan.backend.division import divide
 from parplan.backend.executable import check_executable, reduces_by_hooks
 from parplan.backend.groups import Groups, make_groups
 from parplan.backend.marked_stage import Clock, Mark, MarkedRuntime, MarkedStage
@@ -31,6 +32,7 @@ from parplan.backend.sharding import (
     replicate,
 )
 from parplan.backend.tensor_parallel import check_splittable, loss_of_parts, split
+from parplan.backend.tied import TiedGradients, check_ties, find_ties, tie_again
 from parplan.hardware.errors import ParplanError
 from parplan.sim.instructions import Schedule, rank_of_stages, write_csv
 from parplan.sim.plan import Plan
@@ -94,13 +96,18 @@ class PipelineStep:
         self.groups = make_groups(plan, device) if groups is None else groups
         on_rank = rank_of_stages(self._schedule(plan.num_micro_batches))
         own = [i for i in range(len(modules)) if on_rank[i] == self.groups.pipeline_rank]
-        self.modules = {index: modules[index].to(device) for index in own}
+        ties = find_ties(modules)
+        check_ties(ties, on_rank, plan)
+        self.modules = {index: _moved(modules[index], device) for index in own}
         if plan.tensor_parallel > 1:
             self._split(layers)
+            tie_again(ties, own)
         self.wrapped: dict[int, nn.Module] = {
             index: replicate(module, module.layers.children(), plan, self.groups)
             for index, module in self.modules.items()
         }
+        self.tied = TiedGradients(ties, on_rank, self.groups)
+        self.weights: tuple[float, ...] = ()
         self.runtimes: dict[tuple[Any, ...], MarkedRuntime] = {}
 
     def _split(self, layers: Sequence[nn.Module]) -> None:
@@ -114,9 +121,8 @@ class PipelineStep:
         self.shapes = part_shapes(self.shapes, self.plan)
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters of this rank's stages, or its parts of them."""
-        for module in self.modules.values():
-            yield from module.parameters()
+        """The parameters of this rank's stages, or its parts of them, each once."""
+        yield from nn.ModuleList(self.modules.values()).parameters()
 
     def optimizer(self, kind: type[Optimizer], **settings: Any) -> Optimizer:
         """An optimizer of `parameters`, with its state sharded if the plan says so."""
@@ -143,9 +149,8 @@ class PipelineStep:
         """Forward and backward over the global batch; returns its mean loss, equal on all ranks.
 
         Every rank passes the same global batch. Gradients of the mean loss are added to `.grad`;
-        the caller steps the optimizer. Another batch than planned is divided into as many
-        micro-batches as fit, up to the plan's; raises `ParplanError` if data_parallel does not
-        divide it.
+        the caller steps the optimizer. Another batch than planned is divided as
+        `parplan.backend.division` says.
         """
         return self._run(inputs, targets, train=True)
 
@@ -155,7 +160,7 @@ class PipelineStep:
         return self._run(inputs, targets, train=False)
 
     def _run(self, inputs: torch.Tensor, targets: torch.Tensor, train: bool) -> torch.Tensor:
-        rows, micro_batches = self._own_rows(len(inputs))
+        rows, micro_batches, self.weights = self._own_rows(len(inputs))
         inputs, targets = inputs[rows].to(self.device), targets[rows].to(self.device)
         run = self._run_alone if self.num_stages == 1 else self._run_pipeline
         split = self.plan.tensor_parallel > 1
@@ -169,18 +174,16 @@ class PipelineStep:
             dist.all_reduce(loss)
         return loss
 
-    def _own_rows(self, batch: int) -> tuple[slice, int]:
-        """The rows of the batch that this replica computes, and in how many micro-batches."""
-        own, rest = divmod(batch, self.plan.data_parallel)
-        if rest or own == 0:
-            raise ParplanError(
-                f"batch of {batch}: must be a multiple of data_parallel {self.plan.data_parallel} "
-                "(a DataLoader drops a smaller last batch with drop_last=True)"
-            )
-        limit = min(own, self.plan.num_micro_batches)
-        micro_batches = next(m for m in range(limit, 0, -1) if own % m == 0)
-        first = self.groups.data_rank * own
-        return slice(first, first + own), micro_batches
+    def num_parts(self, batch: int) -> int:
+        """Micro-batches that a global batch of so many rows is divided into, over all replicas."""
+        plan = self.plan
+        return divide(batch, plan, 0).num_parts
+
+    def _own_rows(self, batch: int) -> tuple[Any, int, tuple[float, ...]]:
+        """The rows of the batch that this replica computes, in how many micro-batches, and what
+        the loss of each counts for."""
+        found = divide(batch, self.plan, self.groups.data_rank)
+        return found.rows, found.micro_batches, found.weights
 
     def _run_alone(
         self, inputs: torch.Tensor, targets: torch.Tensor, micro_batches: int, train: bool
@@ -192,7 +195,7 @@ class PipelineStep:
             reduce_later = train and index < micro_batches - 1
             with no_reduction(module) if reduce_later else contextlib.nullcontext():
                 start = self.clock.now()
-                loss = self.loss_fn(module(values), wanted) / micro_batches
+                loss = self.loss_fn(module(values), wanted) * self.weights[index]
                 self.clock.tell("F", 0, index, start)
                 total += loss.detach()
                 if train:
@@ -216,6 +219,7 @@ class PipelineStep:
         with kept_gradients(self.parameters()):
             if train:
                 runtime.step(*args, target=target, losses=losses, return_outputs=False)
+                self.tied.add_up()
             else:
                 runtime.eval(*args, target=target, losses=losses)
         total = torch.zeros((), device=self.device)
@@ -249,7 +253,8 @@ class PipelineStep:
             stages.append(stage)
 
         def mean_loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-            loss = self.loss_fn(outputs, targets) / micro_batches
+            index = stages[-1].begun[0] if stages[-1].begun else 0
+            loss = self.loss_fn(outputs, targets) * self.weights[index]
             stages[-1].forward_done()
             return loss
 
@@ -275,6 +280,12 @@ class PipelineStep:
             shape.new_empty(len(micro_batch), *shape.shape[1:]).requires_grad_(shape.requires_grad)
             for shape in self.shapes
         ]
+
+
+def _moved(module: StageModule, device: torch.device) -> StageModule:
+    """`module` on `device`; fake parameters, which cannot be moved, are there already."""
+    there = all(tensor.device == device for tensor in (*module.parameters(), *module.buffers()))
+    return module if there else module.to(device)
 
 
 def _check_reduction(schedule: Schedule, plan: Plan) -> None:

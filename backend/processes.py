@@ -1,6 +1,8 @@
 """The processes that torchrun started, seen as one: same device rule, same data, same decisions."""
 
 import atexit
+import contextlib
+import datetime
 import logging
 import os
 from collections.abc import Callable
@@ -10,18 +12,26 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from parplan.backend.watch import Watch, timeout_s
 from parplan.hardware.errors import ParplanError
 
 T = TypeVar("T")
 
 LOG = logging.getLogger("parplan")
 
+ADDRESS = ("MASTER_ADDR", "MASTER_PORT", "RANK")
+
+_WATCH: list[Watch] = []
+"""Of this process, once it has joined others."""
+
 
 def join_processes() -> torch.device:
     """Set up the process group of a torchrun start, unless there is one; the device to compute on.
 
     One GPU per process with nccl where the machine has enough of them, otherwise the CPU with gloo.
-    A plain `python` start is a run of one process.
+    A plain `python` start is a run of one process. From then on a process ends when another one has
+    died or stopped (`parplan.backend.watch`). Raises `ParplanError` when the processes do not find
+    each other.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     local_world = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -30,8 +40,12 @@ def join_processes() -> torch.device:
             LOG.info("One process: no parallelism. Start more with torchrun --nproc-per-node N.")
         else:
             enough = torch.cuda.is_available() and local_world <= torch.cuda.device_count()
-            dist.init_process_group("nccl" if enough else "gloo")
+            _meet("nccl" if enough else "gloo")
             atexit.register(leave)
+    if dist.is_initialized() and dist.get_world_size() > 1 and not _WATCH:
+        with contextlib.suppress(RuntimeError, KeyError):  # no store of torchrun: nobody watches
+            _WATCH.append(Watch(dist.get_rank(), dist.get_world_size(), timeout_s()))
+            atexit.register(_WATCH[0].stop)
     on_gpu = dist.get_backend() == "nccl" if dist.is_initialized() else torch.cuda.is_available()
     if not on_gpu:
         return torch.device("cpu")
@@ -40,10 +54,43 @@ def join_processes() -> torch.device:
     return device
 
 
+def _meet(backend: str) -> None:
+    where = ", ".join(f"{n} {os.environ.get(n, 'not set')}" for n in ADDRESS)
+    missing = [name for name in ADDRESS if name not in os.environ]
+    if missing:
+        raise ParplanError(
+            f"no process group: WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {missing[0]} is not "
+            "set; start the script with parplan train or torchrun"
+        )
+    # Longer than a silent process is waited for, so that it is named.
+    limit = datetime.timedelta(seconds=1.5 * timeout_s() + 5)
+    try:
+        dist.init_process_group(backend, timeout=limit)
+    except (dist.DistError, ValueError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        used = "EADDRINUSE" in str(error) or "address already in use" in str(error)
+        why = "the port is in use; give torchrun --standalone or another --master-port"
+        raise ParplanError(f"no process group ({where}): {why if used else lines[0]}") from error
+
+
 def leave() -> None:
     """Give up the process group, if there is one."""
+    for watch in _WATCH:
+        watch.stop()
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def count_step() -> None:
+    """Let the others know that this process has begun another step."""
+    for watch in _WATCH:
+        watch.begin_step()
+
+
+def lost_contact(error: RuntimeError) -> bool:
+    """Whether `error` says that another process did not answer, or is gone."""
+    words = ("connection", "timed out", "timeout", "peer", "socket", "rendezvous")
+    return any(word in str(error).lower() for word in words)
 
 
 def num_processes() -> int:
@@ -82,7 +129,8 @@ def check_same_batch(*parts: torch.Tensor) -> None:
         if other != everyone[0]:
             raise ParplanError(
                 f"process {rank} was given another first batch than process 0; every process has "
-                "to see the same global batch (no DistributedSampler; shuffle with the same seed)"
+                "to see the same global batch (no DistributedSampler or Trainer, which spread it; "
+                "shuffle with the same seed)"
             )
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
@@ -23,6 +24,7 @@ from torch.optim import Optimizer
 
 from parplan.backend.executable import reduces_by_hooks
 from parplan.backend.groups import Groups
+from parplan.backend.tied import is_free, shared_in
 from parplan.sim.plan import Plan
 
 
@@ -35,13 +37,18 @@ def replicate(module: nn.Module, layers: Iterable[nn.Module], plan: Plan, groups
     if plan.data_parallel == 1 or not any(p.requires_grad for p in module.parameters()):
         return module
     if reduces_by_hooks(plan):
+        if any(isinstance(p.data, FakeTensor) for p in module.parameters()):
+            return module  # of a virtual rank, which has nothing to reduce
         return DistributedDataParallel(module, process_group=groups.group("shards"))
     # A mesh of two dimensions: copies of the first, sharded over the second.
     whole = groups.part("shards").size() == plan.data_parallel
     mesh = groups.part("shards") if whole else groups.part("copies", "shards")
-    with_parameters = [layer for layer in layers if next(layer.parameters(), None) is not None]
-    for part in [*with_parameters, module]:
-        fully_shard(part, mesh=mesh, reshard_after_forward=plan.distribute_low_prec_param)
+    # Layers that share a parameter are gathered with the stage.
+    units = list(layers)
+    shared = shared_in(units)
+    with unset_fake_temporarily():  # meshes are real also where the parameters are not
+        for part in [*(layer for layer in units if is_free(layer, shared)), module]:
+            fully_shard(part, mesh=mesh, reshard_after_forward=plan.distribute_low_prec_param)
     return module
 
 

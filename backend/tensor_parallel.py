@@ -26,6 +26,9 @@ from torch.distributed.tensor.placement_types import Placement
 from parplan.backend.gpt import Block, Embedding, Head
 from parplan.hardware.errors import ParplanError
 
+NORMS = ("attention_norm", "mlp_norm", "attention_post_norm", "mlp_post_norm")
+"""Those of a block, where it has them."""
+
 _LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -64,10 +67,16 @@ def split(layer: nn.Module, mesh: DeviceMesh, sequence_parallel: bool) -> None:
         styles = {"norm": norm, "projection": enter}
     else:
         assert isinstance(layer, Block)
-        layer.attention.keep_part(mesh.size())
+        layer.split_over = mesh.size()
+        layer.attention.keep_part(mesh.size(), mesh.get_local_rank())
         _order_rows(layer, mesh.size())
-        styles = {"attention_norm": norm, "attention.qkv": enter, "attention.out": leave}
-        styles |= {"mlp_norm": norm, "mlp.up": enter, "mlp.down": leave}
+        styles = {"attention.qkv": enter, "attention.out": leave}
+        styles |= {"mlp.up": enter, "mlp.down": leave}
+        styles |= {name: norm for name in NORMS if getattr(layer, name) is not None}
+        if layer.attention.query_norm is not None:
+            # Of every rank's own heads: (batch, heads, seq_len, head_size).
+            heads = SequenceParallel(sequence_dim=1, use_local_output=True)
+            styles |= {"attention.query_norm": heads, "attention.key_norm": heads}
     parallelize_module(layer, mesh, styles)
 
 
@@ -102,6 +111,12 @@ def whole_parameters(layer: nn.Module, ranks: int) -> list[torch.Tensor]:
     return found
 
 
+def fused_rows(layer: nn.Module, ranks: int) -> dict[int, torch.Tensor]:
+    """For the parameters of a split block that several products share, by id: their rows in the
+    model's order, rank by rank."""
+    return {id(parameter): rows for parameter, rows in _fused(layer, ranks)}
+
+
 class _Same(ParallelStyle):
     """All ranks compute the same; each hands on its part of the output, or all of it."""
 
@@ -132,7 +147,7 @@ def _fused(layer: nn.Module, ranks: int) -> list[tuple[nn.Parameter, torch.Tenso
     block = next((m for m in layer.modules() if isinstance(m, Block)), None)
     if block is None:
         return []
-    heads = [ranks * size for size in block.attention.sizes]
+    heads = [ranks * size for size in block.attention.sizes]  # sizes: this rank's
     ups = 2 if block.mlp.gated else 1
     parts = (
         (block.attention.qkv, heads),

@@ -22,6 +22,12 @@ COMMANDS = {
         "let planners search the same space, and compare them with the proven optimum",
     ),
     "simulate": ("parplan.experiments.simulate_command", "play one plan in the simulator"),
+    "trace": ("parplan.experiments.trace_command", "find what a model's layers need"),
+    "train": ("parplan.experiments.train_command", "run a training script on all processes"),
+    "dry-run": (
+        "parplan.experiments.dry_run_command",
+        "play ranks of a large job without the hardware",
+    ),
     "execute": ("parplan.experiments.execute_command", "run plans here, compare with prediction"),
     "compare": ("parplan.experiments.compare_command", "predicted against measured, in detail"),
     "export": (

@@ -17,6 +17,7 @@ from parplan.hardware.errors import ParplanError
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import plan_table as plan_table_json
 from parplan.sim.plan_file import read_plan
+from parplan.sim.scale import scaled_down
 from parplan.sim.timeline import chrome_trace
 from parplan.sim.workload import Workload
 
@@ -30,6 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seq-len", type=int, default=64, help="(default %(default)s)")
     parser.add_argument("--global-batch", type=int, default=16, help="(default %(default)s)")
     parser.add_argument("--layers", type=int, help="instead of the model's own number")
+    parser.add_argument(
+        "--scale",
+        type=int,
+        default=1,
+        metavar="N",
+        help="the model with about 1/N of its layers, width, heads and vocabulary (default 1)",
+    )
     parser.add_argument(
         "--plan", type=Path, help="a plan.json: run this one, with its own workload, and the best"
     )
@@ -68,7 +76,7 @@ def _request(args: argparse.Namespace) -> tuple[Workload, list[Plan]]:
     if args.plan is not None:
         plan, workload, _ = read_plan(args.plan)
         return workload, [plan]
-    model = requested_model(args.model)
+    model = scaled_down(requested_model(args.model), args.scale)
     if args.layers is not None:
         model = dataclasses.replace(model, num_layers=args.layers)
     workload = Workload(

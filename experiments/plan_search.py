@@ -1,10 +1,12 @@
 """The search that the arguments of `parplan plan` ask for."""
 
 import argparse
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from parplan.backend.executable import executable_only
 from parplan.experiments.objective_arguments import Chosen
 from parplan.experiments.progress import Progress
 from parplan.experiments.search_record import Record, Watch
@@ -31,6 +33,8 @@ class Search(NamedTuple):
     space: Space | None
     """None: a list of candidates."""
     run: Callable[[], Report]
+    left_out: str = ""
+    """What is said about candidates that cannot be executed."""
 
 
 class Asked(NamedTuple):
@@ -64,10 +68,13 @@ def search_of(asked: Asked) -> Search:
     else:
         found = requested_space(args, workload, cluster, options)
         candidates, ratio = list(found), found.constraints.memory_ratio
+    left_out = ""
+    if args.executable:
+        candidates, left_out = _executable(workload, cluster, candidates)
     check_candidates(workload, cluster, candidates)
     known = asked.record(ratio).read() if args.resume else []
     run = partial(_exhaustive, asked, candidates, ratio, known)
-    return Search(len(candidates), ratio, found, run)
+    return Search(len(candidates), ratio, found, run, left_out)
 
 
 def _by_planner(asked: Asked) -> Search:
@@ -115,3 +122,25 @@ def _exhaustive(
     if report.stopped != "finished":
         asked.record(memory_ratio).write(report.trials)
     return report
+
+
+def _executable(
+    workload: Workload, cluster: Cluster, candidates: Sequence[Plan]
+) -> tuple[list[Plan], str]:
+    """Those that can be executed, and how many cannot, with the most frequent reason.
+
+    Raises `ParplanError` with it when none can.
+    """
+    why_not = executable_only(workload, cluster.num_accelerators)
+    reasons = [why_not(plan) for plan in candidates]
+    kept = [plan for plan, reason in zip(candidates, reasons, strict=True) if not reason]
+    refused = Counter(reason for reason in reasons if reason).most_common(1)
+    if not refused:
+        return kept, ""
+    said = (
+        f"{len(candidates) - len(kept)} of {len(candidates)} candidates cannot be executed, most "
+        f"often because: {refused[0][0]}"
+    )
+    if not kept:
+        raise ParplanError(f"--executable: {said}")
+    return kept, said

@@ -4,6 +4,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from parplan.backend.executable import executable_only
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
 from parplan.planners.constraints import read_constraints
@@ -27,18 +28,22 @@ def space_name(text: str) -> str:
 def requested_space(
     args: argparse.Namespace, workload: Workload, cluster: Cluster, options: Options
 ) -> Space:
-    """The space that `--space` names, but for `ap`, whose candidates are a list.
+    """The space that `--space` names, but for `ap`, whose candidates are a list; with
+    `--executable`, plans that cannot be executed are not possible.
 
     Raises `ParplanError` where it is empty, or where a file and an option say the same.
     """
     if args.space == "ap":
         raise ParplanError("--space ap: a planner needs full, or a TOML file")
+    why_not = None
+    if getattr(args, "executable", False):
+        why_not = executable_only(workload, cluster.num_accelerators)
     if args.space == "full":
-        return full_space(workload, cluster, options)
+        return replace(full_space(workload, cluster, options), why_not=why_not)
     for name in IN_THE_FILE:
         if getattr(args, name, None) is not None:
             raise ParplanError(f"--{name.replace('_', '-')}: {args.space} says what is searched")
     constraints = read_constraints(Path(args.space))
     if getattr(args, "memory_ratio_percent", None) is not None:
         constraints = replace(constraints, memory_ratio=options.memory_ratio)
-    return make_space(workload, cluster, constraints)
+    return make_space(workload, cluster, constraints, why_not)

@@ -183,6 +183,15 @@ class Evaluator:
         self._box_floors.update(((row, b), f) for b, f in zip(boxes, found, strict=True))
         return found
 
+    def leanest(self) -> Plan:
+        """A plan of the space that needs as little memory as any, as far as bounds say: what to ask
+        about where nothing fits. Raises `ParplanError` as `space_bounds` does."""
+        self.space_bounds()
+        if self._table is None or not isinstance(self._space, Space):
+            raise ParplanError("leanest: the evaluator was made without a Space")
+        row = int(np.argmin(self._table.memory_bounds()))
+        return next(self._space.variants(row))
+
     def uneven_floors(self) -> npt.NDArray[np.float64]:
         """What the goal of each row is at least if its stages are uneven, where the space has that;
         infinite for those that cannot fit.
@@ -277,6 +286,9 @@ class Evaluator:
                 self._space, self._memory_ratio, self._shared.parts_of(self._space.constraints)
             )
             self._space_bounds = self._table.bounds()
+            if self._space.why_not is not None and not self._space.constraints.has_variants:
+                unwanted = [bool(self._space.why_not(plan)) for plan in self._space]
+                self._space_bounds[unwanted] = IMPOSSIBLE
             self.num_bounds += len(self._space_bounds)
         return self._space_bounds
 
@@ -323,6 +335,8 @@ class Evaluator:
     def ruled_out(self, plan: Plan, key: float) -> bool:
         """Whether it is known that `plan` is not better than `key`, or that it cannot be."""
         trial = self._trials.get(plan) or self._verdicts.get(plan)
+        if trial is None and self._why_not(plan):
+            return True
         if trial is not None and not trial.fits:
             return True
         if trial is not None and trial.step_s is not None and self.goal.key(trial) >= key:
@@ -342,9 +356,17 @@ class Evaluator:
             self.compile_s += self._clock() - begin
         return self._verdicts[plan]
 
-    def _judge(self, plan: Plan) -> Trial:
+    def _why_not(self, plan: Plan) -> str:
+        """Why the space does not offer a plan; empty if it does."""
         if self._space is not None and plan not in self._space:
-            return Trial(plan=plan, reason="not a plan of the space that is searched")
+            return "not a plan of the space that is searched"
+        if isinstance(self._space, Space) and self._space.why_not is not None:
+            return self._space.why_not(plan)
+        return ""
+
+    def _judge(self, plan: Plan) -> Trial:
+        if reason := self._why_not(plan):
+            return Trial(plan=plan, reason=reason)
         return self._shared.judge(plan, self._memory_ratio)
 
     def _evaluate(self, plans: Sequence[Plan], done: dict[Plan, Trial]) -> None:
@@ -404,7 +426,7 @@ class Evaluator:
         for plan in plans:
             self.num_bounds += 1
             self._bounds[plan] = IMPOSSIBLE
-            if self._space is not None and plan not in self._space:
+            if self._why_not(plan):
                 continue
             try:
                 stages = self._shared.stages(plan)

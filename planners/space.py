@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
@@ -75,6 +75,9 @@ class Space(Sequence[Plan]):
     cluster: Cluster
     constraints: Constraints
     groups: tuple[Group, ...] = field(repr=False)
+    why_not: Callable[[Plan], str] | None = field(default=None, repr=False)
+    """Why a plan of the space is not wanted, in one line; empty if it is. Evaluators then report it
+    as not possible, for this reason. None: all are wanted."""
 
     @cached_property
     def _ends(self) -> list[int]:
@@ -248,9 +251,12 @@ def _place(values: Sequence[Any], wanted: Any, named: str = "") -> int:
 
 
 def make_space(
-    workload: Workload, cluster: Cluster, constraints: Constraints | None = None
+    workload: Workload,
+    cluster: Cluster,
+    constraints: Constraints | None = None,
+    why_not: Callable[[Plan], str] | None = None,
 ) -> Space:
-    """The space of `workload` on `cluster`.
+    """The space of `workload` on `cluster`; `why_not`: as in `Space`.
 
     Raises `ParplanError` when it is empty, naming the constraints that rule every plan out.
     """
@@ -264,7 +270,9 @@ def make_space(
         from parplan.planners.wide_space import WideSpace
 
         kind = WideSpace
-    return kind(workload=workload, cluster=cluster, constraints=allowed, groups=found)
+    return kind(
+        workload=workload, cluster=cluster, constraints=allowed, groups=found, why_not=why_not
+    )
 
 
 def _empty(workload: Workload, cluster: Cluster, allowed: Constraints) -> ParplanError:

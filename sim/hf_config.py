@@ -25,12 +25,20 @@ def model_from_hf(path: Path) -> Model:
     table = read_json(path)
     if not isinstance(table, Mapping):
         raise ParplanError(f"{path}: expected a table, got {type(table).__name__}")
-    keys = Keys(table=table, where=str(path))
+    name = path.resolve().parent.name if path.name == "config.json" else path.stem
+    return model_from_table(table, name, str(path))
+
+
+def model_from_table(table: Mapping[str, Any], name: str, where: str) -> Model:
+    """The model of the table that a `config.json` has; `where` begins each message.
+
+    Raises `ParplanError` as `model_from_hf` does.
+    """
+    keys = Keys(table=table, where=where)
     family = keys.text("model_type")
     if family not in FAMILIES:
-        raise ParplanError(f"{path}: {unknown_name('model_type', family, FAMILIES)}")
+        raise ParplanError(f"{where}: {unknown_name('model_type', family, FAMILIES)}")
     if keys.flag("is_encoder_decoder", False):
-        raise ParplanError(f"{path}: is_encoder_decoder: only decoders are known")
-    name = path.resolve().parent.name if path.name == "config.json" else path.stem
-    fields: dict[str, Any] = {"name": name, "source": f"{path.name}: {family}"}
-    return build(Model, fields | FAMILIES[family](keys), str(path))
+        raise ParplanError(f"{where}: is_encoder_decoder: only decoders are known")
+    fields: dict[str, Any] = {"name": name, "source": f"{Path(where).name}: {family}"}
+    return build(Model, fields | FAMILIES[family](keys), where)

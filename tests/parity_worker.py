@@ -17,7 +17,7 @@ from parplan.backend.gpt import gpt_layers, initialise
 from parplan.backend.pipeline import PipelineStep
 from parplan.backend.tensor_parallel import whole_parameters
 from parplan.sim.instructions import read_csv
-from parplan.sim.model import Model
+from parplan.sim.model import LocalAttention, Model
 from parplan.sim.plan import Plan
 
 VOCABULARY, WIDTH, LENGTH = 31, 16, 6
@@ -41,6 +41,28 @@ class Block(nn.Module):
 MODELS = {
     "gpt": {"mlp": "plain", "norm": "layernorm", "bias": True, "learned_positions": 8},
     "llama": {"mlp": "gated", "norm": "rmsnorm", "bias": False},
+    # Norms around both halves, windows, tied ends, heads of another size; biases as Qwen2's.
+    "gemma": {
+        "mlp": "gated",
+        "norm": "rmsnorm",
+        "bias": False,
+        "qkv_bias": True,
+        "query_key_norm": True,
+        "block_norms": 4,
+        "head_dim": 6,
+        "local": LocalAttention(window=3, global_every=2),
+        "tied_embeddings": True,
+    },
+    "falcon": {
+        "mlp": "plain",
+        "norm": "layernorm",
+        "norm_bias": False,
+        "bias": False,
+        "parallel_block": True,
+        "block_norms": 1,
+        "alibi": True,
+        "tied_embeddings": True,
+    },
 }
 
 
@@ -48,7 +70,7 @@ def make_layers(kind=None):
     torch.manual_seed(1)
     if kind is not None:
         model = Model(
-            **MODELS[kind],
+            **{"tied_embeddings": False, **MODELS[kind]},
             name=kind,
             num_layers=4,
             hidden_size=WIDTH,
@@ -56,7 +78,6 @@ def make_layers(kind=None):
             num_kv_heads=2,
             ffn_size=4 * WIDTH,
             vocab_size=VOCABULARY + 1,
-            tied_embeddings=False,
             source="",
         )
         layers = gpt_layers(model, LENGTH)

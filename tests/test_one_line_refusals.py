@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from parplan.backend import enable_advanced_parallelization
-from parplan.backend.one_line import OnAnotherProcess
+from parplan.backend.planned_forward import OnAnotherProcess
 from parplan.hardware.errors import ParplanError
 from parplan.sim.plan import Plan, zero_fields
 

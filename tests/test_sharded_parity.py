@@ -13,7 +13,7 @@ PIPELINE = {"num_stages": 2, "num_micro_batches": 2}
 SPLIT = {"tensor_parallel": 2, "num_micro_batches": 2}
 
 
-def cases(plans, models=(None,)):
+def cases(plans, models=(None,), levels=("none", "full")):
     """Every plan without and with recomputation; the micro-batches make a batch of 8."""
     return {
         f"{name} {model or ''} {level}": {
@@ -28,7 +28,7 @@ def cases(plans, models=(None,)):
         }
         for name, plan in plans.items()
         for model in models
-        for level in ("none", "full")
+        for level in levels
     }
 
 
@@ -41,6 +41,16 @@ TWO_PROCESSES = {
     ),
     **cases({"tp2": SPLIT, "tp2 sp": {**SPLIT, "sequence_parallel": True}}, ("gpt", "llama")),
     **cases({"pp2 recomputed_layers": {**PIPELINE, "recomputed_layers": 1}}),
+    **cases(
+        {
+            "pp2 1f1b": PIPELINE,
+            "pp2 zb-v": {**PIPELINE, "schedule": "zb-v", "virtual_stages": 2},
+            "dp2 zero3": {"data_parallel": 2, **zero_fields(3)},
+            "tp2 sp": {**SPLIT, "sequence_parallel": True},
+        },
+        ("gemma", "falcon"),
+        ("none",),
+    ),
 }
 
 FOUR_PROCESSES = {
@@ -87,6 +97,16 @@ FOUR_PROCESSES = {
             },
         },
         ("gpt",),
+    ),
+    # The ends of the model are tied over stages, replicas and splits.
+    **cases(
+        {
+            "pp2 zero3": {**PIPELINE, "data_parallel": 2, **zero_fields(3)},
+            "pp2 dp2 zb-h1": {**PIPELINE, "data_parallel": 2, "schedule": "zb-h1"},
+            "pp2 tp2 sp": {**PIPELINE, **SPLIT, "sequence_parallel": True},
+        },
+        ("gemma",),
+        ("full",),
     ),
 }
 

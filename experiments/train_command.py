@@ -1,0 +1,39 @@
+"""`parplan train`: run a training script on all processes of this machine."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from parplan.backend.require import require_torch
+from parplan.backend.train import train
+from parplan.hardware.errors import ParplanError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `parplan train`."""
+    parser.add_argument(
+        "--processes", type=int, help="(default: one for each GPU, or two on a CPU)"
+    )
+    parser.add_argument(
+        "--timeout-s",
+        type=float,
+        metavar="S",
+        help="seconds after which all processes end when one is silent (default 600)",
+    )
+    parser.add_argument("script", type=Path, help="a script with the one line (docs/one-line.md)")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="given to the script")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train until the script ends."""
+    if args.timeout_s is not None and not args.timeout_s > 0:
+        raise ParplanError(f"--timeout-s: must be above 0, got {args.timeout_s:g}")
+    processes = args.processes
+    if processes is None:
+        require_torch("training")
+        from parplan.backend.here import default_processes  # imports torch
+
+        processes = default_processes()
+    sys.stdout.flush()
+    train(args.script, args.arguments, processes, timeout_s=args.timeout_s)
+    return 0

@@ -1,0 +1,53 @@
+"""Scripts with clipping, schedules and checkpoints train as without a plan (resume_worker.py)."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from parplan.sim.plan import zero_fields
+from tests.torchrun import torchrun
+
+TOLERANCE = 1e-9
+"""Relative, in float64, as in test_pipeline_parity.py."""
+
+IN_FP32 = 1e-6
+"""The same where transformers computes losses and normalisations in fp32."""
+
+PIPELINE = {"num_stages": 2, "num_micro_batches": 4, "batch_per_device": 2}
+REPLICAS = {"data_parallel": 2, "num_micro_batches": 2, "batch_per_device": 2}
+SHARDS = {**REPLICAS, **zero_fields(3)}
+SPLIT = {"tensor_parallel": 2, "num_micro_batches": 4, "batch_per_device": 2}
+
+CASES = {
+    "own pipeline, shards": {"model": "own", "before": PIPELINE, "after": SHARDS},
+    "own split, pipeline": {"model": "own", "before": SPLIT, "after": PIPELINE},
+    "own replicas, split": {"model": "own", "before": REPLICAS, "after": SPLIT},
+    "llama replicas, pipeline": {"model": "llama", "before": REPLICAS, "after": PIPELINE},
+    "gpt2 shards, pipeline": {"model": "gpt2", "before": SHARDS, "after": PIPELINE},
+    "gemma pipeline, shards": {"model": "gemma", "before": PIPELINE, "after": SHARDS},
+}
+
+
+@pytest.fixture(scope="module")
+def found():
+    pytest.importorskip("transformers")
+    done = torchrun(2, Path(__file__).with_name("resume_worker.py"), json.dumps(CASES))
+    lines = defaultdict(list)
+    for line in map(json.loads, done.stdout.splitlines()):
+        lines[line["case"]].append(line)
+    return lines
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_another_plan_goes_on_from_a_checkpoint(found, case):
+    lines = found[case]
+    assert len(lines) == 2
+    for line in lines:
+        # Losses, norms of all gradients, and losses after the step.
+        tolerance = TOLERANCE if case.startswith("own") else IN_FP32
+        assert line["difference"] < tolerance
+        assert line["weight"] < tolerance
+        assert line["clipped"] > 0.5
+        assert line["more"] == {"step": 3}

@@ -1,0 +1,110 @@
+"""`parplan train`: what it prints, and that a process that fails ends all within a stated time."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.commands import parplan, wait_for
+
+SCRIPT = Path(__file__).with_name("faulty_script.py")
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def train(what: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    arguments = ("--processes", "2", "--timeout-s", "5", SCRIPT, what)
+    return parplan("train", *arguments, cwd=cwd)
+
+
+def still_there(what: str) -> bool:
+    """Whether a process of the script with this argument is left."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (path / "cmdline").read_text().split("\0")
+        except OSError:
+            continue
+        if str(SCRIPT) in words and words[-2:-1] == [what]:
+            return True
+    return False
+
+
+def test_the_first_process_speaks_for_all(tmp_path: Path) -> None:
+    done = train("well", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == [
+        "step 0",
+        "step 1",
+        "step 2",
+    ]
+    assert done.stderr.count("[info] train: true") == 1
+
+
+@pytest.mark.parametrize(
+    ("what", "text"),
+    [
+        ("killed", "worker 1 died with signal 9 (SIGKILL)"),
+        ("stopped", "process 1 has not answered for 5 s, it was in step 2; "),
+    ],
+)
+def test_a_process_that_fails_ends_all(what: str, text: str, tmp_path: Path) -> None:
+    begin_s = time.monotonic()
+    done = train(what, tmp_path)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("parplan: failed: ")
+    assert text in last
+    # Ten times what it takes here when it is idle, and a fraction of torch's own 30 minutes.
+    assert time.monotonic() - begin_s < 120
+    wait_for(lambda: not still_there(what), 20)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("nowhere.py",), "nowhere.py: there is no such script"),
+        (("--processes", "0", SCRIPT), "processes: must be at least 1, got 0"),
+        (("--timeout-s", "0", SCRIPT), "--timeout-s: must be above 0, got 0"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments, text, tmp_path: Path) -> None:
+    done = parplan("train", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == f"parplan: error: {text}\n"
+
+
+def alone(environment: dict[str, str], cwd: Path) -> str:
+    """The last line of the script, started by hand in such an environment."""
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "well"],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    return done.stderr.splitlines()[-1]
+
+
+def test_processes_without_an_address(tmp_path: Path) -> None:
+    assert alone({"WORLD_SIZE": "2", "RANK": "0"}, tmp_path).endswith(
+        "no process group: WORLD_SIZE is 2, but MASTER_ADDR is not set; start the script with "
+        "parplan train or torchrun"
+    )
+
+
+def test_a_port_that_is_in_use(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET6) as taken:
+        taken.bind(("::", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        where = {"MASTER_ADDR": "localhost", "MASTER_PORT": port}
+        last = alone({"WORLD_SIZE": "2", "RANK": "0", **where}, tmp_path)
+    assert last.startswith("parplan: error (process 0): no process group (MASTER_ADDR localhost, ")
+    assert "the port is in use; give torchrun --standalone or another --master-port" in last
