@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # elsewhere the range in pyproject.toml decides.
 TORCH := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo "torch>=2.11,<2.14" || echo "torch==2.13.0")
 
-.PHONY: demo test check format typing clean
+.PHONY: demo test check format typing docs clean
 
 demo: $(VENV)/ready
 	$(BIN)/parplan demo -o out/demo
@@ -22,6 +22,11 @@ check: $(VENV)/ready typing
 format: $(VENV)/ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Writes what the commands print now into the pages that show it; look at the difference.
+docs: $(VENV)/ready
+	PARPLAN_WRITE_DOCS=1 $(BIN)/python -m pytest -q tests/test_docs.py tests/test_notebook.py
+	git diff --stat docs
 
 typing:
 	@mkdir -p build/typing && ln -sfn ../.. build/typing/parplan

@@ -5,6 +5,7 @@ A slow moment of the machine hits all of them alike, and so does its drift.
 
 import copy
 import gc
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,6 +26,8 @@ from parplan.sim.run import Event, Run
 
 WATCHED_STEPS = 2
 """The first steps, whose memory is watched: the first one makes the optimizer's state."""
+
+LEAST_ROUNDS = 4
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -139,12 +142,14 @@ class MiniRun(Contestant):
 
 
 def mini_chain(chain: Chain, mini: Mini) -> Chain:
-    """The chain with as many copies of its first block as the mini has blocks."""
+    """A copy of the chain with as many blocks as the mini has, evenly from all of the chain's."""
     first, last = chain.num_first, len(chain.layers) - chain.num_last
-    blocks = [chain.layers[first]] * mini.num_blocks
-    layers: list[nn.Module] = [*chain.layers[:first], *blocks, *chain.layers[last:]]
+    # Together, so that what the ends share stays shared.
+    ends = copy.deepcopy([*chain.layers[:first], *chain.layers[last:]])
+    places = (first + i * chain.num_blocks // mini.num_blocks for i in range(mini.num_blocks))
+    blocks = [copy.deepcopy(chain.layers[place]) for place in places]
     return Chain(
-        layers=tuple(copy.deepcopy(layer) for layer in layers),
+        layers=(*ends[:first], *blocks, *ends[first:]),
         num_first=chain.num_first,
         num_last=chain.num_last,
         loss_fn=chain.loss_fn,
@@ -152,9 +157,16 @@ def mini_chain(chain: Chain, mini: Mini) -> Chain:
 
 
 def take_turns(
-    steps: Sequence[Callable[[], object]], rounds: int, say: Callable[[int], None]
+    steps: Sequence[Callable[[], object]],
+    rounds: int,
+    say: Callable[[int], None],
+    budget_s: float | None = None,
 ) -> None:
-    """Every step once in each round, without a garbage collector that would hit some."""
+    """Every step once in each round, without a garbage collector that would hit some.
+
+    After `budget_s` seconds no round begins, but for the first `LEAST_ROUNDS`.
+    """
+    start_s = time.perf_counter()
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -163,6 +175,9 @@ def take_turns(
             for step in steps:
                 step()
             say(number + 1)
+            late = budget_s is not None and time.perf_counter() - start_s > budget_s
+            if number + 1 >= LEAST_ROUNDS and everyone(late)[0]:
+                break
     finally:
         gc.enable()
         gc.unfreeze()

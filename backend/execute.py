@@ -35,6 +35,7 @@ def execute(
     seed: int = 0,
     choose: bool = True,
     hand_written: bool = False,
+    budget_s: float | None = None,
     timeout_s: float = TIMEOUT_S,
     report: Report = lambda line: None,
 ) -> Execution:
@@ -46,6 +47,7 @@ def execute(
     choose: whether to search a plan, by the times of single layers, and run it as well.
     hand_written: whether to run loops written for single plans beside them
     (`parplan.backend.hand_written`).
+    budget_s: no more steps begin when the timed ones have taken so long; a few are made anyway.
     Raises `ParplanError` for what cannot be executed and `RunFailedError` when a worker dies.
     """
     if repeats < 1 or warm_up < 1:
@@ -54,6 +56,10 @@ def execute(
         raise ParplanError(f"{workload.model.name}: {reason}")
     for plan in plans:
         _check(plan, workload, num_processes)
+    if hand_written and workload.precision != "fp32":
+        raise ParplanError(
+            f"hand_written: there are loops for fp32 alone, not {workload.precision}"
+        )
     if not plans and not choose:
         raise ParplanError("plans: none is given, and none is to be chosen")
     _check_memory(workload, num_processes, len(plans))
@@ -64,6 +70,7 @@ def execute(
         "seed": seed,
         "choose": choose,
         "hand_written": hand_written,
+        "budget_s": budget_s,
     }
     found, left_out = _run(job, list(plans), num_processes, timeout_s, report)
     return Execution.from_json(

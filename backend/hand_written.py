@@ -51,7 +51,7 @@ class HandWrittenRun:
 def hand_written(
     plan: Plan, chain: Chain, batch: Batch, device: torch.device
 ) -> HandWrittenRun | None:
-    """The loop for `plan`, if there is one: its chain is used up."""
+    """The fp32 loop for `plan`, if there is one: its chain is used up."""
     plain = plan.tensor_parallel == 1 and plan.zero_stage == 0 and plan.recomputation == "none"
     if not plain or plan.num_devices != dist.get_world_size():
         return None

@@ -1,6 +1,7 @@
 """The job of `parplan.backend.execute`, as every one of its processes does it."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -48,7 +49,7 @@ def measure(job: dict[str, Any], say: Say) -> dict[str, Any]:
         choice = min(candidates, key=lambda candidate: candidate[1])[0]
         plans = list(dict.fromkeys([*plans, _same_on_all(choice)]))
     contest = _Contest(work, plans, job["hand_written"], say)
-    contest.run(job["warm_up"], job["repeats"])
+    contest.run(job["warm_up"], job["repeats"], job["budget_s"])
     executed = contest.executed()
     if not is_first():
         return {}
@@ -131,13 +132,17 @@ class _Contest:
         self.costs: dict[Mini, MiniCosts] = {}
         self.hand_written_samples: list[dict[str, Any]] = []
 
-    def run(self, warm_up: int, repeats: int) -> None:
-        """So many rounds, the first ones not to be timed."""
+    def run(self, warm_up: int, repeats: int, budget_s: float | None) -> None:
+        """So many rounds, the first ones not to be timed, or as many as the budget allows."""
         self.warm_up = warm_up
         rounds = warm_up + repeats
         what = f"{len(self.trials)} plans and {len(self.minis)} mini models"
         steps = self._steps()
-        take_turns(steps, rounds, lambda n: self.say(f"step {n} of {rounds} of {what}"))
+        tell = functools.partial(self._tell, rounds, what)
+        take_turns(steps, rounds, tell, budget_s)
+
+    def _tell(self, rounds: int, what: str, number: int) -> None:
+        self.say(f"step {number} of {rounds} of {what}")
 
     def _steps(self) -> list[Callable[[], None]]:
         """The minis spread evenly between the plans, each plan's loop by hand beside it."""

@@ -14,12 +14,29 @@ from dataclasses import dataclass
 from parplan.backend.mini import Family, Mini, minis_of
 from parplan.backend.mini_costs import Part, turns
 from parplan.backend.mini_predict import OTHER_TURNS
-from parplan.sim.instructions import rank_of_stages
+from parplan.sim.instructions import Action, RankActions, rank_of_stages
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import make_schedule
 
 BEFORE = "before"
 """Names what lies between the parts of a step."""
+
+
+BEFORES = ("", "F", "B")
+
+
+def places_of(plan: Plan, actions: RankActions) -> dict[Action, str]:
+    """The turn of every action of a rank; of a pipeline whose parameters are sharded (ZeRO-3) with
+    the kind of the stage's action before it, since a forward frees what it gathers and a backward
+    keeps it."""
+    found = turns(actions)
+    if plan.num_stages == 1 or plan.replicas == 1 or not plan.distribute_low_prec_param:
+        return found
+    before: dict[int, str] = {}
+    for action in actions:
+        found[action] = f"{found[action]} {before.get(action.stage, '')}".strip()
+        before[action.stage] = "F" if action.op == "F" else "B"
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +86,9 @@ class _Rank:
     def peak(self) -> float:
         """The largest of all parts, one after the other."""
         held = peak = self._start()
-        turn = turns(self.actions)
+        turn, places = turns(self.actions), places_of(self.plan, self.actions)
         for action in self.actions:
-            part = self._part(Part(action.op, action.stage, turn[action]))
+            part = self._part(Part(action.op, action.stage, places[action]))
             peak = max(peak, held + part.peak)
             held += part.change
             if action.op in "BW" and turn[action] in ("last", "only"):
@@ -132,7 +149,12 @@ class _Rank:
             return parts[part]
         if not part.turn:
             return Held(change=0.0, peak=0.0)
-        others = (part._replace(turn=turn) for turn in OTHER_TURNS[part.turn])
+        turn, _, before = part.turn.partition(" ")
+        others = (
+            part._replace(turn=f"{its_turn} {its_before}".strip())
+            for its_before in dict.fromkeys((before, *BEFORES))
+            for its_turn in (turn, *OTHER_TURNS[turn])
+        )
         return next(parts[other] for other in others if other in parts)
 
     def _any(self) -> Family:
@@ -156,7 +178,7 @@ def mini_memory(
     schedule = make_schedule(
         plan.schedule, plan.num_stages, plan.num_micro_batches, plan.virtual_stages
     )
-    turn = {str(a): (a, t) for actions in schedule for a, t in turns(actions).items()}
+    turn = {str(a): (a, t) for own in schedule for a, t in places_of(plan, own).items()}
     start: dict[int, list[float]] = {}
     parts: dict[Part, list[Held]] = {}
     for process, (own, base) in enumerate(zip(segments, starts, strict=True)):

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--repeats",
         type=int,
         default=execution_benchmark.REPEATS,
-        help="timed steps per plan (default %(default)s)",
+        help="timed steps per plan, fewer if they take too long (default %(default)s)",
     )
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("out/benchmark"), help="(default %(default)s)"
@@ -79,6 +79,7 @@ def _execution(args: argparse.Namespace, output: OutputFolder) -> int:
         repeats=args.repeats,
         choose=False,
         hand_written=True,
+        budget_s=execution_benchmark.BUDGET_S,
         report=lambda text: print(f"parplan: {text}", file=sys.stderr, flush=True),
     )
     print(execution_benchmark.report(execution), flush=True)

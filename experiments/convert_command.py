@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
         raise ParplanError(f"{output}: is there already; give another name with -o")
     asked = Asked(
         name=name,
+        file=args.file.name,
         num_nodes=args.nodes,
         accelerator=args.accelerator,
         system=None if args.system is None else read_json(args.system),
@@ -53,7 +54,11 @@ def run(args: argparse.Namespace) -> int:
     machine = CONVERTERS[args.source](_table(args.file), str(args.file), asked)
     check_writable(output.parent)
     write_whole(output, machine_toml(machine).encode())
-    cluster = read_cluster(output)
+    try:
+        cluster = read_cluster(output)
+    except ParplanError:
+        output.unlink()
+        raise
     print(columns(rows_of(cluster)))
     for line in (*machine.notes, *(f"unit? {warning}" for warning in unit_warnings(cluster))):
         print(f"parplan: {line}", file=sys.stderr)

@@ -21,7 +21,8 @@ from parplan.sim.plan import Plan, Recomputation, zero_fields
 from parplan.sim.workload import Workload
 
 PROCESSES = 2
-REPEATS = 9
+REPEATS = 12
+BUDGET_S = 200.0
 GLOBAL_BATCH = 16
 
 PIPELINES = (

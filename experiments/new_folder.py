@@ -10,6 +10,8 @@ from parplan.hardware.errors import ParplanError
 
 MANIFEST = "manifest.json"
 """Written last: a folder with it holds whole results."""
+REPORT = ("log.txt", "report.html")
+"""What `--report` adds to it."""
 
 
 def add_output_arguments(parser: argparse.ArgumentParser, default: str) -> None:
@@ -56,7 +58,7 @@ def _clear(path: Path, unfinished: Collection[str]) -> None:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ParplanError(f"{manifest}: is not a manifest of parplan: {error}") from None
     # The manifest goes first: what is left of an interrupt is then no whole result.
-    for name in (MANIFEST, *listed, *unfinished):
+    for name in (MANIFEST, *listed, *unfinished, *REPORT):
         file = path / str(name)
         if file.parent == path:
             file.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ AP's log goes to stdout, line for line. Progress and what parplan adds go to std
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -254,9 +255,8 @@ def _split(workload: Workload, cluster: Cluster, best: Trial, memory_ratio: floa
     if found.step_s is None or best.step_s is None or found.step_s >= best.step_s:
         _note("layers of the stages: an even split is the fastest that was found")
         return best
-    layers = " ".join(map(str, found.plan.stage_layers or ()))
     faster = 1 - found.step_s / best.step_s
-    _note(f"layers of the stages: {layers}; {faster:.1%} less time than an even split")
+    _note(f"uneven stages: {faster:.1%} less time than an even split")
     return found
 
 
@@ -271,6 +271,8 @@ def _say_how_it_ended(report: Report) -> int:
     if report.proven:
         better = "faster" if report.goal is STEP_TIME else "better"
         proof = f"; proven: no plan of the space is {better} (gap 0%)"
+        if report.best is None:
+            proof = "; proven: no plan of the space fits"
     elif report.gap is not None:
         proof = f"; not proven: at most {report.gap:.1%} can be gained (gap)"
     _note(
@@ -332,7 +334,7 @@ def _finish(output: OutputFolder, choice: Choice, chosen: Chosen, args: argparse
         f"tokens/s, MFU {mfu:.1%}, bubble {prediction.bubble:.1%}, "
         f"peak memory {peak / GB:.1f} GB per device ({share:.0%})"
     )
-    for line in (*chosen.lines(best), *front):
+    for line in (*chosen.lines(best), *_by_stage(best), *front):
         _note(line)
     _note(shares)
     if chosen.goal is STEP_TIME:
@@ -345,6 +347,16 @@ def _finish(output: OutputFolder, choice: Choice, chosen: Chosen, args: argparse
     _note(f"results: {output.path}/ ({', '.join(sorted(output.files))}); {ap_log.DUMP_NAME}")
     if args.space == "ap":
         _note("AP's own candidates were searched; --space full searches parplan's wider space")
+
+
+def _by_stage(best: Trial) -> Iterator[str]:
+    """What differs from stage to stage."""
+    for what, values in (
+        ("layers", best.plan.stage_layers),
+        ("recomputed layers", best.plan.recomputed_of_stages),
+    ):
+        if values is not None:
+            yield f"{what} of the stages: {' '.join(map(str, values))}"
 
 
 def _nothing_fits(output: OutputFolder, report: Report, asked: Asked, memory_ratio: float) -> int:

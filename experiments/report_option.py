@@ -63,6 +63,9 @@ def run_with_report(command: Callable[[argparse.Namespace], int], args: argparse
     from parplan.experiments.report.render import LOG, REPORT, render
 
     folder = Path(args.output)
+    if not folder.is_dir():
+        sys.stderr.write(f"parplan: report: there is none, since {folder} was not written\n")
+        return code
     lines = [line.rsplit("\r", 1)[-1] for line in "".join(kept).split("\n")]
     write_whole(folder / LOG, "\n".join(lines).encode())
     write_whole(folder / REPORT, render(folder).encode())

@@ -58,7 +58,9 @@ def run(args: argparse.Namespace) -> int:
         raise ParplanError("--write-docs: goes with all")
     if args.name not in NAMES:
         raise unknown_name("experiment", args.name, [*NAMES, LIST, ALL])
-    _run_one(args.name, args.output / args.name, args)
+    # What else is written of the command (--report) belongs to its own folder.
+    args.output /= args.name
+    _run_one(args.name, args.output, args)
     return 0
 
 

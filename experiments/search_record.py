@@ -16,7 +16,9 @@ from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
 from parplan.hardware.files import write_whole
 from parplan.planners.evaluator import Evaluator
+from parplan.planners.goal import STEP_TIME
 from parplan.planners.search import Trial
+from parplan.planners.shared_costs import SharedCosts
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 
@@ -33,6 +35,7 @@ class Record:
         self, folder: Path, workload: Workload, cluster: Cluster, memory_ratio: float
     ) -> None:
         self.path = folder / NAME
+        self._workload, self._cluster = workload, cluster
         described = repr((cluster, workload)).encode()
         self._head: dict[str, Any] = {
             "parplan_search": FORMAT,
@@ -65,7 +68,21 @@ class Record:
             raise ParplanError(
                 f"--resume: {self.path}: is of another search: {_differing(self._head, head)}"
             )
-        return [_trial(row, f"{self.path}: line {n}") for n, row in enumerate(rows, start=2)]
+        found = [_trial(row, f"{self.path}: line {n}") for n, row in enumerate(rows, start=2)]
+        self._check_times(found)
+        return found
+
+    def _check_times(self, trials: Sequence[Trial]) -> None:
+        """Raise `ParplanError` unless one of the steps, the best, comes out again."""
+        best = STEP_TIME.best(trials)
+        if best is None:
+            return
+        (again,) = SharedCosts(self._workload, self._cluster).timed([best])
+        if again.step_s != best.step_s:
+            raise ParplanError(
+                f"--resume: {self.path}: is of another version of parplan: a step of {best.step_s} "
+                f"s is now predicted to take {again.step_s} s; search again without --resume"
+            )
 
 
 def _differing(own: dict[str, Any], other: Any) -> str:

@@ -34,7 +34,7 @@ def branch_and_bound(space: Space, evaluate: Evaluator, rng: Random) -> None:
     waiting.work_off(IMPOSSIBLE)
     if waiting.best == IMPOSSIBLE:
         # Nothing fits: the record should say of a plan why not.
-        evaluate(space[0])
+        evaluate(evaluate.leanest())
 
 
 class _Waiting:

@@ -38,7 +38,7 @@ def dynamic_programming(space: Space, evaluate: Evaluator, rng: Random) -> None:
             best = min(best, evaluate.goal.key(trial))
     if best == IMPOSSIBLE:
         # Nothing fits: the record should say of a plan why not.
-        evaluate(space[0])
+        evaluate(evaluate.leanest())
 
 
 def promising(space: Space, evaluate: Evaluator) -> list[int]:

@@ -183,6 +183,15 @@ class Evaluator:
         self._box_floors.update(((row, b), f) for b, f in zip(boxes, found, strict=True))
         return found
 
+    def leanest(self) -> Plan:
+        """A plan of the space that needs as little memory as any, as far as bounds say: what to ask
+        about where nothing fits. Raises `ParplanError` as `space_bounds` does."""
+        self.space_bounds()
+        if self._table is None or not isinstance(self._space, Space):
+            raise ParplanError("leanest: the evaluator was made without a Space")
+        row = int(np.argmin(self._table.memory_bounds()))
+        return next(self._space.variants(row))
+
     def uneven_floors(self) -> npt.NDArray[np.float64]:
         """What the goal of each row is at least if its stages are uneven, where the space has that;
         infinite for those that cannot fit.

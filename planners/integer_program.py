@@ -50,7 +50,7 @@ def integer_program(space: Space, evaluate: Evaluator, rng: Random) -> None:
                 break
     if best == IMPOSSIBLE:
         # No program has a solution: the record should say of a plan why not.
-        evaluate(space[0])
+        evaluate(evaluate.leanest())
 
 
 def _solutions(space: Space, plan: Plan, limit_bytes: float) -> Iterator[Plan]:

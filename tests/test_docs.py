@@ -1,5 +1,6 @@
-"""Every block of the documentation runs, and prints what it shows."""
+"""Every block of the documentation runs, and prints what it shows (`make docs` writes that)."""
 
+import os
 import re
 from pathlib import Path
 
@@ -25,6 +26,8 @@ def test_every_block_prints_what_it_shows(
 ) -> None:
     ran = run_page(ROOT / "docs" / f"{name}.md", tmp_path, monkeypatch)
     assert ran
+    if os.environ.get("PARPLAN_WRITE_DOCS"):
+        pytest.skip("the page was written, not checked")
     assert {one.what: one.printed for one in ran} == {one.what: one.shown for one in ran}
 
 

@@ -141,6 +141,36 @@ def test_a_schedule_without_a_name_comes_as_lists() -> None:
     assert parts[1] == [*(f"layers.{i}" for i in range(14, 27)), "norm", "output"]
 
 
+@pytest.mark.parametrize(
+    ("schedule", "virtual", "name"),
+    [
+        ("hanayo", 2, "ZBVZeroBubble"),
+        ("zb-v", 2, "ZBVZeroBubble"),
+        ("zb-h2", 1, "PipelineScheduleMulti"),
+    ],
+)
+def test_stages_lie_as_the_schedule_has_them(schedule: str, virtual: int, name: str) -> None:
+    plan, workload, _ = CASES["experts"]
+    plan = replace(plan, schedule=schedule, virtual_stages=virtual, stage_layers=None)
+    found = TARGETS["torchtitan"](plan, workload, cluster_preset("8xh100"))
+    table = tomllib.loads(found.files["torchtitan.toml"])["parallelism"]
+    assert table["pipeline_parallel_schedule"] == name
+    assert ("pipeline_parallel_schedule_csv" in table) == (schedule != "zb-v")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "virtual", "reason"),
+    [("hanayo", 4, "no other number"), ("dualpipe", 1, "each stage is on two ranks")],
+)
+def test_lists_that_torchtitan_cannot_run_are_refused(
+    schedule: str, virtual: int, reason: str
+) -> None:
+    plan, workload, _ = CASES["experts"]
+    plan = replace(plan, schedule=schedule, virtual_stages=virtual, stage_layers=None)
+    with pytest.raises(ParplanError, match=reason):
+        TARGETS["torchtitan"](plan, workload, cluster_preset("8xh100"))
+
+
 def test_an_uneven_pipeline_is_megatrons_layout() -> None:
     assert pipeline_layout((2, 3, 1, 0)) == "Et*2|t*3|t|L"
 

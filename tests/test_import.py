@@ -204,6 +204,60 @@ selective_ac_option = "2"
         imported("torchtitan", text.replace("8B", "9B"), Given(devices=16))
 
 
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        (
+            "distributed_type: FSDP\nnum_machines: 2\nfsdp_config: {fsdp_sharding_strategy: "
+            "HYBRID_SHARD, fsdp_activation_checkpointing: true}",
+            {"zero_stage": 3, "sharded_over": 8, "recomputation": "full"},
+        ),
+        (
+            "distributed_type: FSDP\nfsdp_config: {fsdp_version: 2, "
+            "fsdp_reshard_after_forward: false}\nparallelism_config: "
+            "{parallelism_config_tp_size: 4, parallelism_config_dp_replicate_size: 2}",
+            {"zero_stage": 2, "tensor_parallel": 4, "sharded_over": 2},
+        ),
+        (
+            "distributed_type: DEEPSPEED\ndeepspeed_config: {zero_stage: 2, "
+            "gradient_accumulation_steps: 4, offload_optimizer_device: cpu}",
+            {"zero_stage": 2, "num_micro_batches": 4, "offload_optimizer": True},
+        ),
+        (
+            "distributed_type: MEGATRON_LM\nmegatron_lm_config: {megatron_lm_tp_degree: 2, "
+            "megatron_lm_pp_degree: 4, megatron_lm_num_micro_batches: 8, "
+            "megatron_lm_recompute_activations: true, megatron_lm_sequence_parallelism: true}",
+            {"num_stages": 4, "tensor_parallel": 2, "num_micro_batches": 8, "zero_stage": 0},
+        ),
+        ("distributed_type: MULTI_GPU", {"zero_stage": 0, "data_parallel": 16}),
+    ],
+)
+def test_all_kinds_of_accelerates_yaml_are_read(text: str, fields: dict[str, object]) -> None:
+    head = "num_processes: 16\nmixed_precision: bf16\n"
+    given = Given(devices=16, model=model_preset("llama3-8b"), seq_len=2048)
+    plan, workload, _ = imported("accelerate", head + text, given)
+    assert {name: getattr(plan, name) for name in fields} == fields
+    assert workload.precision == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("distributed_type: TPU", "distributed_type: TPU is not known here"),
+        ("distributed_type: FSDP\nmixed_precision: int4", "int4 is not one of no, bf16"),
+        ("- a list", "expected a table, got list"),
+        (
+            "distributed_type: DEEPSPEED\ndeepspeed_config: {deepspeed_config_file: ds.json}",
+            "ds.json",
+        ),
+    ],
+)
+def test_yaml_that_cannot_be_read_is_one_line(text: str, message: str) -> None:
+    given = Given(devices=16, model=model_preset("llama3-8b"), seq_len=2048)
+    with pytest.raises(ParplanError, match=message):
+        imported("accelerate", text, given)
+
+
 def test_better_plans_are_told_by_how_much_they_change() -> None:
     plan, workload, name = CASES["experts"]
     plan = dataclasses.replace(plan, gradient_dtype="fp32")

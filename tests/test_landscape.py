@@ -117,6 +117,8 @@ def test_a_better_machine_is_never_slower(name: str) -> None:
 def test_what_cannot_be_varied_is_refused() -> None:
     with pytest.raises(ParplanError, match="no links between nodes"):
         changed(cluster_preset("dgx-a100"), "network_bandwidth", 2)
+    with pytest.raises(ParplanError, match="no links between nodes"):
+        axis("network_bandwidth", WORKLOAD, cluster_preset("dgx-a100"), BASE)
     with pytest.raises(ParplanError, match="did you mean memory_bandwidth"):
         changed(CLUSTER, "memory_bandwith", 2)
     assert changed(CLUSTER, "compute", 2).accelerator.peak_flop_per_s.bf16 == pytest.approx(

@@ -5,7 +5,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from parplan.backend.memory_predict import BEFORE, MiniMemory, mini_memory, predict_peaks
+from parplan.backend.memory_predict import (
+    BEFORE,
+    MiniMemory,
+    mini_memory,
+    places_of,
+    predict_peaks,
+)
 from parplan.backend.mini import Mini, minis_of
 from parplan.backend.mini_costs import MiniCosts, mini_costs, turns
 from parplan.backend.mini_predict import predict_exposed, predict_step
@@ -175,6 +181,18 @@ def test_a_machine_of_constant_costs_is_predicted_exactly(plan: Plan) -> None:
     )
     exposed = predict_exposed(plan, BLOCKS, costs)
     assert exposed["data-parallel"] == pytest.approx(1e-4 * actions / plan.num_stages, rel=1e-6)
+
+
+def test_sharded_stages_of_a_pipeline_hold_what_the_action_before_left() -> None:
+    plan = Plan(num_stages=2, data_parallel=2, num_micro_batches=3, **zero_fields(3))
+    actions = make_schedule("1f1b", 2, 3)[0]
+    found = [f"{action} {place}" for action, place in places_of(plan, actions).items()]
+    assert found == [
+        *("0F0 first", "0F1 middle F", "0B0 first F"),
+        *("0F2 last B", "0B1 middle F", "0B2 last B"),
+    ]
+    whole = dataclasses.replace(plan, distribute_low_prec_param=False)
+    assert places_of(whole, actions) == turns(actions)
 
 
 BASE, SAVED, GRADIENT, RECEIVED, WORK = 100.0, 10.0, 4.0, 3.0, 2.0

@@ -242,7 +242,8 @@ def test_layers_are_split_after_the_search(tmp_path: Path) -> None:
     plan, _, _ = read_plan(tmp_path / "results" / "plan.json")
     assert plan.stage_layers is not None
     layers = " ".join(map(str, plan.stage_layers))
-    assert re.search(rf"layers of the stages: {layers}; [0-9.]+% less time", done.stderr)
+    assert re.search(r"uneven stages: [0-9.]+% less time", done.stderr)
+    assert f"layers of the stages: {layers}\n" in done.stderr
 
 
 def test_a_planner_that_fails(tmp_path: Path) -> None:

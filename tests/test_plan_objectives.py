@@ -84,7 +84,8 @@ def test_the_fewest_accelerators_in_time(said, tmp_path: Path) -> None:  # type:
     several = ("plan", *WORKLOAD, "--space", "full", "--planner", "branch-and-bound")
     some = ("--cluster", "32xh100,8xh100,16xh100", "--objective", "fewest-accelerators")
     err = said(*several, *some, "--tokens", "1e11", "--deadline-days", "7")
-    assert "8xh100: 12.37 days: too late" in err.splitlines()[0]
+    assert "8xh100" in err.splitlines()[0]
+    assert ": too late" in err.splitlines()[0]
     assert "16xh100" in err.splitlines()[1]
     assert ": in time" in err.splitlines()[1]
     assert "32xh100" not in err
@@ -120,6 +121,7 @@ def test_what_does_not_fit_is_told_what_would(said) -> None:  # type: ignore[no-
         *("--space", "full", "--planner", "branch-and-bound"),
         code=1,
     )
+    assert "proven: no plan of the space fits" in err
     assert "no candidate is possible; the closest: stage" in err
     assert "it would fit with" in err
     assert "devices with full recomputation and ZeRO-3" in err
@@ -136,6 +138,14 @@ def test_a_search_is_taken_up_where_it_ended(said, tmp_path: Path) -> None:  # t
     said(*walk, "--budget", "90")
     assert taken_up == trials(tmp_path)
     assert taken_up[:40] == first
+    record = tmp_path / "out/plan/search.jsonl"
+    best = min(
+        r["step_s"] for r in map(json.loads, record.read_text().splitlines()[1:]) if r["step_s"]
+    )
+    record.write_text(record.read_text().replace(repr(best), repr(best - 0.1)))
+    assert "is of another version of parplan" in said(*walk, "--resume", code=2)
+    record.write_text(record.read_text() + "{}\n")
+    assert "line 92: not a trial" in said(*walk, "--resume", code=2)
     other = ("plan", *WORKLOAD, "--cluster", "16xh100", "--space", "full", "--planner", "random")
     assert "is of another search: cluster: 8xh100, not 16xh100" in said(*other, "--resume", code=2)
 

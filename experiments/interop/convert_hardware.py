@@ -19,7 +19,6 @@ from parplan.experiments.interop.machine_text import (
     GIB_PER_GB,
     LAUNCH_US,
     Machine,
-    plain_name,
 )
 from parplan.hardware.errors import ParplanError
 
@@ -30,7 +29,8 @@ class Asked(NamedTuple):
     """What is given beside the file."""
 
     name: str
-    num_nodes: int
+    file: str
+    num_nodes: int = 1
     accelerator: str | None = None
     """A preset that takes the place of what the file says of the accelerator."""
     system: Tables | None = None
@@ -46,7 +46,7 @@ def from_calculon(table: Tables, where: str, asked: Asked) -> Machine:
         {
             "name": "node" if i == 0 else f"tier {i + 1}",
             "fabric": "nvswitch",
-            "size": _number(network, "size", f"{where}: networks[{i}]"),
+            "size": _whole(network, "size", f"{where}: networks[{i}]"),
             "link_gb_per_s_per_direction": _number(network, "bandwidth", f"{where}: networks[{i}]"),
             "latency_us": 1e6 * _number(network, "latency", f"{where}: networks[{i}]"),
             "efficiency": _number(network, "efficiency", f"{where}: networks[{i}]"),
@@ -55,9 +55,7 @@ def from_calculon(table: Tables, where: str, asked: Asked) -> Machine:
         for i, network in enumerate(networks)
     ]
     *inside, last = tiers
-    per_node = int(inside[-1]["size"])
-    for tier in inside:
-        tier["size"] = int(tier["size"])
+    per_node = inside[-1]["size"]
     network = {
         "name": "cluster",
         "fabric": "rail-fat-tree",
@@ -77,7 +75,7 @@ def from_calculon(table: Tables, where: str, asked: Asked) -> Machine:
         network=network,
         per_node=per_node,
         num_nodes=asked.num_nodes,
-        source=f"converted from the Calculon system {where}",
+        source=f"converted from the Calculon system {asked.file}",
         notes=tuple(notes),
     )
 
@@ -93,6 +91,8 @@ def _calculon_chip(table: Tables, where: str, inner: Tables, notes: list[str]) -
         for own in names[dtype]
     }
     first: Tables = next(iter(matrix.values()), {})
+    if not isinstance(first, Mapping):
+        raise ParplanError(f"{where}: matrix: expected tables by dtype")
     memory, host = _get(table, "mem1", dict, where), _get(table, "mem2", dict, where)
     gib = _number(memory, "GiB", f"{where}: mem1")
     notes.append("vector: kernels that are not products are bound by memory")
@@ -105,22 +105,30 @@ def _calculon_chip(table: Tables, where: str, inner: Tables, notes: list[str]) -
         hbm=_number(memory, "GBps", f"{where}: mem1"),
         link=inner["link_gb_per_s_per_direction"],
         pcie=_number(host, "GBps", f"{where}: mem2"),
-        gemm=_best(first.get("gflops_efficiency", [])),
-        stream=_best(memory.get("MB_efficiency", [])),
+        gemm=_best(first, "gflops_efficiency", f"{where}: matrix"),
+        stream=_best(memory, "MB_efficiency", f"{where}: mem1"),
         launch_us=LAUNCH_US,
         what="Calculon; kernel_launch_us and num_processors assumed",
     )
 
 
-def _best(steps: Any) -> float:
+def _best(table: Tables, key: str, where: str) -> float:
     """The efficiency of the largest work in `[[size, efficiency], ...]`."""
-    return float(max(steps)[1]) if steps else 1.0
+    steps = table.get(key, [[0, 1]])
+    place = f"{where}: {key}"
+    if not isinstance(steps, list) or not steps:
+        raise ParplanError(f"{place}: expected a list of pairs, got {steps!r}")
+    for step in steps:
+        if not isinstance(step, list) or len(step) != 2:
+            raise ParplanError(f"{place}: expected a list of pairs, got {step!r}")
+    sizes = [_number(dict(enumerate(step)), 0, place) for step in steps]
+    return _number(dict(enumerate(steps[sizes.index(max(sizes))])), 1, place)
 
 
 def from_simumax(table: Tables, where: str, asked: Asked) -> Machine:
     """A system file of SimuMax."""
     networks = _get(table, "networks", dict, where)
-    per_node = int(_number(table, "num_per_node", where))
+    per_node = _whole(table, "num_per_node", where)
     pcie = bool(networks.get("intra_with_pcie", False))
     inner = "intra_node_pcie_8x" if pcie else "high_intra_node"
     inside = _simumax_link(networks, inner, where, per=1)
@@ -142,7 +150,7 @@ def from_simumax(table: Tables, where: str, asked: Asked) -> Machine:
         network={**network, "nic_gb_per_s_per_direction": outside.gb_per_s, **outside.rest},
         per_node=per_node,
         num_nodes=asked.num_nodes,
-        source=f"converted from the SimuMax system {where}",
+        source=f"converted from the SimuMax system {asked.file}",
         notes=tuple(notes),
     )
 
@@ -157,11 +165,13 @@ def _simumax_link(networks: Tables, name: str, where: str, per: int) -> _Link:
     network = _get(networks, name, dict, f"{where}: networks")
     place = f"{where}: networks.{name}.bandwidth"
     bandwidth = _get(network, "bandwidth", dict, f"{where}: networks.{name}")
-    reduce = dict(network.get("op", {})).get("all_reduce", {})
-    efficiency = reduce.get("efficient_factor") or _number(bandwidth, "efficient_factor", place)
-    latency = reduce.get("latency_us") or _number(bandwidth, "latency_us", place)
+    ops = network.get("op")
+    reduce = ops.get("all_reduce") if isinstance(ops, Mapping) else None
+    given_there = reduce.items() if isinstance(reduce, Mapping) else ()
+    own = {**bandwidth, **{key: value for key, value in given_there if value is not None}}
+    efficiency, latency = (_number(own, key, place) for key in ("efficient_factor", "latency_us"))
     given = _number(bandwidth, "gbps", place)
-    rest: dict[str, Any] = {"latency_us": float(latency), "efficiency": min(1.0, float(efficiency))}
+    rest: dict[str, Any] = {"latency_us": latency, "efficiency": min(1.0, efficiency)}
     rest["source"] = f"SimuMax: networks.{name}, latency and efficiency of all_reduce where given"
     return _Link(given, given * GIB_PER_GB / per, rest)
 
@@ -174,8 +184,12 @@ def _simumax_chip(table: Tables, where: str, link: float) -> dict[str, Any]:
     rates = {"fp16": rate, "bf16": rate}
     if "fp8_matmul" in ops:
         rates["fp8"] = _number(ops["fp8_matmul"], "tflops", f"{where}: accelerator.op.fp8_matmul")
+    place = f"{where}: accelerator.op.matmul"
     measured = product.get("accurate_efficient_factor") or {}
-    gemm = max([*measured.values(), float(product.get("efficient_factor", 1.0))])
+    if not isinstance(measured, Mapping):
+        raise ParplanError(f"{place}: accurate_efficient_factor: expected a table")
+    found = [_number(measured, key, place) for key in measured]
+    gemm = max([*found, _number({"efficient_factor": 1.0, **product}, "efficient_factor", place)])
     place = f"{where}: accelerator.bandwidth"
     memory = _get(_get(chip, "bandwidth", dict, f"{where}: accelerator"), "default", dict, place)
     return _chip(
@@ -186,7 +200,7 @@ def _simumax_chip(table: Tables, where: str, link: float) -> dict[str, Any]:
         pcie=32.0,
         gemm=min(1.0, gemm),
         stream=_number(memory, "efficient_factor", f"{place}.default"),
-        launch_us=float(memory.get("latency_us", LAUNCH_US)),
+        launch_us=_number({"latency_us": LAUNCH_US, **memory}, "latency_us", f"{place}.default"),
         what="SimuMax; pcie and num_processors assumed",
     )
 
@@ -229,7 +243,7 @@ def from_astra_sim(table: Tables, where: str, asked: Asked) -> Machine:
         network=network,
         per_node=per_node,
         num_nodes=int(sizes[-1]),
-        source=f"converted from the ASTRA-sim network {where}",
+        source=f"converted from the ASTRA-sim network {asked.file}",
         notes=tuple(notes),
     )
 
@@ -249,7 +263,7 @@ def _astra_tier(
             1,
         ),
     }
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise ParplanError(f"{where}: {kind!r} is not one of {', '.join(kinds)}")
     fabric, link, more, hops = kinds[kind]
     if number and fabric == "torus":
@@ -326,17 +340,28 @@ def _get(table: Tables, key: str, kind: type, where: str) -> Any:
     return table[key]
 
 
-def _number(table: Tables, key: str, where: str) -> float:
+LARGEST = 1e15
+"""No size or rate of a machine is larger, in the units of these files."""
+
+
+def _number(table: Mapping[Any, Any], key: Any, where: str) -> float:
     if not isinstance(table, Mapping) or key not in table:
         raise ParplanError(f"{where}: missing key {key!r}")
     value = table[key]
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST:
         raise ParplanError(f"{where}: {key}: expected a number, got {value!r}")
     return float(value)
 
 
+def _whole(table: Tables, key: str, where: str) -> int:
+    value = _number(table, key, where)
+    if value < 1 or value != int(value):
+        raise ParplanError(f"{where}: {key}: expected a whole number above 0, got {value!r}")
+    return int(value)
+
+
 def _positive(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LARGEST:
         raise ParplanError(f"{where}: expected a positive number, got {value!r}")
     return float(value)
 
@@ -347,5 +372,3 @@ CONVERTERS: dict[str, Callable[[Tables, str, Asked], Machine]] = {
     "astra-sim": from_astra_sim,
 }
 """By the program whose files they are."""
-
-__all__ = ["CONVERTERS", "Asked", "plain_name"]

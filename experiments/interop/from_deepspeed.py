@@ -62,7 +62,7 @@ def from_deepspeed(text: str, where: str, given: Given) -> Settings:
         found.note("fp8", "not known; give the precision that the products have")
     in_fp32 = "fp32" in (
         table.get("communication_data_type"),
-        dict(table.get("data_types") or {}).get("grad_accum_dtype"),
+        _section(table, "data_types").get("grad_accum_dtype"),
     )
     found.plan["gradient_dtype"] = "fp32" if in_fp32 else "as computed"
     found.note(
@@ -107,17 +107,14 @@ def _number(table: Mapping[str, Any], key: str, where: str) -> int | None:
 
 
 def _tensor_parallel(table: Mapping[str, Any], where: str) -> int:
-    section = table.get("tensor_parallel") or {}
-    size = _number(section, "autotp_size", where) if isinstance(section, Mapping) else None
-    return size or 1
+    return _number(_section(table, "tensor_parallel"), "autotp_size", where) or 1
 
 
 def _zero(zero: Mapping[str, Any], found: Settings, where: str) -> dict[str, Any]:
     stage = zero.get("stage", 0)
     if stage not in range(4):
         raise ParplanError(f"{where}: zero_optimization.stage: 0 to 3, got {stage!r}")
-    offload = zero.get("offload_optimizer") or {}
-    device = offload.get("device", "none") if isinstance(offload, Mapping) else "none"
+    device = _section(zero, "offload_optimizer").get("device", "none")
     if device == "nvme":
         found.note("offload_optimizer nvme", "taken to be the host's memory")
     for key in zero:
@@ -143,5 +140,9 @@ def _precision(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _on(table: Mapping[str, Any], name: str) -> bool:
-    section = table.get(name) or {}
-    return isinstance(section, Mapping) and section.get("enabled") in (True, "auto")
+    return _section(table, name).get("enabled") in (True, "auto")
+
+
+def _section(table: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = table.get(name)
+    return section if isinstance(section, Mapping) else {}

@@ -31,13 +31,21 @@ def numbers_of(flags: Flags, found: Settings) -> dict[str, Any]:
     backend = flags.text("--attention-backend") or "auto"
     local = flags.text("--transformer-impl") == "local" and not flags.has("--use-flash-attn")
     unfused = backend in ("unfused", "local") or (local and backend == "auto")
-    rates = [flags.text(f"--{name}-dropout") for name in ("attention", "hidden")]
+    rates = [_rate(flags, f"--{name}-dropout") for name in ("attention", "hidden")]
     return {
         "precision": precision,
         "optimizer": "sgd" if optimizer == "sgd" else "adamw",
         "attention": "unfused" if unfused else "flash",
-        "dropout": any(float(rate or 0.1) > 0 for rate in rates),
+        "dropout": any(rate > 0 for rate in rates),
     }
+
+
+def _rate(flags: Flags, name: str) -> float:
+    text = flags.text(name) or "0.1"
+    try:
+        return float(text)
+    except ValueError:
+        raise ParplanError(f"{flags.where}: {name}: expected a number, got {text!r}") from None
 
 
 def model_of(flags: Flags, found: Settings, vocab_size: int | None, tensor_parallel: int) -> Model:

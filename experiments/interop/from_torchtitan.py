@@ -17,6 +17,8 @@ SOFTWARE = Software(
 )
 """Liang et al. 2024, arXiv:2410.06511: FSDP2, torch's attention, compiled blocks."""
 
+MOST_STAGES = 10_000
+
 KEPT_BY_OP = ("attention norm", "mlp norm", "mlp activation", "experts activation")
 """What selective recomputation by operation computes again, of what is not a product."""
 
@@ -50,7 +52,7 @@ def from_torchtitan(text: str, where: str, given: Given) -> Settings:
     if not compiled.get("enable", False):
         found.workload |= {"fused_norms": False, "fused_elementwise": False, "fused_loss": False}
         found.note("compile.enable false", "normalisations, activations and the loss are unfused")
-    elif "loss" not in compiled.get("components", ["model", "loss"]):
+    elif "loss" not in str(compiled.get("components", "model, loss")):
         found.workload["fused_loss"] = False
     return found
 
@@ -89,6 +91,8 @@ def _degrees(parallel: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def _pipeline(parallel: Mapping[str, Any], found: Settings, where: str) -> dict[str, Any]:
     stages = _number(parallel, "pipeline_parallel_degree", 1, where)
+    if not 1 <= stages <= MOST_STAGES:
+        raise ParplanError(f"{where}: pipeline_parallel_degree: 1 to {MOST_STAGES}, got {stages}")
     if stages == 1:
         return {"num_stages": 1}
     names = {torch: name for name, torch in SCHEDULES.items()}
@@ -117,6 +121,10 @@ def _layers(
     """Layers of every stage: by module names, or spread as torchtitan does."""
     parts = parallel.get("module_fqns_per_model_part")
     if parts:
+        if not isinstance(parts, list) or not all(isinstance(part, list) for part in parts):
+            raise ParplanError(f"{where}: module_fqns_per_model_part: expected lists of names")
+        if len(parts) % stages:
+            raise ParplanError(f"{where}: {len(parts)} model parts for {stages} pipeline ranks")
         return [sum(str(name).startswith("layers.") for name in part) for part in parts]
     if found.model is None:
         raise AssertionError("the model is read first")

@@ -1,6 +1,7 @@
 """What a configuration of other software asks for, as a plan with its workload."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,18 +74,9 @@ def finished(
     model = _needed(settings.model, where, "the model", "--model")
     devices = _needed(settings.devices, where, "the number of accelerators", "--cluster")
     seq_len = _needed(settings.seq_len, where, "the length of sequences", "--seq-len")
-    micro = fields.setdefault("batch_per_device", given.micro_batch or 1)
-    degrees = {
-        name: int(fields.get(name, 1))
-        for name in ("tensor_parallel", "num_stages", "context_parallel")
-    }
-    product = 1
-    for degree in degrees.values():
-        product *= degree
-    if product < 1 or devices % product:
-        said = " x ".join(f"{name} {degree}" for name, degree in degrees.items())
-        raise ParplanError(f"{where}: {said} = {product} does not divide {devices} accelerators")
-    fields["data_parallel"] = data = devices // product
+    fields.setdefault("batch_per_device", given.micro_batch or 1)
+    micro = _positive(fields, "batch_per_device", where)
+    fields["data_parallel"] = data = _data_parallel(fields, devices, where)
     batch = settings.global_batch or data * micro
     if batch % (data * micro):
         raise ParplanError(
@@ -92,7 +84,8 @@ def finished(
             f"with micro-batches of {micro}"
         )
     if settings.copies > 1 and "shard_group" not in fields:
-        fields["shard_group"] = _shared(data * degrees["context_parallel"], settings.copies, where)
+        replicas = data * int(fields.get("context_parallel", 1))
+        fields["shard_group"] = _shared(replicas, settings.copies, where)
     fields["num_micro_batches"] = batch // (data * micro)
     workload = Workload(
         model=model,
@@ -102,6 +95,24 @@ def finished(
         **settings.workload,
     )
     return build(Plan, fields, f"{where}: plan"), workload
+
+
+def _positive(fields: Mapping[str, Any], name: str, where: str) -> int:
+    value = fields.get(name, 1)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ParplanError(f"{where}: {name}: expected a positive number, got {value!r}")
+    return value
+
+
+def _data_parallel(fields: Mapping[str, Any], devices: int, where: str) -> int:
+    """What the other degrees leave of the accelerators."""
+    names = ("tensor_parallel", "num_stages", "context_parallel")
+    degrees = {name: _positive(fields, name, where) for name in names}
+    product = math.prod(degrees.values())
+    if devices % product:
+        said = " x ".join(f"{name} {degree}" for name, degree in degrees.items())
+        raise ParplanError(f"{where}: {said} = {product} does not divide {devices} accelerators")
+    return devices // product
 
 
 def _shared(replicas: int, copies: int, where: str) -> int:

@@ -10,8 +10,10 @@ from parplan.experiments.interop.torchtitan_settings import (
     recomputation,
     training,
     unsaid,
+    why_no_lists,
 )
 from parplan.hardware.cluster import Cluster
+from parplan.hardware.errors import ParplanError
 from parplan.sim.instructions import write_csv
 from parplan.sim.plan import Plan
 from parplan.sim.predict import scheduled
@@ -55,7 +57,12 @@ AC = {"none": "None", "full": "FullAC.Config()", "selective": "SelectiveAC.Confi
 
 
 def to_torchtitan(plan: Plan, workload: Workload, cluster: Cluster) -> Exported:
-    """`torchtitan.toml`, `torchtitan_recipe.py` and, of a pipeline, `schedule.csv`."""
+    """`torchtitan.toml`, `torchtitan_recipe.py` and, of a pipeline, `schedule.csv`.
+
+    Raises `ParplanError` for lists that it cannot run.
+    """
+    if reason := why_no_lists(plan):
+        raise ParplanError(reason)
     family, flavor = FLAVORS.get(workload.model.name, ("", ""))
     lines = [*unsaid(plan, workload), *common_unsaid(plan, workload)]
     if not family:

@@ -7,6 +7,7 @@ Names and rules: torchtitan 0.2.2 (torchtitan/config/job_config.py, read from TO
 from typing import Any
 
 from parplan.sim.plan import Plan
+from parplan.sim.schedules import schedule_kind
 from parplan.sim.workload import NARROW, Workload
 
 CSV = "schedule.csv"
@@ -21,6 +22,8 @@ SCHEDULES = {
     "dualpipe-v": "DualPipeV",
 }
 """What torch.distributed.pipelining calls them; the others are run from their lists."""
+
+MULTI = "PipelineScheduleMulti"
 
 
 def parallelism(plan: Plan, workload: Workload, *, toml: bool) -> dict[str, Any]:
@@ -51,11 +54,31 @@ def _pipeline(plan: Plan, workload: Workload, head: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         "pipeline_parallel_microbatch_size": plan.batch_per_device,
         "module_fqns_per_model_part": model_parts(plan, workload.model.num_layers, head),
-        "pipeline_parallel_schedule": SCHEDULES.get(plan.schedule, "PipelineScheduleMulti"),
+        "pipeline_parallel_schedule": SCHEDULES.get(plan.schedule) or _placed(plan),
     }
     if plan.schedule not in SCHEDULES:
         found["pipeline_parallel_schedule_csv"] = CSV
     return found
+
+
+def _placed(plan: Plan) -> str:
+    """A schedule with a name that lays the stages of a rank as `plan`'s does."""
+    return "ZBVZeroBubble" if schedule_kind(plan.schedule).placement == "v" else MULTI
+
+
+def why_no_lists(plan: Plan) -> str:
+    """Why the lists of `plan` cannot be run by torchtitan, in one line; empty if they can."""
+    kind = schedule_kind(plan.schedule)
+    if plan.num_stages == 1 or plan.schedule in SCHEDULES:
+        return ""
+    if not kind.one_copy:
+        return f"schedule {plan.schedule}: each stage is on two ranks, which torchtitan has not"
+    if kind.placement == "v" and plan.virtual_stages != 2:
+        return (
+            f"schedule {plan.schedule}, virtual_stages {plan.virtual_stages}: torchtitan lays "
+            "two stages of a rank in a V, no other number"
+        )
+    return ""
 
 
 def model_parts(plan: Plan, num_layers: int, head: str) -> list[list[str]]:

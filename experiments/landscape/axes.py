@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from parplan.experiments.landscape.machine import CHANGES
+from parplan.experiments.landscape.machine import CHANGES, changed
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError, unknown_name
 from parplan.planners.constraints import DIMENSIONS, NUMBERS, PLAYABLE, VARIANTS, Constraints
@@ -85,6 +85,8 @@ def axis(text: str, workload: Workload, cluster: Cluster, base: Constraints) -> 
             raise ParplanError(f"{name}: a value is there twice: {rest}")
     else:
         values = _usual(name, kind, workload, cluster, base)
+    if kind == "machine":
+        changed(cluster, name, values[0])  # So that what cannot be varied is found at once.
     return Axis(name=name, kind=kind, values=tuple(values))
 
 

@@ -70,7 +70,7 @@ def heat_maps(land: Landscape) -> Figure:
     """
     assert land.y is not None
     thirds: Sequence[Any] = land.third.values if land.third is not None else (None,)
-    columns = min(len(thirds), 3 if len(land.x.values) <= 6 else 2)
+    columns = _columns(len(thirds), 3 if len(land.x.values) <= 6 else 2)
     rows = -(-len(thirds) // columns)
     width = max(4.2, 1.4 + 0.62 * len(land.x.values))
     height = max(3.2, 1.4 + 0.42 * len(land.y.values))
@@ -145,12 +145,21 @@ def _heat_map(
     _label(axes, land, third)
 
 
+def _ticks(axes: Axes, names: Sequence[str]) -> None:
+    long = max(map(len, names)) > 8
+    axes.set_xticks(range(len(names)), names, rotation=30 if long else 0,
+                    ha="right" if long else "center", fontsize=9)  # fmt: skip
+
+
+def _columns(count: int, most: int) -> int:
+    """In how many columns so many panels stand, so that rows are full where they can be."""
+    return min(count, 2 if count == 4 else most)
+
+
 def _label(axes: Axes, land: Landscape, third: Any) -> None:
     assert land.y is not None
     names = [land.x.text(value) for value in land.x.values]
-    long = sum(map(len, names)) > 40
-    axes.set_xticks(range(len(names)), names, rotation=30 if long else 0,
-                    ha="right" if long else "center", fontsize=9)  # fmt: skip
+    _ticks(axes, names)
     axes.set_yticks(range(len(land.y.values)), [land.y.text(value) for value in land.y.values],
                     fontsize=9)  # fmt: skip
     axes.set_xlim(-0.5, len(names) - 0.5)
@@ -248,7 +257,7 @@ def slices(land: Landscape) -> Figure:
     has no point, nothing is possible.
     """
     thirds: Sequence[Any] = land.third.values if land.third is not None else (None,)
-    columns = min(len(thirds), 3)
+    columns = _columns(len(thirds), 3)
     rows = -(-len(thirds) // columns)
     single = land.y is None and land.third is None
     if single:
@@ -285,11 +294,12 @@ def _lines(axes: Axes, land: Landscape, third: Any) -> None:
         ]
         label = f"{land.y.label} {land.y.text(y)}" if land.y is not None else None
         colour = COLOURS[number % len(COLOURS)]
-        style = ("-", "--", ":")[number // len(COLOURS) % 3]
+        ordered = not isinstance(land.x.values[0], str)
+        style = ("-", "--", ":")[number // len(COLOURS) % 3] if ordered else ""
         axes.plot(range(len(values)), values, "o", linestyle=style, color=colour, label=label,
                   markersize=5, markerfacecolor="white")  # fmt: skip
         _mark_best(axes, land, cells)
-    axes.set_xticks(range(len(land.x.values)), [land.x.text(v) for v in land.x.values])
+    _ticks(axes, [land.x.text(value) for value in land.x.values])
     axes.set_ylabel(land.metric.label)
     axes.grid(visible=True, alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

@@ -66,4 +66,5 @@ def changed(cluster: Cluster, name: str, factor: float) -> Cluster:
         raise ParplanError(f"{name}: the factor has to be above 0, got {factor:g}")
     if cluster.measured is not None and name in MEASURED:
         raise ParplanError(f"{name}: of {cluster.name} it was measured, and cannot be varied")
-    return CHANGES[name](cluster, factor) if factor != 1 else cluster
+    found = CHANGES[name](cluster, factor)
+    return cluster if factor == 1 else found

@@ -23,7 +23,7 @@ FIRST = (
 
 TITLES = {
     "gantt": "The step, rank by rank",
-    "landscape": "Step time over the plans",
+    "landscape": "Landscape",
     "time_split": "Where the time goes",
     "why": "What other plans would cost",
     "better": "Faster plans near this one",
@@ -82,20 +82,19 @@ def _log(folder: Path) -> str:
 
 
 def _contents(folder: Path, files: list[Path]) -> Iterator[Section]:
-    """The folder's own pictures, texts and tables; then each folder in it."""
+    """The folder's own texts, pictures and tables; then a section for each folder in it."""
     inner = sorted({path.parent for path in files}, key=lambda p: (p != folder, str(p)))
     for place in inner:
         own = sorted((p for p in files if p.parent == place), key=_order)
-        name = "" if place == folder else f"{place.relative_to(folder)}: "
-        kinds = (
-            ("decision", decision(place) if place != folder else ""),
-            ("pictures", "".join(_picture(p) for p in own if p.suffix in PICTURES)),
-            ("texts", "".join(_text(p) for p in own if p.suffix in TEXTS)),
-            ("tables", "".join(_csv(p) for p in own if p.suffix == ".csv")),
-        )
-        for kind, body in kinds:
-            title = f"{name}{kind}"
-            yield Section(title[0].upper() + title[1:], body)
+        kinds = {
+            "Texts": "".join(_text(p) for p in own if p.suffix in TEXTS),
+            "Pictures": "".join(_picture(p) for p in own if p.suffix in PICTURES),
+            "Tables": "".join(_csv(p) for p in own if p.suffix == ".csv"),
+        }
+        if place == folder:
+            yield from (Section(title, body) for title, body in kinds.items())
+        else:
+            yield Section(str(place.relative_to(folder)), decision(place) + "".join(kinds.values()))
 
 
 def _order(path: Path) -> tuple[int, str]:

@@ -35,7 +35,7 @@ def _row(where: str, what: str, unit: str, guess: float, known: float) -> Row:
     }
 
 
-def _bytes(quick: bool) -> list[Row]:
+def held_bytes(quick: bool) -> list[Row]:
     """Figure 1: what the first stage holds."""
     rows = []
     for table in raw("korthikanti-mem")[: 4 if quick else None]:
@@ -69,7 +69,7 @@ def _shares(quick: bool) -> list[Row]:
 
 
 def _run(quick: bool) -> Result:
-    held, shares = _bytes(quick), _shares(quick)
+    held, shares = held_bytes(quick), _shares(quick)
     figure, (left, right) = panels(2, 7.0, 4.8)
     activations = [row for row in held if "activations" in str(row["what"])]
     for axes, rows, unit in (

@@ -1,0 +1,64 @@
+"""Folders of studies: nothing is replaced unasked, and only what was written is."""
+
+from pathlib import Path
+
+import pytest
+
+from parplan.experiments.journal import Journal
+from parplan.experiments.new_folder import REPORT, is_done, new_folder
+from parplan.experiments.report.render import LOG
+from parplan.experiments.report.render import REPORT as PAGE
+from parplan.hardware.errors import ParplanError
+
+
+def filled(path: Path) -> None:
+    output = new_folder(path, ["study"], force=False)
+    output.write_text("old.txt", "old")
+    output.write_manifest({})
+
+
+def test_results_stay_unless_asked(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    filled(path)
+    assert is_done(path)
+    (path / "mine.txt").write_text("mine")
+    for name in REPORT:
+        (path / name).write_text("of before")
+    with pytest.raises(ParplanError, match="holds 5 files already; --force replaces results in it"):
+        new_folder(path, [], force=False, unfinished=("rows.jsonl",))
+    new_folder(path, [], force=True)
+    assert [entry.name for entry in path.iterdir()] == ["mine.txt"]
+    assert not is_done(path)
+
+
+def test_what_a_report_adds_is_known() -> None:
+    assert {*REPORT} == {LOG, PAGE}
+
+
+def test_a_manifest_cannot_name_files_elsewhere(tmp_path: Path) -> None:
+    path, other = tmp_path / "out", tmp_path / "other.txt"
+    filled(path)
+    other.write_text("other")
+    (path / "manifest.json").write_text('{"files": ["../other.txt", "old.txt"]}')
+    new_folder(path, [], force=True)
+    assert other.read_text() == "other"
+    assert not (path / "old.txt").exists()
+    (path / "manifest.json").write_text("[]")
+    with pytest.raises(ParplanError, match="is not a manifest of parplan"):
+        new_folder(path, [], force=True)
+
+
+def test_unfinished_work_is_taken_up(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    output = new_folder(path, [], force=False)
+    with Journal(output.path / "rows.jsonl", {"of": 1}) as journal:
+        assert journal.add({"n": 1}, {"value": (1, 2)}) == {"value": [1, 2]}
+    new_folder(path, [], force=False, unfinished=("rows.jsonl",))
+    with Journal(path / "rows.jsonl", {"of": 1}) as journal:
+        assert journal.find({"n": 1}) == {"value": [1, 2]}
+        assert journal.find({"n": 2}) is None
+    with pytest.raises(ParplanError, match="of other work that was interrupted"):
+        Journal(path / "rows.jsonl", {"of": 2})
+    (path / "rows.jsonl").write_text("{}\nnothing\n")
+    with pytest.raises(ParplanError, match="not lines of JSON"):
+        Journal(path / "rows.jsonl", {})
