@@ -115,8 +115,7 @@ class Evaluator:
         return self._verdict(plan).fits
 
     def peak_bytes(self, plan: Plan) -> float:
-        """Memory of the fullest rank; infinite where the plan cannot be laid out. Takes time, but
-        no evaluation."""
+        """Memory of the fullest rank; infinite for no layout. Takes time, but no evaluation."""
         self._check_time()
         return max(self._verdict(plan).memory_bytes, default=IMPOSSIBLE)
 
@@ -387,19 +386,16 @@ class Evaluator:
 
     def _improve(self, trial: Trial) -> None:
         best = self.improvements[-1].key if self.improvements else IMPOSSIBLE
-        if trial.step_s is None or (self.goal.floor == "step" and trial.step_s >= best):
+        step_s = trial.step_s
+        if step_s is None or (self.goal.floor == "step" and step_s >= best):
             return
-        key = self.goal.key(trial)
+        key, asked = self.goal.key(trial), self.num_asked
         if key < best:
-            self.improvements.append(
-                Improvement(
-                    evaluations=self.num_asked, seconds=self.seconds, step_s=trial.step_s, key=key
-                )
-            )
+            found = Improvement(evaluations=asked, seconds=self.seconds, step_s=step_s, key=key)
+            self.improvements.append(found)
 
     def _bound(self, plans: Sequence[Plan]) -> None:
         """Bounds of plans with as many stages of one placement, and one way of backwards."""
-        limit = self._memory_ratio * self._cluster.accelerator.memory_bytes
         kind, ranks = schedule_kind(plans[0].schedule), plans[0].num_stages
         least: dict[int, float] = {}
         known: list[Plan] = []
@@ -415,7 +411,7 @@ class Evaluator:
                 continue
             if id(stages) not in least:
                 least[id(stages)] = memory_bound_bytes(kind, ranks, stages.needs)
-            if least[id(stages)] <= limit:
+            if least[id(stages)] <= self.memory_limit_bytes:
                 known.append(plan)
                 costs.append(stages.costs)
         if known:
