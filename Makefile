@@ -6,13 +6,42 @@ BIN := $(VENV)/bin
 # elsewhere the range in pyproject.toml decides.
 TORCH := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo "torch>=2.11,<2.14" || echo "torch==2.13.0")
 
-.PHONY: demo test check format typing docs clean
+MINIMUM_TESTS := $(addprefix tests/test_,$(addsuffix .py,engine schedules stages models space exhaustive \
+	presets collectives journal output figures plan_command kernel_fit))
+
+.PHONY: demo test test-all fuzz coverage mutants minimum licences check format typing docs clean
 
 demo: $(VENV)/ready
 	$(BIN)/parplan demo -o out/demo
 
 test: check
 	$(BIN)/python -m pytest -q
+
+# The quick tests and the long ones.
+test-all: check
+	$(BIN)/python -m pytest -q -m "long or not long" --timeout 3600
+
+# Over 20,000 inputs that are nearly right.
+fuzz: $(VENV)/ready typing
+	$(BIN)/python -m pytest -q -s -m long --timeout 3600 tests/test_fuzz.py
+
+# Branch coverage of the simulator's core by the tests that are about it.
+coverage: $(VENV)/ready typing
+	$(BIN)/python -m tests.core_coverage
+
+# Changes of the simulator's core, and how many of them the tests notice.
+mutants: $(VENV)/ready typing
+	$(BIN)/python -m tests.core_mutants
+
+# The tests that need no torch, with the oldest releases that are allowed.
+minimum: typing
+	$(PYTHON) -m venv .venv-minimum
+	.venv-minimum/bin/python -m pip install --quiet -r tests/minimum.txt hypothesis pytest pytest-timeout pyyaml
+	.venv-minimum/bin/python -m pip install --quiet --no-deps -e .
+	.venv-minimum/bin/python -m pytest -q $(MINIMUM_TESTS)
+
+licences: $(VENV)/ready
+	$(BIN)/python -m tests.licences
 
 check: $(VENV)/ready typing
 	$(BIN)/ruff format --check .

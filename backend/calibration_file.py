@@ -1,7 +1,7 @@
-"""What an interrupted calibration leaves: one JSON table a line, each as soon as it is there."""
+"""What an interrupted calibration leaves: a journal with each table as soon as it is there."""
 
+import contextlib
 import dataclasses
-import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,12 @@ from typing import Any
 from parplan.backend.calibration_grid import Settings
 from parplan.hardware.errors import ParplanError
 from parplan.hardware.files import write_whole
+from parplan.hardware.journal import Journal, journal_bytes, read_journal
 from parplan.hardware.profile import Machine
 from parplan.hardware.profile_file import machine_differences
 from parplan.hardware.strict import build
 
-FORMAT = 1
+FORMAT = 2
 
 KINDS = ("round", "layers", "done")
 
@@ -33,28 +34,34 @@ class PartialFile:
         }
         self.lines: list[Line] = []
         self._lock = threading.Lock()
+        self._journal: Journal | None = None
 
     def begin(self, lines: list[Line]) -> None:
         """Write the file anew with `lines`; raises `ParplanError` if it can't be written."""
         with self._lock:
+            self._close()
             self.lines = list(lines)
-            content = "".join(f"{json.dumps(line)}\n" for line in (self.head, *lines))
-            write_whole(self.path, content.encode())
+            write_whole(self.path, journal_bytes((self.head, *lines)))
+            self._journal = Journal(self.path, self.head)
 
     def add(self, line: Line) -> None:
         """One more line, kept on disk if that is possible."""
         with self._lock:
             self.lines.append(line)
-            try:
-                with self.path.open("a") as file:
-                    file.write(f"{json.dumps(line)}\n")
-            except OSError:
-                # It only serves to resume; the profile is written in the end all the same.
-                return
+            # It only serves to resume; the profile is written in the end all the same.
+            with contextlib.suppress(ParplanError):
+                if self._journal is not None:
+                    self._journal.add(line)
 
     def remove(self) -> None:
         """There is a profile now."""
+        self._close()
         self.path.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
 
 
 def partial_path(profile: Path) -> Path:
@@ -67,30 +74,13 @@ def read_partial(path: Path, machine: Machine, settings: Settings) -> list[Line]
 
     Raises `ParplanError` for another machine, other settings, or a file that is none of this.
     """
-    try:
-        texts = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise ParplanError(f"{path}: there is nothing to resume") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ParplanError(f"{path}: cannot be read: {error}") from None
-    tables = [_parsed(path, i, text, i == len(texts)) for i, text in enumerate(texts, start=1)]
-    head, *lines = [table for table in tables if table is not None] or [{}]
+    if not path.exists():
+        raise ParplanError(f"{path}: there is nothing to resume")
+    head, *lines = read_journal(path) or [{}]
     if head.get("parplan_calibration") != FORMAT:
         raise ParplanError(f"{path}: not left by a calibration, or by another version of parplan")
     _check_same(path, head, machine, settings)
     return [_checked(path, i, line) for i, line in enumerate(lines, start=2)]
-
-
-def _parsed(path: Path, number: int, text: str, is_last: bool) -> Line | None:
-    try:
-        table = json.loads(text)
-    except json.JSONDecodeError:
-        if is_last:
-            return None
-        raise ParplanError(f"{path}: line {number}: not valid JSON") from None
-    if not isinstance(table, dict):
-        raise ParplanError(f"{path}: line {number}: expected a table, got {text[:40]!r}")
-    return table
 
 
 def _check_same(path: Path, head: Line, machine: Machine, settings: Settings) -> None:

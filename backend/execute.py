@@ -3,7 +3,8 @@
 import dataclasses
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from parplan.backend.executable import (
@@ -13,7 +14,8 @@ from parplan.backend.executable import (
     why_not_trained,
 )
 from parplan.backend.execution import Execution
-from parplan.backend.launch import OutOfMemoryError, Report, launch
+from parplan.backend.launch import ALONE, Nodes, OutOfMemoryError, Report, launch
+from parplan.backend.supervise import STALL_S
 from parplan.hardware.errors import ParplanError, RunFailedError
 from parplan.sim.memory import GB
 from parplan.sim.plan import Plan, check_plan
@@ -23,6 +25,10 @@ TIMEOUT_S = 1800.0
 
 STATE_BYTES = 16
 """fp32 parameter, gradient and two moments of AdamW."""
+
+
+class OtherNodeError(ParplanError):
+    """There is nothing to return here: the results of a run over several nodes are on the first."""
 
 
 def execute(
@@ -37,9 +43,14 @@ def execute(
     hand_written: bool = False,
     budget_s: float | None = None,
     timeout_s: float = TIMEOUT_S,
+    stall_s: float = STALL_S,
+    nodes: Nodes = ALONE,
     report: Report = lambda line: None,
 ) -> Execution:
-    """Calibrate, predict, and run `plans` and the choice in `num_processes` local processes.
+    """Calibrate, predict, and run `plans` and the choice in `num_processes` processes in all.
+
+    With several `nodes`, each calls this for the same and has an equal part of the processes; for
+    all but the first a run that went well ends in `OtherNodeError`.
 
     What predicts is measured on models of few blocks (`parplan.backend.mini`), never on a plan's
     own step, and takes turns with the plans, one step each, so that a slow moment of the machine,
@@ -49,7 +60,8 @@ def execute(
     hand_written: whether to run loops written for single plans beside them
     (`parplan.backend.hand_written`).
     budget_s: no more steps begin when the timed ones have taken so long; a few are made anyway.
-    Raises `ParplanError` for what cannot be executed and `RunFailedError` when a worker dies.
+    Raises `ParplanError` for what cannot be executed and `RunFailedError` when a worker dies or
+    hangs (`parplan.backend.launch`).
     """
     if repeats < 1 or warm_up < 1:
         raise ParplanError(f"repeats and warm-up: must be at least 1, got {repeats} and {warm_up}")
@@ -63,7 +75,10 @@ def execute(
         )
     if not plans and not choose:
         raise ParplanError("plans: none is given, and none is to be chosen")
-    _check_memory(workload, num_processes, len(plans))
+    if num_processes % nodes.count:
+        raise ParplanError(f"processes: {num_processes} do not divide over {nodes.count} nodes")
+    local = num_processes // nodes.count
+    _check_memory(workload, local, len(plans))
     job = {
         "workload": dataclasses.asdict(workload),
         "repeats": repeats,
@@ -73,7 +88,17 @@ def execute(
         "hand_written": hand_written,
         "budget_s": budget_s,
     }
-    found, left_out = _run(job, list(plans), num_processes, timeout_s, report)
+    start = partial(
+        launch,
+        num_processes=local,
+        timeout_s=timeout_s,
+        stall_s=stall_s,
+        report=report,
+        nodes=nodes,
+    )
+    found, left_out = _run(job, list(plans), start, report, nodes.count > 1)
+    if found is None:
+        raise OtherNodeError("done; the results are on node 0")
     return Execution.from_json(
         {
             "format": 1,
@@ -86,17 +111,20 @@ def execute(
 
 
 def _run(
-    job: dict[str, Any], plans: list[Plan], num_processes: int, timeout_s: float, report: Report
-) -> tuple[dict[str, Any], list[Plan]]:
-    """What the job found, without the plans that did not fit, and those."""
+    job: dict[str, Any], plans: list[Plan], start: Callable[..., Any], report: Report, several: bool
+) -> tuple[dict[str, Any] | None, list[Plan]]:
+    """What the job found, without the plans that did not fit, and those.
+
+    `several`: nodes take part, of which the others do not know what this one ran out of.
+    """
     left_out: list[Plan] = []
     while True:
         job["plans"] = [plan.to_json() for plan in plans]
         try:
-            return launch(job, num_processes, timeout_s=timeout_s, report=report), left_out
+            return start(job), left_out
         except OutOfMemoryError as error:
             # With one process short of memory the others wait for ever: all have to start again.
-            if error.place is None or error.place >= len(plans):
+            if several or error.place is None or error.place >= len(plans):
                 raise
             left_out.append(plans.pop(error.place))
             if not plans and not job["choose"]:

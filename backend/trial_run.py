@@ -1,6 +1,7 @@
 """Training steps of one plan, timed, with what every rank did in each."""
 
 import functools
+import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from torch import nn
 
 from parplan.backend.chain import Chain
 from parplan.backend.groups import Groups
+from parplan.backend.heartbeat import keep_step
 from parplan.backend.marked_stage import GATHER, REDUCE, Moment
 from parplan.backend.memory_predict import BEFORE
 from parplan.backend.memory_runs import MemoryWatch
@@ -99,6 +101,7 @@ class TrialRun:
         if self.watch is not None:
             self.watch.segment(f"optimizer {stage}")
         self.samples.append(Sample(start_s, end_s, loss.item(), marks))
+        keep_step(self.plan.to_json(), stage, end_s - start_s, marks)
 
     def profile(self) -> tuple[Sample, Profiled]:
         """One more step under the profiler, which is not among the samples."""
@@ -129,7 +132,7 @@ class TrialRun:
 
     def steps(self, warm_up: int) -> list[tuple[Sample, ...]]:
         """Of every step after `warm_up` the samples of all ranks, on all ranks."""
-        own = self.samples[warm_up:]
+        own = _on_one_clock(self.samples[warm_up:])
         everyone: list[list[Sample]] = [own]
         if dist.is_initialized():
             everyone = [[] for _ in range(dist.get_world_size())]
@@ -146,6 +149,22 @@ class TrialRun:
             for name, start_s, end_s in sample.marks
         ]
         return Run(step_s=step_s, events=tuple(events), source="measured")
+
+
+def _on_one_clock(samples: Sequence[Sample]) -> list[Sample]:
+    """The times from the start of each step, which all ranks begin together, where these are on
+    machines whose clocks have nothing to do with each other."""
+    if int(os.environ.get("GROUP_WORLD_SIZE", "1")) == 1:
+        return list(samples)
+    return [
+        Sample(
+            0.0,
+            end_s - zero_s,
+            loss,
+            [(name, start - zero_s, end - zero_s) for name, start, end in marks],
+        )
+        for zero_s, end_s, loss, marks in samples
+    ]
 
 
 def step_seconds(samples: Sequence[Sample]) -> float:

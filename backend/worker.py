@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from parplan.backend.heartbeat import begin_beating
 from parplan.backend.launch import OUT_OF_MEMORY
 from parplan.backend.out_of_memory import RanOutOfMemoryError
 from parplan.hardware.errors import ParplanError
@@ -56,6 +57,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     job: dict[str, Any] = json.loads((folder / "job.json").read_text())
     end_with(job["launcher"])
+    begin_beating()
     module, function = WORK[job.get("work", "execute")]
     work = getattr(importlib.import_module(module), function)
     try:

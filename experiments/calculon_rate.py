@@ -54,7 +54,7 @@ def main(checkout: Path, seconds: float, seed: int) -> None:
     """Its search for GPT-3 175B on 1,024 A100 with a batch of 1,536."""
     for name in ("psutil", "pandas"):
         try:
-            __import__(name)
+            importlib.import_module(name)
         except ImportError:
             stub = ModuleType(name)
             stub.cpu_count = lambda logical=False: 1  # type: ignore[attr-defined]

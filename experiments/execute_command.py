@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from parplan.backend.execute import execute
+from parplan.backend.execute import OtherNodeError, execute
 from parplan.backend.execution import Execution
+from parplan.backend.launch import Nodes
+from parplan.backend.supervise import STALL_S, CutOffError
 from parplan.experiments.comparison import compare_set
 from parplan.experiments.comparison_tables import plan_table, row, runs, short_name, summary
 from parplan.experiments.figures import gantt
@@ -21,12 +23,27 @@ from parplan.sim.scale import scaled_down
 from parplan.sim.timeline import chrome_trace
 from parplan.sim.workload import Workload
 
+PARTIAL = "partial.json"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `parplan execute`."""
     parser.add_argument("model", nargs="?", default="gpt-tiny", help="(default %(default)s)")
     parser.add_argument(
-        "--processes", type=int, default=2, help="local processes (default %(default)s)"
+        "--processes", type=int, default=2, help="of all nodes together (default %(default)s)"
+    )
+    parser.add_argument(
+        "--nnodes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="machines, on each of which the same command is started (default 1)",
+    )
+    parser.add_argument(
+        "--node-rank", type=int, default=0, metavar="K", help="of this one, from 0 to N - 1"
+    )
+    parser.add_argument(
+        "--rdzv-endpoint", default="", metavar="HOST:PORT", help="of node 0, where all meet"
     )
     parser.add_argument("--seq-len", type=int, default=64, help="(default %(default)s)")
     parser.add_argument("--global-batch", type=int, default=16, help="(default %(default)s)")
@@ -49,27 +66,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--timeout", type=float, default=1800.0, help="seconds before the run is stopped"
     )
     parser.add_argument(
+        "--stall",
+        type=float,
+        default=STALL_S,
+        help="seconds without a step by any worker before the run is stopped (default %(default)g)",
+    )
+    parser.add_argument(
         "-o", "--output", type=Path, default=Path("out/execute"), help="(default %(default)s)"
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Execute, print the table, write."""
+    nodes = Nodes(count=args.nnodes, rank=args.node_rank, endpoint=args.rdzv_endpoint)
     workload, plans = _request(args)
     output = OutputFolder(args.output, args.argv)
-    execution = execute(
-        workload,
-        args.processes,
-        plans,
-        repeats=args.repeats,
-        seed=args.seed,
-        timeout_s=args.timeout,
-        report=_note,
-    )
+    try:
+        execution = execute(
+            workload,
+            args.processes,
+            plans,
+            repeats=args.repeats,
+            seed=args.seed,
+            timeout_s=args.timeout,
+            stall_s=args.stall,
+            nodes=nodes,
+            report=_note,
+        )
+    except OtherNodeError as error:
+        _note(str(error))
+        return 0
+    except CutOffError as error:
+        _keep_partial(output, error)
+        raise
     print(table(execution), flush=True)
     _write(output, execution, workload, args)
     _note(f"results: {output.path}/ ({', '.join(sorted(output.files))})")
     return 0
+
+
+def _keep_partial(output: OutputFolder, error: CutOffError) -> None:
+    """The steps of a run that ended early, under a name that says so; there is no manifest."""
+    output.write_json(
+        PARTIAL, {"partial": True, "why": str(error), "steps_of_workers": dict(error.steps)}
+    )
+    count = max(map(len, error.steps.values()))
+    _note(f"partial: the {count} steps that were measured before are in {output.path / PARTIAL}")
 
 
 def _request(args: argparse.Namespace) -> tuple[Workload, list[Plan]]:

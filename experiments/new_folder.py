@@ -7,6 +7,7 @@ from pathlib import Path
 
 from parplan.experiments.output import OutputFolder
 from parplan.hardware.errors import ParplanError
+from parplan.hardware.files import FolderLock, is_part
 
 MANIFEST = "manifest.json"
 """Written last: a folder with it holds whole results."""
@@ -38,7 +39,8 @@ def new_folder(
     ones; others stay. Raises `ParplanError` without it, and where the folder cannot be written to.
     """
     if path.is_dir():
-        held = {entry.name for entry in path.iterdir()}
+        _lock = FolderLock(path)  # Until the folder that is returned has its own.
+        held = {entry.name for entry in path.iterdir() if not is_part(entry)}
         if held - set(unfinished) and not force:
             raise ParplanError(
                 f"{path}: holds {len(held)} files already; --force replaces results in it, "

@@ -11,14 +11,17 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from parplan.experiments.provenance import provenance
-from parplan.hardware.files import check_writable, write_whole
+from parplan.hardware.files import FolderLock, check_writable, remove_parts, write_whole
 
 
 class OutputFolder:
-    """Where one command puts its results. Raises `ParplanError` at once if it can't."""
+    """Where one command puts its results. Raises `ParplanError` at once if it can't, or if another
+    one is doing so."""
 
     def __init__(self, path: Path, argv: Sequence[str]) -> None:
         check_writable(path)
+        self._lock = FolderLock(path)
+        remove_parts(path)
         self.path = path
         self.argv = list(argv)
         self.files: list[str] = []

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from parplan.experiments.executors import add_executor_argument
 from parplan.experiments.explain_output import (
     Choice,
     past_accuracy,
@@ -142,6 +143,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="share of each device's memory that a plan may use (default 80)",
     )
     group.add_argument("--workers", type=int, help="processes at most (default 16)")
+    add_executor_argument(group)
     group.add_argument(
         "--detailed-log",
         type=int,

@@ -1,12 +1,14 @@
 """The search that the arguments of `parplan plan` ask for."""
 
 import argparse
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 from parplan.backend.executable import executable_only
+from parplan.experiments.executors import requested_executor
 from parplan.experiments.objective_arguments import Chosen
 from parplan.experiments.progress import Progress
 from parplan.experiments.search_record import Record, Watch
@@ -80,6 +82,8 @@ def search_of(asked: Asked) -> Search:
 def _by_planner(asked: Asked) -> Search:
     args, workload, cluster, options = asked[:4]
     find_planner(args.planner)
+    if args.dask is not None:
+        raise ParplanError("--dask: not with --planner; planners ask for one plan after the other")
     space = requested_space(args, workload, cluster, options)
     ratio = space.constraints.memory_ratio
     budget = None if args.budget is None else budget_of(args.budget)
@@ -87,19 +91,20 @@ def _by_planner(asked: Asked) -> Search:
     known = record.read() if args.resume else []
 
     def run() -> Report:
-        watch = Watch(record, len(space))
-        report = run_planner(
-            args.planner,
-            space,
-            budget=budget,
-            seed=args.seed,
-            goal=asked.chosen.goal,
-            known=known,
-            watch=watch,
-            with_gap=True,
-        )
-        watch.end(report.trials)
-        return report
+        watch = Watch(record.begin(known), len(space))
+        try:
+            return run_planner(
+                args.planner,
+                space,
+                budget=budget,
+                seed=args.seed,
+                goal=asked.chosen.goal,
+                known=known,
+                watch=watch,
+                with_gap=True,
+            )
+        finally:
+            watch.end()
 
     return Search(len(space), ratio, space, run)
 
@@ -107,20 +112,26 @@ def _by_planner(asked: Asked) -> Search:
 def _exhaustive(
     asked: Asked, candidates: list[Plan], memory_ratio: float, known: list[Trial]
 ) -> Report:
-    progress = Progress()
-    report = exhaustive(
-        asked.workload,
-        asked.cluster,
-        candidates,
-        memory_ratio=memory_ratio,
-        workers=asked.options.workers,
-        progress=progress,
-        goal=asked.chosen.goal,
-        known=known,
-    )
-    progress.end()
-    if report.stopped != "finished":
-        asked.record(memory_ratio).write(report.trials)
+    progress, record = Progress(), asked.record(memory_ratio)
+    kept = record.begin(known)
+    with contextlib.ExitStack() as stack:
+        stack.callback(progress.end)
+        stack.callback(kept.close)
+        executor = stack.enter_context(requested_executor(asked.args.dask))
+        report = exhaustive(
+            asked.workload,
+            asked.cluster,
+            candidates,
+            memory_ratio=memory_ratio,
+            workers=asked.options.workers,
+            progress=progress,
+            goal=asked.chosen.goal,
+            known=known,
+            keep=kept.add,
+            executor=executor,
+        )
+    if report.stopped == "finished":
+        record.remove()
     return report
 
 

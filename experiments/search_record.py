@@ -1,11 +1,11 @@
-"""What a search has tried, in a file, so that an interrupted search can be taken up.
+"""What a search has tried, in a journal, so that a search that was cut off can be taken up.
 
-`search.jsonl`: what was searched in the first line, then a line for each plan.
+`search.jsonl`: what was searched in the first line, then a line for each plan
+(`parplan.hardware.journal`).
 """
 
 import dataclasses
 import hashlib
-import json
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 from parplan.experiments.progress import Progress
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
-from parplan.hardware.files import write_whole
+from parplan.hardware.journal import Journal, read_journal
 from parplan.planners.evaluator import Evaluator
 from parplan.planners.goal import STEP_TIME
 from parplan.planners.search import Trial
@@ -23,9 +23,11 @@ from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 
 NAME = "search.jsonl"
-FORMAT = 1
-EVERY_S = 10.0
-"""Between two writes of a record while a search goes on."""
+FORMAT = 2
+FIRST_S = 3.0
+"""A search that is over sooner is not worth a record of each plan while it goes on."""
+EVERY_S = 1.0
+"""Between two writes of a record while a search goes on: what an end by force may cost."""
 
 
 class Record:
@@ -45,25 +47,15 @@ class Record:
             "digest": hashlib.sha256(described).hexdigest(),
         }
 
-    def write(self, trials: Iterable[Trial]) -> None:
-        """All that was tried, whole or not at all."""
-        lines = [json.dumps(self._head), *(json.dumps(_row(t)) for t in trials if _is_done(t))]
-        write_whole(self.path, "".join(f"{line}\n" for line in lines).encode())
-
     def read(self) -> list[Trial]:
         """What an earlier search for the same has tried.
 
         Raises `ParplanError` where there is none, or where it was another search.
         """
         try:
-            first, *lines = self.path.read_text(encoding="utf-8").splitlines()
-            head, rows = json.loads(first), [json.loads(line) for line in lines]
-        except OSError as error:
-            raise ParplanError(f"--resume: {self.path}: {error.strerror}") from None
-        except ValueError as error:
-            raise ParplanError(
-                f"--resume: {self.path}: not a record of a search: {error}"
-            ) from None
+            head, *rows = read_journal(self.path) or [{}]
+        except ParplanError as error:
+            raise ParplanError(f"--resume: {error}") from None
         if head != self._head:
             raise ParplanError(
                 f"--resume: {self.path}: is of another search: {_differing(self._head, head)}"
@@ -83,6 +75,43 @@ class Record:
                 f"--resume: {self.path}: is of another version of parplan: a step of {best.step_s} "
                 f"s is now predicted to take {again.step_s} s; search again without --resume"
             )
+
+    def begin(self, known: Iterable[Trial]) -> "Kept":
+        """Add to the record: one of the trials that were `read`, else a new one."""
+        known = list(known)
+        return Kept(Journal(self.path, self._head, anew=not known), known)
+
+    def remove(self) -> None:
+        """There is nothing to take up."""
+        self.path.unlink(missing_ok=True)
+
+
+class Kept:
+    """The trials of a search, each in its record soon after it is there."""
+
+    def __init__(self, journal: Journal, known: Iterable[Trial]) -> None:
+        self._journal = journal
+        self._known = {trial.plan for trial in known}
+        self._new: list[Trial] = []
+        self._next_s = time.monotonic() + FIRST_S
+
+    def add(self, trial: Trial) -> None:
+        """One more."""
+        if trial.plan not in self._known and _is_done(trial):
+            self._new.append(trial)
+        if time.monotonic() >= self._next_s:
+            self.write()
+
+    def write(self) -> None:
+        """All that is there, now."""
+        self._journal.extend(_row(trial) for trial in self._new)
+        self._new.clear()
+        self._next_s = time.monotonic() + EVERY_S
+
+    def close(self) -> None:
+        """All that is there, and no more."""
+        self.write()
+        self._journal.close()
 
 
 def _differing(own: dict[str, Any], other: Any) -> str:
@@ -124,11 +153,11 @@ def _trial(row: Any, where: str) -> Trial:
 class Watch:
     """Tells how a search goes on stderr, and keeps its record."""
 
-    def __init__(self, record: Record, most: int) -> None:
-        self._record = record
+    def __init__(self, kept: Kept, most: int) -> None:
+        self._kept = kept
         self._most = most
+        self._num_seen = 0
         self._progress = Progress()
-        self._next_s = time.monotonic() + EVERY_S
 
     def __call__(self, evaluator: Evaluator) -> None:
         """After an ask."""
@@ -138,11 +167,11 @@ class Watch:
             what = "evaluations (nothing fits yet)"
         budget = evaluator.budget.evaluations
         self._progress(what, evaluator.num_asked, self._most if budget is None else budget)
-        if time.monotonic() >= self._next_s:
-            self._record.write(evaluator.trials)
-            self._next_s = time.monotonic() + EVERY_S
+        for trial in evaluator.trials_since(self._num_seen):
+            self._num_seen += 1
+            self._kept.add(trial)
 
-    def end(self, trials: Sequence[Trial]) -> None:
+    def end(self) -> None:
         """When the search is over."""
         self._progress.end()
-        self._record.write(trials)
+        self._kept.close()

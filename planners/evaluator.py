@@ -1,7 +1,8 @@
 """What a planner asks: it counts, remembers and stops, so that no planner can misreport."""
 
 import time
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -311,6 +312,11 @@ class Evaluator:
     def trials(self) -> tuple[Trial, ...]:
         """The record: every plan that was asked about, in the order of the first time."""
         return tuple(self._trials.values())
+
+    def trials_since(self, number: int) -> Iterator[Trial]:
+        """The record without its first `number` plans."""
+        later = len(self._trials) - number
+        return reversed(list(islice(reversed(self._trials.values()), later)))
 
     def ruled_out(self, plan: Plan, key: float) -> bool:
         """Whether it is known that `plan` is not better than `key`, or that it cannot be."""

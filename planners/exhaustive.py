@@ -8,6 +8,7 @@ choice is then played by the simulator, which has to agree to the picosecond.
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -73,11 +74,14 @@ def exhaustive(
     progress: Progress = no_progress,
     goal: Goal = STEP_TIME,
     known: Iterable[Trial] = (),
+    keep: Callable[[Trial], None] = lambda trial: None,
+    executor: Executor | None = None,
 ) -> Report:
-    """Try every candidate, on at most `workers` processes.
+    """Try every candidate, on at most `workers` processes, or on `executor`.
 
     `memory_ratio`: the share of each device's memory that a plan may use. `known`: trials of an
-    interrupted search for the same. An interrupt keeps the candidates that were tried.
+    interrupted search for the same. `keep`: called with each trial when nothing more is to be found
+    out about it. An interrupt keeps the candidates that were tried.
     """
     # Worker processes get it as it is now, and remember what belongs to one group.
     shared = SharedCosts(workload, cluster)
@@ -87,14 +91,15 @@ def exhaustive(
     start = compiled = time.perf_counter()
     stopped = "finished"
     try:
-        with mapping(workers if len(candidates) >= POOL_FROM else 1) as run:
+        with mapping(workers if len(candidates) >= POOL_FROM else 1, executor) as run:
             new = [(i, plan) for i, plan in enumerate(candidates) if i not in trials]
-            _in_groups(run, check, new, schedule_key, "compile", progress, trials)
+            _in_groups(run, check, new, schedule_key, "compile", progress, trials, keep)
             compiled = time.perf_counter()
             possible = [(i, t) for i, t in sorted(trials.items()) if t.fits and t.step_s is None]
             cost = partial(_cost, shared, _kernel(trial for _, trial in possible))
             _in_groups(
-                run, cost, possible, lambda t: schedule_key(t.plan), "simulate", progress, trials
+                *(run, cost, possible, lambda t: schedule_key(t.plan), "simulate"),
+                *(progress, trials, keep),
             )
     except KeyboardInterrupt:
         stopped = "interrupted"
@@ -146,6 +151,7 @@ def _in_groups(
     what: str,
     progress: Progress,
     trials: dict[int, Trial],
+    keep: Callable[[Trial], None],
 ) -> None:
     """`function` of the items with equal keys together; its results go under the items' numbers."""
     groups: dict[object, list[tuple[int, Item]]] = {}
@@ -156,5 +162,7 @@ def _in_groups(
     for group, result in zip(groups.values(), results, strict=True):
         for (number, _), trial in zip(group, result, strict=True):
             trials[number] = trial
+            if trial.step_s is not None or not trial.fits:
+                keep(trial)
             done += 1
             progress(what, done, len(items))

@@ -3,9 +3,10 @@
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -13,11 +14,17 @@ Result = TypeVar("Result")
 
 
 @contextmanager
-def mapping(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
+def mapping(
+    workers: int, executor: Executor | None = None
+) -> Iterator[Callable[..., Iterator[Any]]]:
     """`map`, or the `map` of so many worker processes (at most one for each core).
 
-    Leaving by an exception drops what has not begun.
+    `executor`: one of the caller's instead, of processes or of machines, that stays open. Leaving
+    by an exception drops what has not begun.
     """
+    if executor is not None:
+        yield partial(_map_on, executor)
+        return
     workers = min(workers, os.cpu_count() or 1)
     if workers <= 1:
         yield lambda function, items, chunksize=1: map(function, items)
@@ -37,14 +44,38 @@ def mapping(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
             raise
 
 
+def _map_on(
+    executor: Executor, function: Callable[[Any], Any], items: Iterable[Any], chunksize: int = 1
+) -> Iterator[Any]:
+    """The results in order. Not every executor's own `map` drops what has not begun."""
+    waiting = list(items)
+    parts = [waiting[i : i + chunksize] for i in range(0, len(waiting), chunksize)]
+    futures = [executor.submit(_all_of, function, part) for part in parts]
+    try:
+        for future in futures:
+            yield from future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _all_of(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    return [function(item) for item in items]
+
+
 @contextmanager
 def in_order(
-    function: Callable[[Item], Result], items: Sequence[Item], workers: int, at_a_time: int = 1
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int,
+    at_a_time: int = 1,
+    executor: Executor | None = None,
 ) -> Iterator[Iterator[Result]]:
     """The results of `function` for `items`, one after the other, on at most `workers` processes.
 
     `function` and its items have to be picklable when there are several; `at_a_time` items are
-    handed over together. Leaving by an exception drops what has not begun.
+    handed over together. `executor`: as in `mapping`. Leaving by an exception drops what has not
+    begun.
     """
-    with mapping(min(workers, len(items))) as run:
+    with mapping(min(workers, len(items)), executor) as run:
         yield run(function, items, chunksize=at_a_time)

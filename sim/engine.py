@@ -28,9 +28,10 @@ from parplan.sim.pace import slow_rate
 from parplan.sim.processes import Options, Processes
 from parplan.sim.recording import as_run
 from parplan.sim.run import Run
+from parplan.sim.self_check import check_played
 from parplan.sim.shared_links import SharedLinks
 from parplan.sim.steps import Failing, Failure, Steps
-from parplan.sim.ticks import PS_PER_S, to_ps
+from parplan.sim.ticks import PS_PER_S, check_span, to_ps
 
 __all__ = ["PS_PER_S", "simulate", "simulate_steps", "to_ps"]
 
@@ -72,7 +73,9 @@ def simulate(
     )
     processes = Processes(simpy.Environment(), schedule, lists, costs, options)
     processes.run()
-    return as_run(lists, processes.played(0))
+    played = processes.played(0)
+    check_played(lists, played)
+    return as_run(lists, played)
 
 
 def simulate_steps(
@@ -125,6 +128,7 @@ def _checked(
         )
     lists = action_arrays(schedule)
     check_arrays(lists, len(costs))
+    check_span(costs, len(lists))
     return lists
 
 

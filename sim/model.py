@@ -28,6 +28,11 @@ PRESETS = Path(__file__).parent
 """The folder of the files models*.toml."""
 
 
+MOST_LAYERS = 100_000
+MOST_SIZE = 10**9
+"""Beyond these nothing is computed: the time and the memory that it would take have no bound."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A decoder-only transformer."""
@@ -70,11 +75,12 @@ class Model:
     source: str
 
     def __post_init__(self) -> None:
-        for name in ("num_layers", "hidden_size", "num_heads", "num_kv_heads", "ffn_size"):
-            if getattr(self, name) < 1:
-                raise ParplanError(f"{name}: must be at least 1, got {getattr(self, name)}")
-        if self.vocab_size < 1:
-            raise ParplanError(f"vocab_size: must be at least 1, got {self.vocab_size}")
+        names = ("num_layers", "hidden_size", "num_heads", "num_kv_heads", "ffn_size", "vocab_size")
+        for name in names:
+            most, value = MOST_LAYERS if name == "num_layers" else MOST_SIZE, getattr(self, name)
+            if not 1 <= value <= most:
+                limit = "at least 1" if value < 1 else f"at most {most}"
+                raise ParplanError(f"{name}: must be {limit}, got {value}")
         if self.head_dim is not None and self.head_dim < 1:
             raise ParplanError(f"head_dim: must be at least 1, got {self.head_dim}")
         if self.head_dim is None and self.mla is None and self.hidden_size % self.num_heads:

@@ -10,6 +10,7 @@ from parplan.sim.event_table import NORM, REDUCE
 from parplan.sim.lowering import REDUCES, Tape
 from parplan.sim.recording import Played, as_run
 from parplan.sim.run import Run
+from parplan.sim.self_check import check_played
 from parplan.sim.tables import SweepTables
 from parplan.sim.ticks import Ints, StageTicks
 
@@ -60,6 +61,7 @@ def run_of(
         spans=[*_reductions(tape, ticks, start, end), *_ends(tape, ticks, tables, swept)],
         end_ps=int(swept.ends(tables, 0).max()),
     )
+    check_played(tape.lists, played)
     return as_run(tape.lists, played)
 
 

@@ -28,9 +28,34 @@ _FIELDS = (
 )
 
 
+MOST_PS = 2**62
+"""A step that could take longer is refused: with room to spare, 64 bits hold its times."""
+
+
 def to_ps(seconds: float) -> int:
-    """Seconds as whole picoseconds."""
+    """Seconds as whole picoseconds; raises `ParplanError` for what is not a time."""
+    if not abs(seconds) < MOST_PS / PS_PER_S:
+        raise ParplanError(
+            f"costs: {seconds} s; at most {MOST_PS / PS_PER_S:.3g} s can be simulated"
+        )
     return round(seconds * PS_PER_S)
+
+
+def check_span(costs: Sequence[StageCosts], num_actions: int) -> None:
+    """Raise `ParplanError` where a step of so many actions could be longer than the players count.
+
+    As if every action, with its message and its reduction, waited for all others.
+    """
+    names = ("forward_s", "input_gradient_s", "weight_gradient_s", "send_s", "latency_s")
+    each = sum(abs(getattr(cost, name)) for cost in costs for name in names)
+    once = sum(abs(c.first_gradient_extra_s) + c.optimizer_s + c.gather_s for c in costs)
+    reduced = sum(cost.reduce_s for cost in costs)
+    longest = (each + reduced) * num_actions / len(costs) + once + reduced
+    if not longest < MOST_PS / PS_PER_S:
+        raise ParplanError(
+            f"costs: a step of up to {longest:.3g} s; at most {MOST_PS / PS_PER_S:.3g} s can be "
+            "simulated"
+        )
 
 
 def pair_ps(forward: Ints, backward: Ints, overlap_share: npt.NDArray[np.float64]) -> Ints:

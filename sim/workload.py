@@ -5,7 +5,7 @@ from typing import Literal
 
 from parplan.hardware.errors import ParplanError
 from parplan.sim.framework import NO_OVERHEAD, Framework
-from parplan.sim.model import Model
+from parplan.sim.model import MOST_SIZE, Model
 from parplan.sim.model_parts import is_local
 from parplan.sim.software import MEGATRON, Software
 
@@ -63,6 +63,10 @@ class Workload:
         for name in ("seq_len", "global_batch"):
             if getattr(self, name) < 1:
                 raise ParplanError(f"{name}: must be at least 1, got {getattr(self, name)}")
+            if getattr(self, name) > MOST_SIZE:
+                raise ParplanError(
+                    f"{name}: must be at most {MOST_SIZE}, got {getattr(self, name)}"
+                )
         if 0 < self.model.learned_positions < self.seq_len:
             raise ParplanError(
                 f"seq_len: {self.model.name} has {self.model.learned_positions} positions, "

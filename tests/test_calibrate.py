@@ -160,7 +160,7 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
     whole = partial.path.read_text()
     partial.path.write_text(whole[:-10])
     assert read_partial(partial.path, MACHINE, SETTINGS) == [line]
-    partial.path.write_text(whole.replace("round", "rumour"))
+    partial.begin([{**line, "kind": "rumour"}])
     with pytest.raises(ParplanError, match="line 2: not a line of a calibration"):
         read_partial(partial.path, MACHINE, SETTINGS)
 

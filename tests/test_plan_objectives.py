@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from parplan.experiments.cli import main
+from parplan.hardware.journal import journal_bytes, read_journal
 from tests.commands import start, wait_for
 
 WORKLOAD = ("llama3-8b", "--seq-len", "4096", "--global-batch", "32")
@@ -139,12 +140,12 @@ def test_a_search_is_taken_up_where_it_ended(said, tmp_path: Path) -> None:  # t
     assert taken_up == trials(tmp_path)
     assert taken_up[:40] == first
     record = tmp_path / "out/plan/search.jsonl"
-    best = min(
-        r["step_s"] for r in map(json.loads, record.read_text().splitlines()[1:]) if r["step_s"]
-    )
-    record.write_text(record.read_text().replace(repr(best), repr(best - 0.1)))
+    head, *rows = read_journal(record)
+    best = min((row for row in rows if row["step_s"]), key=lambda row: row["step_s"])
+    best["step_s"] -= 0.1
+    record.write_bytes(journal_bytes([head, *rows]))
     assert "is of another version of parplan" in said(*walk, "--resume", code=2)
-    record.write_text(record.read_text() + "{}\n")
+    record.write_bytes(journal_bytes([head, *rows, {}]))
     assert "line 92: not a trial" in said(*walk, "--resume", code=2)
     other = ("plan", *WORKLOAD, "--cluster", "16xh100", "--space", "full", "--planner", "random")
     assert "is of another search: cluster: 8xh100, not 16xh100" in said(*other, "--resume", code=2)

@@ -36,6 +36,7 @@ POWER_W = {"dgx-h100": 700, "dgx-h200": 700, "dgx-a100-80gb": 400, "dgx-a100-40g
 """Board power of an accelerator: NVIDIA's data sheets."""
 
 GBIT = 1e9 / 8
+MOST_ACCELERATORS = 10**6
 
 _RATE = re.compile(r"([\d.]+)\s*([GT])(?:b/[sS]|bps)")
 _COUNT = re.compile(r"(\d+)\s*x\s")
@@ -46,6 +47,11 @@ def cluster_of_case(hardware: CaseHardware) -> Cluster:
     node = NODES.get(hardware.key)
     if node is None:
         raise ParplanError(f"hardware.key: no preset for {hardware.key!r}")
+    for name in ("n_accelerators", "accelerators_per_node"):
+        if not 1 <= getattr(hardware, name) <= MOST_ACCELERATORS:
+            raise ParplanError(
+                f"hardware.{name}: 1 to {MOST_ACCELERATORS}, got {getattr(hardware, name)}"
+            )
     network = network_of(hardware.inter_link, hardware.accelerators_per_node)
     cluster = _cluster(node, hardware.n_accelerators, network)
     return replace(cluster, accelerator=as_noted(cluster.accelerator, node, hardware.note or ""))

@@ -184,7 +184,13 @@ def _sharding(flags: Flags, found: Settings) -> dict[str, object]:
     copies = flags.number("--num-distributed-optimizer-instances") or 1
     stage = int(optimizer)
     if flags.has("--use-megatron-fsdp", "--use-custom-fsdp"):
-        stage = ("no_shard", "optim", "optim_grads", "optim_grads_params").index(strategy)
+        known = ("no_shard", "optim", "optim_grads", "optim_grads_params")
+        if strategy not in known:
+            raise ParplanError(
+                f"{flags.where}: --data-parallel-sharding-strategy: {strategy!r} is not one of "
+                f"{', '.join(known)}"
+            )
+        stage = known.index(strategy)
     elif flags.has("--use-torch-fsdp2"):
         stage = 2 if flags.has("--torch-fsdp2-no-reshard-after-forward") else 3
     found.copies = copies if stage else 1

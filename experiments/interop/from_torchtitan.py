@@ -133,6 +133,11 @@ def _layers(
         for end in ("first", "last")
     ]
     effective = found.model.num_layers + sum(ends)
+    if stages > found.model.num_layers:
+        raise ParplanError(
+            f"{where}: pipeline_parallel_degree: at most {found.model.num_layers}, the layers; "
+            f"got {stages}"
+        )
     total = stages * (1 if schedule in ("1f1b", "gpipe") else 2)
     each = parallel.get("pipeline_parallel_layers_per_stage")
     if isinstance(each, int) and each > 0:

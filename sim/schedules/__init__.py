@@ -12,6 +12,7 @@ from parplan.sim.schedules.zero_bubble import PassTimes
 
 __all__ = [
     "CATALOGUE",
+    "MOST_ACTIONS",
     "SCHEDULES",
     "PassTimes",
     "ScheduleFunction",
@@ -27,6 +28,10 @@ ScheduleFunction = Callable[[int, int], Schedule]
 
 SCHEDULES: dict[str, ScheduleFunction] = {"gpipe": gpipe, "1f1b": one_f_one_b}
 """The schedules of the candidate spaces; `CATALOGUE` has them all."""
+
+
+MOST_ACTIONS = 4_000_000
+"""Forwards and backwards of all ranks: their lists and times then take about 2 GB."""
 
 
 def schedule_kind(name: str) -> ScheduleKind:
@@ -50,6 +55,12 @@ def why_not(name: str, num_ranks: int, num_micro_batches: int, virtual_stages: i
         if allowed.step == 1 and len(allowed) > 1:
             wanted = f"at least {allowed[0]}"
         return f"virtual_stages {virtual_stages}; needs {wanted}"
+    actions = 2 * num_ranks * num_micro_batches * virtual_stages
+    if actions > MOST_ACTIONS:
+        return (
+            f"{num_ranks} ranks x {num_micro_batches} micro-batches x {virtual_stages} virtual "
+            f"stages make {actions:,} actions; at most {MOST_ACTIONS:,} can be simulated"
+        )
     return kind.limit(num_ranks, num_micro_batches, virtual_stages)
 
 

@@ -1,0 +1,119 @@
+"""Searches on executors of the caller's, and on a Dask cluster that loses a worker."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import distributed
+import pytest
+
+from parplan.experiments import executors
+from parplan.experiments.cli import main
+from parplan.experiments.executors import requested_executor
+from parplan.hardware.errors import ParplanError
+from parplan.hardware.presets import cluster_preset
+from parplan.planners.exhaustive import Report, exhaustive
+from parplan.planners.options import Options
+from parplan.planners.processes import in_order
+from parplan.planners.space import full_candidates
+from parplan.sim.model import model_preset
+from parplan.sim.workload import Workload
+
+pytestmark = pytest.mark.timeout(120)
+
+WORKLOAD = Workload(model=model_preset("llama2-7b"), seq_len=1024, global_batch=64)
+CLUSTER = cluster_preset("64xa100-80gb")
+
+
+@cache
+def found(executor: Executor | None = None) -> Report:
+    plans = full_candidates(WORKLOAD, CLUSTER, Options())
+    return exhaustive(WORKLOAD, CLUSTER, plans, executor=executor)
+
+
+def test_any_executor_finds_the_same() -> None:
+    with ThreadPoolExecutor(2) as threads:
+        assert found(threads).trials == found().trials
+        with in_order(abs, range(-5, 5), 2, at_a_time=3, executor=threads) as results:
+            assert list(results) == [abs(n) for n in range(-5, 5)]
+
+
+def test_leaving_early_drops_what_has_not_begun() -> None:
+    begun: list[int] = []
+
+    def slow(n: int) -> int:
+        begun.append(n)
+        time.sleep(0.02)
+        return n
+
+    with ThreadPoolExecutor(1) as thread, in_order(slow, range(100), 2, executor=thread) as results:
+        assert next(results) == 0
+        results.close()  # type: ignore[attr-defined]
+    assert len(begun) < 10
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[distributed.LocalCluster]:
+    with distributed.LocalCluster(
+        n_workers=3, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        yield cluster
+
+
+def where_and_twice(n: int) -> tuple[int, int]:
+    time.sleep(0.05)
+    return os.getpid(), 2 * n
+
+
+@pytest.mark.long
+def test_a_worker_that_is_killed_in_the_middle_costs_nothing(
+    cluster: distributed.LocalCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = cluster.scheduler_address
+    with requested_executor(address) as executor:
+        assert executor is not None
+        with in_order(where_and_twice, range(60), 3, executor=executor) as results:
+            done = [next(results) for _ in range(5)]
+            os.kill(done[-1][0], signal.SIGKILL)
+            done += results
+    assert [twice for _, twice in done] == [2 * n for n in range(60)]
+    assert len({process for process, _ in done}) >= 3
+    pids = [info["pid"] for info in _workers(address)]
+    killer = threading.Timer(0.3, lambda: os.kill(pids[0], signal.SIGKILL))
+    killer.start()
+    with requested_executor(address) as executor:
+        report = found(executor)
+    killer.join()
+    assert report.trials == found().trials
+    words = ("plan", "llama2-7b", "--cluster", "8xh100", "--seq-len", "64", "--global-batch", "8")
+    texts = []
+    for more in ((), ("--dask", address)):
+        folder = tmp_path / str(len(texts))
+        folder.mkdir()
+        before = Path.cwd()
+        os.chdir(folder)
+        try:
+            assert main([*words, *more, "-o", "out"]) == 0
+        finally:
+            os.chdir(before)
+        texts.append((folder / "out" / "trials.csv").read_bytes())
+    assert texts[0] == texts[1]
+
+
+def _workers(address: str) -> list[dict[str, int]]:
+    with distributed.Client(address) as client:
+        return [{"pid": pid} for pid in client.run(os.getpid).values()]
+
+
+def test_no_scheduler_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "CONNECT_S", 1)
+    no_answer = pytest.raises(ParplanError, match="no scheduler answers")
+    with no_answer, requested_executor("tcp://127.0.0.1:9"):
+        pass
+    with pytest.raises(ParplanError, match="--dask"), requested_executor("nonsense://x"):
+        pass
