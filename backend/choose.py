@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from parplan.backend.chain import Chain
 from parplan.backend.executable import why_not_executable
@@ -170,7 +171,7 @@ def compile_measured(
     limit = options.memory_ratio * machine.memory_bytes
     for stage, count in enumerate(counts):
         own = slice(first, first + count)
-        parameters = [p for layer in chain.layers[own] for p in layer.parameters()]
+        parameters = list(nn.ModuleList(chain.layers[own]).parameters())
         num_bytes = sum(p.numel() * p.element_size() for p in parameters)
         costs.append(_stage_costs(plan, layer_times[own], parameters, machine))
         saved = in_flight[stage] * sum(layer.saved_bytes for layer in layer_times[own])

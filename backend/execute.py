@@ -55,7 +55,8 @@ def execute(
     What predicts is measured on models of few blocks (`parplan.backend.mini`), never on a plan's
     own step, and takes turns with the plans, one step each, so that a slow moment of the machine,
     and its drift, hit all alike. A plan that runs out of memory is recorded, and the others run.
-    choose: whether to search a plan, by the times of single layers, and run it as well.
+    choose: whether to search, by the times of single layers, the best plan for each number of
+    stages, and run these as well.
     hand_written: whether to run loops written for single plans beside them
     (`parplan.backend.hand_written`).
     budget_s: no more steps begin when the timed ones have taken so long; a few are made anyway.

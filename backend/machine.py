@@ -123,7 +123,7 @@ def _backward_s(model: DistributedDataParallel, chain: Chain, batch: Batch, redu
 def _optimizer_s_per_parameter(chain: Chain, device: torch.device) -> float:
     """Seconds of torch's AdamW with its defaults, over the layers of the chain once."""
     layers = [copy.deepcopy(layer).to(device) for layer in chain.layers]
-    parameters = [p for layer in layers for p in layer.parameters() if p.requires_grad]
+    parameters = [p for p in nn.ModuleList(layers).parameters() if p.requires_grad]
     for parameter in parameters:
         # Not zeros, on which AdamW takes twice as long.
         parameter.grad = torch.randn_like(parameter)

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from parplan.backend.chain import Chain
 from parplan.backend.choose import compile_measured, executable_plans
 from parplan.backend.contest import WATCHED_STEPS, Contestant, MiniRun, Place, everyone, take_turns
-from parplan.backend.execution import run_table
+from parplan.backend.execution import best_by_stages, run_table
 from parplan.backend.gpt import gpt_layers, initialise, language_loss
 from parplan.backend.hand_written import HandWrittenRun, hand_written
 from parplan.backend.layer_times import Setting, measure_layers
@@ -46,8 +46,7 @@ def measure(job: dict[str, Any], say: Say) -> dict[str, Any]:
     candidates: list[tuple[Plan, float]] = []
     if job["choose"]:
         candidates = _candidates(work, say)
-        choice = min(candidates, key=lambda candidate: candidate[1])[0]
-        plans = list(dict.fromkeys([*plans, _same_on_all(choice)]))
+        plans = list(dict.fromkeys([*plans, *_same_on_all(best_by_stages(candidates))]))
     contest = _Contest(work, plans, job["hand_written"], say)
     contest.run(job["warm_up"], job["repeats"], job["budget_s"])
     executed = contest.executed()
@@ -209,12 +208,11 @@ def _noticed(step: Callable[[], None], place: int) -> Callable[[], None]:
     return run
 
 
-def _same_on_all(plan: Plan) -> Plan:
-    """The plan of rank 0."""
-    plans = [plan]
+def _same_on_all(plans: list[Plan]) -> list[Plan]:
+    """The plans of rank 0."""
     if dist.is_initialized():
         dist.broadcast_object_list(plans)
-    return plans[0]
+    return plans
 
 
 def _difference(losses: Sequence[float], alone: Sequence[float]) -> float:

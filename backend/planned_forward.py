@@ -1,6 +1,6 @@
 """What takes the place of a model's forward once the one line is in the script."""
 
-import traceback
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -208,8 +208,10 @@ def _first_names(model: nn.Module) -> dict[str, str]:
 
 def _refuse_trainer() -> None:
     """Raise `ParplanError` where a Trainer calls: it spreads batches and wraps models itself."""
-    for frame, _ in traceback.walk_stack(None):
+    frame = inspect.currentframe()
+    while frame is not None:
         caller = frame.f_locals.get("self")
+        frame = frame.f_back
         for kind in type(caller).__mro__:
             if kind.__module__ == "transformers.trainer" and kind.__name__ == "Trainer":
                 raise ParplanError(

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from parplan.backend.chain import Chain
 from parplan.backend.groups import Groups
@@ -180,7 +181,8 @@ def train_alone(
     chain: Chain, batch: tuple[torch.Tensor, torch.Tensor], device: torch.device, steps: int
 ) -> list[float]:
     """The losses of the same training in one process without a plan."""
-    parameters = [p for layer in chain.layers for p in layer.to(device).parameters()]
+    # Tied parameters once.
+    parameters = list(nn.ModuleList(chain.layers).to(device).parameters())
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE)
     inputs, targets = (part.to(device) for part in batch)
     losses = []

@@ -172,8 +172,8 @@ def table(execution: Execution) -> str:
     ]
     if execution.candidates:
         lines.append(
-            f"chosen of {len(execution.candidates)} candidates by the times of single layers: "
-            f"{short_name(execution.choice)}"
+            f"of {len(execution.candidates)} candidates the best of each number of stages, by the "
+            f"times of single layers: {', '.join(map(short_name, execution.chosen))}"
         )
     worst = max(execution.executed, key=lambda e: e.loss_difference)
     lines.append(

@@ -1,6 +1,5 @@
 """What a planner asks: it counts, remembers and stops, so that no planner can misreport."""
 
-import math
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from itertools import islice
@@ -11,9 +10,10 @@ import numpy.typing as npt
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
 from parplan.planners.bound import memory_bound_bytes, step_bounds_s
-from parplan.planners.box_bounds import box_bounds_s, box_fits, box_memory_bytes, divided
+from parplan.planners.box_bounds import box_bounds_s, box_fits, box_memory_bytes
 from parplan.planners.budget import Budget, Clock, Improvement, Stopped, budget_of
 from parplan.planners.goal import IMPOSSIBLE, STEP_TIME, Goal
+from parplan.planners.open_floor import Tried, open_floor
 from parplan.planners.relaxed_parts import RelaxedParts
 from parplan.planners.search import Trial
 from parplan.planners.shared_costs import SharedCosts
@@ -116,8 +116,7 @@ class Evaluator:
         return self._verdict(plan).fits
 
     def peak_bytes(self, plan: Plan) -> float:
-        """Memory of the fullest rank; infinite where the plan cannot be laid out. Takes time, but
-        no evaluation."""
+        """Memory of the fullest rank; infinite for no layout. Takes time, but no evaluation."""
         self._check_time()
         return max(self._verdict(plan).memory_bytes, default=IMPOSSIBLE)
 
@@ -176,10 +175,8 @@ class Evaluator:
         self.num_bounds += len(boxes)
         limit = self.memory_limit_bytes
         may = box_fits(parts, plan, boxes, self._shared.moments(plan), limit)
-        if self.goal.floor == "memory":
-            floors = box_memory_bytes(parts, plan, boxes)
-        else:
-            floors = box_bounds_s(parts, plan, boxes)
+        bounds = box_memory_bytes if self.goal.floor == "memory" else box_bounds_s
+        floors = bounds(parts, plan, boxes)
         found: list[float] = np.where(may, floors, IMPOSSIBLE).tolist()
         self._box_floors.update(((row, b), f) for b, f in zip(boxes, found, strict=True))
         return found
@@ -233,9 +230,9 @@ class Evaluator:
             return all(self.ruled_out(plan, key) for plan in self._space)
         if self._space.constraints.is_uneven:
             return False
-        floors = self.space_floors()
+        floors, tried = self.space_floors(), self._tried(self._space)
         return all(
-            self._open_floor(row, self._space.box(row), floors[row], key) == IMPOSSIBLE
+            open_floor(tried, row, self._space.box(row), floors[row], key) == IMPOSSIBLE
             for row in np.flatnonzero(floors < key).tolist()
         )
 
@@ -251,33 +248,16 @@ class Evaluator:
             # Which of the uneven plans of a row were tried does not matter: there are too many.
             return min(best, float(self._uneven_of_all().min()))
         floors = self._memory_of_all() if self.goal.floor == "memory" else self._bounds_of_all()
-        least = best
+        least, tried = best, self._tried(self._space)
         for row in np.argsort(floors, kind="stable").tolist():
             if floors[row] >= least:
                 break
             box = self._space.box(row)
-            least = min(least, self._open_floor(row, box, float(floors[row]), least))
+            least = min(least, open_floor(tried, row, box, float(floors[row]), least))
         return least
 
-    def _open_floor(self, row: int, box: Box | None, floor: float, key: float) -> float:
-        """The least floor of the variants that may be better than `key`; infinite if there is none.
-
-        `box`: in which they are, each with at least `floor`; None: the plan of the row alone.
-        """
-        if floor >= key or not isinstance(self._space, Space):
-            return IMPOSSIBLE
-        parts = [] if box is None else divided(box)
-        if box is None or not parts:
-            plan = self._space.row(row) if box is None else self._space.only(row, box)
-            return IMPOSSIBLE if self.ruled_out(plan, key) else floor
-        known = [self._box_floors.get((row, part)) for part in parts]
-        if known[0] is None and math.prod(map(len, box)) > len(self._trials):
-            # Most of these were never asked about.
-            return floor
-        return min(
-            self._open_floor(row, part, max(floor, own or floor), key)
-            for part, own in zip(parts, known, strict=True)
-        )
+    def _tried(self, space: Space) -> Tried:
+        return Tried(space, self._box_floors, len(self._trials), self.ruled_out)
 
     def _bounds_of_all(self) -> npt.NDArray[np.float64]:
         if self._table is None:
@@ -412,19 +392,16 @@ class Evaluator:
 
     def _improve(self, trial: Trial) -> None:
         best = self.improvements[-1].key if self.improvements else IMPOSSIBLE
-        if trial.step_s is None or (self.goal.floor == "step" and trial.step_s >= best):
+        step_s = trial.step_s
+        if step_s is None or (self.goal.floor == "step" and step_s >= best):
             return
-        key = self.goal.key(trial)
+        key, asked = self.goal.key(trial), self.num_asked
         if key < best:
-            self.improvements.append(
-                Improvement(
-                    evaluations=self.num_asked, seconds=self.seconds, step_s=trial.step_s, key=key
-                )
-            )
+            found = Improvement(evaluations=asked, seconds=self.seconds, step_s=step_s, key=key)
+            self.improvements.append(found)
 
     def _bound(self, plans: Sequence[Plan]) -> None:
         """Bounds of plans with as many stages of one placement, and one way of backwards."""
-        limit = self._memory_ratio * self._cluster.accelerator.memory_bytes
         kind, ranks = schedule_kind(plans[0].schedule), plans[0].num_stages
         least: dict[int, float] = {}
         known: list[Plan] = []
@@ -440,7 +417,7 @@ class Evaluator:
                 continue
             if id(stages) not in least:
                 least[id(stages)] = memory_bound_bytes(kind, ranks, stages.needs)
-            if least[id(stages)] <= limit:
+            if least[id(stages)] <= self.memory_limit_bytes:
                 known.append(plan)
                 costs.append(stages.costs)
         if known:

@@ -5,9 +5,11 @@ import dataclasses
 import pytest
 import torch
 
+from parplan.backend.chain import Chain
 from parplan.backend.executable import why_not_built
 from parplan.backend.gpt import gpt_layers, initialise, language_loss
 from parplan.backend.gpt_attention import alibi_slopes
+from parplan.backend.trial_run import LEARNING_RATE, train_alone
 from parplan.hardware.errors import ParplanError
 from parplan.sim.model import LocalAttention, model_preset, model_presets
 from parplan.sim.scale import scaled_down
@@ -78,6 +80,27 @@ def test_the_loss_of_equal_logits_is_that_of_guessing() -> None:
 def test_tied_embeddings_are_one_parameter() -> None:
     layers = gpt_layers(dataclasses.replace(TINY, tied_embeddings=True), 8)
     assert layers[0].tokens.weight is layers[-1].projection.weight
+
+
+def test_tied_embeddings_are_stepped_once() -> None:
+    def made():
+        layers = gpt_layers(dataclasses.replace(TINY, num_layers=1, tied_embeddings=True), 8)
+        initialise(layers, 0)
+        return layers
+
+    tokens = torch.arange(16).reshape(2, 8)
+    chain = Chain(layers=tuple(made()), num_first=1, num_last=1, loss_fn=language_loss)
+    found = train_alone(chain, (tokens, tokens), torch.device("cpu"), 3)
+    model = torch.nn.Sequential(*made())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
+    expected = []
+    for _ in range(3):
+        loss = language_loss(model(tokens), tokens)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        expected.append(loss.item())
+    assert found == expected
 
 
 def test_only_experts_and_latent_attention_are_refused() -> None:

@@ -87,7 +87,7 @@ def _run(quick: bool) -> Result:
                 values = [100 * number(r, f"{which} MFU") for r in some]
                 face = "white" if which == "predicted" else colour
                 panel.plot(at, values, style, color=colour, markerfacecolor=face,
-                           label=f"batch {batch}, {which}")  # fmt: skip
+                           label=f"batch {batch:g}, {which}")  # fmt: skip
         sizes(panel, sorted({number(r, "accelerators") for r in own}), "accelerators")
         panel.tick_params(axis="x", labelsize=8)
         panel.set_ylabel("MFU [% of the peak]")
