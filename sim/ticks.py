@@ -133,10 +133,13 @@ def ticks_of_seconds(
 
     def whole(values: npt.ArrayLike) -> Ints:
         wide = np.broadcast_to(np.asarray(values, dtype=np.float64), shape)
-        ticks = np.rint(wide * PS_PER_S)
-        if not (np.abs(ticks) < 2.0**62).all():
-            raise ParplanError(f"costs: {wide.flat[np.argmax(~(np.abs(ticks) < 2.0**62))]} s")
-        return ticks.astype(np.int64)
+        short = np.abs(wide) < MOST_PS / PS_PER_S
+        if not short.all():
+            raise ParplanError(
+                f"costs: {wide.flat[np.argmin(short)]} s; at most {MOST_PS / PS_PER_S:.3g} s can be "
+                "simulated"
+            )
+        return np.rint(wide * PS_PER_S).astype(np.int64)
 
     variants = (f, i + w, i, w, (i + w) + extra, w + extra)
     return StageTicks(

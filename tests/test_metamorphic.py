@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from parplan.experiments.landscape.machine import CHANGES, changed
 from parplan.hardware.cluster import Cluster
+from parplan.hardware.errors import ParplanError
 from parplan.hardware.presets import cluster_preset
 from parplan.planners.constraints import Constraints
 from parplan.planners.exhaustive import exhaustive
@@ -126,6 +127,8 @@ def test_a_step_that_cannot_be_is_noticed() -> None:
     check_played(lists, sound)  # type: ignore[arg-type]
     for place, begin, over, why in (
         (1, 0, 2, "two things at once"),
+        (3, 7, 8, "two things at once"),
+        (3, 6, 9, "two things at once"),
         (4, 0, 1, "a forward begins before its input"),
         (2, 4, 6, "a backward begins before its input"),
         (7, 5, 4, "ends before it begins"),
@@ -136,6 +139,25 @@ def test_a_step_that_cannot_be_is_noticed() -> None:
         start[place], end[place] = begin, over
         with pytest.raises(AssertionError, match=why):
             check_played(lists, replace(sound, start=start, end=end))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("count", [7, 9])
+def test_durations_are_as_many_as_actions(count: int) -> None:
+    costs = [StageCosts(forward_s=1.0, input_gradient_s=1.0, weight_gradient_s=1.0)] * 2
+    with pytest.raises(ParplanError, match=f"durations_ps: {count} durations for 8 actions"):
+        simulate(make_program("gpipe", 2, 2), costs, durations_ps=[1] * count)
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), 1e300, 2.0**62 / 1e12])
+def test_what_is_no_time_is_refused_by_both_players(seconds: float) -> None:
+    program = make_program("gpipe", 2, 2)
+    for name in ("forward_s", "send_s", "latency_s", "reduce_s", "optimizer_s", "gather_s"):
+        times = dict.fromkeys(("forward_s", "input_gradient_s", "weight_gradient_s"), 1.0)
+        costs = [StageCosts(**{**times, name: seconds})] * 2
+        with pytest.raises(ParplanError, match=r"^costs: "):
+            simulate(program, costs)
+        with pytest.raises(ParplanError, match=r"^costs: "):
+            fast_step_s(lower(program), costs)
 
 
 def test_all_costs_are_scaled() -> None:
