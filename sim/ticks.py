@@ -136,8 +136,8 @@ def ticks_of_seconds(
         short = np.abs(wide) < MOST_PS / PS_PER_S
         if not short.all():
             raise ParplanError(
-                f"costs: {wide.flat[np.argmin(short)]} s; at most {MOST_PS / PS_PER_S:.3g} s can be "
-                "simulated"
+                f"costs: {wide.flat[np.argmin(short)]} s; at most {MOST_PS / PS_PER_S:.3g} s can "
+                "be simulated"
             )
         return np.rint(wide * PS_PER_S).astype(np.int64)
 

@@ -263,7 +263,18 @@ def commands(draw: Draw, folder: Path) -> bool:
         st.sampled_from(
             [
                 ["plan", *workload],
-                ["plan", *workload, "--planner", "random", "--budget", "5", "--seed", "1"],
+                [
+                    "plan",
+                    *workload,
+                    "--space",
+                    "full",
+                    "--planner",
+                    "random",
+                    "--budget",
+                    "5",
+                    "--seed",
+                    "1",
+                ],
                 ["plan", *workload, "--num-stages", "2", "--memory-ratio", "50"],
                 ["plan", *workload, "--objective", "memory"],
                 ["plan", *workload, "--framework", "none", "--attention", "eager"],
@@ -278,7 +289,7 @@ def commands(draw: Draw, folder: Path) -> bool:
         )
     )
     words = list(words)
-    for _ in range(draw(st.integers(0, 3))):
+    for _ in range(draw(st.sampled_from([1, 0, 1, 1, 2, 3]))):
         place = draw(st.integers(1, len(words)))
         word = draw(st.one_of(st.sampled_from(WORDS), st.text(max_size=6)))
         if draw(st.booleans()) and place < len(words):
