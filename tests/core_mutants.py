@@ -36,7 +36,7 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "fast": (
         ("sim/fast.py", "sim/sweep.py", "sim/batch.py", "sim/tables.py"),
-        ("test_fast", "test_metamorphic", "test_uneven_planners"),
+        ("test_fast", "test_failing", "test_slowed", "test_pairs_and_copies", "test_metamorphic"),
     ),
     "memory": (
         ("sim/memory.py", "sim/peaks.py", "sim/memory_over_time.py"),
