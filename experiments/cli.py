@@ -63,7 +63,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: error: {_in_one_line(message)} (see {self.prog} --help)\n")
 
 
 def make_parser(command: str | None = None) -> argparse.ArgumentParser:
@@ -102,5 +102,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"parplan: {message}", file=sys.stderr)
+    print(f"parplan: {_in_one_line(message)}", file=sys.stderr)
     return code
+
+
+def _in_one_line(message: str) -> str:
+    """What was given may hold line breaks, and characters that a terminal obeys."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
