@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
-from parplan.planners.bound import memory_bound_bytes, step_bounds_s
 from parplan.planners.box_bounds import box_bounds_s, box_fits, box_memory_bytes
 from parplan.planners.budget import Budget, Clock, Improvement, Stopped, budget_of
 from parplan.planners.goal import IMPOSSIBLE, STEP_TIME, Goal
+from parplan.planners.group_bounds import group_bounds
 from parplan.planners.open_floor import Tried, open_floor
 from parplan.planners.relaxed_parts import RelaxedParts
 from parplan.planners.search import Trial
@@ -23,7 +23,6 @@ from parplan.planners.variants import Box
 from parplan.sim.plan import Plan
 from parplan.sim.predict import schedule_key
 from parplan.sim.schedules import schedule_kind
-from parplan.sim.ticks import stage_ticks
 from parplan.sim.workload import Workload
 
 __all__ = ["IMPOSSIBLE", "Budget", "Clock", "Evaluator", "Improvement", "Stopped", "budget_of"]
@@ -135,7 +134,9 @@ class Evaluator:
                 groups.setdefault(key, []).append(plan)
         for group in groups.values():
             self._check_time()
-            self._bound(group)
+            self.num_bounds += len(group)
+            limit = self.memory_limit_bytes
+            self._bounds.update(group_bounds(self._shared, group, limit, self._why_not))
         return [self._bounds[plan] for plan in plans]
 
     def space_bounds(self) -> npt.NDArray[np.float64]:
@@ -399,28 +400,3 @@ class Evaluator:
         if key < best:
             found = Improvement(evaluations=asked, seconds=self.seconds, step_s=step_s, key=key)
             self.improvements.append(found)
-
-    def _bound(self, plans: Sequence[Plan]) -> None:
-        """Bounds of plans with as many stages of one placement, and one way of backwards."""
-        kind, ranks = schedule_kind(plans[0].schedule), plans[0].num_stages
-        least: dict[int, float] = {}
-        known: list[Plan] = []
-        costs = []
-        for plan in plans:
-            self.num_bounds += 1
-            self._bounds[plan] = IMPOSSIBLE
-            if self._why_not(plan):
-                continue
-            try:
-                stages = self._shared.stages(plan)
-            except ParplanError:
-                continue
-            if id(stages) not in least:
-                least[id(stages)] = memory_bound_bytes(kind, ranks, stages.needs)
-            if least[id(stages)] <= self.memory_limit_bytes:
-                known.append(plan)
-                costs.append(stages.costs)
-        if known:
-            counts = [plan.num_micro_batches for plan in known]
-            found = step_bounds_s(kind, ranks, counts, stage_ticks(costs)).tolist()
-            self._bounds.update(zip(known, found, strict=True))

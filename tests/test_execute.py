@@ -198,7 +198,7 @@ def test_a_plan_that_cannot_be_executed_is_refused_before_the_start() -> None:
         execute(workload, 2, [Plan(context_parallel=2, num_micro_batches=8)])
     with pytest.raises(ParplanError, match="= 1 devices, but the cluster has 2"):
         execute(workload, 2, [Plan(num_micro_batches=8)])
-    with pytest.raises(ParplanError, match="tf32: cannot be executed yet"):
+    with pytest.raises(ParplanError, match="tf32 cannot be executed yet"):
         execute(dataclasses.replace(workload, tf32=True), 2, [Plan(data_parallel=2)])
 
 

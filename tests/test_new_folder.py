@@ -60,5 +60,5 @@ def test_unfinished_work_is_taken_up(tmp_path: Path) -> None:
     with pytest.raises(ParplanError, match="of other work that was interrupted"):
         Journal(path / "rows.jsonl", {"of": 2})
     (path / "rows.jsonl").write_text("{}\nnothing\n")
-    with pytest.raises(ParplanError, match="not lines of JSON"):
+    with pytest.raises(ParplanError, match="not a journal of this version"):
         Journal(path / "rows.jsonl", {})
