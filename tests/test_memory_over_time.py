@@ -11,10 +11,14 @@ from parplan.hardware.errors import ParplanError
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine import simulate
 from parplan.sim.instructions import Program, Schedule, computations, read_csv
-from parplan.sim.memory import StageNeeds, rank_memory
+from parplan.sim.memory import StageNeeds, rank_memory, stage_needs
 from parplan.sim.memory_over_time import MemoryOverTime, memory_over_time
+from parplan.sim.model import model_preset
 from parplan.sim.peaks import moments_of
+from parplan.sim.plan import Plan
 from parplan.sim.schedules import CATALOGUE, make_program, make_schedule, why_not
+from parplan.sim.stages import stage_parameters
+from parplan.sim.workload import Workload
 
 SPLIT = read_csv("0F0,0F1,0I0,0I1,0W0,0W1\n1F0,1I0,1F1,1I1,1W0,1W1\n")
 CHUNKED = read_csv("0F0,0F1,2F0,2F1,2B0,2B1,0B0,0B1\n1F0,1F1,3F0,3F1,3B0,3B1,1B0,1B1\n")
@@ -121,3 +125,26 @@ def test_fragmentation_wastes_a_share_of_what_comes_and_goes() -> None:
     assert np.array_equal(memory.total_bytes - 10, 1.5 * memory.activation_bytes)
     with pytest.raises(ParplanError, match="fragmented_share: must not be negative"):
         memory_over_time(schedule, [need], run, fragmented_share=-0.1)
+
+
+def test_moments_of_a_rank_with_three_stages_name_the_backward_that_runs() -> None:
+    (found,) = moments_of(read_csv("0F0,1F0,2F0,2B0,1B0,0B0\n"))
+    # All three are kept while the last one's backward runs; that moment exceeds all others but
+    # those in which another backward runs.
+    rows = {tuple(row) for row in found.counts.tolist()}
+    assert rows == {
+        (1, 1, 1, 0, 0, 0, 0, 0, 1),
+        (1, 1, 0, 0, 0, 0, 0, 1, 0),
+        (1, 0, 0, 0, 0, 0, 1, 0, 0),
+    }
+
+
+def test_adapters_alone_have_optimizer_state() -> None:
+    model = model_preset("llama2-7b")
+    workload = Workload(model=model, seq_len=1024, global_batch=8, lora_rank=16)
+    plan = Plan(num_stages=1, num_micro_batches=8, batch_per_device=1, data_parallel=1)
+    (needs,), (own,) = stage_needs(workload, plan), stage_parameters(workload, plan)
+    trained = own.trained_share * own.total
+    assert 0 < trained < own.total / 100
+    assert needs.optimizer_bytes == pytest.approx(12 * trained)
+    assert needs.gradient_bytes == pytest.approx(2 * trained)
