@@ -5,14 +5,14 @@ import dataclasses
 import pytest
 
 from parplan.hardware.kernel_times import kernel_s
-from parplan.hardware.kernels import Attention, MemoryBound
+from parplan.hardware.kernels import Attention, Gemm, MemoryBound
 from parplan.hardware.presets import accelerator_preset
 from parplan.sim.layers.attention import CORE, attention_ops
 from parplan.sim.layers.blocks import block_ops
 from parplan.sim.layers.ends import embedding_ops, head_ops
 from parplan.sim.layers.mlp import mlp_ops, moe_ops
 from parplan.sim.layers.ops import Op, all_bytes, kept_bytes, num_flops
-from parplan.sim.layers.shapes import Shapes, shapes_of
+from parplan.sim.layers.shapes import Shapes, linear, shapes_of
 from parplan.sim.model import LocalAttention, Model, model_preset, model_presets
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
@@ -201,3 +201,8 @@ def test_low_rank_adapters_leave_weight_gradients_out() -> None:
     x = dataclasses.replace(shapes(), frozen=True)
     assert not any(op.weight_gradient for op in (*block(x), *embedding_ops(x), *head_ops(x)))
     assert kept_bytes(block(x), frozenset()) < kept_bytes(block(shapes()), frozenset())
+
+
+def test_products_in_the_type_of_their_values_are_those_that_a_profile_measures() -> None:
+    op = linear(shapes(), "up", 64, 128, 256)
+    assert op.forward == (Gemm(m=64, n=256, k=128, dtype=shapes().dtype),)

@@ -1,15 +1,16 @@
 """What a source's software does that its cases do not say."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from parplan.experiments.cases.read import Case
 from parplan.hardware.errors import ParplanError
 from parplan.hardware.strict import build, read_toml
 from parplan.sim.framework import framework
-from parplan.sim.software import Software
+from parplan.sim.software import MEGATRON, Software
 from parplan.sim.workload import Attention
 
 ATTENTION: dict[str, Attention] = {
@@ -43,7 +44,7 @@ class Stack:
     """Whether products are cut so that blocking tensor-parallel exchanges go along."""
     framework: str
     """A table of `sim/frameworks.toml`."""
-    software: Software
+    software: Software = MEGATRON
     ends_as_layers: int = 0
     """Layers beside the blocks that count where a pipeline is cut into equal numbers of layers:
     one before them (the embedding), the others after them (final norm, output projection)."""
@@ -62,11 +63,8 @@ def stack_of(case: Case, path: Path = STACKS) -> Stack:
     tables = read_toml(path)
     if "default" not in tables:
         raise ParplanError(f"{path}: missing table [default]")
-    table = {"software": {}, **tables["default"], **tables.get(case.group, {})}
-    for name, changes in tables.items():
-        group, _, word = name.partition("/")
-        if word and group == case.group and word in f"{case.table} {case.precision}":
-            table |= changes
+    special = [name for name in tables if _is_for(name, case)]
+    table = _merged(tables, "default", case.group, *special)
     stack = build(Stack, table, f"{path}: {case.group}")
     return _as_the_case_says(stack, case)
 
@@ -75,9 +73,19 @@ def check_stacks(path: Path = STACKS) -> None:
     """Raise `ParplanError` for a malformed table, or one that names an unknown framework."""
     tables = read_toml(path)
     for group in tables:
-        own = {**tables.get(group.partition("/")[0], {}), **tables[group]}
-        table = {"software": {}, **tables.get("default", {}), **own}
+        table = _merged(tables, "default", group.partition("/")[0], group)
         framework(build(Stack, table, f"{path}: {group}").framework)
+
+
+def _is_for(name: str, case: Case) -> bool:
+    """Whether a table `group/words` is for a case."""
+    group, _, words = name.partition("/")
+    return bool(words) and group == case.group and words in f"{case.table} {case.precision}"
+
+
+def _merged(tables: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """The tables of these names that are there, later ones over earlier ones."""
+    return {key: value for name in names for key, value in tables.get(name, {}).items()}
 
 
 def _as_the_case_says(stack: Stack, case: Case) -> Stack:

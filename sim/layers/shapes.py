@@ -126,7 +126,8 @@ def linear(
         backward.append(MemoryBound(num_bytes=each * outputs))
 
     def product(m: int, n: int, k: int, layout: Layout, **fields: Any) -> Gemm:
-        fields = {"output_dtype": x.attention_dtype, **fields}
+        if x.dtype in NARROW:
+            fields.setdefault("output_dtype", x.attention_dtype)
         fields |= {"batch": groups, "grouped": groups > 1}
         return Gemm(m=m, n=n, k=k, dtype=x.dtype, transposed=layout, **fields)
 
