@@ -100,6 +100,7 @@ def simulate_steps(
         raise ParplanError(f"num_steps: must be at least 1, got {num_steps}")
     lists = _checked(schedule, costs, links, compute_slowdown_during_messages)
     options = Options(
+        durations_ps=None,
         blocking_sends=blocking_sends,
         links=links,
         post_validation=post_validation,

@@ -108,7 +108,7 @@ def activation_peak(
     for counts, weight in zip(moments.counts.T.astype(np.float64), weights, strict=True):
         if counts.any():
             held += np.multiply.outer(counts, weight)
-    return np.asarray(held.max(axis=0, initial=0.0))
+    return np.asarray(held.max(axis=0))
 
 
 def activation_bytes(

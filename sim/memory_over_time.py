@@ -67,22 +67,19 @@ def memory_over_time(
     if fragmented_share < 0:
         raise ParplanError(f"fragmented_share: must not be negative, got {fragmented_share}")
     schedule = computations(schedule)
-    messages = _messages(schedule, run) if message_bytes else []
+    named = {event.name: event for event in run.events}
+    messages = _messages(schedule, named) if message_bytes else []
     peaks = rank_memory(needs, moments_of(schedule))
     return tuple(
         _rank(
             rank,
             peaks[rank],
-            _activations(actions, needs, _compute(run, rank)),
+            _activations(actions, needs, named),
             [(t, n * message_bytes) for r, t, n in messages if r == rank],
             fragmented_share,
         )
         for rank, actions in enumerate(schedule)
     )
-
-
-def _compute(run: Run, rank: int) -> dict[str, Event]:
-    return {e.name: e for e in run.events if e.rank == rank and e.stream == "compute"}
 
 
 def _rank(
@@ -112,20 +109,19 @@ def _rank(
 
 
 def _activations(
-    actions: RankActions, needs: Sequence[StageNeeds], played: dict[str, Event]
+    actions: RankActions, needs: Sequence[StageNeeds], named: dict[str, Event]
 ) -> list[tuple[float, float]]:
     """(from when on, bytes): while each action runs, and what is kept after it."""
     levels = []
     for action, running, kept in activation_bytes(actions, needs):
-        event = played[str(action)]
+        event = named[str(action)]
         levels += [(event.start_s, running), (event.end_s, kept)]
     return levels
 
 
-def _messages(schedule: Schedule, run: Run) -> list[tuple[int, float, int]]:
+def _messages(schedule: Schedule, named: dict[str, Event]) -> list[tuple[int, float, int]]:
     """(rank, when, +1 or -1 messages held)."""
     rank_of = {a: r for r, actions in enumerate(schedule) for a in actions}
-    named = {event.name: event for event in run.events if event.stream != "data-parallel"}
     changes: list[tuple[int, float, int]] = []
     for user, maker in producers(schedule).items():
         sender, receiver = rank_of[maker], rank_of[user]

@@ -46,7 +46,8 @@ def _of_rank(actions: RankActions) -> Moments:
             now[2 * n + i] = 0
         if op == "W":
             now[n + i] -= 1
-    return Moments(stages, _largest(np.array(sorted(seen), dtype=np.int64).reshape(-1, 3 * n)))
+    rows = np.array(sorted(seen), dtype=np.int64).reshape(len(seen), len(now))
+    return Moments(stages, _largest(rows))
 
 
 def _largest(rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -30,11 +30,11 @@ from parplan.sim.works import Work, stage_work, works_of_micro_batches
 class Options:
     """How the lists are played: the keywords of `parplan.sim.engine.simulate`."""
 
-    durations_ps: Sequence[int] | None = None
-    blocking_sends: bool = False
-    links: SharedLinks | None = None
-    post_validation: bool = False
-    compute_slowdown_during_messages: float = 1.0
+    durations_ps: Sequence[int] | None
+    blocking_sends: bool
+    links: SharedLinks | None
+    post_validation: bool
+    compute_slowdown_during_messages: float
 
 
 class Processes:

@@ -17,18 +17,19 @@ def check_played(lists: ActionArrays, played: Played) -> None:
     # Pairs that overlap have equal times.
     follows = (start[1:] >= end[:-1]) | ((start[1:] == start[:-1]) & (end[1:] == end[:-1]))
     _demand(follows[rank[1:] == rank[:-1]].all(), "a rank does two things at once")
-    last = max([int(end.max(initial=0)), *(span.end_ps for span in played.spans)])
+    last = max([int(end.max()), *(span.end_ps for span in played.spans)])
     _demand(played.end_ps >= last, "the step is over before its last event")
     _check_dependencies(lists, start, end)
 
 
 def _check_dependencies(lists: ActionArrays, start: Ints, end: Ints) -> None:
-    shape = int(lists.stage.max()) + 1, int(lists.micro_batch.max()) + 1
+    shape = lists.num_stages, lists.num_micro_batches
     forward, backward = lists.op == F, (lists.op == B) | (lists.op == I)
     begins, ends = [], []
     for chosen in (forward, backward):
         place = lists.stage[chosen], lists.micro_batch[chosen]
-        begin, over = np.full(shape, -1, dtype=np.int64), np.full(shape, -1, dtype=np.int64)
+        # Complete lists have one of each stage and micro-batch.
+        begin, over = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
         begin[place], over[place] = start[chosen], end[chosen]
         begins.append(begin)
         ends.append(over)

@@ -118,9 +118,9 @@ def _check_range(tape: Tape, ticks: StageTicks, durations_ps: Ints | None) -> No
     per_micro_batch = ticks.durations.sum(axis=2) + ticks.reduce + 2 * (ticks.send + ticks.latency)
     once = ticks.optimizer + ticks.gather
     total = per_micro_batch.astype(np.float64) * tape.lists.num_micro_batches + once
-    longest = float(total.sum(axis=1).max(initial=0.0))
+    longest = float(total.sum(axis=1).max())
     if durations_ps is not None:
-        longest += float(durations_ps.sum(axis=1, dtype=np.float64).max(initial=0.0))
+        longest += float(durations_ps.sum(axis=1, dtype=np.float64).max())
     longest = max(longest, float((ticks.reduce * ticks.reduce_buckets.astype(float)).max()))
     if longest > 2.0**62:
         raise ParplanError(
@@ -151,13 +151,15 @@ def reduce_tail(backward: Ints, total: Ints, buckets: Ints) -> Ints:
     Bucket i is ready at share (i + 1) / n of the backward, and the buckets from i on take the
     share (n - i) / n of `total`, both rounded down to whole picoseconds: the longest of these n
     paths. Between the first and the last bucket they lie on a line but for the rounding, so that
-    one of these two is the longest unless the line is flat.
+    one of these two is the longest; a picosecond longer is one between them at times where `total`
+    exceeds the backward, by less than half as many picoseconds as there are buckets.
     """
     n = np.maximum(buckets, 1)
     first = backward // n + total
     last = backward + total - total * (n - 1) // n
     tail: Ints = np.maximum(first, last)
-    for c in zip(*np.nonzero((np.abs(backward - total) < 2 * n) & (n > 2)), strict=True):
+    near = (backward < total) & (total < backward + n // 2)
+    for c in zip(*np.nonzero(near), strict=True):
         b, t, k = int(backward[c]), int(total[c]), int(n[c])
         tail[c] = max(b * (i + 1) // k + t - t * i // k for i in range(k))
     return tail

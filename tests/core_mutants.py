@@ -38,21 +38,21 @@ PARTS: dict[str, Part] = {
         tests=(
             *("test_engine", "test_failing", "test_streams", "test_variation", "test_slowed"),
             *("test_pairs_and_copies", "test_zero_bubble", "test_contended", "test_metamorphic"),
-            "test_fast",
+            *("test_fast", "test_self_check"),
         ),
     ),
     "fast": Part(
         sources=("sim/fast.py", "sim/sweep.py", "sim/batch.py", "sim/tables.py"),
         tests=(
-            *("test_fast", "test_failing", "test_slowed", "test_pairs_and_copies"),
-            "test_metamorphic",
+            *("test_fast_exact", "test_fast", "test_failing", "test_slowed"),
+            *("test_pairs_and_copies", "test_metamorphic"),
         ),
     ),
     "memory": Part(
         sources=("sim/memory.py", "sim/peaks.py", "sim/memory_over_time.py"),
         tests=(
             *("test_cost_model", "test_memory_over_time", "test_stages", "test_offload"),
-            *("test_software", "test_schedules", "test_pairs_and_copies"),
+            *("test_software", "test_schedules", "test_pairs_and_copies", "test_memory_exact"),
         ),
     ),
 }

@@ -18,7 +18,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-START_S, TIMES = 20.0, 5.0
+START_S, TIMES = 10.0, 5.0
 """A test may take so long, and so many times longer than without a change."""
 
 ARGUMENTS = ("-q", "-p", "no:cacheprovider", "-x", "--timeout=0", "--timeout-method=thread")

@@ -1,0 +1,157 @@
+"""What the engine refuses, and what its check of a played step notices, at the edge."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from parplan.hardware.errors import ParplanError
+from parplan.sim.action_arrays import action_arrays
+from parplan.sim.costs import StageCosts
+from parplan.sim.data_parallel import Span
+from parplan.sim.engine import simulate, simulate_steps
+from parplan.sim.fast import fast_run, fast_steps
+from parplan.sim.instructions import Action, Program, read_csv
+from parplan.sim.lowering import lower
+from parplan.sim.recording import Played
+from parplan.sim.schedules import make_schedule
+from parplan.sim.self_check import check_played
+from parplan.sim.shared_links import node_links
+
+LISTS = action_arrays(read_csv("0F0,0F1,0I0,0W0,0B1\n1F0,1F1,1B0,1B1"))
+START = [0, 2, 10, 13, 14, 4, 6, 8, 10]
+END = [2, 4, 12, 14, 17, 6, 8, 10, 12]
+"""In picoseconds; everything that rank 1 does begins when its input is there."""
+
+
+def check(changes: dict[int, tuple[int, int]], end_ps: int = 17, spans: tuple[Span, ...] = ()):
+    start, end = np.array(START), np.array(END)
+    for place, times in changes.items():
+        start[place], end[place] = times
+    whole = {"spans": spans, "end_ps": end_ps}
+    check_played(LISTS, Played(start=start, end=end, send_start=end, send_end=end, **whole))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({}, None),
+        ({0: (-1, 2)}, "an action ends before it begins"),
+        ({0: (2, 1), 1: (2, 2)}, "an action ends before it begins"),
+        ({8: (10, 9)}, "an action ends before it begins"),
+        # The second forward on rank 0, after the first one from 0 to 2.
+        ({1: (1, 3)}, "a rank does two things at once"),
+        ({1: (1, 2)}, "a rank does two things at once"),
+        ({1: (0, 3)}, "a rank does two things at once"),
+        ({1: (0, 1)}, "a rank does two things at once"),
+        ({0: (1, 3), 1: (0, 3)}, "a rank does two things at once"),
+        ({0: (1, 3), 1: (0, 4)}, "a rank does two things at once"),
+        ({1: (0, 2)}, None),
+        ({0: (2, 2), 1: (2, 2)}, None),
+        ({0: (0, 0), 1: (0, 0)}, None),
+        # The first action of rank 1 is no successor of the last one of rank 0.
+        ({4: (14, 16)}, None),
+        # The first forward of rank 1 needs that of rank 0, done at 2.
+        ({5: (2, 3)}, None),
+        ({5: (1, 3)}, "a forward begins before its input is there"),
+        ({6: (6, 7), 1: (2, 7)}, "a forward begins before its input is there"),
+        # The backward of rank 0, split or whole, needs that of rank 1.
+        ({2: (9, 12)}, "a backward begins before its input is there"),
+        ({8: (13, 15)}, "a backward begins before its input is there"),
+        ({8: (12, 14)}, None),
+        # W needs no message.
+        ({3: (12, 13)}, None),
+    ],
+)
+def test_times_that_cannot_be_are_noticed(
+    changes: dict[int, tuple[int, int]], why: str | None
+) -> None:
+    if why is None:
+        check(changes)
+    else:
+        with pytest.raises(AssertionError) as error:
+            check(changes)
+        assert str(error.value) == f"{why}: a mistake of parplan's; please report it"
+
+
+def test_a_backward_is_not_before_its_forward() -> None:
+    lists = action_arrays(read_csv("0B0,0F0\n"))
+
+    def times(*start: int) -> Played:
+        begin = np.array(start)
+        end = begin + 2
+        rest = {"send_start": end, "send_end": end, "spans": (), "end_ps": 9}
+        return Played(start=begin, end=end, **rest)
+
+    with pytest.raises(AssertionError, match="a backward begins before its forward is over"):
+        check_played(lists, times(0, 2))
+    other = action_arrays(read_csv("0F0,0B0\n"))
+    check_played(other, times(0, 2))
+
+
+def test_a_step_ends_with_its_last_event() -> None:
+    check({}, end_ps=17)
+    reduction = Span(0, 0, 4, 12, 20)
+    check({}, end_ps=20, spans=(reduction,))
+    for end_ps, spans in ((16, ()), (19, (reduction,)), (19, (Span(0, 0, 4, 1, 2), reduction))):
+        with pytest.raises(AssertionError, match="the step is over before its last event"):
+            check({}, end_ps=end_ps, spans=spans)
+
+
+COST = StageCosts(forward_s=1.0, input_gradient_s=1.0, weight_gradient_s=1.0)
+
+
+def test_what_the_engine_refuses() -> None:
+    schedule = make_schedule("1f1b", 2, 2)
+    plays = (simulate, lambda *given, **more: simulate_steps(*given, 2, **more))
+    for play in plays:
+        for lists, costs in (((), [COST]), (schedule, []), ((), [])):
+            with pytest.raises(ParplanError, match="a schedule needs at least one rank and one"):
+                play(lists, costs)
+        shared = node_links(2, 1)
+        play(schedule, [COST] * 2, links=shared)
+        play(schedule, [COST] * 2, compute_slowdown_during_messages=1.5)
+        for slowdown in (1.5, 2.0):
+            both = {"links": shared, "compute_slowdown_during_messages": slowdown}
+            with pytest.raises(ParplanError) as error:
+                play(schedule, [COST] * 2, **both)
+            assert str(error.value) == (
+                f"compute_slowdown_during_messages: {slowdown} with shared links; only one of "
+                "them can be played"
+            )
+
+
+def idle(*places: int) -> Program:
+    """One stage and one micro-batch on one of three ranks."""
+    own = (Action(0, "F", 0), Action(0, "B", 0))
+    return tuple(own if rank in places else () for rank in range(3))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("post", [False, True])
+def test_ranks_without_actions_wait_for_the_norm_too(place: int, post: bool) -> None:
+    cost = replace(COST, norm_sync_s=0.5, latency_s=0.25, optimizer_s=1.0, reduce_s=2.0)
+    run = simulate(idle(place), [cost], post_validation=post)
+    # Reduced from 3 to 5; the norm until 5.5 where it is waited for.
+    assert run.step_s == (6.0 if post else 6.5)
+    assert [(e.rank, e.start_s, e.end_s) for e in run.events if e.name == "norm 0"] == (
+        [] if post else [(place, 5.0, 5.5)]
+    )
+    assert fast_run(idle(place), [cost], post_validation=post) == run
+    steps = simulate_steps(idle(place), [cost], 3, post_validation=post)
+    assert steps.ends_s == fast_steps(lower(idle(place)), [cost], 3, post_validation=post).ends_s
+
+
+def test_the_runs_of_a_row_are_those_of_one_step_moved() -> None:
+    schedule = make_schedule("gpipe", 1, 2)
+    cost = replace(COST, optimizer_s=1.0, reduce_s=2.0)
+    steps = simulate_steps(schedule, [cost], 3)
+    # Two forwards, two backwards, the reduction, the optimizer.
+    assert steps.ends_s == (9.0, 18.0, 27.0)
+    assert steps.end_s == 27.0
+    assert [run.step_s for run in steps.runs] == [9.0] * 3
+    first = [(e.name, e.start_s, e.end_s) for e in steps.runs[0].events]
+    assert first == [(e.name, e.start_s, e.end_s) for e in simulate(schedule, [cost]).events]
+    for number, run in enumerate(steps.runs):
+        moved = [(name, start + 9 * number, end + 9 * number) for name, start, end in first]
+        assert [(e.name, e.start_s, e.end_s) for e in run.events] == moved
