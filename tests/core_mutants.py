@@ -31,7 +31,10 @@ class Part:
 PARTS: dict[str, Part] = {
     "schedules": Part(
         sources=("sim/schedules",),
-        tests=("test_schedules", "test_dualpipe", "test_zero_bubble", "test_torch_orders"),
+        tests=(
+            *("test_schedules_exact", "test_schedules", "test_dualpipe", "test_zero_bubble"),
+            "test_torch_orders",
+        ),
     ),
     "engine": Part(
         sources=("sim/engine.py", "sim/processes.py", "sim/self_check.py"),
