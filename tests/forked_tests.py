@@ -21,6 +21,9 @@ import pytest
 START_S, TIMES = 10.0, 5.0
 """A test may take so long, and so many times longer than without a change."""
 
+COLLECTING_S = 60.0
+"""So long may the import of the tests take."""
+
 ARGUMENTS = ("-q", "-p", "no:cacheprovider", "-x", "--timeout=0", "--timeout-method=thread")
 
 LIBRARIES = ("numba", "numpy", "pandas", "scipy.optimize", "simpy")
@@ -61,16 +64,17 @@ class _Limits:
             "mutants", hypothesis.settings(), phases=phases, derandomize=True, database=None
         )
         hypothesis.settings.load_profile("mutants")
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, COLLECTING_S)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         usual = self.seconds.get(item.nodeid.split("[")[0], 0.0)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, START_S + TIMES * usual)
         try:
             return (yield)
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            signal.setitimer(signal.ITIMER_REAL, START_S)
 
 
 def prepare(folder: Path, files: Sequence[str]) -> None:
