@@ -64,11 +64,14 @@ PARTS: dict[str, Part] = {
 def looked_at() -> dict[tuple[str, str, str], str]:
     """Why a survivor changes nothing, by file, line of the source and operator."""
     listed = tomllib.loads((ROOT / "tests" / "equivalent_mutants.toml").read_text("utf-8"))
-    return {
-        (change["file"], change["line"], operator): change["reason"]
-        for change in listed.get("change", ())
-        for operator in change["operators"]
-    }
+    known: dict[tuple[str, str, str], str] = {}
+    for change in listed.get("change", ()):
+        lines = map(str.strip, (ROOT / change["file"]).read_text("utf-8").splitlines())
+        if change["line"] not in lines:
+            raise ValueError(f"equivalent_mutants.toml: {change['file']} has no {change['line']!r}")
+        for operator in change["operators"]:
+            known[change["file"], change["line"], operator] = change["reason"]
+    return known
 
 
 def tried(part: Part, count: int, seed: int, workers: int) -> tuple[int, list[Tried]]:

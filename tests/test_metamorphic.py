@@ -153,11 +153,10 @@ def test_what_is_no_time_is_refused_by_both_players(seconds: float) -> None:
     program = make_program("gpipe", 2, 2)
     for name in ("forward_s", "send_s", "latency_s", "reduce_s", "optimizer_s", "gather_s"):
         times = dict.fromkeys(("forward_s", "input_gradient_s", "weight_gradient_s"), 1.0)
-        costs = [StageCosts(**{**times, name: seconds})] * 2
         with pytest.raises(ParplanError, match=r"^costs: "):
-            simulate(program, costs)
+            simulate(program, [StageCosts(**{**times, name: seconds})] * 2)
         with pytest.raises(ParplanError, match=r"^costs: "):
-            fast_step_s(lower(program), costs)
+            fast_step_s(lower(program), [StageCosts(**{**times, name: seconds})] * 2)
 
 
 def test_all_costs_are_scaled() -> None:
