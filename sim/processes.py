@@ -132,7 +132,7 @@ class Processes:
         for instruction in self.program[rank]:
             place += 1
             if isinstance(instruction, Overlap):
-                now = yield from self._pair(rank, step, place, instruction, created, last_gradient)
+                now = yield from self._pair(rank, step, place, instruction, created)
                 place += 1
                 continue
             stage, op, micro_batch = instruction
@@ -193,7 +193,6 @@ class Processes:
         place: int,
         pair: Overlap,
         created: set[int],
-        last_gradient: dict[int, int],
     ) -> Process:
         """A forward and a backward together, the forward at `place`; returns when it is done."""
         works = [self.works[a.micro_batch][a.stage][a.op] for a in pair]
@@ -211,11 +210,11 @@ class Processes:
         else:
             yield from self.pace.compute(rank, duration)
         end = now = int(self.env.now)
-        backward = pair.backward.stage
         for i in range(2):
             self.start[place + i], self.end[place + i] = start, end
         if works[1].makes_gradient:
-            self._reduce(rank, step, backward, start, end, last_gradient[backward] == place + 1)
+            # Not the last one of its stage: the backward of the pair's forward comes later.
+            self._reduce(rank, step, pair.backward.stage, start, end, False)
         for i, (action, work) in enumerate(zip(pair, works, strict=True)):
             if work.pair is not None:
                 key = work.to_stage, work.forward, action.micro_batch + step * len(self.works)
@@ -280,7 +279,7 @@ class Processes:
             return now
         if rank > 0:
             now = yield self.meetings.join((step, "part", rank), now, 2)
-        if rank + 1 < len(self.program):
-            hop = self.stages[own[0]].latency if own else 0
-            self.meetings.join((step, "part", rank + 1), now + hop, 2)
+        hop = self.stages[own[0]].latency if own else 0
+        # Nobody comes for that of the last rank.
+        self.meetings.join((step, "part", rank + 1), now + hop, 2)
         return now

@@ -46,6 +46,9 @@ def check(changes: dict[int, tuple[int, int]], end_ps: int = 17, spans: tuple[Sp
         ({1: (0, 1)}, "a rank does two things at once"),
         ({0: (1, 3), 1: (0, 3)}, "a rank does two things at once"),
         ({0: (1, 3), 1: (0, 4)}, "a rank does two things at once"),
+        # On rank 1, whose first forward is from 4 to 6.
+        ({6: (5, 8)}, "a rank does two things at once"),
+        ({8: (9, 12)}, "a rank does two things at once"),
         ({1: (0, 2)}, None),
         ({0: (2, 2), 1: (2, 2)}, None),
         ({0: (0, 0), 1: (0, 0)}, None),
