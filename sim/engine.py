@@ -12,6 +12,7 @@ may have copies on several ranks, each for micro-batches of its own (DualPipe). 
 `parplan.sim.step_end`. The processes: `parplan.sim.processes`.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
@@ -35,7 +36,7 @@ from parplan.sim.ticks import PS_PER_S, check_span, to_ps
 
 __all__ = ["PS_PER_S", "simulate", "simulate_steps", "to_ps"]
 
-LAST_OF_ALL = 2**30
+LAST_OF_ALL = sys.maxsize
 """The priority of failures at their instant: behind every link."""
 
 

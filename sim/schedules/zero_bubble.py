@@ -108,7 +108,7 @@ class _Play:
         delay_first_backward: bool,
         run_ahead: bool,
     ) -> None:
-        self.p, self.m, self.limit = num_ranks, num_micro_batches, limit
+        self.p, self.limit = num_ranks, limit
         self.duration = {
             "F": times.forward,
             "I": times.input_gradient,
@@ -148,11 +148,8 @@ class _Play:
     def _choose(self, rank: int, now: float) -> tuple[str, float]:
         """What the rank starts now, or nothing and when it looks again."""
         forward, backward = self._arrival(rank, "F"), self._arrival(rank, "I")
-        done = self.done[rank]
         room = self.held[rank] + 1 <= self.limit + ROUNDING
-        late = done["I"] - done["W"]
-        if done["F"] == self.m and done["I"] == self.m:
-            return ("W" if late else "", math.inf)
+        late = self.done[rank]["I"] - self.done[rank]["W"]
         if backward <= now and not (self.last[rank] == "I" and forward <= now and room):
             return "I", now
         if forward <= now:
