@@ -118,6 +118,13 @@ def test_moments_of_split_and_whole_backwards() -> None:
     ]
 
 
+def test_moments_of_split_backwards_of_three_stages() -> None:
+    one = "0F{0},1F{0},2F{0},2I{0},1I{0},0I{0},2W{0},1W{0},0W{0}"
+    (found,) = moments_of(read_csv(f"{one.format(0)},{one.format(1)}\n"))
+    # With all weight gradients of a micro-batch done, nothing is held.
+    assert found.counts.tolist() == [[1, 1, 1, 1, 1, 1, 0, 0, 0]]
+
+
 def test_micro_batches_in_flight_of_split_and_chunked_lists() -> None:
     assert micro_batches_in_flight(SPLIT, 2) == [2, 2]
     late = read_csv("0F0,0F1,0I0,0W0,0F2,0I1,0I2,0W1,0W2\n1F0,1B0,1F1,1B1,1F2,1B2\n")
