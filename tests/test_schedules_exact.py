@@ -137,6 +137,28 @@ def test_functions_refuse_what_the_catalogue_refuses() -> None:
         assert str(error.value).startswith(message)
 
 
+def test_what_the_catalogue_says_of_each_schedule() -> None:
+    flags = ("splits_backward", "overlaps", "whole_rounds", "by_times")
+    said = {
+        name: (kind.placement, {flag for flag in flags if getattr(kind, flag)})
+        for name, kind in CATALOGUE.items()
+    }
+    assert said == {
+        "gpipe": ("loop", set()),
+        "1f1b": ("loop", set()),
+        "interleaved-1f1b": ("loop", {"whole_rounds"}),
+        "looped-bfs": ("loop", set()),
+        "hanayo": ("v", set()),
+        "zb-h1": ("loop", {"splits_backward"}),
+        "zb-h2": ("loop", {"splits_backward"}),
+        "zb-auto": ("loop", {"splits_backward", "by_times"}),
+        "interleaved-zb": ("loop", {"splits_backward", "whole_rounds"}),
+        "zb-v": ("v", {"splits_backward"}),
+        "dualpipe-v": ("v", {"splits_backward", "overlaps"}),
+        "dualpipe": ("bidirectional", {"splits_backward", "overlaps"}),
+    }
+
+
 def test_unknown_names() -> None:
     assert schedule_kind("zb-v") is CATALOGUE["zb-v"]
     for call in (schedule_kind, lambda name: why_not(name, 2, 2)):
@@ -249,6 +271,11 @@ def test_limits_of_memory_at_the_edge() -> None:
         assert peak_micro_batches(least, share) == 1
     assert zero_bubble(3, 7) == zero_bubble(3, 7, memory_limit=6.0, weight_share=1.0)
     assert zero_bubble(3, 7) == zero_bubble(3, 7, times=PassTimes())
+    times = PassTimes(message=0.6)
+    default = zero_bubble(6, 20, times=times)
+    assert default == zero_bubble(6, 20, times=times, memory_limit=12.0)
+    for other in (8.0, 11.0, 13.0, 36.0):
+        assert default != zero_bubble(6, 20, times=times, memory_limit=other)
     assert make_schedule("zb-auto", 3, 7, memory_limit=2, weight_share=0.5) == zero_bubble(
         3, 7, memory_limit=2, weight_share=0.5
     )
