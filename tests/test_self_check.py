@@ -124,6 +124,25 @@ def test_what_the_engine_refuses() -> None:
             )
 
 
+def test_a_rank_that_waits_in_a_later_step_is_named_as_its_list_has_it() -> None:
+    # Rank 0 wants the gradient of stage 0 before it makes that of stage 2; rank 2 is done.
+    schedule = read_csv(
+        "0F0,0F1,0F2,2F0,2F1,2F2,0B0,0B1,0B2,2B0,2B1,2B2\n"
+        "1F0,1F1,1F2,1B0,1B1,1B2\n"
+        "3F1,3B1,3F0,3B0,3F2,3B2\n"
+    )
+    blocked = (
+        "the schedule deadlocks: rank 0 at 0B0 waits for B of micro-batch 0 for stage 0; "
+        "rank 1 at 1B0 waits for B of micro-batch 0 for stage 1"
+    )
+    with pytest.raises(ParplanError) as error:
+        simulate(schedule, [COST] * 4)
+    assert str(error.value) == blocked
+    with pytest.raises(ParplanError) as error:
+        simulate_steps(schedule, [COST] * 4, 2)
+    assert str(error.value) == f"{blocked}; rank 2 at 3F1 waits for F of micro-batch 1 for stage 3"
+
+
 def idle(*places: int) -> Program:
     """One stage and one micro-batch on one of three ranks."""
     own = (Action(0, "F", 0), Action(0, "B", 0))
