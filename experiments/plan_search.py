@@ -19,8 +19,9 @@ from parplan.planners.ap_space import ap_candidates
 from parplan.planners.checks import check_candidates
 from parplan.planners.evaluator import budget_of
 from parplan.planners.exhaustive import Report, exhaustive
+from parplan.planners.limits import check_record
 from parplan.planners.options import Options
-from parplan.planners.run import find_planner, run_planner
+from parplan.planners.run import ONE_BY_ONE, find_planner, planner_names, run_planner
 from parplan.planners.search import Trial
 from parplan.planners.space import Space, full_candidates
 from parplan.sim.plan import Plan
@@ -82,17 +83,24 @@ def search_of(asked: Asked) -> Search:
 def _by_planner(asked: Asked) -> Search:
     args, workload, cluster, options = asked[:4]
     find_planner(args.planner)
-    if args.dask is not None:
-        raise ParplanError("--dask: not with --planner; planners ask for one plan after the other")
+    if args.dask is not None and args.planner in ONE_BY_ONE:
+        others = [name for name in planner_names() if name not in ONE_BY_ONE]
+        raise ParplanError(
+            f"--dask: {args.planner} asks for one plan after the other, so that there is nothing "
+            f"to spread; these do: {', '.join(others)}"
+        )
     space = requested_space(args, workload, cluster, options)
     ratio = space.constraints.memory_ratio
     budget = None if args.budget is None else budget_of(args.budget)
     record = asked.record(ratio)
+    check_record(args.planner, space, budget)
     known = record.read() if args.resume else []
 
     def run() -> Report:
-        watch = Watch(record.begin(known), len(space))
-        try:
+        with contextlib.ExitStack() as stack:
+            watch = Watch(record.begin(known), len(space))
+            stack.callback(watch.end)
+            executor = stack.enter_context(requested_executor(args.dask))
             return run_planner(
                 args.planner,
                 space,
@@ -102,9 +110,9 @@ def _by_planner(asked: Asked) -> Search:
                 known=known,
                 watch=watch,
                 with_gap=True,
+                workers=options.workers,
+                executor=executor,
             )
-        finally:
-            watch.end()
 
     return Search(len(space), ratio, space, run)
 

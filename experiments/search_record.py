@@ -17,6 +17,7 @@ from parplan.hardware.errors import ParplanError
 from parplan.hardware.journal import Journal, read_journal
 from parplan.planners.evaluator import Evaluator
 from parplan.planners.goal import STEP_TIME
+from parplan.planners.limits import MOST_RECORDED
 from parplan.planners.search import Trial
 from parplan.planners.shared_costs import SharedCosts
 from parplan.sim.plan import Plan
@@ -166,7 +167,8 @@ class Watch:
         else:
             what = "evaluations (nothing fits yet)"
         budget = evaluator.budget.evaluations
-        self._progress(what, evaluator.num_asked, self._most if budget is None else budget)
+        of = self._most if budget in (None, MOST_RECORDED) else budget
+        self._progress(what, evaluator.num_asked, of or self._most)
         for trial in evaluator.trials_since(self._num_seen):
             self._num_seen += 1
             self._kept.add(trial)
