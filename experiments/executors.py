@@ -80,6 +80,8 @@ def _check_workers(client: Any, address: str) -> None:
     if not found:
         raise ParplanError(f"--dask {address}: the scheduler has no workers")
     for worker, answer in found.items():
+        if isinstance(answer, OSError):
+            continue  # It has just gone.
         if isinstance(answer, BaseException):
             raise ParplanError(f"--dask {address}: worker {worker} has no parplan: {answer}")
         if answer != own_version():
