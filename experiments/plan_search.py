@@ -19,11 +19,12 @@ from parplan.planners.ap_space import ap_candidates
 from parplan.planners.checks import check_candidates
 from parplan.planners.evaluator import budget_of
 from parplan.planners.exhaustive import Report, exhaustive
-from parplan.planners.limits import check_record
+from parplan.planners.limits import MOST_RECORDED, check_record
 from parplan.planners.options import Options
 from parplan.planners.run import ONE_BY_ONE, find_planner, planner_names, run_planner
 from parplan.planners.search import Trial
 from parplan.planners.space import Space, full_candidates
+from parplan.planners.streamed import streamed
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 
@@ -70,7 +71,10 @@ def search_of(asked: Asked) -> Search:
         candidates = full_candidates(workload, cluster, options)
     else:
         found = requested_space(args, workload, cluster, options)
-        candidates, ratio = list(found), found.constraints.memory_ratio
+        ratio = found.constraints.memory_ratio
+        if len(found) > MOST_RECORDED:
+            return _streamed(asked, found)
+        candidates = list(found)
     left_out = ""
     if args.executable:
         candidates, left_out = _executable(workload, cluster, candidates)
@@ -141,6 +145,41 @@ def _exhaustive(
     if report.stopped == "finished":
         record.remove()
     return report
+
+
+def _streamed(asked: Asked, space: Space) -> Search:
+    """More candidates than memory holds."""
+    args, ratio = asked.args, space.constraints.memory_ratio
+    if asked.options.detailed_log:
+        raise ParplanError(
+            f"--detailed-log: says every candidate, of at most {MOST_RECORDED:,}; {args.space} has "
+            f"{len(space):,}"
+        )
+    about = space.constraints, bool(args.executable), asked.chosen.goal.name
+
+    def run() -> Report:
+        progress, record = Progress(), asked.record(ratio)
+        kept = record.parts(len(space), about, args.resume)
+        with contextlib.ExitStack() as stack:
+            stack.callback(progress.end)
+            stack.callback(kept.close)
+            executor = stack.enter_context(requested_executor(args.dask))
+            report = streamed(
+                *(asked.workload, asked.cluster, space),
+                memory_ratio=ratio,
+                workers=asked.options.workers,
+                progress=progress,
+                goal=asked.chosen.goal,
+                why_not=space.why_not,
+                known=kept.known,
+                keep=kept.add,
+                executor=executor,
+            )
+        if report.stopped == "finished":
+            record.remove()
+        return report
+
+    return Search(len(space), ratio, space, run)
 
 
 def _executable(

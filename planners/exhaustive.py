@@ -43,10 +43,18 @@ class Report:
     """What the best is the best of."""
     stopped: str = "finished"
     """Why it ended: finished, or interrupted, and then the rest of the candidates is not there."""
+    numbers: tuple[int, ...] | None = None
+    """Which candidates the trials are of, from 1 on, where not all were held; None: all were."""
+    num_tried: int | None = None
+    """Candidates that were tried, where not all were held."""
+    num_fitting: int | None = None
+    """Of these, those that fit in memory."""
 
     @property
     def num_possible(self) -> int:
         """Candidates that fit in memory."""
+        if self.num_fitting is not None:
+            return self.num_fitting
         return sum(trial.fits for trial in self.trials)
 
     @property

@@ -23,7 +23,8 @@ from parplan.planners.processes import in_order
 from parplan.planners.space import full_candidates
 from parplan.sim.model import model_preset
 from parplan.sim.workload import Workload
-from tests.test_spread import LANDSCAPE, SCALE, results
+from tests.commands import wait_for
+from tests.test_spread import LANDSCAPE, results
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -92,12 +93,27 @@ def test_a_worker_that_is_killed_in_the_middle_costs_nothing(
     killer.join()
     assert report.trials == found().trials
     words = ("plan", "llama2-7b", "--cluster", "8xh100", "--seq-len", "64", "--global-batch", "8")
-    killer = threading.Timer(1.0, lambda: os.kill(_workers(address)[0]["pid"], signal.SIGKILL))
+    words = ("scale", "llama2-7b", "--seq-len", "2048", "--global-batch", "64",
+             "--cluster", "h100", "--sizes", "8,16,32,64", "--what-if", "memory=2")  # fmt: skip
+    (one,) = ran(words, ("--workers", "1"), into=tmp_path / "one")
+    journal = tmp_path / "two" / "scale" / f"{len(words)}-0" / "out" / "points.jsonl"
+    killed: list[int] = []
+    killer = threading.Thread(
+        target=kill_after_the_first, args=(journal, _workers(address), killed)
+    )
     killer.start()
-    words = (*SCALE, "--what-if", "memory=1.5", "--what-if", "compute=2")
-    folders = ran(words, ("--workers", "1"), ("--dask", address), into=tmp_path)
+    (two,) = ran(words, ("--dask", address), into=tmp_path / "two")
     killer.join()
-    assert results(folders[0]) == results(folders[1])
+    assert len(killed) == 2
+    assert results(one) == results(two)
+
+
+def kill_after_the_first(journal: Path, pids: list[dict[str, int]], killed: list[int]) -> None:
+    wait_for(lambda: journal.exists() and len(journal.read_bytes().splitlines()) > 1, 60)
+    assert len(journal.read_bytes().splitlines()) < 15, "the sweep is over"
+    for one in pids[:2]:
+        os.kill(one["pid"], signal.SIGKILL)
+        killed.append(one["pid"])
 
 
 PLAN = ("plan", "llama2-7b", "--cluster", "8xh100", "--seq-len", "64", "--global-batch", "8")
