@@ -163,7 +163,7 @@ def uneven(candidates: int, stages: int) -> StageTicks:
     )
 
 
-@pytest.mark.parametrize("candidates", [CHECKED_FROM, 2000])
+@pytest.mark.parametrize("candidates", [CHECKED_FROM + 4, 2000])
 @pytest.mark.parametrize(("module", "name", "old", "new", "kernel"), CHECKED_FAULTS)
 def test_a_batch_checks_itself(
     module: object, name: str, old: str, new: str, kernel: Kernel, candidates: int,

@@ -25,6 +25,9 @@ LIMIT_S = 20
 SHARE = {"commands": 0.25}
 """Of the inputs of others: a command takes longer."""
 
+LEAST_ACCEPTED = {"commands": 1 / 3}
+"""Share of the inputs that have to get through; of others at least one."""
+
 LONG = int(os.environ.get("PARPLAN_FUZZ", "2600"))
 
 
@@ -81,5 +84,6 @@ def test_a_few_inputs_that_are_nearly_right(name: str) -> None:
 def test_many_inputs_that_are_nearly_right(name: str) -> None:
     seen = tried(name, LONG, fixed=False)
     counts = f"{seen['accepted']} accepted, {seen['refused']} refused"
-    sys.stdout.write(f"\n{name}: {seen.total()} inputs, {counts}\n")
-    assert seen["accepted"], "no input got through: the rest is not reached"
+    sys.stdout.write(f"\n{name}: {seen.total()} tried, {counts}, 0 failed\n")
+    least = LEAST_ACCEPTED.get(name, 0.0) * seen.total()
+    assert seen["accepted"] > least, "too few inputs got through: the rest is not reached"
