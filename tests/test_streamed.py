@@ -110,6 +110,15 @@ def test_fifty_million_candidates_take_no_more_memory_than_a_few(
     assert max(peaks) < 30e6
 
 
+def test_the_proven_front_is_that_of_all_plans_with_their_variants() -> None:
+    whole = exhaustive(SPACE.workload, SPACE.cluster, list(SPACE))
+    found = run_planner("pareto-front", SPACE)
+    front = [(t.step_s, max(t.memory_bytes)) for t in pareto(whole.trials)]
+    assert [(t.step_s, max(t.memory_bytes)) for t in pareto(found.trials)] == front
+    assert len(front) > 10
+    assert len(found.trials) < len(SPACE) / 2
+
+
 def test_planners_refuse_what_their_record_cannot_hold() -> None:
     space = SEARCHED[2].space()
     with pytest.raises(ParplanError, match=r"at most 1,000,000; the space has 50,275,840"):
