@@ -63,7 +63,7 @@ def tried(name: str, count: int, seen: Counter[str], *, fixed: bool) -> None:
                 accepted = TARGETS[name](data.draw, Path(folder))
             except ParplanError as error:
                 said, accepted = str(error), False
-            except BaseException:
+            except Exception:
                 seen["failed"] += 1
                 raise
             else:
