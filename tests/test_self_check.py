@@ -15,8 +15,10 @@ from parplan.sim.instructions import Action, Program, read_csv
 from parplan.sim.lowering import lower
 from parplan.sim.recording import Played
 from parplan.sim.schedules import make_schedule
-from parplan.sim.self_check import check_played
+from parplan.sim.self_check import CHECKED, CHECKED_FROM, SPREAD, check_played, check_steps
 from parplan.sim.shared_links import node_links
+from parplan.sim.tables import sweep_tables
+from parplan.sim.ticks import MOST_PS, ticks_of_seconds
 
 LISTS = action_arrays(read_csv("0F0,0F1,0I0,0W0,0B1\n1F0,1F1,1B0,1B1"))
 START = [0, 2, 10, 13, 14, 4, 6, 8, 10]
@@ -177,3 +179,68 @@ def test_the_runs_of_a_row_are_those_of_one_step_moved() -> None:
     for number, run in enumerate(steps.runs):
         moved = [(name, start + 9 * number, end + 9 * number) for name, start, end in first]
         assert [(e.name, e.start_s, e.end_s) for e in run.events] == moved
+
+
+def steps_pass(steps: np.ndarray, lanes: int = 4) -> bool:
+    """Of candidates whose rank 1 has more to do than rank 0: candidate c is busy for 12 + 8 c."""
+    own = 1.0 + np.arange(len(steps))[:, None]
+    seconds = np.concatenate((own, own + 1.0), axis=1) * 1e-12
+    ticks = ticks_of_seconds(
+        forward_s=seconds, input_gradient_s=seconds, weight_gradient_s=seconds * 0 + 1e-12
+    )
+    tape = lower(make_schedule("1f1b", 2, 4))
+    tables = sweep_tables(tape, ticks, None, lanes)
+    said = ""
+    try:
+        check_steps(tape, tables, steps)
+    except AssertionError as error:
+        said = str(error)
+    why = "a step is shorter than the work of a rank: a mistake of parplan's; please report it"
+    assert said in ("", why)
+    return not said
+
+
+@pytest.mark.parametrize("lanes", [1, 3, 1024])
+def test_a_step_takes_no_less_than_the_work_of_its_busiest_rank(lanes: int) -> None:
+    # Four forwards of c + 2, and as many backwards of c + 3, on rank 1.
+    least = 4 * (2 * np.arange(7) + 5)
+    assert steps_pass(least, lanes)
+    for candidate in range(7):
+        less = least.copy()
+        less[candidate] -= 1
+        assert not steps_pass(less, lanes)
+
+
+def test_few_candidates_are_not_checked() -> None:
+    assert CHECKED_FROM == 4
+    assert steps_pass(np.zeros(3, dtype=np.int64))
+    assert not steps_pass(np.zeros(4, dtype=np.int64))
+
+
+def test_of_many_candidates_some_and_the_fastest_are_checked() -> None:
+    assert CHECKED == 256
+    for count in (256, 257, 1000):
+        least = 4 * (2 * np.arange(count) + 5)
+        assert steps_pass(least)
+        some = {k * SPREAD % count for k in range(256)}
+        assert len(some) == 256
+        others = set(range(count)) - some
+        for candidate, checked in ((max(some), True), *((c, False) for c in list(others)[-1:])):
+            less = least.copy()
+            less[candidate] -= 1
+            assert steps_pass(less) != checked, (count, candidate)
+            less[candidate] = 0
+            assert not steps_pass(less)
+
+
+def test_a_step_is_a_time() -> None:
+    tape = lower(make_schedule("1f1b", 2, 4))
+    zeros = np.zeros((4, 2))
+    ticks = ticks_of_seconds(forward_s=zeros, input_gradient_s=zeros, weight_gradient_s=zeros)
+    tables = sweep_tables(tape, ticks, None, 4)
+    check_steps(tape, tables, np.array([0, 1, MOST_PS, 5]))
+    for wrong in (-1, MOST_PS + 1):
+        with pytest.raises(AssertionError) as error:
+            check_steps(tape, tables, np.array([0, 1, wrong, 5]))
+        said = "the step of a candidate is not a time: a mistake of parplan's; please report it"
+        assert str(error.value) == said
