@@ -290,6 +290,7 @@ def test_what_a_list_holds_and_how_long_it_is_occupied_by_hand() -> None:
     assert peak_micro_batches(schedule, 0.25) == 2
     assert peak_micro_batches(read_csv("0F0,0I0,0F1,0I1,0W0,0W1"), 0.25) == 1.25
     assert peak_micro_batches(read_csv("0F0,0I0,0F1,0I1,0W0,0W1"), 1.0) == 2
+    assert peak_micro_batches(read_csv("0F0,0B0,0F1,0F2,0B1,0B2"), 0.5) == 2
     times = PassTimes(forward=2.0, input_gradient=3.0, weight_gradient=5.0, message=0.5)
     # Rank 1 begins at 2.5; its backwards end at 12.5 and 22.5. Rank 0 ends at 23 + 3 + 5 + 5.
     assert occupied_time(schedule, times) == 36.0
