@@ -38,7 +38,10 @@ PLANNERS: dict[str, Part] = {
             *("space", "layouts", "variants", "wide_space", "constraints", "options", "checks"),
             *("ap_space", "ap_log"),
         ),
-        tests=("test_space", "test_wide_space", "test_options", "test_ap_space"),
+        tests=(
+            *("test_space", "test_space_by_filter", "test_wide_space", "test_options"),
+            "test_ap_space",
+        ),
     ),
     "bounds": Part(
         sources=_planners(
@@ -78,7 +81,7 @@ PLANNERS: dict[str, Part] = {
         ),
         tests=(
             *("test_why", "test_objectives", "test_goals", "test_robust", "test_uncertainty"),
-            *("test_fidelity", "test_mixed"),
+            *("test_fidelity", "test_mixed", "test_mixed_search", "test_closest", "test_answers"),
         ),
     ),
 }
