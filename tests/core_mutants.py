@@ -49,11 +49,8 @@ PLANNERS: dict[str, Part] = {
             *("space_rows", "space_table", "open_floor", "branch_and_bound", "all_steps"),
         ),
         tests=(
-            "test_bound",
-            "test_bound_paths",
-            "test_space_table",
-            "test_wide_space",
-            "test_all_steps",
+            *("test_bound", "test_bound_paths", "test_space_table", "test_table_rows"),
+            *("test_wide_space", "test_all_steps"),
         ),
     ),
     "costs": Part(
@@ -61,7 +58,10 @@ PLANNERS: dict[str, Part] = {
             *("parts", "shared_costs", "stage_memory", "evaluator", "exhaustive", "search"),
             *("budget", "run"),
         ),
-        tests=("test_evaluator", "test_exhaustive", "test_goals", "test_space_table"),
+        tests=(
+            *("test_evaluator", "test_evaluator_books", "test_exhaustive", "test_goals"),
+            "test_space_table",
+        ),
     ),
     "planners": Part(
         sources=_planners(
