@@ -18,7 +18,7 @@ from parplan.planners.stage_memory import StageSize, StageTables
 from parplan.sim.costs import LayerCosts
 from parplan.sim.plan import Plan
 from tests.test_split import CLUSTER, PLAN, WORKLOAD
-from tests.test_uneven_planners import CUTS, ask, space
+from tests.test_uneven_planners import CUTS, ask, space, splits
 
 
 def test_a_move_takes_one_block_from_where_there_are_several() -> None:
@@ -103,6 +103,33 @@ def test_rows_come_by_both_bounds_in_turn() -> None:
     assert rows_of(even, uneven, is_uneven=True) == [2, 1, 4, 0]
     assert rows_of(even, uneven, is_uneven=False) == [1, 4, 2, 0]
     assert rows_of([], [], is_uneven=True) == []
+
+
+@pytest.mark.parametrize("blocks", [7, 8])
+def test_the_best_cuts_are_those_of_brute_force(blocks: int) -> None:
+    where = space(
+        *(replace(CUTS.workload.model, num_layers=blocks),),
+        schedule=("1f1b",),
+        recomputation=("full",),
+        zero_stage=(1,),
+        uneven_stages=True,
+    )
+    plan = where[0]
+    tables = StageTables(where.workload, where.cluster, plan)
+
+    def stages(split: tuple[int, ...]) -> list[StageSize]:
+        ends = np.cumsum(split).tolist()
+        return [StageSize(i, end - split[i], end) for i, end in enumerate(ends)]
+
+    every = splits(blocks, 4)
+    peaks = {split: max(map(tables.peak_bytes, stages(split))) for split in every}
+    slowest = {split: max(map(tables.seconds, stages(split))) for split in every}
+    for limit in sorted(set(peaks.values()))[::3]:
+        found = best_cuts(tables, blocks, limit)
+        assert found is not None
+        assert peaks[found] <= limit
+        assert slowest[found] == min(s for split, s in slowest.items() if peaks[split] <= limit)
+    assert best_cuts(tables, blocks, 0.999 * min(peaks.values())) is None
 
 
 def test_stages_that_share_a_rank_are_not_held_to_the_limit() -> None:
