@@ -41,7 +41,7 @@ def ask(space: Space | None = SPACE, **given: Any) -> Evaluator:
     return Evaluator(WORKLOAD, CLUSTER, space=space, **given)
 
 
-FITS = [p for p in PLANS if ask().fits(p)]
+FITS = [t.plan for t in ask().many(PLANS) if t.fits]
 TOO_LARGE = [p for p in PLANS if p not in FITS]
 
 
@@ -139,6 +139,32 @@ def test_budgets() -> None:
     for text in ("", "s", "5m", "0", "0s", "-1", "1.5", "nans"):
         with pytest.raises(ParplanError, match=r"^budget: "):
             budget_of(text)
+
+
+def test_what_takes_time_stops_at_the_end_of_the_time() -> None:
+    late = ask(clock=Clock(), budget=Budget(seconds=3.0))
+    while late.seconds < 3:
+        pass
+    methods = (
+        *(late.space_bounds, late.space_memory, late.space_floors, late.leanest),
+        *(lambda: late.bounds(FITS[:1]), lambda: late.rule_out_alike(FITS[0])),
+    )
+    for method in methods:
+        with pytest.raises(Stopped):
+            method()
+    assert late.num_bounds == 0
+    # What is at hand takes none.
+    done = ask(budget=Budget(evaluations=1))
+    bounds = done.space_bounds()
+    many = done.bounds(FITS[:1])
+    done(FITS[0])
+    assert done.space_bounds() is bounds
+    assert done.bounds(FITS[:1]) == many
+    with pytest.raises(Stopped):
+        done.space_memory()
+    with pytest.raises(Stopped):
+        done.rule_out_alike(FITS[0])
+    assert done.least_key() <= done.improvements[-1].key
 
 
 def test_what_is_known_to_be_no_better() -> None:
