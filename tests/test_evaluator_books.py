@@ -1,6 +1,7 @@
 """What an evaluator keeps of a search, number by number, and what it is made of."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from parplan.hardware.errors import ParplanError
+from parplan.planners import exhaustive as exhaustive_module
 from parplan.planners import shared_costs as shared_module
 from parplan.planners.budget import Budget, Stopped, budget_of
 from parplan.planners.constraints import Constraints
@@ -21,6 +23,7 @@ from parplan.planners.space import Space, make_space
 from parplan.planners.stage_memory import StageSize, StageTables, held_bytes
 from parplan.sim.cost_model import model_costs, stage_costs
 from parplan.sim.memory import RankMemory, rank_memory, stage_needs
+from parplan.sim.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.predict import compile_plan, schedule_key, scheduled
 from tests.test_evaluator import CLUSTER, ELSEWHERE, PLANS, SPACE, WORKLOAD
@@ -423,6 +426,48 @@ def test_stages_of_any_size_are_those_of_a_plan(plan: Plan) -> None:
         recomputed_bytes=1.0,
     )
     assert held_bytes(need, [3, 2, 1]) == 321.0
+
+
+def test_blocks_of_a_stage_are_those_at_its_place() -> None:
+    """The first three are dense."""
+    moe = model_preset("mixtral-8x7b").moe
+    assert moe is not None
+    model = replace(
+        model_preset("mixtral-8x7b"), num_layers=8, moe=replace(moe, first_dense_layers=3)
+    )
+    work = replace(WORKLOAD, model=model)
+    plan = replace(VARIED, expert_parallel=2)
+    tables = StageTables(work, CLUSTER, plan)
+    for layers in ((1, 3, 2, 2), (2, 2, 2, 2), (3, 1, 1, 3), (5, 1, 1, 1)):
+        split = replace(plan, stage_layers=layers)
+        costs = stage_costs(work, CLUSTER, split, model_costs(work, CLUSTER, split))
+        needs = stage_needs(work, split)
+        for stage, own in enumerate(costs):
+            begin = sum(layers[:stage])
+            size = StageSize(stage, begin, begin + layers[stage])
+            wanted = own.forward_s + own.input_gradient_s + own.weight_gradient_s
+            assert tables.seconds(size) == wanted
+            assert tables.needs(size) == needs[stage]
+
+
+def test_the_kernel_is_chosen_for_all_lists_and_their_plans(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Actions of a list, and how many plans share it."""
+    asked: list[tuple[int, int]] = []
+
+    def kernel_for(sizes: Iterable[tuple[int, int]]) -> str:
+        asked.extend(sizes)
+        return "numpy"
+
+    monkeypatch.setattr(exhaustive_module, "kernel_for", kernel_for)
+    some = ask().many(FITS)
+    exhaustive(WORKLOAD, CLUSTER, [t.plan for t in some])
+    counts = Counter(schedule_key(t.plan) for t in some)
+    wanted = [
+        (2 * count * ranks * virtual, plans) for (_, ranks, virtual, count), plans in counts.items()
+    ]
+    assert sorted(asked) == sorted(wanted)
 
 
 def test_a_planner_has_as_many_evaluations_as_there_are_plans() -> None:
