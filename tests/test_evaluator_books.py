@@ -84,6 +84,7 @@ def test_what_is_asked_counts_and_is_remembered() -> None:
     assert watched == [7, 8]
     assert [t.plan for t in one.trials] == [*FITS[:5], TOO_LARGE[0]]
     assert [t.plan for t in one.trials_since(4)] == [FITS[4], TOO_LARGE[0]]
+    assert [t.plan for t in one.trials_since(3)] == [*FITS[3:5], TOO_LARGE[0]]
     assert list(one.trials_since(6)) == []
     assert len(list(one.trials_since(0))) == 6
     assert one.many([]) == []
@@ -333,6 +334,13 @@ def test_an_exhaustive_search_tells_what_it_does() -> None:
     )
     assert other.trials == report.trials
     assert (again[0], again[-1]) == (("compile", 1, 7), ("simulate", 5, 5))
+
+
+def test_the_times_of_a_search_are_those_of_its_two_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter((1.0, 4.0, 9.0, 16.0))
+    monkeypatch.setattr(exhaustive_module.time, "perf_counter", lambda: next(looks))
+    report = exhaustive(WORKLOAD, CLUSTER, FITS[:1])
+    assert (report.compile_s, report.cost_s, report.stopped) == (3.0, 5.0, "finished")
 
 
 def test_lists_are_kept_up_to_a_number_of_actions(monkeypatch: pytest.MonkeyPatch) -> None:
