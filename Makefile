@@ -9,7 +9,7 @@ TORCH := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo "torch>=2.11,<2.1
 MINIMUM_TESTS := $(addprefix tests/test_,$(addsuffix .py,engine schedules stages models space exhaustive \
 	presets collectives journal output figures plan_command kernel_fit))
 
-.PHONY: demo test test-all fuzz coverage mutants minimum licences check format typing docs clean
+.PHONY: demo test test-all fuzz coverage mutants minimum wheel hash-seeds licences check format typing docs clean
 
 demo: $(VENV)/ready
 	$(BIN)/parplan demo -o out/demo
@@ -39,6 +39,14 @@ minimum: typing
 	.venv-minimum/bin/python -m pip install --quiet -r tests/minimum.txt hypothesis pytest pytest-timeout pyyaml
 	.venv-minimum/bin/python -m pip install --quiet --no-deps -e .
 	.venv-minimum/bin/python -m pytest -q $(MINIMUM_TESTS)
+
+# The wheel alone, in a new environment without torch, used in another folder.
+wheel: $(VENV)/ready
+	$(BIN)/python -m tests.installed_wheel
+
+# The same bytes under several values of PYTHONHASHSEED.
+hash-seeds: $(VENV)/ready typing
+	$(BIN)/python -m tests.hash_seeds
 
 licences: $(VENV)/ready
 	$(BIN)/python -m tests.licences

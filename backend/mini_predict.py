@@ -180,9 +180,9 @@ class _Prediction:
             found.append(
                 ActionCost(
                     gap_s=self._gap(action, first=place == 0),
-                    gather_s=self._seconds(Part("gather", stage)) if begins else 0.0,
-                    compute_s=self._seconds(Part(op, stage, turn[action])),
-                    reduce_s=self._seconds(Part("reduce", stage)) if ends else 0.0,
+                    gather_s=self._time_s(Part("gather", stage)) if begins else 0.0,
+                    compute_s=self._time_s(Part(op, stage, turn[action])),
+                    reduce_s=self._time_s(Part("reduce", stage)) if ends else 0.0,
                 )
             )
         return found
@@ -201,7 +201,7 @@ class _Prediction:
             optimizer_s = 0.0
             if rank not in leads:
                 ratio = self._ratio("optimizer", rank, rng)
-                optimizer_s = self._seconds(Part("optimizer", rank)) * ratio
+                optimizer_s = self._time_s(Part("optimizer", rank)) * ratio
             leads.add(rank)
             costs.append(
                 StageCosts(
@@ -214,6 +214,10 @@ class _Prediction:
                 )
             )
         return costs
+
+    def _time_s(self, part: Part) -> float:
+        """At least zero: a line through noisy minis can end below it."""
+        return max(0.0, self._seconds(part))
 
     def _seconds(self, part: Part, of: Values = _durations) -> float:
         """A line over the blocks of a stage, or, for the optimizer, of the stages of a rank."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 from parplan.hardware.accelerator import Accelerator, DenseRates
 from parplan.hardware.cluster import Cluster
@@ -34,14 +34,21 @@ def unit_warnings(given: Accelerator | Cluster) -> list[str]:
     Each names the key, its value and the nearest preset of the same kind. A CPU's rates are
     compared with those of CPUs: the side beyond which fewer of the rates lie counts.
     """
+    rates = list(_rates(given, given.name))
+    sides = _preset_rates()
+    known = min(sides, key=lambda side: sum(_is_beyond(rate, side) for rate in rates))
+    return [warning for rate in rates if (warning := _warning(rate, known))]
+
+
+@cache
+def _preset_rates() -> tuple[list[_Rate], list[_Rate]]:
+    """Those of accelerators and of CPUs."""
     cpus: list[_Rate] = []
     others: list[_Rate] = []
     for preset in every_preset():
         of = preset.accelerator if isinstance(preset, Cluster) else preset
         (cpus if of.name == CPU else others).extend(_rates(preset, preset.name))
-    rates = list(_rates(given, given.name))
-    known = min((others, cpus), key=lambda side: sum(_is_beyond(rate, side) for rate in rates))
-    return [warning for rate in rates if (warning := _warning(rate, known))]
+    return others, cpus
 
 
 def _rates(given: Accelerator | Cluster, name: str) -> Iterator[_Rate]:

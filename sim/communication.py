@@ -9,6 +9,7 @@ from typing import cast, get_args
 from parplan.hardware.cluster import Cluster, Link
 from parplan.hardware.collective_group import Group, group_of
 from parplan.hardware.collectives import Collective, collective_s
+from parplan.hardware.expert_dispatch import dispatch_s
 from parplan.hardware.profile import Collective as MeasuredCollective
 from parplan.hardware.profile import Op as MeasuredOp
 from parplan.sim.layers.ops import Exchange
@@ -40,6 +41,7 @@ class Communication:
         }
         self._groups: dict[str, Group] = {}
         self._known: dict[tuple[str, float, str], float] = {}
+        self._dispatched: dict[Exchange, float] = {}
 
     def size(self, group: str) -> int:
         """How many ranks a group has."""
@@ -47,7 +49,16 @@ class Communication:
 
     def exchange_s(self, exchange: Exchange) -> float:
         """Seconds of an exchange within a layer."""
+        if exchange.once_per_node is not None:
+            return self._dispatch_s(exchange, *exchange.once_per_node)
         return self.collective_s(exchange.op, exchange.num_bytes, exchange.group)
+
+    def _dispatch_s(self, exchange: Exchange, top_k: int, num_experts: int) -> float:
+        if exchange not in self._dispatched:
+            group = self._group(exchange.group)
+            seconds = dispatch_s(num_experts, top_k, group, exchange.num_bytes)
+            self._dispatched[exchange] = seconds
+        return self._dispatched[exchange]
 
     def collective_s(self, op: str, num_bytes: float, group: str) -> float:
         """Seconds of a collective; `num_bytes` as `Exchange` counts them."""

@@ -73,6 +73,8 @@ def timing_of(workload: Workload, cluster: Cluster, plan: Plan) -> Timing:
         framework=workload.framework,
         blocking_launches=workload.software.blocking_launches,
         overlap_exchanges=plan.overlap_tensor_parallel,
+        overlap_experts=workload.software.overlap_expert_exchange,
+        step_graph=workload.software.step_graph,
     )
 
 

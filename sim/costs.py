@@ -36,7 +36,11 @@ class ModelCosts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageCosts:
-    """Seconds that one rank of one pipeline stage spends, per micro-batch unless said otherwise."""
+    """Seconds that one rank of one pipeline stage spends, per micro-batch unless said otherwise.
+
+    Raises `ParplanError` where a message or what is done once is negative or no number. What an
+    action takes may be below zero, as a line through noisy measurements is; it then counts as zero.
+    """
 
     forward_s: float
     input_gradient_s: float
@@ -66,6 +70,10 @@ class StageCosts:
     of the shorter one: 0, as one after the other; 1, the shorter one costs nothing."""
 
     def __post_init__(self) -> None:
+        once = self.reduce_s, self.optimizer_s, self.gather_s, self.norm_sync_s
+        for seconds in (self.send_s, self.latency_s, *once):
+            if not seconds >= 0.0:
+                raise ParplanError(f"costs: {seconds} s; must not be negative")
         if not 0.0 <= self.overlap_share <= 1.0:
             raise ParplanError(f"overlap_share: must be from 0 to 1, got {self.overlap_share}")
 

@@ -1,6 +1,7 @@
 """What training software does beside the plan that changes what is computed, sent or kept."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,15 @@ class Software:
     blocking_launches: bool = False
     """Whether the host waits for each kernel before it launches the next one
     (CUDA_LAUNCH_BLOCKING=1), so that host and device take turns."""
+    step_graph: bool = False
+    """Whether a whole step is one graph of kernels (CUDA graphs of a full iteration): the host
+    launches nothing within it, and experts wait for no host."""
+    expert_dispatch: Literal["copies", "nodes"] = "copies"
+    """Whether a copy of a token is sent to each of its experts, or one to each node of them, where
+    each rank of them gets one (DeepEP, HybridEP)."""
+    overlap_expert_exchange: bool = False
+    """Whether exchanges of experts run beside the kernels of another micro-batch that goes the
+    other way (Megatron-LM's overlap_moe_expert_parallel_comm)."""
     whole_reduction: bool = False
     """Whether ZeRO-1 reduces all gradients to all ranks, not each part to its owner."""
     fp32_reduction: bool = False

@@ -6,7 +6,7 @@ overlapping ones beside them. Waiting for the host, gathered parameters and slow
 an action evenly.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from parplan.sim.cost_model import ops_of, timing_of
 from parplan.sim.instructions import parse_action
 from parplan.sim.layers.blocks import Ops, recomputed_ops
 from parplan.sim.layers.ops import Exchange, Op
-from parplan.sim.layers.times import Timing
+from parplan.sim.layers.times import Timing, exposed_experts
 from parplan.sim.plan import Plan
 from parplan.sim.run import Event, Run
 from parplan.sim.stages import stages_of
@@ -93,26 +93,31 @@ class _Layout:
     def __init__(self, timing: Timing) -> None:
         self.timing = timing
         self.now_s = 0.0
+        self.experts_free_s = 0.0
+        """When an exchange of experts that runs beside kernels is over."""
         self.placed: list[tuple[str, str, float, float]] = []
 
     def layer(self, ops: Ops, recomputed: frozenset[str], op: str) -> None:
         if op == "F":
-            for each in ops:
-                self._forward(each)
+            self._forward(ops)
             return
         if op in "BI":
-            for each in ops:
-                if each.name in recomputed:
-                    self._forward(each)
+            self._forward([each for each in ops if each.name in recomputed])
+        _, alone = exposed_experts(ops, self.timing)
         for each in reversed(ops):
             kernels: tuple[Kernel, ...] = each.input_gradient if op in "BI" else ()
             kernels += each.weight_gradient if op in "BW" else ()
-            self._step(each, kernels, each.backward_exchanges if op in "BI" else ())
+            self._step(each, kernels, each.backward_exchanges if op in "BI" else (), alone)
 
-    def _forward(self, op: Op) -> None:
-        self._step(op, op.forward, op.forward_exchanges)
+    def _forward(self, ops: Sequence[Op]) -> None:
+        alone, _ = exposed_experts(ops, self.timing)
+        for op in ops:
+            self._step(op, op.forward, op.forward_exchanges, alone)
 
-    def _step(self, op: Op, kernels: Iterable[Kernel], exchanges: Iterable[Exchange]) -> None:
+    def _step(
+        self, op: Op, kernels: Iterable[Kernel], exchanges: Iterable[Exchange], alone: float
+    ) -> None:
+        """`alone`: the share of an exchange of experts that what comes next waits for."""
         start_s = self.now_s
         self.now_s += sum(self.timing.kernel_s(kernel) for kernel in kernels)
         beside_s = start_s
@@ -122,6 +127,11 @@ class _Layout:
             if exchange.overlaps:
                 self.placed.append((exchange.group, name, beside_s, beside_s + seconds))
                 beside_s += seconds
+            elif exchange.group == "expert":
+                begin_s = max(self.now_s, self.experts_free_s)
+                self.experts_free_s = begin_s + seconds
+                self.placed.append((exchange.group, name, begin_s, self.experts_free_s))
+                self.now_s = beside_s = max(self.now_s, begin_s + alone * seconds)
             else:
                 begin_s = max(self.now_s, beside_s)
                 self.placed.append((exchange.group, name, begin_s, begin_s + seconds))
@@ -129,7 +139,7 @@ class _Layout:
         self.now_s = max(self.now_s, beside_s)
 
     def shares(self) -> tuple[Piece, ...]:
-        whole_s = self.now_s or 1.0
+        whole_s = max(self.now_s, self.experts_free_s) or 1.0
         return tuple(
             Piece(STREAMS[group], name, start_s / whole_s, end_s / whole_s)
             for group, name, start_s, end_s in self.placed

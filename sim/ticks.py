@@ -133,11 +133,11 @@ def ticks_of_seconds(
 
     def whole(values: npt.ArrayLike) -> Ints:
         wide = np.broadcast_to(np.asarray(values, dtype=np.float64), shape)
-        short = np.abs(wide) < MOST_PS / PS_PER_S
+        short = (wide >= 0) & (wide < MOST_PS / PS_PER_S)
         if not short.all():
             raise ParplanError(
-                f"costs: {wide.flat[np.argmin(short)]} s; at most {MOST_PS / PS_PER_S:.3g} s can "
-                "be simulated"
+                f"costs: {wide.flat[np.argmin(short)]} s; from 0 to {MOST_PS / PS_PER_S:.3g} s "
+                "can be simulated"
             )
         return np.rint(wide * PS_PER_S).astype(np.int64)
 

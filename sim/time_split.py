@@ -16,7 +16,13 @@ from parplan.sim.idle import Idle, idle_by_cause
 from parplan.sim.instructions import parse_action
 from parplan.sim.layers.blocks import Ops, recomputed_ops
 from parplan.sim.layers.ops import Op
-from parplan.sim.layers.times import Timing, layer_costs, split_by_cause
+from parplan.sim.layers.times import (
+    Timing,
+    experts_s,
+    exposed_experts,
+    layer_costs,
+    split_by_cause,
+)
 from parplan.sim.predict import CompiledPlan
 from parplan.sim.run import Event, Run
 from parplan.sim.stages import StageLayers, StageParameters, stage_parameters, stages_of
@@ -174,14 +180,16 @@ def forward_causes(ops: Ops, timing: Timing) -> Seconds:
     """What the forward of one layer consists of."""
     only = [replace(op, input_gradient=(), weight_gradient=(), backward_exchanges=()) for op in ops]
     whole_s = layer_costs(ops, frozenset(), timing).forward_s
-    return _with_host(_named(split_by_cause(only, frozenset(), timing)), ops, whole_s, timing)
+    causes = split_by_cause(only, frozenset(), timing, exposed_experts(ops, timing))
+    return _with_host(_named(causes), ops, whole_s, timing)
 
 
 def input_gradient_causes(ops: Ops, recomputed: frozenset[str], timing: Timing) -> Seconds:
     """What the input gradient of one layer consists of, with the recomputation before it."""
     kernels = [_kernels_alone(op) for op in ops]
     exchanges = [replace(op, forward=(), forward_exchanges=()) for op in ops]
-    causes = _named(split_by_cause(exchanges, frozenset(), timing))
+    alone = exposed_experts(ops, timing)
+    causes = _named(split_by_cause(exchanges, frozenset(), timing, alone))
     causes["compute"] = split_by_cause(kernels, frozenset(), timing)["compute"]
     costs = layer_costs(ops, recomputed, timing)
     found = _with_host(causes, ops, costs.input_gradient_s, timing)
@@ -202,7 +210,7 @@ def _named(causes: Mapping[str, float]) -> Seconds:
 
 def _with_host(causes: Seconds, ops: Ops, whole_s: float, timing: Timing) -> Seconds:
     """With what lies between the device's seconds and those of the layer as a whole."""
-    waits_s = timing.framework.expert_layer_s if any(op.expert_parameters for op in ops) else 0.0
+    waits_s = experts_s(ops, timing)
     left_s = max(0.0, whole_s - sum(causes.values()))
     framework_s = min(waits_s, left_s)
     return {**causes, "framework": framework_s, "launch": left_s - framework_s}

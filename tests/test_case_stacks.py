@@ -29,6 +29,32 @@ def test_a_table_for_a_table_of_the_source_changes_that_of_the_group() -> None:
 
 
 @pytest.mark.parametrize(
+    ("release", "accelerator", "precision", "found"),
+    [
+        ("25.11", "NVIDIA H100-SXM-80GB", "FP8", ("nodes", True, False)),
+        ("25.11", "NVIDIA GB300", "BF16", ("nodes", False, False)),
+        ("25.11", "NVIDIA B200-SXM-180GB", "BF16", ("copies", False, False)),
+        ("26.06", "NVIDIA GB300", "MXFP8", ("nodes", True, True)),
+        ("26.06", "NVIDIA B300", "MXFP8", ("nodes", False, False)),
+    ],
+)
+def test_tables_for_a_release_and_an_accelerator_add_up(
+    release: str, accelerator: str, precision: str, found: tuple[str, bool, bool]
+) -> None:
+    software = stack_of(
+        case(
+            group="bridge",
+            source=f"performance summary {release}",
+            model__name="DeepSeek-V3-671B",
+            hardware__accelerator=accelerator,
+            precision=precision,
+        )
+    ).software
+    own = software.expert_dispatch, software.overlap_expert_exchange, software.step_graph
+    assert own == found
+
+
+@pytest.mark.parametrize(
     ("kernel", "attention"),
     [
         ("FlashAttention-1.0.8", "flash-1"),

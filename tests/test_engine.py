@@ -13,6 +13,7 @@ from parplan.sim.engine import simulate
 from parplan.sim.instructions import read_csv
 from parplan.sim.run import Run
 from parplan.sim.schedules import SCHEDULES, make_schedule
+from parplan.sim.ticks import ticks_of_seconds
 from parplan.sim.timeline import chrome_trace
 
 
@@ -139,3 +140,18 @@ def test_a_sender_that_blocks_computes_on_when_its_message_has_arrived() -> None
     schedule = make_schedule("gpipe", 2, 2)
     run = simulate(schedule, [cost(send_s=0.5, latency_s=0.25)] * 2, blocking_sends=True)
     assert starts(run, "0F1") == [1.75]
+
+
+@pytest.mark.parametrize(
+    "name", ["send_s", "latency_s", "reduce_s", "optimizer_s", "gather_s", "norm_sync_s"]
+)
+def test_a_time_below_zero_is_refused(name: str) -> None:
+    for seconds in (-1e-9, float("nan")):
+        with pytest.raises(ParplanError, match=rf"costs: {seconds} s; must not be negative"):
+            StageCosts(
+                forward_s=1.0, input_gradient_s=1.0, weight_gradient_s=1.0, **{name: seconds}
+            )
+    with pytest.raises(ParplanError, match="s can be simulated"):
+        ticks_of_seconds(
+            forward_s=1.0, input_gradient_s=1.0, weight_gradient_s=1.0, **{name: -1e-9}
+        )

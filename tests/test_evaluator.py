@@ -15,9 +15,11 @@ from parplan.planners.evaluator import Budget, Evaluator
 from parplan.planners.exhaustive import exhaustive
 from parplan.planners.run import BUILT_IN, GROUP, find_planner, planner_names, run_planner
 from parplan.planners.space import Space, make_space
+from parplan.sim.framework import framework
 from parplan.sim.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.predict import compile_plan, predict
+from parplan.sim.software import Software
 from parplan.sim.workload import Workload
 
 CLUSTER = cluster_preset("8xa100-40gb")
@@ -36,9 +38,22 @@ def test_the_trials_are_those_of_the_exhaustive_search() -> None:
     assert tuple(evaluator().many(some)) == exhaustive(WORKLOAD, CLUSTER, some).trials
 
 
-@pytest.mark.parametrize("model", ["mixtral-8x7b", "llama2-7b"])
-def test_what_is_shared_between_plans_changes_nothing(model: str) -> None:
-    workload = Workload(model=model_preset(model), seq_len=1024, global_batch=32)
+@pytest.mark.parametrize(
+    ("model", "software"),
+    [
+        ("mixtral-8x7b", Software()),
+        ("mixtral-8x7b", Software(overlap_expert_exchange=True, expert_dispatch="nodes")),
+        ("llama2-7b", Software(step_graph=True)),
+    ],
+)
+def test_what_is_shared_between_plans_changes_nothing(model: str, software: Software) -> None:
+    workload = Workload(
+        model=model_preset(model),
+        seq_len=1024,
+        global_batch=32,
+        framework=framework("fused"),
+        software=software,
+    )
     cluster = cluster_preset("8xh100")
     space = make_space(workload, cluster, Constraints(context_parallel=(1, 2)))
     rng = Random(3)

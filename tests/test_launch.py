@@ -79,6 +79,7 @@ def test_a_killed_worker_is_named_with_its_signal(start) -> None:
     assert all_gone(start.pids)
 
 
+@pytest.mark.long
 def test_a_hanging_worker_is_stopped_in_time(start) -> None:
     with pytest.raises(RunFailedError, match="did not finish within 20 s and were stopped"):
         start("hang", timeout_s=20)

@@ -95,3 +95,40 @@ def test_the_causes_add_up(
     costs = layer_costs(ops, recomputed, TIMING)
     total = costs.forward_s + costs.input_gradient_s + costs.weight_gradient_s + costs.recompute_s
     assert sum(split_by_cause(ops, recomputed, TIMING).values()) == pytest.approx(total)
+
+
+def expert_layer(exchanged_s: float) -> list[Op]:
+    sent = (Exchange(group="expert", op="all_to_all", num_bytes=exchanged_s),)
+    dispatch = Op(name="dispatch", forward_exchanges=sent, backward_exchanges=sent)
+    experts = dataclasses.replace(PLAIN, name="experts", expert_parameters=1.0)
+    return [dispatch, experts]
+
+
+@pytest.mark.parametrize(
+    ("exchanged_s", "forward_s", "backward_s"),
+    # A forward runs beside 6 s of a backward, a backward beside 1 s of a forward.
+    [(0.5, 1.1, 2.1), (5.0, 2.0, 6.2), (10.0, 6.2, 11.2)],
+)
+def test_exchanges_of_experts_run_beside_the_other_direction(
+    exchanged_s: float, forward_s: float, backward_s: float
+) -> None:
+    most = dataclasses.replace(NO_OVERHEAD, overlapped_share=0.8)
+    timing = dataclasses.replace(TIMING, framework=most, overlap_experts=True)
+    costs = layer_costs(expert_layer(exchanged_s), NONE, timing)
+    assert costs.forward_s == pytest.approx(forward_s)
+    assert costs.input_gradient_s == pytest.approx(backward_s)
+    blocking = layer_costs(expert_layer(exchanged_s), NONE, TIMING)
+    assert blocking.forward_s == pytest.approx(1 + exchanged_s)
+    assert layer_costs([PLAIN], NONE, timing) == layer_costs([PLAIN], NONE, TIMING)
+
+
+def test_a_step_that_is_one_graph_waits_for_no_host() -> None:
+    slow = dataclasses.replace(
+        NO_OVERHEAD, host_s_per_kernel=100.0, host_s_per_exchange=100.0, expert_layer_s=100.0
+    )
+    timing = dataclasses.replace(TIMING, framework=slow)
+    graph = dataclasses.replace(timing, step_graph=True)
+    assert layer_costs(expert_layer(3.0), NONE, graph) == layer_costs(
+        expert_layer(3.0), NONE, TIMING
+    )
+    assert layer_costs(expert_layer(3.0), NONE, timing).forward_s > 100

@@ -183,6 +183,26 @@ def test_a_machine_of_constant_costs_is_predicted_exactly(plan: Plan) -> None:
     assert exposed["data-parallel"] == pytest.approx(1e-4 * actions / plan.num_stages, rel=1e-6)
 
 
+def test_a_line_of_noisy_minis_below_zero_counts_as_nothing() -> None:
+    plan = Plan(num_stages=2, num_micro_batches=4)
+    costs = measured(plan)
+    optimizers = {
+        mini: {
+            part: 1.0 / (1 + 10 * mini.depth**2) if part.name == "optimizer" else seconds
+            for part, seconds in own.seconds.items()
+        }
+        for mini, own in costs.items()
+    }
+    noisy = {
+        mini: dataclasses.replace(own, seconds=optimizers[mini]) for mini, own in costs.items()
+    }
+    found = predict_step(plan, BLOCKS, noisy)
+    last_s = max(event.end_s for event in found.events)
+    assert found.step_s == pytest.approx(last_s, rel=0.1)
+    assert found.step_s >= last_s
+    assert all(0 <= event.start_s <= event.end_s for event in found.events)
+
+
 def test_sharded_stages_of_a_pipeline_hold_what_the_action_before_left() -> None:
     plan = Plan(num_stages=2, data_parallel=2, num_micro_batches=3, **zero_fields(3))
     actions = make_schedule("1f1b", 2, 3)[0]

@@ -111,21 +111,45 @@ FOUR_PROCESSES = {
 }
 
 
-@pytest.fixture(scope="module")
-def two():
-    return results(2, TWO_PROCESSES)
+def quick(cases):
+    """Every plan and model once, without and with recomputation in turns."""
+    names = {name.rsplit(" ", 1)[0]: [] for name in cases}
+    for name in cases:
+        names[name.rsplit(" ", 1)[0]].append(name)
+    return {own[i % len(own)] for i, own in enumerate(names.values())}
+
+
+def parameters(cases):
+    """All of them; what is not quick is `long`."""
+    fast = quick(cases)
+    return [pytest.param(c, marks=() if c in fast else pytest.mark.long) for c in cases]
+
+
+def chosen(request, cases):
+    """Those of the tests that are run."""
+    wanted = {
+        item.callspec.params.get("case")
+        for item in request.session.items
+        if hasattr(item, "callspec")
+    }
+    return {name: case for name, case in cases.items() if name in wanted}
 
 
 @pytest.fixture(scope="module")
-def four():
-    return results(4, FOUR_PROCESSES)
+def two(request):
+    return results(2, chosen(request, TWO_PROCESSES))
 
 
-@pytest.mark.parametrize("case", TWO_PROCESSES)
+@pytest.fixture(scope="module")
+def four(request):
+    return results(4, chosen(request, FOUR_PROCESSES))
+
+
+@pytest.mark.parametrize("case", parameters(TWO_PROCESSES))
 def test_two_processes_train_as_one(two, case):
     check(two[case], 2)
 
 
-@pytest.mark.parametrize("case", FOUR_PROCESSES)
+@pytest.mark.parametrize("case", parameters(FOUR_PROCESSES))
 def test_four_processes_train_as_one(four, case):
     check(four[case], 4)

@@ -1,5 +1,6 @@
 """Exchanges of a run on streams of their own: within their action, one at a time, all of them."""
 
+import dataclasses
 from itertools import pairwise
 
 import pytest
@@ -9,12 +10,14 @@ from parplan.sim.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.predict import compile_plan, predict
 from parplan.sim.run import Run
+from parplan.sim.software import Software
 from parplan.sim.streams import with_streams
 from parplan.sim.workload import Workload
 
 DENSE = Workload(model=model_preset("llama2-7b"), seq_len=2048, global_batch=8)
 EXPERTS = Workload(model=model_preset("mixtral-8x7b"), seq_len=2048, global_batch=16)
 CLUSTER = cluster_preset("16xh100")
+BESIDE = Software(overlap_expert_exchange=True, expert_dispatch="nodes")
 CASES = {
     "tensor-parallel": (DENSE, Plan(num_stages=2, tensor_parallel=8, num_micro_batches=8)),
     "sequence-parallel": (
@@ -27,6 +30,10 @@ CASES = {
     ),
     "expert-parallel": (
         EXPERTS,
+        Plan(num_stages=2, data_parallel=8, expert_parallel=8, num_micro_batches=2),
+    ),
+    "overlapped experts": (
+        dataclasses.replace(EXPERTS, software=BESIDE),
         Plan(num_stages=2, data_parallel=8, expert_parallel=8, num_micro_batches=2),
     ),
     "split backward": (

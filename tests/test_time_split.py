@@ -15,6 +15,7 @@ from parplan.sim.idle import bubble_by_cause
 from parplan.sim.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.predict import compile_plan, predict
+from parplan.sim.software import Software
 from parplan.sim.time_split import BUBBLE, PARTS, TimeSplit, time_split
 from parplan.sim.workload import Workload
 
@@ -33,7 +34,11 @@ def split_of(plan: Plan, work: Workload | None = None) -> TimeSplit:
 
 
 def spaces() -> list[Space]:
-    works = [workload(), workload("mixtral-8x7b"), workload(framework=framework("eager"))]
+    beside = Software(overlap_expert_exchange=True, expert_dispatch="nodes")
+    works = [
+        *(workload(), workload("mixtral-8x7b"), workload(framework=framework("eager"))),
+        *(workload("mixtral-8x7b", software=own) for own in (beside, Software(step_graph=True))),
+    ]
     return [make_space(work, CLUSTER, Constraints()) for work in works]
 
 

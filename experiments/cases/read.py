@@ -117,6 +117,8 @@ class Case:
     quality: str
     complete: bool
     core: bool
+    source: str = ""
+    """Where it was published, with the release of what is measured."""
     table: str = ""
     """Which table of the source has it."""
     task: str | None = None
@@ -177,6 +179,7 @@ def case_of(table: Mapping[str, Any], where: str) -> Case:
         quality=_plain(table, "quality", str, where),
         complete=_plain(table, "complete", bool, where),
         core=_plain(table, "core", bool, where),
+        source=str(table.get("source") or ""),
         table=table.get("table") or "",
         task=None if table.get("task") is None else _plain(table, "task", str, where),
         notes=table.get("notes") or "",

@@ -58,7 +58,9 @@ def stack_of(case: Case, path: Path = STACKS) -> Stack:
     """The stack of the case's group, or the default one, with what the case itself says.
 
     A table "group/words" changes that of the group for cases that have these words in the name of
-    their table or in their precision. Raises `ParplanError` with file and key for a malformed one.
+    their table, precision, model, accelerator or source; "words + words" asks for both. Later ones
+    go over earlier ones, and what they say of `software` adds to what is said before. Raises
+    `ParplanError` with file and key for a malformed one.
     """
     tables = read_toml(path)
     if "default" not in tables:
@@ -80,12 +82,18 @@ def check_stacks(path: Path = STACKS) -> None:
 def _is_for(name: str, case: Case) -> bool:
     """Whether a table `group/words` is for a case."""
     group, _, words = name.partition("/")
-    return bool(words) and group == case.group and words in f"{case.table} {case.precision}"
+    said = (case.table, case.precision, case.model.name, case.hardware.accelerator, case.source)
+    text = " ".join(map(str, said))
+    return bool(words) and group == case.group and all(each in text for each in words.split(" + "))
 
 
 def _merged(tables: Mapping[str, Any], *names: str) -> dict[str, Any]:
     """The tables of these names that are there, later ones over earlier ones."""
-    return {key: value for name in names for key, value in tables.get(name, {}).items()}
+    found = {key: value for name in names for key, value in tables.get(name, {}).items()}
+    software = [table for name in names if (table := tables.get(name, {}).get("software"))]
+    if software and all(isinstance(table, dict) for table in software):
+        found["software"] = {key: value for table in software for key, value in table.items()}
+    return found
 
 
 def _as_the_case_says(stack: Stack, case: Case) -> Stack:

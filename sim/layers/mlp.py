@@ -141,7 +141,15 @@ def _permute(x: Shapes, moe: MixtureOfExperts, name: str, *, reads_first: bool) 
     num_bytes = x.value_bytes * _routed_tokens(x, moe) * x.model.hidden_size
     exchanges: tuple[Exchange, ...] = ()
     if x.experts_over > 1:
-        exchanges = (Exchange(group="expert", op="all_to_all", num_bytes=num_bytes),)
+        once = x.software.expert_dispatch == "nodes"
+        exchanges = (
+            Exchange(
+                group="expert",
+                op="all_to_all",
+                num_bytes=num_bytes,
+                once_per_node=(moe.top_k, moe.num_experts) if once else None,
+            ),
+        )
     # Once on the sending side and once on the receiving one, where there is one.
     passes = 2 * (2 if x.experts_over > 1 else 1)
     op = elementwise(name, forward_bytes=passes * num_bytes, backward_bytes=passes * num_bytes)

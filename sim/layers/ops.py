@@ -29,6 +29,9 @@ class Exchange:
     """Of the whole buffer: what is reduced, gathered or scattered, or what one rank sends away."""
     overlaps: bool = False
     """Whether it runs beside the kernels of its own operation (context-parallel rings)."""
+    once_per_node: tuple[int, int] | None = None
+    """Of an all-to-all whose buffer has a copy of each token for each of so many experts, out of so
+    many: whether what a node or a rank needs several times is sent there once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
