@@ -179,6 +179,17 @@ def test_a_cluster_of_more_nodes() -> None:
     assert four.tiers[-1].link == two.tiers[-1].link
 
 
+def test_only_the_outermost_links_join_more_nodes() -> None:
+    two = cluster_preset("16xh100")
+    rack = replace(two.tiers[-1], name="rack")
+    hall = replace(two.tiers[-1], name="hall", size=32)
+    three = replace(two, tiers=(two.tiers[0], rack, hall), num_nodes=4)
+    assert [t.size for t in enlarged(three, 3).tiers] == [8, 16, 96]
+    assert enlarged(three, 3).tiers[:2] == three.tiers[:2]
+    one = cluster_preset("8xh100")
+    assert [t.size for t in enlarged(one, 2).tiers] == [16]
+
+
 PIPED = Plan(num_stages=2, data_parallel=2, tensor_parallel=2, num_micro_batches=4)
 
 
