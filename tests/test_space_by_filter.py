@@ -191,7 +191,7 @@ def next_degrees(space: Space, layout: Layout) -> set[tuple[int, ...]]:
 @pytest.mark.parametrize("space", MOVES, ids=lambda s: s.workload.model.name)
 def test_moves_are_to_the_next_value_of_one_dimension(space: Space) -> None:
     rng = Random(1)
-    for plan in [space[0], space[-1], *(space.sample(rng) for _ in range(60))]:
+    for plan in [space[0], space[-1], *(space.sample(rng) for _ in range(25))]:
         point = point_of(plan)
         near = [point_of(other) for other in space.neighbours(plan)]
         elsewhere = {p.layout.degrees for p in near if p.layout.degrees != point.layout.degrees}
@@ -305,11 +305,15 @@ def test_what_is_possible_is_said_of_every_dimension() -> None:
 def test_divisors_and_ranges() -> None:
     for number in (*range(1, 50), 144, 997):
         assert divisors(number) == [d for d in range(1, number + 1) if number % d == 0]
-    ranges = (Range(), Range(min=2), Range(max=4), Range(min=1, max=4), Range(min=3, max=3))
+    ranges = (
+        *(Range(), Range(min=2), Range(max=4), Range(min=1, max=4), Range(min=2, max=4)),
+        Range(min=3, max=3),
+    )
     kept = [[n for n in range(6) if n in r] for r in ranges]
-    assert kept == [[*range(6)], [2, 3, 4, 5], [0, 1, 2, 3, 4], [1, 2, 3, 4], [3]]
+    assert kept == [[*range(6)], [2, 3, 4, 5], [0, 1, 2, 3, 4], [1, 2, 3, 4], [2, 3, 4], [3]]
     assert list(map(str, ranges)) == [
-        *("at least 0", "at least 2", "at most 4", "at most 4", "3 to 3")
+        *("at least 0", "at least 2", "at most 4", "at most 4", "2 to 4"),
+        "3 to 3",
     ]
     assert "2" not in Range()
     assert text((True, 2, "a")) == "true, 2, a"
@@ -386,6 +390,12 @@ def test_the_values_that_have_an_effect() -> None:
     again = replace(deep, recomputation="selective")
     assert choices.of(again)[0] == (None, 1)
     assert choices.of(deep)[3:5] == ((True,), one)
+    alone = replace(deep, tensor_parallel=1)
+    assert choices.of(alone)[4] == (False,)
+    assert choices.of(deep)[4] == one
+    two = Plan(data_parallel=2, tensor_parallel=4)
+    assert choices.of(two)[3:5] == (both, one)
+    assert choices.of(replace(two, data_parallel=1))[3] == (True,)
     group = make_space(
         Workload(model=SMALL, seq_len=2048, global_batch=8),
         machine,
@@ -398,6 +408,93 @@ def test_the_values_that_have_an_effect() -> None:
         every = list(choices.variants(own))
         assert [choices.variant(own, n) for n in range(len(every))] == every
         assert len(set(every)) == len(every)
+
+
+WIDE = make_space(
+    Workload(model=SMALL, seq_len=2048, global_batch=8),
+    cluster_preset("8xh100"),
+    Constraints(
+        schedule=("1f1b",),
+        num_stages=(1, 2),
+        batch_per_device=(1, 2),
+        recomputed_layers=Range(min=1, max=4),
+        shard_group=(2, 4),
+        zero_stage=(0, 1),
+        overlap_gradient_reduction=(True, False),
+        offload_optimizer=(False, True),
+    ),
+)
+
+
+def test_variants_by_number() -> None:
+    plans = list(WIDE)
+    assert len(plans) == len(WIDE) == len(set(plans)) > WIDE.num_rows
+    for number in (0, 1, len(plans) - 1, -1, -len(plans)):
+        assert WIDE[number] == plans[number]
+    for number in (len(plans), -len(plans) - 1, len(plans) + 5):
+        with pytest.raises(IndexError):
+            WIDE[number]
+    assert WIDE[3:40:9] == plans[3:40:9]
+    assert "plan" not in WIDE
+    plain = Plan(data_parallel=8)
+    assert plain in WIDE
+    for other in (
+        replace(plain, gradient_dtype="fp32"),
+        replace(plain, recomputation="full", recomputed_layers=5),
+        replace(plain, batch_per_device=4),
+        replace(plain, schedule="gpipe"),
+    ):
+        assert other not in WIDE
+    values = {name: {getattr(p, name) for p in plans} for name in Variant._fields}
+    assert {name: set(WIDE.dimensions[name]) for name in Variant._fields} == values
+    assert all(len(set(own)) == len(own) for own in WIDE.dimensions.values())
+    begin = 0
+    for row in range(WIDE.num_rows):
+        own = list(WIDE.variants(row))
+        assert plans[begin : begin + len(own)] == own
+        assert math.prod(map(len, WIDE.box(row) or ())) == len(own)
+        begin += len(own)
+
+
+def test_the_variants_next_to_one() -> None:
+    rng = Random(3)
+    rows = {
+        plan: list(WIDE.variants(row))
+        for row, plan in enumerate(WIDE.row(r) for r in range(WIDE.num_rows))
+    }
+    plain_space = replace(WIDE.constraints, **PLAIN_ONLY)
+    plain = make_space(WIDE.workload, WIDE.cluster, plain_space)
+    for _ in range(60):
+        plan = WIDE.sample(rng)
+        own = replace(plan, **Variant()._asdict())
+        alike = rows[own]
+        ordered = sorted({p.recomputed_layers for p in alike}, key=lambda v: (v is None, v))
+        groups = sorted({p.shard_group for p in alike}, key=lambda v: (v is None, v))
+        wanted = set()
+        for other in alike:
+            differing = [n for n in Variant._fields if getattr(other, n) != getattr(plan, n)]
+            if len(differing) != 1:
+                continue
+            (name,) = differing
+            line = {"recomputed_layers": ordered, "shard_group": groups}.get(name)
+            a, b = getattr(plan, name), getattr(other, name)
+            if line is None or abs(line.index(a) - line.index(b)) == 1:
+                wanted.add(other)
+        near = WIDE.neighbours(plan)
+        assert {p for p in near if replace(p, **Variant()._asdict()) == own} == wanted
+        bases = {replace(p, **Variant()._asdict()) for p in near} - {own}
+        assert bases == set(plain.neighbours(own))
+    for wrong in (replace(plan, gradient_dtype="fp32"), replace(plan, batch_per_device=4)):
+        with pytest.raises(ParplanError, match="not a plan of this space"):
+            WIDE.neighbours(wrong)
+
+
+PLAIN_ONLY: dict[str, Any] = {
+    "recomputed_layers": (),
+    "shard_group": (),
+    "overlap_gradient_reduction": (True,),
+    "offload_optimizer": (False,),
+}
 
 
 def test_the_number_next_to_one_that_is_not_allowed() -> None:
