@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from parplan.hardware.errors import ParplanError
 from parplan.hardware.presets import cluster_preset
+from parplan.planners.all_steps import all_steps_s
 from parplan.planners.bound import memory_bound_bytes
 from parplan.planners.box_bounds import box_bounds_s, box_memory_bytes, divided
 from parplan.planners.branch_and_bound import branch_and_bound
@@ -55,6 +57,21 @@ def test_the_costs_of_rows_are_those_of_plans() -> None:
         wanted = stage_ticks([shared.stages(plan).costs for plan in plans])
         for name in wanted.__dataclass_fields__:
             assert np.array_equal(getattr(found, name), getattr(wanted, name)), name
+
+
+def test_all_steps_of_a_small_space_are_those_of_single_plans() -> None:
+    space = make_space(WORK, CLUSTER, Constraints(**FEW, memory_ratio=0.3))
+    shared = SharedCosts(WORK, CLUSTER)
+    for ratio in (None, 0.2):
+        found = all_steps_s(space, shared=shared, memory_ratio=ratio)
+        ask = Evaluator(WORK, CLUSTER, space=space, memory_ratio=ratio or 0.3, shared=shared)
+        wanted = [IMPOSSIBLE if t.step_s is None else t.step_s for t in ask.many(space)]
+        assert found.tolist() == wanted
+        assert 0 < sum(s < IMPOSSIBLE for s in wanted) < len(wanted)
+    assert (all_steps_s(space, memory_ratio=1e-6) == IMPOSSIBLE).all()
+    wide = make_space(WORK, CLUSTER, Constraints(offload_optimizer=(False, True)))
+    with pytest.raises(ParplanError, match="the plans of the space have variants"):
+        all_steps_s(wide)
 
 
 def work_s(plan: Plan) -> float:
