@@ -1,6 +1,7 @@
 """The arguments that several commands share: what is trained, on what machine."""
 
 import argparse
+import importlib.util
 import sys
 from pathlib import Path
 from typing import get_args
@@ -91,6 +92,7 @@ def _cluster(name: str | None, profile: str | None) -> Cluster:
         name = PROFILE
         if not Path(name).exists():
             raise ParplanError(f"--cluster here: there is no {PROFILE}; parplan calibrate makes it")
+        _check_here(Path(name))
     if name.endswith(".toml"):
         cluster = read_cluster(Path(name))
     elif name.endswith(".json"):
@@ -100,6 +102,28 @@ def _cluster(name: str | None, profile: str | None) -> Cluster:
     for warning in unit_warnings(cluster):
         sys.stderr.write(f"parplan: warning: {name}: {warning}\n")
     return cluster
+
+
+def _check_here(path: Path) -> None:
+    """Warn where the machine was set up differently when it was measured.
+
+    Raises `ParplanError` for the profile of another machine, or where torch is missing, without
+    which this one can't be told.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise ParplanError(
+            "--cluster here: needs torch to tell this machine: pip install 'parplan[torch]', or "
+            f"--profile {path} for whatever machine it is of"
+        )
+    from parplan.backend.here import machine_here, num_cores
+    from parplan.hardware.profile_file import check_machine, read_profile
+
+    profile = read_profile(path)
+    count = profile.machine.num_processes
+    if count > num_cores():
+        raise ParplanError(f"{path}: machine.num_processes: {count}, more than the cores here")
+    for warning in check_machine(profile, machine_here(count), str(path)):
+        sys.stderr.write(f"parplan: warning: {warning}\n")
 
 
 def _measured_cluster(path: Path) -> Cluster:

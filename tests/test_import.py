@@ -21,6 +21,7 @@ from parplan.sim.model import Model, model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import read_plan
 from parplan.sim.predict import compile_plan, predict
+from parplan.sim.software import Software
 from parplan.sim.workload import Workload
 from tests.interop_cases import CASES
 
@@ -39,7 +40,7 @@ torchrun --nproc_per_node $GPUS --nnodes ${NODES} pretrain_gpt.py ${MODEL_ARGS[@
     --tensor-model-parallel-size $TP --sequence-parallel \\
     --pipeline-model-parallel-size 2 --num-layers-per-virtual-pipeline-stage 6 \\
     --micro-batch-size 1 --global-batch-size $((GPUS * 4)) \\
-    --use-distributed-optimizer --overlap-grad-reduce --moe-enable-deepep --lr 1e-4
+    --use-distributed-optimizer --overlap-grad-reduce --fp8-param-gather --lr 1e-4
 """
 
 
@@ -70,8 +71,33 @@ def test_a_launch_script_is_read_with_its_variables_and_arrays() -> None:
     assert (model.num_layers, model.ffn_size, model.vocab_size) == (24, 8192, 51200)
     assert model.tied_embeddings
     assert model.learned_positions == 2048
-    assert "--moe-enable-deepep: exchanges of experts are those of NCCL" in notes
+    assert "--fp8-param-gather: parameters are gathered in 16 bits" in notes
     assert "--lr: taken to have no bearing on the time of a step" in notes
+
+
+@pytest.mark.parametrize(
+    ("flags", "software"),
+    [
+        ("--moe-enable-deepep", Software(expert_dispatch="nodes")),
+        ("--moe-flex-dispatcher-backend hybridep", Software(expert_dispatch="nodes")),
+        ("--overlap-moe-expert-parallel-comm", Software(overlap_expert_exchange=True)),
+        ("--cuda-graph-impl full_iteration", Software(step_graph=True)),
+        ("--cuda-graph-impl local --cuda-graph-scope full_iteration", Software(step_graph=True)),
+        ("--cuda-graph-impl none --cuda-graph-scope full_iteration", Software()),
+        ("--no-gradient-accumulation-fusion", Software(fused_gradient_accumulation=False)),
+    ],
+)
+def test_habits_of_the_software_are_read(flags: str, software: Software) -> None:
+    _, workload, notes = imported("megatron", f"{SCRIPT.strip()} {flags}", Given(devices=16))
+    assert workload.software == software
+    assert not any(flags.split()[0] in note for note in notes)
+
+
+def test_other_graphs_of_kernels_are_told() -> None:
+    text = f"{SCRIPT.strip()} --cuda-graph-impl transformer_engine --cuda-graph-scope attn"
+    _, workload, notes = imported("megatron", text, Given(devices=16))
+    assert not workload.software.step_graph
+    assert "--cuda-graph-impl transformer_engine: launching is that of --framework" in notes
 
 
 def test_variables_of_the_user_go_first_and_missing_ones_are_named() -> None:
@@ -288,7 +314,7 @@ def test_the_command_predicts_and_names_a_better_plan(
     assert lines[0].startswith("present plan: PP 2, TP 4, DP 2, interleaved-1f1b x 2, ZeRO-1")
     assert lines[1].startswith("predicted step ")
     assert lines[2].startswith("nearest better plan: ")
-    assert "parplan: --moe-enable-deepep" in err
+    assert "parplan: --fp8-param-gather" in err
     plan, _, cluster = read_plan(Path("out/import/plan.json"))
     assert (plan.tensor_parallel, cluster) == (4, "16xa100")
     (first, *_) = csv.DictReader(Path("out/import/better.csv").read_text().splitlines())

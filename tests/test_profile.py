@@ -4,11 +4,14 @@ import dataclasses
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parplan.backend.here import machine_here
+from parplan.experiments.request import PROFILE
 from parplan.hardware.accelerator import Accelerator, DenseRates
 from parplan.hardware.errors import ParplanError
 from parplan.hardware.kernel_times import estimate, kernel_s
@@ -378,6 +381,8 @@ def test_the_machine_of_a_profile_can_be_planned_for(tmp_path: Path) -> None:
     words = (*words, "--no-mixed-precision", "--space", "full")
     outputs = []
     for given_as in (("--profile", "profile.json"), ("--cluster", "here")):
+        if "here" in given_as:
+            write_profile(dataclasses.replace(SAMPLE, machine=machine_here(2)), tmp_path / PROFILE)
         done = parplan(*words, *given_as, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         plan = json.loads((tmp_path / "out" / "plan" / "plan.json").read_text())
@@ -385,6 +390,28 @@ def test_the_machine_of_a_profile_can_be_planned_for(tmp_path: Path) -> None:
     assert outputs[0] == outputs[1]
     done = parplan("simulate", "out/plan/plan.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"device": "another processor"},
+            "profile.json: machine.device: 'another processor', here",
+        ),
+        ({"num_processes": 4096}, "profile.json: machine.num_processes: 4096, more than the cores"),
+    ],
+)
+def test_a_profile_of_another_machine_is_not_here(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    other = dataclasses.replace(machine_here(2), **change)
+    write_profile(dataclasses.replace(SAMPLE, machine=other), tmp_path / PROFILE)
+    words = ("plan", "gpt-tiny", "--seq-len", "64", "--global-batch", "16")
+    done = parplan(*words, "--cluster", "here", cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -32,9 +32,7 @@ NOT_MODELLED = {
     "--distribute-saved-activations": "saved activations are whole on every rank",
     "--cpu-offloading-num-layers": "activations stay on the device",
     "--delay-wgrad-compute": "weight gradients are computed with the others",
-    "--overlap-moe-expert-parallel-comm": "exchanges of experts block",
     "--moe-shared-expert-overlap": "shared experts run after the routed ones",
-    "--moe-enable-deepep": "exchanges of experts are those of NCCL",
     "--moe-expert-capacity-factor": "no tokens are dropped",
     "--fp8-param-gather": "parameters are gathered in 16 bits",
     "--use-precision-aware-optimizer": "optimizer state is fp32",
@@ -59,8 +57,7 @@ def from_megatron(text: str, where: str, given: Given) -> Settings:
     found.seq_len = flags.number("--seq-length", "--encoder-seq-length")
     found.global_batch = flags.number("--global-batch-size")
     found.workload = numbers_of(flags, found)
-    if flags.has("--no-gradient-accumulation-fusion"):
-        found.workload["software"] = Software(fused_gradient_accumulation=False)
+    found.workload["software"] = _software(flags, found)
     tensor = flags.number("--tensor-model-parallel-size") or 1
     found.model = given.model or model_of(flags, found, given.vocab_size, tensor)
     found.plan = {
@@ -79,6 +76,21 @@ def from_megatron(text: str, where: str, given: Given) -> Settings:
     found.plan |= _overlap(flags, found)
     _say_the_rest(flags, found)
     return found
+
+
+def _software(flags: Flags, found: Settings) -> Software:
+    backend = flags.text("--moe-flex-dispatcher-backend")
+    once = flags.has("--moe-enable-deepep") or backend in ("deepep", "hybridep")
+    graphs = flags.text("--cuda-graph-impl")
+    whole = "full_iteration" in (graphs, *flags.texts("--cuda-graph-scope"))
+    if graphs not in (None, "none") and not whole:
+        found.note(f"--cuda-graph-impl {graphs}", "launching is that of --framework")
+    return Software(
+        fused_gradient_accumulation=not flags.has("--no-gradient-accumulation-fusion"),
+        expert_dispatch="nodes" if once else "copies",
+        overlap_expert_exchange=flags.has("--overlap-moe-expert-parallel-comm"),
+        step_graph=whole and graphs != "none",
+    )
 
 
 def _processes(flags: Flags) -> int | None:
