@@ -156,6 +156,19 @@ def test_one_replica_alone_has_nothing_to_shard(monkeypatch: pytest.MonkeyPatch)
     assert way.trial.plan.num_micro_batches == 16
 
 
+def test_two_replicas_are_sharded(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = replace(PLAIN, data_parallel=1, num_stages=8)
+
+    def judged(work: Workload, where: Any, ratio: float, plan: Plan) -> Trial:
+        good = plan.data_parallel == 2
+        return Trial(plan=plan, reason="" if good else "no", memory_bytes=(2e12,))
+
+    monkeypatch.setattr(module, "judge", judged)
+    (way,) = ways_to_fit(WORK, CLUSTER, Trial(plan=alone, memory_bytes=(2e12,)), 0.8)
+    assert way.change == "16 devices with full recomputation and ZeRO-3"
+    assert (way.trial.plan.num_stages, way.trial.plan.zero_stage) == (8, 3)
+
+
 def test_ways_of_a_real_plan_fit() -> None:
     large = Workload(model=model_preset("llama2-70b"), seq_len=4096, global_batch=32)
     plan = Plan(tensor_parallel=8, sequence_parallel=True, num_micro_batches=8, batch_per_device=4)

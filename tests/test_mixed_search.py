@@ -50,6 +50,9 @@ def test_every_division_of_devices_and_batch_is_there_once() -> None:
     assert all(x.plan.sequence_parallel == (x.plan.tensor_parallel > 1) for x in found)
     odd = MixedSearch(replace(work, seq_len=2047), [SLOW, wide], LINK).layouts()
     assert not any(x.plan.sequence_parallel for x in odd)
+    # Ranks of the whole pipeline, of which there are six, exist on each part.
+    views = MixedSearch(work, [SLOW, wide], LINK)._views
+    assert [view.num_accelerators for view in views] == [6, 8]
     few = replace(work, model=replace(work.model, num_layers=3))
     assert {sum(x.stages) for x in MixedSearch(few, [SLOW, wide], LINK).layouts()} == {3}
 
