@@ -14,17 +14,20 @@ import numpy as np
 import simpy
 
 from parplan.sim.action_arrays import action_arrays
+from parplan.sim.batch import LANES
 from parplan.sim.contended import contended_many_ps
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine import simulate
-from parplan.sim.fast import Kernel, fast_many, fast_step_s
+from parplan.sim.fast import Kernel, fast_many, fast_many_ps, fast_step_s
 from parplan.sim.instructions import Schedule
 from parplan.sim.lowering import Tape, lower, lower_arrays
 from parplan.sim.plan import Plan
 from parplan.sim.predict import CompiledPlan
 from parplan.sim.schedules import make_schedule
+from parplan.sim.self_check import check_steps
 from parplan.sim.shared_links import node_links
 from parplan.sim.sweep import compiled_loops
+from parplan.sim.tables import sweep_tables
 from parplan.sim.ticks import StageTicks, ticks_of_seconds
 from parplan.sim.whole_cluster import simulate_cluster
 
@@ -206,6 +209,14 @@ def _batch(size: Size, candidates: int) -> Iterator[Measure]:
         what = f"{candidates:,} candidates {size}, {kernel}"
         yield Measure(what=what, value=seconds * 1e6, unit="us/candidate")
         yield Measure(what=what, value=engine_s / seconds, unit="x SimPy", target=targets[kernel])
+        yield _check(what, tape, ticks, seconds * candidates)
+
+
+def _check(what: str, tape: Tape, ticks: StageTicks, swept_s: float) -> Measure:
+    """What a batch's check of itself takes, as a share of all that it takes."""
+    steps, tables = fast_many_ps(tape, ticks), sweep_tables(tape, ticks, None, LANES)
+    share = cpu_s(lambda: check_steps(tape, tables, steps), 20) / swept_s
+    return Measure(what=f"{what}, self-check", value=100 * share, unit="%", target="at most 2")
 
 
 def _per_candidate(tape: Tape, ticks: StageTicks, kernel: Kernel) -> float:

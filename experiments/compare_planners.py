@@ -1,10 +1,13 @@
 """Planners on the same space with the same budget: how far each stays from the proven optimum."""
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 from parplan.planners.evaluator import Budget
+from parplan.planners.processes import Spread
 from parplan.planners.run import SearchReport, run_planner
 from parplan.planners.space import Space
 
@@ -46,17 +49,29 @@ def compare(
     budget: Budget,
     seeds: Sequence[int],
     progress: Callable[[str, int, int], None],
+    workers: int = 1,
+    executor: Executor | None = None,
 ) -> Comparison | None:
-    """Prove the optimum, then run every planner with every seed; None if no plan fits."""
+    """Prove the optimum, then run every planner with every seed; None if no plan fits.
+
+    `workers`, `executor`: where the searches run, as `parplan.planners.processes.Spread` has it;
+    each is on one process, so that its times are those of one.
+    """
     best = run_planner("branch-and-bound", space).best
     if best is None or best.step_s is None:
         return None
     reports: list[SearchReport] = []
-    for planner in planners:
-        for seed in seeds:
-            reports.append(run_planner(planner, space, budget=budget, seed=seed))
-            progress("searches", len(reports), len(planners) * len(seeds))
+    asked = [(planner, seed) for planner in planners for seed in seeds]
+    with Spread(workers, executor) as spread:
+        for report in spread.in_order(partial(_search, space, budget), asked):
+            reports.append(report)
+            progress("searches", len(reports), len(asked))
     return Comparison(optimum_s=best.step_s, reports=tuple(reports))
+
+
+def _search(space: Space, budget: Budget, asked: tuple[str, int]) -> SearchReport:
+    planner, seed = asked
+    return run_planner(planner, space, budget=budget, seed=seed)
 
 
 def evaluations_until_near(comparison: Comparison, report: SearchReport) -> float:

@@ -6,6 +6,11 @@ from pathlib import Path
 
 from parplan.experiments.compare_planners import compare, rows, table
 from parplan.experiments.compare_planners_figure import regret_figure
+from parplan.experiments.executors import (
+    add_sweep_arguments,
+    check_workers,
+    requested_executor,
+)
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.progress import Progress
 from parplan.experiments.request import (
@@ -42,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of each search: evaluations, or seconds as in 30s (default %(default)s)",
     )
     parser.add_argument("--seeds", type=int, default=5, help="how many (default %(default)s)")
+    add_sweep_arguments(parser)
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("out/compare-planners"), help="(%(default)s)"
     )
@@ -57,11 +63,17 @@ def run(args: argparse.Namespace) -> int:
     planners, budget = args.planners.split(","), budget_of(args.budget)
     for planner in planners:
         find_planner(planner)
+    check_workers(args)
     if args.seeds < 1:
         raise ParplanError(f"--seeds: at least 1, got {args.seeds}")
     space = requested_space(args, workload, cluster, options)
     output = OutputFolder(args.output, args.argv)
-    found = compare(space, planners, budget, range(args.seeds), Progress())
+    # Searches with a limit of time would disturb each other on one machine.
+    workers = args.workers if budget.seconds is None else 1
+    with requested_executor(args.dask) as executor:
+        found = compare(
+            *(space, planners, budget, range(args.seeds), Progress(), workers, executor)
+        )
     if found is None:
         print("parplan: no plan of the space fits in memory", file=sys.stderr)
         return 1

@@ -5,9 +5,11 @@ import importlib.util
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any
 
 from parplan.hardware.errors import ParplanError, RunFailedError
+from parplan.planners.options import Options
 
 CONNECT_S = 5
 """How long a scheduler may take to answer."""
@@ -18,9 +20,27 @@ def add_executor_argument(parser: argparse.ArgumentParser | argparse._ArgumentGr
     parser.add_argument(
         "--dask",
         metavar="ADDRESS",
-        help="search on the workers of this Dask scheduler, as in tcp://host:8786, which have the "
+        help="work on the workers of this Dask scheduler, as in tcp://host:8786, which have the "
         "same parplan installed",
     )
+
+
+def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--workers` and `--dask`, of what has many cases."""
+    group = parser.add_argument_group("where it is computed")
+    group.add_argument(
+        "--workers",
+        type=int,
+        default=Options().workers,
+        help="processes at most (default %(default)s), and one for each core",
+    )
+    add_executor_argument(group)
+
+
+def check_workers(args: argparse.Namespace) -> None:
+    """Raise `ParplanError` for less than one process."""
+    if args.workers < 1:
+        raise ParplanError(f"--workers: must be at least 1, got {args.workers}")
 
 
 @contextmanager
@@ -28,7 +48,7 @@ def requested_executor(address: str | None) -> Iterator[Executor | None]:
     """The executor of the scheduler that `--dask` names; None without one: processes here.
 
     Work of a worker that dies is done again by others. Raises `ParplanError` where Dask or the
-    scheduler is not there, and `RunFailedError` where the workers are lost.
+    scheduler is not there, or its workers have another parplan.
     """
     if address is None:
         yield None
@@ -41,10 +61,30 @@ def requested_executor(address: str | None) -> Iterator[Executor | None]:
     except (OSError, ValueError, TimeoutError) as error:
         raise ParplanError(f"--dask {address}: no scheduler answers: {error}") from None
     try:
-        if not client.scheduler_info()["workers"]:
-            raise ParplanError(f"--dask {address}: the scheduler has no workers")
+        _check_workers(client, address)
         yield client.get_executor(pure=False)
-    except distributed.KilledWorker as error:
-        raise RunFailedError(f"--dask {address}: workers died again and again: {error}") from None
+    except RunFailedError as error:
+        raise RunFailedError(f"--dask {address}: {error}") from error
     finally:
         client.close()
+
+
+def own_version() -> str:
+    """The version of parplan in this process."""
+    return version("parplan")
+
+
+def _check_workers(client: Any, address: str) -> None:
+    """Raise `ParplanError` unless there are workers, with this version of parplan."""
+    found = client.run(own_version, on_error="return")
+    if not found:
+        raise ParplanError(f"--dask {address}: the scheduler has no workers")
+    for worker, answer in found.items():
+        if isinstance(answer, OSError):
+            continue  # It has just gone.
+        if isinstance(answer, BaseException):
+            raise ParplanError(f"--dask {address}: worker {worker} has no parplan: {answer}")
+        if answer != own_version():
+            raise ParplanError(
+                f"--dask {address}: worker {worker} has parplan {answer}, this is {own_version()}"
+            )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from parplan.hardware import journal
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
+from parplan.hardware.files import write_whole
 from parplan.sim.workload import Workload
 
 Row = Mapping[str, Any]
@@ -36,6 +37,7 @@ class Journal:
             self._kept = journal.Journal(path, head)
         except ParplanError as error:
             raise ParplanError(f"{error}; --force begins anew, -o names another folder") from None
+        self._path, self._head = path, head
         self.rows: dict[str, Row] = {_text(row["key"]): row["row"] for row in self._kept.rows}
 
     def __enter__(self) -> "Journal":
@@ -58,6 +60,17 @@ class Journal:
         kept: Row = self._kept.add({"key": dict(key), "row": dict(row)})["row"]
         self.rows[_text(key)] = kept
         return kept
+
+    def row_of(self, key: Row) -> Row:
+        """The row of this key, which is done."""
+        return self.rows[_text(key)]
+
+    def put_in_order(self, keys: Sequence[Row]) -> None:
+        """Leave the rows of these keys in this order, and close; in one step."""
+        rows = [{"key": dict(key), "row": dict(self.row_of(key))} for key in keys]
+        self._kept.close()
+        if self._kept.rows != rows:
+            write_whole(self._path, journal.journal_bytes([self._head, *rows]))
 
 
 def _text(key: Row) -> str:

@@ -10,6 +10,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from parplan.experiments.executors import (
+    add_sweep_arguments,
+    check_workers,
+    requested_executor,
+)
 from parplan.experiments.journal import Journal, fingerprint
 from parplan.experiments.landscape.axes import Axis, axis, known_fields
 from parplan.experiments.landscape.cells import Cell, Request, Worker
@@ -25,6 +30,7 @@ from parplan.experiments.request import (
     requested_workload,
 )
 from parplan.experiments.space_arguments import space_name
+from parplan.experiments.sweep import swept
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
 from parplan.planners.constraints import Constraints, read_constraints
@@ -74,18 +80,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--tokens", type=float, help="to train on, for training-time, energy, cost")
     group.add_argument("--price-per-hour", type=float, help="of an accelerator, for cost")
+    add_sweep_arguments(parser)
     add_output_arguments(parser, "out/landscape")
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate every cell, draw, write; 1 if nothing fits in any of them."""
+    check_workers(args)
     request = _request(args)
     chosen = metric(args.metric, request.run, request.cluster)
     combinations = list(product(*(one.values for one in request.axes)))
     if len(combinations) > MOST_CELLS:
         raise ParplanError(f"{len(combinations)} cells; at most {MOST_CELLS}: give fewer values")
     output = new_folder(args.output, args.argv, force=args.force, unfinished=_left(args.output))
-    cells = _evaluated(request, combinations, output)
+    cells = _evaluated(request, combinations, output, args)
     x, *others = request.axes
     y = others.pop(0) if args.y is not None else None
     land = Landscape(
@@ -153,33 +161,38 @@ def _axis(option: str, text: str, workload: Workload, cluster: Cluster, base: Co
 
 
 def _evaluated(
-    request: Request, combinations: Sequence[tuple[Any, ...]], output: OutputFolder
+    request: Request,
+    combinations: Sequence[tuple[Any, ...]],
+    output: OutputFolder,
+    args: argparse.Namespace,
 ) -> list[Cell]:
     """All cells, those of an earlier run from its journal."""
-    # Cells of one machine and workload together: they share their costs.
     names = [one.name for one in request.axes]
-    outer = [i for i, one in enumerate(request.axes) if one.kind != "plan"]
-    order = sorted(
-        range(len(combinations)),
-        key=lambda n: [request.axes[i].values.index(combinations[n][i]) for i in outer],
-    )
-    worker, progress, found = Worker(request), Progress(), dict[int, Cell]()
+    cases = [dict(zip(names, values, strict=True)) for values in combinations]
+    # Cells of one machine and workload together: they share their costs.
+    outer = [one for one in request.axes if one.kind != "plan"]
+    groups: dict[tuple[int, ...], list[dict[str, Any]]] = {}
+    for case in cases:
+        at = tuple(one.values.index(case[one.name]) for one in outer)
+        groups.setdefault(at, []).append(case)
+    progress = Progress()
     with Journal(output.path / JOURNAL, _head(request)) as journal:
         if journal.rows:
-            _note(f"{len(journal.rows)} of {len(combinations)} cells are done already")
+            _note(f"{len(journal.rows)} of {len(cases)} cells are done already")
         try:
-            for done, number in enumerate(order, start=1):
-                values = dict(zip(names, combinations[number], strict=True))
-                row = journal.find(values)
-                if row is None:
-                    row = journal.add(values, dataclasses.asdict(worker.cell(values)))
-                found[number] = Cell(**row)
-                progress("cells", done, len(combinations))
+            with requested_executor(args.dask) as executor:
+                swept(
+                    *(journal, [groups[at] for at in sorted(groups)], Worker(request).rows),
+                    workers=args.workers,
+                    executor=executor,
+                    progress=lambda done: progress("cells", done, len(cases)),
+                )
         except KeyboardInterrupt:
-            _note(f"{len(journal.rows)} of {len(combinations)} cells done; the same goes on")
+            _note(f"{len(journal.rows)} of {len(cases)} cells done; the same goes on")
             raise
+        found = [Cell(**journal.row_of(case)) for case in cases]
     output.files.append(JOURNAL)
-    return [found[number] for number in range(len(combinations))]
+    return found
 
 
 def _head(request: Request) -> dict[str, Any]:

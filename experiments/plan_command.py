@@ -266,6 +266,12 @@ def _say_how_it_ended(report: Report) -> int:
     """What a planner did, and the exit code that it deserves."""
     if report.stopped == "interrupted":
         _note("interrupted; --resume goes on from here")
+    if report.num_tried is not None:
+        _note(
+            f"{report.num_tried:,} candidates were tried, more than are held; trials.csv, why.csv "
+            f"and what is said of close plans are of {len(report.trials):,}: the best, and the "
+            "best of each kind of plan, number of stages and size of a micro-batch"
+        )
     if not isinstance(report, SearchReport):
         return 130 if report.stopped == "interrupted" else 0
     bounds = f", {report.num_bounds} bounds" if report.num_bounds else ""

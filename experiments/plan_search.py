@@ -19,10 +19,12 @@ from parplan.planners.ap_space import ap_candidates
 from parplan.planners.checks import check_candidates
 from parplan.planners.evaluator import budget_of
 from parplan.planners.exhaustive import Report, exhaustive
+from parplan.planners.limits import MOST_RECORDED, check_record
 from parplan.planners.options import Options
-from parplan.planners.run import find_planner, run_planner
+from parplan.planners.run import ONE_BY_ONE, find_planner, planner_names, run_planner
 from parplan.planners.search import Trial
 from parplan.planners.space import Space, full_candidates
+from parplan.planners.streamed import streamed
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 
@@ -69,7 +71,10 @@ def search_of(asked: Asked) -> Search:
         candidates = full_candidates(workload, cluster, options)
     else:
         found = requested_space(args, workload, cluster, options)
-        candidates, ratio = list(found), found.constraints.memory_ratio
+        ratio = found.constraints.memory_ratio
+        if len(found) > MOST_RECORDED:
+            return _streamed(asked, found)
+        candidates = list(found)
     left_out = ""
     if args.executable:
         candidates, left_out = _executable(workload, cluster, candidates)
@@ -82,17 +87,24 @@ def search_of(asked: Asked) -> Search:
 def _by_planner(asked: Asked) -> Search:
     args, workload, cluster, options = asked[:4]
     find_planner(args.planner)
-    if args.dask is not None:
-        raise ParplanError("--dask: not with --planner; planners ask for one plan after the other")
+    if args.dask is not None and args.planner in ONE_BY_ONE:
+        others = [name for name in planner_names() if name not in ONE_BY_ONE]
+        raise ParplanError(
+            f"--dask: {args.planner} asks for one plan after the other, so that there is nothing "
+            f"to spread; these do: {', '.join(others)}"
+        )
     space = requested_space(args, workload, cluster, options)
     ratio = space.constraints.memory_ratio
     budget = None if args.budget is None else budget_of(args.budget)
     record = asked.record(ratio)
+    check_record(args.planner, space, budget)
     known = record.read() if args.resume else []
 
     def run() -> Report:
-        watch = Watch(record.begin(known), len(space))
-        try:
+        with contextlib.ExitStack() as stack:
+            watch = Watch(record.begin(known), len(space))
+            stack.callback(watch.end)
+            executor = stack.enter_context(requested_executor(args.dask))
             return run_planner(
                 args.planner,
                 space,
@@ -102,9 +114,9 @@ def _by_planner(asked: Asked) -> Search:
                 known=known,
                 watch=watch,
                 with_gap=True,
+                workers=options.workers,
+                executor=executor,
             )
-        finally:
-            watch.end()
 
     return Search(len(space), ratio, space, run)
 
@@ -133,6 +145,41 @@ def _exhaustive(
     if report.stopped == "finished":
         record.remove()
     return report
+
+
+def _streamed(asked: Asked, space: Space) -> Search:
+    """More candidates than memory holds."""
+    args, ratio = asked.args, space.constraints.memory_ratio
+    if asked.options.detailed_log:
+        raise ParplanError(
+            f"--detailed-log: says every candidate, of at most {MOST_RECORDED:,}; {args.space} has "
+            f"{len(space):,}"
+        )
+    about = space.constraints, bool(args.executable), asked.chosen.goal.name
+
+    def run() -> Report:
+        progress, record = Progress(), asked.record(ratio)
+        kept = record.parts(len(space), about, args.resume)
+        with contextlib.ExitStack() as stack:
+            stack.callback(progress.end)
+            stack.callback(kept.close)
+            executor = stack.enter_context(requested_executor(args.dask))
+            report = streamed(
+                *(asked.workload, asked.cluster, space),
+                memory_ratio=ratio,
+                workers=asked.options.workers,
+                progress=progress,
+                goal=asked.chosen.goal,
+                why_not=space.why_not,
+                known=kept.known,
+                keep=kept.add,
+                executor=executor,
+            )
+        if report.stopped == "finished":
+            record.remove()
+        return report
+
+    return Search(len(space), ratio, space, run)
 
 
 def _executable(

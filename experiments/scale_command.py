@@ -5,9 +5,15 @@ import dataclasses
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from parplan.experiments.executors import (
+    add_sweep_arguments,
+    check_workers,
+    requested_executor,
+)
 from parplan.experiments.journal import Journal, fingerprint
 from parplan.experiments.new_folder import add_output_arguments, is_done, new_folder
 from parplan.experiments.output import OutputFolder
@@ -15,8 +21,9 @@ from parplan.experiments.progress import Progress
 from parplan.experiments.request import add_workload_arguments, batches, requested_workload
 from parplan.experiments.scaling.figure import Curves, efficiency, figure
 from parplan.experiments.scaling.machines import AS_IT_IS, Machine, node_named, what_if
-from parplan.experiments.scaling.study import GROUPS, RESOURCES, Point, point
+from parplan.experiments.scaling.study import GROUPS, RESOURCES, Point, point_rows
 from parplan.experiments.space_arguments import space_name
+from parplan.experiments.sweep import swept
 from parplan.experiments.tables import columns
 from parplan.hardware.errors import ParplanError
 from parplan.planners.constraints import Constraints, read_constraints
@@ -56,11 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--space", type=space_name, default="full",
         help="which plans are searched: full (default), or a TOML file of constraints",
     )  # fmt: skip
+    add_sweep_arguments(parser)
     add_output_arguments(parser, "out/scale")
 
 
 def run(args: argparse.Namespace) -> int:
     """Search at every size, print, draw, write; 1 if nothing fits at any of them."""
+    check_workers(args)
     sizes, machines = _sizes(args.sizes), _machines(args)
     (batch, *more) = batches(args.global_batch)
     if more:
@@ -73,8 +82,7 @@ def run(args: argparse.Namespace) -> int:
     workloads = {kind: _grown(workload, kind, sizes) for kind in kinds}
     left = () if is_done(args.output) else (JOURNAL, "scaling.csv", "scaling.png")
     output = new_folder(args.output, args.argv, force=args.force, unfinished=left)
-    head = fingerprint(workload, None, base=dataclasses.asdict(base))
-    found = _points(workloads, machines, sizes, base, output, head)
+    found = _points(workloads, machines, sizes, base, output, args)
     _write(output, found, workload, args)
     print("\n".join(_said(found)))
     print(f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))})", file=sys.stderr)
@@ -133,33 +141,38 @@ def _points(
     sizes: Sequence[int],
     base: Constraints,
     output: OutputFolder,
-    head: Mapping[str, Any],
+    args: argparse.Namespace,
 ) -> dict[str, Curves]:
     """Every point by kind and machine; those of an earlier run from its journal."""
-    total, done, progress = len(workloads) * len(machines) * len(sizes), 0, Progress()
-    found: dict[str, dict[str, list[Point]]] = {}
+    workload = workloads[next(iter(workloads))][0]
+    cases: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for kind, grown in workloads.items():
+        for machine in machines:
+            cases.setdefault(kind, {})[machine.label] = [
+                {"machine": dataclasses.asdict(machine), "size": size, "batch": own.global_batch}
+                for size, own in zip(sizes, grown, strict=True)
+            ]
+    every = [case for curves in cases.values() for curve in curves.values() for case in curve]
+    # Kinds of scaling begin with the same point.
+    distinct = [case for n, case in enumerate(every) if case not in every[:n]]
+    head, progress = fingerprint(workload, None, base=dataclasses.asdict(base)), Progress()
     with Journal(output.path / JOURNAL, head) as journal:
         try:
-            for kind, grown in workloads.items():
-                for machine in machines:
-                    for size, workload in zip(sizes, grown, strict=True):
-                        key = {
-                            "machine": dataclasses.asdict(machine),
-                            "size": size,
-                            "batch": workload.global_batch,
-                        }
-                        row = journal.find(key)
-                        if row is None:
-                            own = machine.label == AS_IT_IS
-                            one = point(workload, machine, size, base, ask_why=own)
-                            row = journal.add(key, dataclasses.asdict(one))
-                        curve = found.setdefault(kind, {}).setdefault(machine.label, [])
-                        curve.append(Point(**row))
-                        done += 1
-                        progress("sizes", done, total)
+            with requested_executor(args.dask) as executor:
+                swept(
+                    *(journal, [distinct], partial(point_rows, workload, tuple(machines), base)),
+                    workers=args.workers,
+                    executor=executor,
+                    at_once=1,
+                    progress=lambda done: progress("sizes", done, len(distinct)),
+                )
         except KeyboardInterrupt:
             _note(f"{len(journal.rows)} searches done; the same command goes on")
             raise
+        found = {
+            kind: {n: [Point(**journal.row_of(c)) for c in own] for n, own in curves.items()}
+            for kind, curves in cases.items()
+        }
     output.files.append(JOURNAL)
     return dict(found)
 

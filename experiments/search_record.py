@@ -17,8 +17,10 @@ from parplan.hardware.errors import ParplanError
 from parplan.hardware.journal import Journal, read_journal
 from parplan.planners.evaluator import Evaluator
 from parplan.planners.goal import STEP_TIME
+from parplan.planners.limits import MOST_RECORDED
 from parplan.planners.search import Trial
 from parplan.planners.shared_costs import SharedCosts
+from parplan.planners.streamed import PART, Numbered, Part
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 
@@ -53,16 +55,23 @@ class Record:
         Raises `ParplanError` where there is none, or where it was another search.
         """
         try:
-            head, *rows = read_journal(self.path) or [{}]
+            found = read_journal(self.path)
         except ParplanError as error:
             raise ParplanError(f"--resume: {error}") from None
-        if head != self._head:
+        rows = self._rows(found, self._head)
+        trials = [_trial(row, f"{self.path}: line {n}") for n, row in enumerate(rows, start=2)]
+        self._check_times(trials)
+        return trials
+
+    def _rows(
+        self, found: Sequence[dict[str, Any]], own: dict[str, Any]
+    ) -> Sequence[dict[str, Any]]:
+        head, *rows = found or [{}]
+        if head != own:
             raise ParplanError(
-                f"--resume: {self.path}: is of another search: {_differing(self._head, head)}"
+                f"--resume: {self.path}: is of another search: {_differing(own, head)}"
             )
-        found = [_trial(row, f"{self.path}: line {n}") for n, row in enumerate(rows, start=2)]
-        self._check_times(found)
-        return found
+        return rows
 
     def _check_times(self, trials: Sequence[Trial]) -> None:
         """Raise `ParplanError` unless one of the steps, the best, comes out again."""
@@ -80,6 +89,25 @@ class Record:
         """Add to the record: one of the trials that were `read`, else a new one."""
         known = list(known)
         return Kept(Journal(self.path, self._head, anew=not known), known)
+
+    def parts(self, candidates: int, about: object, known: bool) -> "Parts":
+        """The record of a search whose trials are not all held: of a new one, or of one that is
+        `known`. `about`: what else it depends on.
+
+        Raises `ParplanError` as `read` does.
+        """
+        head = {**self._head, "candidates": candidates, "part": PART}
+        head["about"] = hashlib.sha256(repr(about).encode()).hexdigest()
+        found: list[Part] = []
+        if known:
+            try:
+                rows = self._rows(read_journal(self.path), head)
+            except ParplanError as error:
+                text = str(error).removeprefix("--resume: ")
+                raise ParplanError(f"--resume: {text}") from None
+            found = [_part(row, f"{self.path}: line {n}") for n, row in enumerate(rows, start=2)]
+            self._check_times([one.trial for part in found for one in part.held])
+        return Parts(Journal(self.path, head, anew=not known), found)
 
     def remove(self) -> None:
         """There is nothing to take up."""
@@ -114,12 +142,39 @@ class Kept:
         self._journal.close()
 
 
+class Parts:
+    """The parts of a search whose trials are not all held."""
+
+    def __init__(self, journal: Journal, known: Sequence[Part]) -> None:
+        self.known = known
+        self._journal = journal
+
+    def add(self, part: Part) -> None:
+        """One more, in the order of the candidates."""
+        held = [{"number": one.number, **_row(one.trial)} for one in part.held]
+        self._journal.extend([{"fitting": part.num_fitting, "held": held}])
+
+    def close(self) -> None:
+        """No more."""
+        self._journal.close()
+
+
+def _part(row: Any, where: str) -> Part:
+    try:
+        held = [Numbered(own["number"], _trial(own, where)) for own in row["held"]]
+        return Part(row["fitting"], tuple(held))
+    except (KeyError, TypeError):
+        raise ParplanError(f"--resume: {where}: not a part of a search") from None
+
+
 def _differing(own: dict[str, Any], other: Any) -> str:
     if not isinstance(other, dict) or other.get("parplan_search") != FORMAT:
         return "unknown format"
     for name in ("model", "cluster", "memory_ratio"):
         if own[name] != other.get(name):
             return f"{name}: {other.get(name)}, not {own[name]}"
+    if own["digest"] == other.get("digest"):
+        return "the candidates are others"
     return "the workload or the cluster is described otherwise"
 
 
@@ -166,7 +221,8 @@ class Watch:
         else:
             what = "evaluations (nothing fits yet)"
         budget = evaluator.budget.evaluations
-        self._progress(what, evaluator.num_asked, self._most if budget is None else budget)
+        of = self._most if budget in (None, MOST_RECORDED) else budget
+        self._progress(what, evaluator.num_asked, of or self._most)
         for trial in evaluator.trials_since(self._num_seen):
             self._num_seen += 1
             self._kept.add(trial)

@@ -16,6 +16,7 @@ from parplan.experiments.cases.held_out import CALIBRATION, VALIDATION, refuse_h
 from parplan.experiments.cases.read import Case, read_cases
 from parplan.experiments.cases.residuals import residuals_of, residuals_toml
 from parplan.experiments.cases.stack import check_stacks
+from parplan.experiments.executors import add_executor_argument, requested_executor
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.progress import Progress
 from parplan.hardware.errors import ParplanError
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="processes at most (default %(default)s)"
     )
+    add_executor_argument(parser)
     parser.add_argument(
         "--fit-frameworks",
         type=Path,
@@ -79,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         return _fit(args.fit_frameworks)
     check_stacks()
     if args.write_residuals is not None:
-        return _write_residuals(args.write_residuals, args.jobs)
+        return _write_residuals(args.write_residuals, args.jobs, args.dask)
     if args.fit is not None:
         return own_fit_command.run_fit(args, args.files)
     args.files = args.files or [VALIDATION]
@@ -93,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         for command in (COMMAND, WORST):  # So that a page without a place is found at once.
             written_page(args.write_docs, "", command)
     output = OutputFolder(args.output, args.argv)
-    outcomes, is_whole = _evaluated(cases, args.jobs)
+    outcomes, is_whole = _evaluated(cases, args.jobs, args.dask)
     if not is_whole:
         _keep_part(output, outcomes, len(cases))
         raise KeyboardInterrupt
@@ -128,11 +130,14 @@ def _chosen(
     return [case for case in cases if not groups or case.group in groups]
 
 
-def _evaluated(cases: Sequence[Case], jobs: int) -> tuple[list[Outcome], bool]:
+def _evaluated(cases: Sequence[Case], jobs: int, dask: str | None) -> tuple[list[Outcome], bool]:
     """The outcomes in the order of the cases, and whether they are all; an interrupt ends it."""
     progress, outcomes = Progress(), list[Outcome]()
     try:
-        with in_order(evaluate, cases, jobs, AT_A_TIME) as results:
+        with (
+            requested_executor(dask) as executor,
+            in_order(evaluate, cases, jobs, AT_A_TIME, executor) as results,
+        ):
             for outcome in results:
                 outcomes.append(outcome)
                 progress("validate", len(outcomes), len(cases))
@@ -166,7 +171,7 @@ def _fit(path: Path) -> int:
     return 0
 
 
-def _write_residuals(path: Path, jobs: int) -> int:
+def _write_residuals(path: Path, jobs: int, dask: str | None) -> int:
     """Past accuracy alone. Sources that constants are fitted to would look better than others."""
     check_writable(path.parent)
     pools: tuple[tuple[Pool, Path, frozenset[str]], ...] = (
@@ -176,7 +181,7 @@ def _write_residuals(path: Path, jobs: int) -> int:
     tables = []
     for pool, file, left_out in pools:
         cases = [case for case in read_cases(file) if case.group not in left_out]
-        outcomes, is_whole = _evaluated(cases, jobs)
+        outcomes, is_whole = _evaluated(cases, jobs, dask)
         if not is_whole:
             raise KeyboardInterrupt
         tables.append(residuals_of(pool, outcomes))

@@ -9,6 +9,7 @@ not fit counts as slower than all that do, by how much memory it lacks.
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 from random import Random
 from typing import NamedTuple
 
@@ -45,7 +46,7 @@ def bayesian(space: Space, evaluate: Evaluator, rng: Random) -> None:
     while len(tried) < len(space):
         pool = _pool(space, evaluate, tried, rng)
         if not pool:
-            pool = [plan for plan in space if plan not in tried][:POOL]
+            pool = list(islice((plan for plan in space if plan not in tried), POOL))
         trials = _kept(list(tried.values()), evaluate)
         model = _fit(columns.of([t.plan for t in trials]), _values(trials, evaluate))
         gain = model.expected_improvement(columns.of(pool))

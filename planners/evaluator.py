@@ -2,6 +2,9 @@
 
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -14,6 +17,7 @@ from parplan.planners.budget import Budget, Clock, Improvement, Stopped, budget_
 from parplan.planners.goal import IMPOSSIBLE, STEP_TIME, Goal
 from parplan.planners.group_bounds import group_bounds
 from parplan.planners.open_floor import Tried, open_floor
+from parplan.planners.processes import Spread
 from parplan.planners.relaxed_parts import RelaxedParts
 from parplan.planners.search import Trial
 from parplan.planners.shared_costs import SharedCosts
@@ -24,6 +28,9 @@ from parplan.sim.plan import Plan
 from parplan.sim.predict import schedule_key
 from parplan.sim.schedules import schedule_kind
 from parplan.sim.workload import Workload
+
+AT_ONCE = 64
+"""Plans that share their lists are evaluated so many at a time where others do it."""
 
 __all__ = ["IMPOSSIBLE", "Budget", "Clock", "Evaluator", "Improvement", "Stopped", "budget_of"]
 
@@ -48,12 +55,14 @@ class Evaluator:
         goal: Goal = STEP_TIME,
         known: Iterable[Trial] = (),
         watch: Callable[["Evaluator"], None] | None = None,
+        spread: Spread | None = None,
     ) -> None:
         """`space`: what plans have to be in to be possible; None: any that can be laid out.
 
         `shared`: of an earlier search for the same workload on the same cluster, whose costs and
         lists are then known. `known`: trials of an interrupted search for the same workload,
         cluster and memory; asks about them count, but take no time. `watch`: called after asks.
+        `spread`: where plans that are asked about together are evaluated; None: here.
         Raises `ParplanError` where `shared` is of another search.
         """
         self.budget = Budget() if budget is None else budget
@@ -64,6 +73,7 @@ class Evaluator:
         self.improvements: list[Improvement] = []
         self.goal = goal
         self._watch = watch
+        self._spread = spread
         self._known = {trial.plan: trial for trial in known}
         self._shared = SharedCosts(workload, cluster) if shared is None else shared
         self._shared.check(workload, cluster)
@@ -91,8 +101,8 @@ class Evaluator:
 
         When the budget allows for some of them only, these are evaluated before it ends.
         """
-        asked = list(plans)
         left = self.evaluations_left
+        asked = list(plans if left is None else islice(plans, left + 1))
         allowed = asked if left is None else asked[:left]
         self._check_time()
         new = [plan for plan in dict.fromkeys(allowed) if plan not in self._trials]
@@ -365,6 +375,9 @@ class Evaluator:
                 done[plan] = self._known[plan]
             else:
                 groups.setdefault(schedule_key(plan), []).append(plan)
+        if self._spread is not None and sum(map(len, groups.values())) > 1:
+            self._evaluate_elsewhere(self._spread, list(groups.values()), done)
+            return
         for group in groups.values():
             self._check_time()
             trials = [self._verdict(plan) for plan in group]
@@ -373,6 +386,26 @@ class Evaluator:
             done.update((t.plan, t) for t in trials if not t.fits)
             if possible:
                 done.update((t.plan, t) for t in self._shared.timed(possible))
+            self.cost_s += self._clock() - begin
+
+    def _evaluate_elsewhere(
+        self, spread: Spread, groups: Sequence[list[Plan]], done: dict[Plan, Trial]
+    ) -> None:
+        """Fill `done` with what others find of the plans that the space offers."""
+        for plan in (plan for group in groups for plan in group):
+            if reason := self._why_not(plan):
+                done[plan] = self._verdicts[plan] = Trial(plan=plan, reason=reason)
+        new = [[plan for plan in group if plan not in done] for group in groups]
+        pieces = [group[i : i + AT_ONCE] for group in new for i in range(0, len(group), AT_ONCE)]
+        evaluated = partial(self._shared.evaluated, self._memory_ratio)
+        begin = self._clock()
+        try:
+            with closing(spread.in_order(evaluated, pieces)) as results:
+                for trials in results:
+                    self._verdicts.update((t.plan, replace(t, step_s=None)) for t in trials)
+                    done.update((trial.plan, trial) for trial in trials)
+                    self._check_time()
+        finally:
             self.cost_s += self._clock() - begin
 
     @staticmethod

@@ -15,16 +15,13 @@ from typing import TypeVar
 
 from parplan.hardware.cluster import Cluster
 from parplan.planners.goal import STEP_TIME, Goal
-from parplan.planners.processes import mapping
+from parplan.planners.processes import Spread
 from parplan.planners.search import Trial
 from parplan.planners.shared_costs import SharedCosts
 from parplan.sim.fast import Kernel, kernel_for
 from parplan.sim.plan import Plan
 from parplan.sim.predict import compile_plan, predict, schedule_key
 from parplan.sim.workload import Workload
-
-POOL_FROM = 10_000
-"""Fewer candidates are done before worker processes have started."""
 
 Item = TypeVar("Item")
 Progress = Callable[[str, int, int], None]
@@ -46,10 +43,18 @@ class Report:
     """What the best is the best of."""
     stopped: str = "finished"
     """Why it ended: finished, or interrupted, and then the rest of the candidates is not there."""
+    numbers: tuple[int, ...] | None = None
+    """Which candidates the trials are of, from 1 on, where not all were held; None: all were."""
+    num_tried: int | None = None
+    """Candidates that were tried, where not all were held."""
+    num_fitting: int | None = None
+    """Of these, those that fit in memory."""
 
     @property
     def num_possible(self) -> int:
         """Candidates that fit in memory."""
+        if self.num_fitting is not None:
+            return self.num_fitting
         return sum(trial.fits for trial in self.trials)
 
     @property
@@ -83,7 +88,6 @@ def exhaustive(
     interrupted search for the same. `keep`: called with each trial when nothing more is to be found
     out about it. An interrupt keeps the candidates that were tried.
     """
-    # Worker processes get it as it is now, and remember what belongs to one group.
     shared = SharedCosts(workload, cluster)
     check = partial(_check, shared, memory_ratio)
     done_before = {trial.plan: trial for trial in known}
@@ -91,14 +95,14 @@ def exhaustive(
     start = compiled = time.perf_counter()
     stopped = "finished"
     try:
-        with mapping(workers if len(candidates) >= POOL_FROM else 1, executor) as run:
+        with Spread(workers, executor) as spread:
             new = [(i, plan) for i, plan in enumerate(candidates) if i not in trials]
-            _in_groups(run, check, new, schedule_key, "compile", progress, trials, keep)
+            _in_groups(spread, check, new, schedule_key, "compile", progress, trials, keep)
             compiled = time.perf_counter()
             possible = [(i, t) for i, t in sorted(trials.items()) if t.fits and t.step_s is None]
             cost = partial(_cost, shared, _kernel(trial for _, trial in possible))
             _in_groups(
-                *(run, cost, possible, lambda t: schedule_key(t.plan), "simulate"),
+                *(spread, cost, possible, lambda t: schedule_key(t.plan), "simulate"),
                 *(progress, trials, keep),
             )
     except KeyboardInterrupt:
@@ -144,7 +148,7 @@ def confirm(workload: Workload, cluster: Cluster, best: Trial | None) -> None:
 
 
 def _in_groups(
-    run: Callable[..., Iterable[list[Trial]]],
+    spread: Spread,
     function: Callable[[Sequence[Item]], list[Trial]],
     items: Sequence[tuple[int, Item]],
     key: Callable[[Item], object],
@@ -157,7 +161,7 @@ def _in_groups(
     groups: dict[object, list[tuple[int, Item]]] = {}
     for number, item in items:
         groups.setdefault(key(item), []).append((number, item))
-    results = run(function, [[item for _, item in group] for group in groups.values()])
+    results = spread.in_order(function, [[item for _, item in group] for group in groups.values()])
     done = 0
     for group, result in zip(groups.values(), results, strict=True):
         for (number, _), trial in zip(group, result, strict=True):

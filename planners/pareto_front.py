@@ -17,17 +17,18 @@ def pareto_front(space: Space, evaluate: Evaluator, rng: Random) -> None:
     """Evaluate every plan that may be on the front; `parplan.planners.objectives.pareto` has it."""
     bounds, least = evaluate.space_bounds(), evaluate.space_memory()
     found: list[tuple[float, float]] = []
-    for number in np.argsort(bounds, kind="stable").tolist():
-        if _beaten(found, bounds[number], least[number]):
+    for row in np.argsort(bounds, kind="stable").tolist():
+        if _beaten(found, bounds[row], least[row]):
             continue
-        plan = space[number]
-        evaluate.rule_out_alike(plan)
-        if bounds[number] == IMPOSSIBLE:
+        evaluate.rule_out_alike(space.row(row))
+        if bounds[row] == IMPOSSIBLE:
             continue
-        needed = evaluate.peak_bytes(plan)
-        if not _beaten(found, bounds[number], needed):
-            trial = evaluate(plan)
-            found.append((trial.step_s or IMPOSSIBLE, needed))
+        # What bounds a row bounds each of its variants.
+        for plan in space.variants(row):
+            needed = evaluate.peak_bytes(plan)
+            if evaluate.fits(plan) and not _beaten(found, bounds[row], needed):
+                trial = evaluate(plan)
+                found.append((trial.step_s or IMPOSSIBLE, needed))
     if not found:
         # Nothing fits: the record should say of a plan why not.
         evaluate(evaluate.leanest())

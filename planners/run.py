@@ -4,14 +4,17 @@ import importlib
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from random import Random
 
-from parplan.hardware.errors import ParplanError, unknown_name
+from parplan.hardware.errors import ParplanError, RunFailedError, unknown_name
 from parplan.planners.evaluator import Budget, Clock, Evaluator, Improvement, Stopped
 from parplan.planners.exhaustive import Report, confirm
 from parplan.planners.goal import STEP_TIME, Goal
+from parplan.planners.limits import MOST_RECORDED, check_record
+from parplan.planners.processes import Spread
 from parplan.planners.search import Trial
 from parplan.planners.shared_costs import SharedCosts
 from parplan.planners.space import Space
@@ -35,6 +38,12 @@ BUILT_IN = {
     "integer-program": "parplan.planners.integer_program:integer_program",
     "pareto-front": "parplan.planners.pareto_front:pareto_front",
 }
+
+ONE_BY_ONE = (
+    *("branch-and-bound", "annealing", "mcmc", "dynamic-programming", "integer-program"),
+    "pareto-front",
+)
+"""Those that ask about one plan after the other, so that there is nothing to spread."""
 
 UNEVEN = 50
 """Evaluations for each plan of a space that has uneven plans beside it."""
@@ -82,6 +91,8 @@ def run_planner(
     known: Iterable[Trial] = (),
     watch: Callable[[Evaluator], None] | None = None,
     with_gap: bool = False,
+    workers: int = 1,
+    executor: Executor | None = None,
 ) -> SearchReport:
     """Let a planner (a name, `module:function`, or a function) search `space`.
 
@@ -92,22 +103,30 @@ def run_planner(
     and cluster found, and that this one adds to. `known`: trials of an interrupted search, which
     this one then takes up: it asks the same again, and gets these answers at once. `watch`: called
     after every ask. `with_gap`: bound the whole space afterwards where the planner did not.
-    Raises `ParplanError` for a planner that is not known.
+    `workers`, `executor`: where the plans that are asked about together are evaluated, as in
+    `parplan.planners.processes.Spread`; what is found is the same.
+    Raises `ParplanError` for a planner that is not known, or for more evaluations than a record
+    may have, and `RunFailedError` where workers are lost.
     """
     function = find_planner(planner) if isinstance(planner, str) else planner
+    check_record(planner if isinstance(planner, str) else _name(planner), space, budget)
+    spread = Spread(workers, executor)
     evaluator = Evaluator(
         space.workload,
         space.cluster,
         memory_ratio=space.constraints.memory_ratio if memory_ratio is None else memory_ratio,
-        budget=_as_many(space) if budget is None else budget,
+        budget=_limited(_as_many(space) if budget is None else budget),
         space=space,
         clock=clock,
         shared=shared,
         goal=goal,
         known=known,
         watch=watch,
+        spread=None if workers == 1 and executor is None else spread,
     )
-    stopped = _run(function, space, evaluator, seed)
+    with spread:
+        stopped = _run(function, space, evaluator, seed)
+        spread.close(at_once=stopped != "finished")
     seconds = evaluator.seconds
     if evaluator.num_asked == 0 and stopped == "finished":
         stopped = "failed: it asked about no plan"
@@ -136,6 +155,11 @@ def _as_many(space: Space) -> Budget:
     return Budget(evaluations=len(space) * (UNEVEN if space.constraints.is_uneven else 1))
 
 
+def _limited(budget: Budget) -> Budget:
+    """No more than what a record may have."""
+    return replace(budget, evaluations=min(budget.evaluations or MOST_RECORDED, MOST_RECORDED))
+
+
 def _gap(evaluator: Evaluator, key: float) -> float | None:
     least = evaluator.least_key()
     return None if least == 0.0 else max(0.0, 1 - least / key)
@@ -148,6 +172,8 @@ def _run(function: Planner, space: Space, evaluator: Evaluator, seed: int) -> st
         return "budget used up"
     except KeyboardInterrupt:
         return "interrupted"
+    except RunFailedError:
+        raise  # Workers were lost: no mistake of the planner.
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         return f"failed: {type(error).__name__}: {error} ({where.filename}, line {where.lineno})"

@@ -4,9 +4,10 @@ A layer's costs do not depend on the schedule or the number of stages, a stage's
 schedule, a list on nothing else: a search asks for thousands of plans, but few of each of these.
 """
 
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
@@ -31,6 +32,9 @@ KEPT_ACTIONS = 20_000_000
 """Tapes are kept until they have so many actions, of about 50 bytes each."""
 
 
+KEPT_STAGES = 1_000_000
+"""The costs of stages are kept until there are so many, of at most about 500 bytes each."""
+
 ScheduleKey = tuple[str, int, int, int]
 """What `schedule_key` gives."""
 
@@ -50,7 +54,11 @@ class Stages(NamedTuple):
 
 
 class SharedCosts:
-    """The parts of a prediction for one workload on one cluster, remembered."""
+    """The parts of a prediction for one workload on one cluster, remembered.
+
+    What is handed to another process is not what was found, but what it is for; a process that gets
+    it again remembers what it found.
+    """
 
     def __init__(self, workload: Workload, cluster: Cluster) -> None:
         self.workload = workload
@@ -65,14 +73,23 @@ class SharedCosts:
         self._moments: dict[ScheduleKey, tuple[Moments, ...]] = {}
         self._last: tuple[ScheduleKey, Scheduled] | None = None
         self._kept = 0
+        self._kept_stages = 0
+        self._lock = threading.RLock()
+
+    def __reduce__(self) -> Any:
+        return _of_this_thread, (self.workload, self._given)
 
     def check(self, workload: Workload, cluster: Cluster) -> None:
         """Raise `ParplanError` unless these are what the costs are for."""
-        if (workload, cluster) != (self.workload, self._given):
+        if not self.are_for(workload, cluster):
             raise ParplanError(
                 f"shared costs: of {self.workload.model.name} on {self._given.name}, but the plans "
                 f"are for another workload or cluster ({workload.model.name} on {cluster.name})"
             )
+
+    def are_for(self, workload: Workload, cluster: Cluster) -> bool:
+        """Whether these are what the costs are for."""
+        return (workload, cluster) == (self.workload, self._given)
 
     def parts_of(self, constraints: Constraints) -> Parts:
         """The parts of the plans of a space; where they have variants, the least of these."""
@@ -95,6 +112,10 @@ class SharedCosts:
             layers = self._layer_costs(key)
             costs = stage_costs(self.workload, self.cluster, plan, layers)
             found = Stages(costs, stage_needs(self.workload, plan))
+            self._kept_stages += len(costs)
+            if self._kept_stages > KEPT_STAGES:
+                self._stages.clear()
+                self._kept_stages = len(costs)
             self._stages[key] = found
         return found
 
@@ -125,23 +146,24 @@ class SharedCosts:
         key = schedule_key(plan)
         if key not in self._moments:
             # Who asks for the tape asks for it next.
-            self._last = key, scheduled(plan)
-            self._moments[key] = self._last[1].moments
+            self._last = last = key, scheduled(plan)
+            self._moments[key] = last[1].moments
         return self._moments[key]
 
     def lists(self, plan: Plan) -> Lists:
         """What its lists are; raises `ParplanError` where the schedule has no such size."""
         key = schedule_key(plan)
-        found = self._lists.pop(key, None)
-        if found is None:
-            moments = self.moments(plan)
-            made = self._last[1] if self._last and self._last[0] == key else scheduled(plan)
-            self._last = None
-            found = Lists(moments, lower(made.schedule))
-            self._kept += len(found.tape)
-        self._lists[key] = found
-        while self._kept > KEPT_ACTIONS and len(self._lists) > 1:
-            self._kept -= len(self._lists.pop(next(iter(self._lists))).tape)
+        with self._lock:  # An executor may be one of threads.
+            found = self._lists.pop(key, None)
+            if found is None:
+                moments, last = self.moments(plan), self._last
+                made = last[1] if last and last[0] == key else scheduled(plan)
+                self._last = None
+                found = Lists(moments, lower(made.schedule))
+                self._kept += len(found.tape)
+            self._lists[key] = found
+            while self._kept > KEPT_ACTIONS and len(self._lists) > 1:
+                self._kept -= len(self._lists.pop(next(iter(self._lists))).tape)
         return found
 
     def memory(self, plan: Plan) -> tuple[RankMemory, ...]:
@@ -163,3 +185,33 @@ class SharedCosts:
         ticks = stage_ticks([self.stages(trial.plan).costs for trial in trials])
         steps_s = fast_many(tape, ticks, kernel=kernel).tolist()
         return [replace(t, step_s=s) for t, s in zip(trials, steps_s, strict=True)]
+
+    def evaluated(self, memory_ratio: float, plans: Sequence[Plan]) -> list[Trial]:
+        """Verdicts and step times of plans, in their order; those that share their lists are timed
+        together."""
+        trials = [self.judge(plan, memory_ratio) for plan in plans]
+        groups: dict[ScheduleKey, list[int]] = {}
+        for number, trial in enumerate(trials):
+            if trial.fits:
+                groups.setdefault(schedule_key(trial.plan), []).append(number)
+        for numbers in groups.values():
+            timed = self.timed([trials[number] for number in numbers])
+            for number, trial in zip(numbers, timed, strict=True):
+                trials[number] = trial
+        return trials
+
+
+class _OfWorker(threading.local):
+    """What a worker, a thread of its process, keeps from one piece of work to the next."""
+
+    costs: SharedCosts | None = None
+
+
+_OF_WORKER = _OfWorker()
+
+
+def _of_this_thread(workload: Workload, cluster: Cluster) -> SharedCosts:
+    own = _OF_WORKER.costs
+    if own is None or not own.are_for(workload, cluster):
+        own = _OF_WORKER.costs = SharedCosts(workload, cluster)
+    return own

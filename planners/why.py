@@ -184,13 +184,14 @@ def best_of_kinds(
     A kind is which ways of splitting a plan uses: pipeline, tensor, context and expert
     parallelism, sharding at use (ZeRO-3).
     """
-    found = {_kind(best.plan): best}
+    found = {kind_of(best.plan): best}
     for trial in close_trials(trials, best, within):
-        found.setdefault(_kind(trial.plan), trial)
+        found.setdefault(kind_of(trial.plan), trial)
     return list(found.values())[:at_most]
 
 
-def _kind(plan: Plan) -> tuple[bool, ...]:
+def kind_of(plan: Plan) -> tuple[bool, ...]:
+    """Which ways of splitting a plan uses."""
     degrees = (
         plan.num_stages,
         plan.tensor_parallel,

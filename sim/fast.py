@@ -18,6 +18,7 @@ from parplan.sim.costs import StageCosts
 from parplan.sim.instructions import Program
 from parplan.sim.lowering import Tape, lower
 from parplan.sim.run import Run
+from parplan.sim.self_check import check_steps
 from parplan.sim.steps import Failing, Steps, played_with_failures
 from parplan.sim.sweep import compiled_loops, sweep
 from parplan.sim.swept import Swept, run_of
@@ -60,26 +61,35 @@ def fast_many_ps(
     `durations_ps`: of every action in the order of the lists, in place of what `ticks` says, shape
     [candidates, actions]. `blocking_sends`: a rank computes on only when its message has arrived.
     `post_validation`: as `parplan.sim.engine.simulate` has it. `kernel`: what to sweep with; all
-    give the same. Raises `ParplanError` when the stages are not
+    give the same. What is found is checked (`parplan.sim.self_check.check_steps`). Raises
+    `ParplanError` when the stages are not
     those of the tape, when a step could be longer than 64 bits of picoseconds (53 days), or when
     the kernel is not installed.
     """
     count = ticks.num_candidates
     chosen = _choose(kernel, len(tape), count)
+    lanes = 1
     if chosen == "numpy":
         lanes = min(batch.LANES, count)
-        tables = sweep_tables(tape, ticks, durations_ps, lanes, post_validation)
-        return batch.sweep_numpy(tape, tables, blocking_sends)
-    if chosen == "numba" and count > 1:
+    elif chosen == "numba" and count > 1:
         lanes = compiled_loops(load=True).LANES  # type: ignore[union-attr]
-        tables = sweep_tables(tape, ticks, durations_ps, lanes, post_validation)
-        return _sweep_numba(tape, tables, blocking_sends)
-    tables = sweep_tables(tape, ticks, durations_ps, 1, post_validation)
-    compiled = chosen == "numba"
+    tables = sweep_tables(tape, ticks, durations_ps, lanes, post_validation)
+    steps = _swept(tape, tables, blocking_sends, chosen)
+    check_steps(tape, tables, steps)
+    return steps
+
+
+def _swept(tape: Tape, tables: SweepTables, blocking: bool, kernel: Kernel) -> Ints:
+    """The step of each candidate, shape [candidates]."""
+    if kernel == "numpy":
+        return batch.sweep_numpy(tape, tables, blocking)
+    compiled = kernel == "numba"
+    if compiled and tables.num_candidates > 1:
+        return _sweep_numba(tape, tables, blocking)
     entries = _entries(tape, tables, compiled)
     ends = [
-        _sweep_one(tape, tables, entries, c, blocking_sends, compiled).ends(tables, c).max()
-        for c in range(count)
+        _sweep_one(tape, tables, entries, c, blocking, compiled).ends(tables, c).max()
+        for c in range(tables.num_candidates)
     ]
     return np.array(ends, dtype=np.int64)
 

@@ -4,8 +4,19 @@ pass for a prediction. Costs a few operations on arrays, far less than playing."
 import numpy as np
 
 from parplan.sim.action_arrays import ActionArrays, B, F, I
+from parplan.sim.lowering import Tape
 from parplan.sim.recording import Played
-from parplan.sim.ticks import Ints
+from parplan.sim.tables import SweepTables
+from parplan.sim.ticks import MOST_PS, Ints
+
+CHECKED_FROM = 4
+"""Fewer candidates are not a batch: the check would take a third as long as the sweep."""
+
+CHECKED = 256
+"""Candidates of a batch whose steps are held against a bound; of more, so many and the fastest."""
+
+SPREAD = 2_654_435_761
+"""A prime: multiples of it are spread evenly over the candidates, and over lanes of blocks."""
 
 
 def check_played(lists: ActionArrays, played: Played) -> None:
@@ -20,6 +31,28 @@ def check_played(lists: ActionArrays, played: Played) -> None:
     last = max([int(end.max(initial=0)), *(span.end_ps for span in played.spans)])
     _demand(played.end_ps >= last, "the step is over before its last event")
     _check_dependencies(lists, start, end)
+
+
+def check_steps(tape: Tape, tables: SweepTables, steps: Ints) -> None:
+    """Raise `AssertionError` where the step of a candidate, in picoseconds, is not a time, or is
+    shorter than what one of its ranks has to do.
+
+    `steps`: shape [candidates], as a sweep of `tables` along `tape` found them.
+    """
+    if len(steps) < CHECKED_FROM:
+        return
+    _demand(steps.min() >= 0 and steps.max() <= MOST_PS, "the step of a candidate is not a time")
+    chosen = np.arange(len(steps))
+    if len(steps) > CHECKED:
+        chosen = np.append(chosen[:CHECKED] * SPREAD % len(steps), steps.argmin())
+    columns = tables.duration.shape[1]
+    counts = np.bincount(tape.rank * columns + tables.column, minlength=tape.num_ranks * columns)
+    used = np.flatnonzero(counts)
+    rank, column = np.divmod(used, columns)
+    block, lane = np.divmod(chosen, tables.lanes)
+    each = tables.duration[block[:, None], column, lane[:, None]] * counts[used]
+    busy = np.add.reduceat(each, np.flatnonzero(np.diff(rank, prepend=-1)), axis=1).max(axis=1)
+    _demand((steps[chosen] >= busy).all(), "a step is shorter than the work of a rank")
 
 
 def _check_dependencies(lists: ActionArrays, start: Ints, end: Ints) -> None:

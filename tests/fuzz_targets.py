@@ -9,7 +9,6 @@ import functools
 import io
 import json
 import math
-import os
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,6 @@ from hypothesis import strategies as st
 
 from parplan.experiments.cases.read import read_cases
 from parplan.experiments.cases.request import request_of
-from parplan.experiments.cli import main
 from parplan.experiments.interop.imported import Given, finished
 from parplan.experiments.interop.sources import SOURCES
 from parplan.experiments.request import requested_cluster, requested_model
@@ -38,6 +36,7 @@ from parplan.sim.predict import compile_plan, predict
 from parplan.sim.schedules import CATALOGUE, make_program, why_not
 from parplan.sim.validate import check_program
 from parplan.sim.workload import Workload
+from tests.fuzz_commands import command_line
 from tests.fuzz_documents import Draw, as_json, as_toml, broken, changed
 
 ROOT = Path(__file__).parent.parent
@@ -239,85 +238,9 @@ def imports(draw: Draw, folder: Path) -> bool:
     return True
 
 
-WORDS = [
-    *("gpt-tiny", "llama2-7b", "8xh100", "2xdgx-a100", "64", "16", "8", "0", "-1", "1e9", "nan"),
-    *("99999999999999999999", "auto", "true", "", "ä", "--", "full", "ap", "1f1b", "random"),
-    *(
-        "branch-and-bound",
-        "30s",
-        "10",
-        "no/such/file.toml",
-        "plan.json",
-        "/dev/null",
-        "/",
-        "a" * 300,
-    ),
-]
-
-
 def commands(draw: Draw, folder: Path) -> bool:
-    """The command line: a result, or one line and exit code 2; 1 where nothing fits."""
-    (folder / "plan.json").write_text(json.dumps(plan_table(PLAN, SMALL, "8xh100")))
-    workload = ["gpt-tiny", "--cluster", "8xh100", "--seq-len", "64", "--global-batch", "16"]
-    words = draw(
-        st.sampled_from(
-            [
-                ["plan", *workload],
-                [
-                    "plan",
-                    *workload,
-                    "--space",
-                    "full",
-                    "--planner",
-                    "random",
-                    "--budget",
-                    "5",
-                    "--seed",
-                    "1",
-                ],
-                ["plan", *workload, "--num-stages", "2", "--memory-ratio", "50"],
-                ["plan", *workload, "--objective", "memory"],
-                ["plan", *workload, "--framework", "none", "--attention", "eager"],
-                ["simulate", "plan.json", "--cluster", "8xh100"],
-                ["simulate", "plan.json", "--slow", "1=1.5"],
-                ["export", "plan.json", "--to", "megatron"],
-                ["hardware", "show", "8xh100"],
-                ["hardware", "compare", "8xh100", "2xdgx-a100"],
-                ["hardware", "list"],
-                ["landscape", *workload, "--x", "num_stages=1,2"],
-            ]
-        )
-    )
-    words = list(words)
-    for _ in range(draw(st.sampled_from([1, 0, 1, 1, 2, 3]))):
-        place = draw(st.integers(1, len(words)))
-        word = draw(st.one_of(st.sampled_from(WORDS), st.text(max_size=6)))
-        if draw(st.booleans()) and place < len(words):
-            words[place] = word
-        else:
-            words.insert(place, word)
-    if "-h" in words or "--help" in words:
-        return True
-    said = io.StringIO()
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()) as out:
-            try:
-                code = main(words)
-            except SystemExit as error:
-                code = error.code  # type: ignore[assignment]
-    finally:
-        os.chdir(before)
-    assert code in (0, 1, 2), (words, code)
-    text = said.getvalue()
-    assert "Traceback" not in text, words
-    assert "nan" not in out.getvalue().replace("nan\n", "").split(), words
-    if code == 2:
-        lines = [line for line in text.splitlines() if "warning:" not in line]
-        assert len(lines) >= 1, words
-        assert "error:" in lines[-1], (words, text)
-    return code == 0
+    """Command lines, legal but for two words at most."""
+    return command_line(draw, folder, json.loads(json.dumps(plan_table(PLAN, SMALL, "8xh100"))))
 
 
 TARGETS: dict[str, Target] = {

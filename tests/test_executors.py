@@ -23,6 +23,8 @@ from parplan.planners.processes import in_order
 from parplan.planners.space import full_candidates
 from parplan.sim.model import model_preset
 from parplan.sim.workload import Workload
+from tests.commands import wait_for
+from tests.test_spread import LANDSCAPE, results
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -77,10 +79,10 @@ def test_a_worker_that_is_killed_in_the_middle_costs_nothing(
     address = cluster.scheduler_address
     with requested_executor(address) as executor:
         assert executor is not None
-        with in_order(where_and_twice, range(60), 3, executor=executor) as results:
-            done = [next(results) for _ in range(5)]
+        with in_order(where_and_twice, range(60), 3, executor=executor) as twices:
+            done = [next(twices) for _ in range(5)]
             os.kill(done[-1][0], signal.SIGKILL)
-            done += results
+            done += twices
     assert [twice for _, twice in done] == [2 * n for n in range(60)]
     assert len({process for process, _ in done}) >= 3
     pids = [info["pid"] for info in _workers(address)]
@@ -91,18 +93,67 @@ def test_a_worker_that_is_killed_in_the_middle_costs_nothing(
     killer.join()
     assert report.trials == found().trials
     words = ("plan", "llama2-7b", "--cluster", "8xh100", "--seq-len", "64", "--global-batch", "8")
-    texts = []
-    for more in ((), ("--dask", address)):
-        folder = tmp_path / str(len(texts))
-        folder.mkdir()
-        before = Path.cwd()
+    words = ("scale", "llama2-7b", "--seq-len", "2048", "--global-batch", "64",
+             "--cluster", "h100", "--sizes", "8,16,32,64", "--what-if", "memory=2")  # fmt: skip
+    (one,) = ran(words, ("--workers", "1"), into=tmp_path / "one")
+    journal = tmp_path / "two" / "scale" / f"{len(words)}-0" / "out" / "points.jsonl"
+    killed: list[int] = []
+    killer = threading.Thread(
+        target=kill_after_the_first, args=(journal, _workers(address), killed)
+    )
+    killer.start()
+    (two,) = ran(words, ("--dask", address), into=tmp_path / "two")
+    killer.join()
+    assert len(killed) == 2
+    assert results(one) == results(two)
+
+
+def kill_after_the_first(journal: Path, pids: list[dict[str, int]], killed: list[int]) -> None:
+    wait_for(lambda: journal.exists() and len(journal.read_bytes().splitlines()) > 1, 60)
+    assert len(journal.read_bytes().splitlines()) < 15, "the sweep is over"
+    for one in pids[:2]:
+        os.kill(one["pid"], signal.SIGKILL)
+        killed.append(one["pid"])
+
+
+PLAN = ("plan", "llama2-7b", "--cluster", "8xh100", "--seq-len", "64", "--global-batch", "8")
+
+
+def ran(words: tuple[str, ...], *ways: tuple[str, ...], into: Path) -> list[Path]:
+    """The folders of a command that is run in several ways."""
+    folders = []
+    before = Path.cwd()
+    for number, way in enumerate(ways):
+        folder = into / words[0] / f"{len(words)}-{number}"
+        folder.mkdir(parents=True)
         os.chdir(folder)
         try:
-            assert main([*words, *more, "-o", "out"]) == 0
+            assert main([*words, *way, "-o", "out"]) == 0
         finally:
             os.chdir(before)
-        texts.append((folder / "out" / "trials.csv").read_bytes())
-    assert texts[0] == texts[1]
+        folders.append(folder / "out")
+    return folders
+
+
+@pytest.mark.parametrize(
+    "words",
+    [LANDSCAPE, PLAN, (*PLAN, "--space", "full", "--planner", "evolution", "--budget", "60")],
+    ids=["landscape", "plan", "planner"],
+)
+def test_a_dask_cluster_writes_the_same(
+    words: tuple[str, ...], cluster: distributed.LocalCluster, tmp_path: Path
+) -> None:
+    folders = ran(words, (), ("--dask", cluster.scheduler_address), into=tmp_path)
+    assert results(folders[0]) == results(folders[1])
+
+
+def test_workers_with_another_parplan_are_refused(
+    cluster: distributed.LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executors, "version", lambda name: "0.0.1")
+    other = pytest.raises(ParplanError, match=r"has parplan .*, this is 0\.0\.1")
+    with other, requested_executor(cluster.scheduler_address):
+        pass
 
 
 def _workers(address: str) -> list[dict[str, int]]:

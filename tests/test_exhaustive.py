@@ -7,8 +7,9 @@ import pytest
 
 from parplan.hardware.errors import ParplanError
 from parplan.hardware.presets import cluster_preset
+from parplan.planners import processes
 from parplan.planners.checks import check_candidates, check_request
-from parplan.planners.exhaustive import POOL_FROM, exhaustive
+from parplan.planners.exhaustive import exhaustive
 from parplan.planners.options import Options
 from parplan.planners.space import divisors, full_candidates
 from parplan.sim.fast import fast_many
@@ -74,8 +75,9 @@ def test_a_choice_that_the_simulator_does_not_confirm_is_an_error(
 
 
 @pytest.mark.timeout(400)
-def test_worker_processes_find_the_same() -> None:
-    plans = CANDIDATES * (POOL_FROM // len(CANDIDATES) + 1)
+def test_worker_processes_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "HERE_S", 0.01)
+    plans = CANDIDATES
     progress: list[tuple[str, int, int]] = []
     one = exhaustive(WORKLOAD, CLUSTER, plans)
     two = exhaustive(

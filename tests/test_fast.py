@@ -20,8 +20,10 @@ from parplan.sim.instructions import Action, Program, Schedule, check_complete, 
 from parplan.sim.lowering import lower
 from parplan.sim.run import Run
 from parplan.sim.schedules import make_schedule
+from parplan.sim.self_check import CHECKED_FROM, check_steps
 from parplan.sim.sweep import compiled_loops
-from parplan.sim.ticks import PS_PER_S, stage_ticks
+from parplan.sim.tables import sweep_tables
+from parplan.sim.ticks import PS_PER_S, StageTicks, stage_ticks, ticks_of_seconds
 from tests.random_lists import random_costs, random_lists
 
 KERNELS: tuple[Kernel, ...] = ("python", "numpy")
@@ -132,6 +134,63 @@ def test_a_fault_in_a_sweep_is_noticed(
     monkeypatch.setattr(module, name, scope[name])
     with pytest.raises(AssertionError):
         check_many()
+
+
+CHECKED_FAULTS = (
+    (fast, "_sweep_one", "sweep)(", "nothing)(", "python"),
+    (batch, "_block", "add(now, duration[column], out=now)", "pass", "numpy"),
+    (
+        batch,
+        "_block",
+        "maximum(rank_free, reduce_free)",
+        "minimum(rank_free, reduce_free)",
+        "numpy",
+    ),
+    (batch, "sweep_numpy", ".max(axis=0)", ".min(axis=0)", "numpy"),
+    (batch, "sweep_numpy", ".max(axis=0)", ".max(axis=0) - 2**62", "numpy"),
+    (fast, "_sweep_numba", "return np.asarray(", "return np.asarray(0 * ", "numba"),
+)
+
+
+def uneven(candidates: int, stages: int) -> StageTicks:
+    """Of candidates whose stages differ widely in their work."""
+    own = random.Random(5)
+    return ticks_of_seconds(
+        **{
+            name: [[own.choice((0.1, 1, 10)) for _ in range(stages)] for _ in range(candidates)]
+            for name in ("forward_s", "input_gradient_s", "weight_gradient_s")
+        }
+    )
+
+
+@pytest.mark.parametrize("candidates", [CHECKED_FROM + 4, 2000])
+@pytest.mark.parametrize(("module", "name", "old", "new", "kernel"), CHECKED_FAULTS)
+def test_a_batch_checks_itself(
+    module: object, name: str, old: str, new: str, kernel: Kernel, candidates: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    if kernel not in KERNELS:
+        pytest.skip("numba is not installed")
+    tape, ticks = lower(make_schedule("1f1b", 4, 2)), uneven(candidates, 4)
+    fast_many_ps(tape, ticks, kernel=kernel)
+    function: FunctionType = getattr(module, name)
+    source = inspect.getsource(function)
+    assert old in source
+    scope = {**function.__globals__, "nothing": lambda *given: None}
+    exec(source.replace(old, new), scope)
+    monkeypatch.setattr(module, name, scope[name])
+    with pytest.raises(AssertionError, match="a mistake of parplan's; please report it"):
+        fast_many_ps(tape, ticks, kernel=kernel)
+
+
+def test_a_single_wrong_step_among_many_is_noticed_where_it_would_be_chosen() -> None:
+    tape, ticks = lower(make_schedule("1f1b", 4, 2)), uneven(5000, 4)
+    tables = sweep_tables(tape, ticks, None, 32)
+    steps = fast_many_ps(tape, ticks)
+    check_steps(tape, tables, steps)
+    steps[3217] = steps.min() // 3
+    with pytest.raises(AssertionError, match="shorter than the work of a rank"):
+        check_steps(tape, tables, steps)
 
 
 @given(seed=seeds, num_steps=st.integers(1, 4))

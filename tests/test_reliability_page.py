@@ -9,8 +9,13 @@ from pathlib import Path
 from parplan.backend.supervise import FEWEST_STEPS, SILENT_S, SLOW_FACTOR, STALL_S
 from parplan.experiments.search_record import EVERY_S, FIRST_S
 from parplan.hardware.strict import MAX_FILE_BYTES
+from parplan.planners.limits import MOST_RECORDED
+from parplan.planners.processes import HERE_S
+from parplan.planners.run import ONE_BY_ONE
+from parplan.planners.streamed import HELD, PART
 from parplan.sim.model import MOST_LAYERS, MOST_SIZE
 from parplan.sim.schedules import MOST_ACTIONS
+from parplan.sim.self_check import CHECKED
 from parplan.sim.ticks import MOST_PS
 from tests.commands import parplan
 
@@ -54,9 +59,16 @@ def test_the_numbers_are_those_of_the_code() -> None:
         f"{MOST_LAYERS:,}",
         f"{MOST_PS / 1e12 / 86400:.0f} days",
         f"{MAX_FILE_BYTES // 2**20} MiB",
+        f"(`--budget`) | {MOST_RECORDED:,}",
+        f"every {PART:,} plans",
+        f"the {HELD:,} best",
+        f"started after {HERE_S:g} s of work",
+        f"of {CHECKED} candidates and the fastest",
     ):
         assert text in PAGE, text
     assert EVERY_S == 1.0
+    spread = PAGE.split("one plan after the other")[1].split("have nothing to")[0]
+    assert set(re.findall(r"`([\w-]+)`", spread)) == set(ONE_BY_ONE)
     assert MOST_SIZE == 10**9
 
 
@@ -67,4 +79,5 @@ def test_the_options_and_targets_are_there(tmp_path: Path) -> None:
     said = parplan("execute", "--help", cwd=tmp_path).stdout
     for option in re.findall(r"--(?:nnodes|node-rank|rdzv-endpoint|stall|processes)", PAGE):
         assert option in said
-    assert "--dask" in parplan("plan", "--help", cwd=tmp_path).stdout
+    for command in ("plan", "landscape", "scale", "compare-planners", "validate"):
+        assert "--dask" in parplan(command, "--help", cwd=tmp_path).stdout, command

@@ -159,3 +159,18 @@ def test_a_browser_shows_it_and_sorts_its_tables(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     up, down = "row4 row1 row0 row3 row2", "row3 row0 row1 row4 row2"
     assert f"<title>{up}, {down}</title>" in done.stdout
+
+
+def test_folders_that_no_command_wrote_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(1001):
+        (tmp_path / f"{number}.csv").touch()
+    for folder, said in (
+        ("a" * 300, "cannot be read: File name too long"),
+        ("/dev/null", "is not a folder"),
+        (str(tmp_path), "holds over 1000 files"),
+    ):
+        assert main(["report", folder, "-o", str(tmp_path / "page.html")]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said in line

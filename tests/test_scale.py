@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from parplan.experiments import scale_command
 from parplan.experiments.cli import main
 from parplan.experiments.landscape.machine import changed
+from parplan.experiments.scaling import study
 from parplan.experiments.scaling.figure import efficiency, figure
 from parplan.experiments.scaling.machines import AS_IT_IS, Machine, node_named, what_if
 from parplan.experiments.scaling.study import GROUPS, Point, point
@@ -160,7 +160,7 @@ def test_interrupted_scaling_goes_on_and_bad_input_is_named(
         return point(*given, **named)  # type: ignore[arg-type]
 
     out, words = tmp_path / "out", ("--scaling", "strong")
-    monkeypatch.setattr(scale_command, "point", interrupted)
+    monkeypatch.setattr(study, "point", interrupted)
     assert run(*words, out=out) == 130
     assert "2 searches done; the same command goes on" in capsys.readouterr().err
     counted.clear()

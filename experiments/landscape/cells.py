@@ -1,7 +1,7 @@
 """One cell of a landscape: the plan that it stands for, or why there is none."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -65,11 +65,22 @@ class Request:
 
 
 class Worker:
-    """Evaluates cells; keeps the costs of the last machine and workload."""
+    """Evaluates cells; keeps the costs of the last machine and workload.
+
+    Handed to another process, it knows the request alone.
+    """
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self._shared: SharedCosts | None = None
+
+    def __reduce__(self) -> tuple[type["Worker"], tuple[Request]]:
+        return Worker, (self.request,)
+
+    def rows(self, cells: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The cells of these values as tables, one after the other."""
+        for values in cells:
+            yield dataclasses.asdict(self.cell(values))
 
     def cell(self, values: Mapping[str, Any]) -> Cell:
         """The cell of these values."""

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -41,13 +42,13 @@ PICTURES = {".png": "image/png", ".svg": "image/svg+xml"}
 TEXTS = (".txt", ".sh", ".yaml", ".yml", ".toml", ".py", ".md")
 MAX_BYTES = 30 * 2**20
 """Larger files are named, not shown."""
+MOST_FILES = 1000
+"""A folder of more is none that parplan wrote."""
 
 
 def render(folder: Path) -> str:
     """The page; raises `ParplanError` for what is not a folder, or has nothing to show."""
-    if not folder.is_dir():
-        raise ParplanError(f"{folder}: is not a folder")
-    files = [path for path in sorted(folder.rglob("*")) if _is_shown(path, folder)]
+    files = sorted(_shown(folder))
     if not files:
         raise ParplanError(f"{folder}: holds nothing that a report shows")
     manifest = _manifest(folder)
@@ -65,9 +66,25 @@ def render(folder: Path) -> str:
     return page(title, subtitle, [section for section in sections if section.body])
 
 
-def _is_shown(path: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return path.is_file() and not hidden and path.name not in (REPORT, LOG)
+def _shown(folder: Path) -> list[Path]:
+    """The files that are not hidden; raises `ParplanError` where there are too many for a page."""
+
+    def refuse(error: OSError) -> None:
+        raise ParplanError(f"{error.filename}: cannot be read: {error.strerror}")
+
+    found: list[Path] = []
+    try:
+        if not folder.is_dir():
+            raise ParplanError(f"{folder}: is not a folder")
+        for place, folders, names in os.walk(folder, onerror=refuse):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            paths = [Path(place, name) for name in names if not name.startswith(".")]
+            found += [p for p in paths if p.is_file() and p.name not in (REPORT, LOG)]
+            if len(found) > MOST_FILES:
+                raise ParplanError(f"{folder}: holds over {MOST_FILES} files; not one of results")
+    except OSError as error:
+        raise ParplanError(f"{folder}: cannot be read: {error.strerror}") from None
+    return found
 
 
 def _manifest(folder: Path) -> dict[str, object]:

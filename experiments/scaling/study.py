@@ -1,11 +1,11 @@
 """The best plan at each size, what its step consists of, and what would make it shorter."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from parplan.experiments.landscape.machine import changed
-from parplan.experiments.scaling.machines import Machine
+from parplan.experiments.scaling.machines import AS_IT_IS, Machine
 from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
 from parplan.planners.constraints import Constraints
@@ -97,6 +97,22 @@ def point(
         shares={name: split.share(*parts) for name, parts in GROUPS.items()},
         gains=_gains(workload, cluster, best, base) if ask_why else {},
     )
+
+
+def point_rows(
+    workload: Workload,
+    machines: Sequence[Machine],
+    base: Constraints,
+    cases: Sequence[Mapping[str, Any]],
+) -> Iterator[dict[str, Any]]:
+    """The points of cases (`machine` as a table, `size`, global `batch`) as tables, one after the
+    other; what would make it faster is found for a machine as it is."""
+    by_table = [(asdict(machine), machine) for machine in machines]
+    for case in cases:
+        machine = next(one for table, one in by_table if table == case["machine"])
+        own = replace(workload, global_batch=case["batch"])
+        why = machine.label == AS_IT_IS
+        yield asdict(point(own, machine, case["size"], base, ask_why=why))
 
 
 def _best(workload: Workload, cluster: Cluster, base: Constraints) -> tuple[Trial | None, str]:
