@@ -29,7 +29,7 @@ fuzz: $(VENV)/ready typing
 coverage: $(VENV)/ready typing
 	$(BIN)/python -m tests.core_coverage
 
-# Changes of the simulator's core, and how many of them the tests notice.
+# Changes of the simulator's core and of the planners, and how many of them the tests notice.
 mutants: $(VENV)/ready typing
 	$(BIN)/python -m tests.core_mutants
 

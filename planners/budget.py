@@ -16,6 +16,15 @@ class Budget:
     """Plans asked about, also those that were asked about before."""
     seconds: float | None = None
 
+    def left(self, num_asked: int) -> int | None:
+        """How many more plans may be asked about after so many; None: any number."""
+        return None if self.evaluations is None else self.evaluations - num_asked
+
+    def share_used(self, num_asked: int, seconds: float) -> float:
+        """How much of it is used, from 0 to 1; 0 where there is none."""
+        used = num_asked / self.evaluations if self.evaluations else 0.0
+        return min(1.0, max(used, seconds / self.seconds if self.seconds else 0.0))
+
     def __post_init__(self) -> None:
         if self.evaluations is not None and self.evaluations < 1:
             raise ParplanError(f"budget: at least 1 evaluation, got {self.evaluations}")

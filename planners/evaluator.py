@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -14,6 +13,7 @@ from parplan.hardware.cluster import Cluster
 from parplan.hardware.errors import ParplanError
 from parplan.planners.box_bounds import box_bounds_s, box_fits, box_memory_bytes
 from parplan.planners.budget import Budget, Clock, Improvement, Stopped, budget_of
+from parplan.planners.elsewhere import evaluated_elsewhere
 from parplan.planners.goal import IMPOSSIBLE, STEP_TIME, Goal
 from parplan.planners.group_bounds import group_bounds
 from parplan.planners.open_floor import Tried, open_floor
@@ -28,9 +28,6 @@ from parplan.sim.plan import Plan
 from parplan.sim.predict import schedule_key
 from parplan.sim.schedules import schedule_kind
 from parplan.sim.workload import Workload
-
-AT_ONCE = 64
-"""Plans that share their lists are evaluated so many at a time where others do it."""
 
 __all__ = ["IMPOSSIBLE", "Budget", "Clock", "Evaluator", "Improvement", "Stopped", "budget_of"]
 
@@ -66,10 +63,8 @@ class Evaluator:
         Raises `ParplanError` where `shared` is of another search.
         """
         self.budget = Budget() if budget is None else budget
-        self.num_asked = 0
-        self.num_bounds = 0
-        self.compile_s = 0.0
-        self.cost_s = 0.0
+        self.num_asked = self.num_bounds = 0
+        self.compile_s = self.cost_s = 0.0
         self.improvements: list[Improvement] = []
         self.goal = goal
         self._watch = watch
@@ -86,8 +81,7 @@ class Evaluator:
         self._verdicts: dict[Plan, Trial] = {}
         self._bounds: dict[Plan, float] = {}
         self._table: SpaceTable | None = None
-        self._space_bounds = np.empty(0)
-        self._space_memory = np.empty(0)
+        self._space_bounds = self._space_memory = np.empty(0)
         self._box_floors: dict[tuple[int, Box], float] = {}
         self._uneven: npt.NDArray[np.float64] | None = None
         self._judged: set[tuple[str, int, int, int]] = set()
@@ -252,7 +246,7 @@ class Evaluator:
 
         The best key that was found, or the least floor of the plans that were not tried.
         """
-        best = self.improvements[-1].key if self.improvements else IMPOSSIBLE
+        best = self._best_key
         if not isinstance(self._space, Space):
             return 0.0
         if self._space.constraints.is_uneven:
@@ -267,6 +261,10 @@ class Evaluator:
             least = min(least, open_floor(tried, row, box, float(floors[row]), least))
         return least
 
+    @property
+    def _best_key(self) -> float:
+        return self.improvements[-1].key if self.improvements else IMPOSSIBLE
+
     def _tried(self, space: Space) -> Tried:
         return Tried(space, self._box_floors, len(self._trials), self.ruled_out)
 
@@ -274,13 +272,9 @@ class Evaluator:
         if self._table is None:
             if not isinstance(self._space, Space):
                 raise ParplanError("space_bounds: the evaluator was made without a Space")
-            self._table = SpaceTable(
-                self._space, self._memory_ratio, self._shared.parts_of(self._space.constraints)
-            )
-            self._space_bounds = self._table.bounds()
-            if self._space.why_not is not None and not self._space.constraints.has_variants:
-                unwanted = [bool(self._space.why_not(plan)) for plan in self._space]
-                self._space_bounds[unwanted] = IMPOSSIBLE
+            parts = self._shared.parts_of(self._space.constraints)
+            self._table = SpaceTable(self._space, self._memory_ratio, parts)
+            self._space_bounds = self._table.wanted_bounds()
             self.num_bounds += len(self._space_bounds)
         return self._space_bounds
 
@@ -303,16 +297,12 @@ class Evaluator:
     @property
     def evaluations_left(self) -> int | None:
         """How many more plans may be asked about; None: any number."""
-        if self.budget.evaluations is None:
-            return None
-        return self.budget.evaluations - self.num_asked
+        return self.budget.left(self.num_asked)
 
     @property
     def share_used(self) -> float:
         """How much of the budget is used, from 0 to 1; 0 where there is none."""
-        evaluations, seconds = self.budget.evaluations, self.budget.seconds
-        used = self.num_asked / evaluations if evaluations else 0.0
-        return min(1.0, max(used, self.seconds / seconds if seconds else 0.0))
+        return self.budget.share_used(self.num_asked, self.seconds)
 
     @property
     def seconds(self) -> float:
@@ -332,9 +322,7 @@ class Evaluator:
     def ruled_out(self, plan: Plan, key: float) -> bool:
         """Whether it is known that `plan` is not better than `key`, or that it cannot be."""
         trial = self._trials.get(plan) or self._verdicts.get(plan)
-        if trial is None and self._why_not(plan):
-            return True
-        if trial is not None and not trial.fits:
+        if self._why_not(plan) if trial is None else not trial.fits:
             return True
         if trial is not None and trial.step_s is not None and self.goal.key(trial) >= key:
             return True
@@ -396,12 +384,11 @@ class Evaluator:
             if reason := self._why_not(plan):
                 done[plan] = self._verdicts[plan] = Trial(plan=plan, reason=reason)
         new = [[plan for plan in group if plan not in done] for group in groups]
-        pieces = [group[i : i + AT_ONCE] for group in new for i in range(0, len(group), AT_ONCE)]
-        evaluated = partial(self._shared.evaluated, self._memory_ratio)
+        found = evaluated_elsewhere(spread, self._shared, self._memory_ratio, new)
         begin = self._clock()
         try:
-            with closing(spread.in_order(evaluated, pieces)) as results:
-                for trials in results:
+            with closing(found):
+                for trials in found:
                     self._verdicts.update((t.plan, replace(t, step_s=None)) for t in trials)
                     done.update((trial.plan, trial) for trial in trials)
                     self._check_time()
@@ -416,17 +403,15 @@ class Evaluator:
     def _record(self, asked: Sequence[Plan], done: dict[Plan, Trial]) -> None:
         for plan in asked:
             trial = self._trials.get(plan) or done.get(plan)
-            if trial is None:
-                continue
-            self.num_asked += 1
-            self._trials.setdefault(plan, trial)
-            self._improve(trial)
+            if trial is not None:
+                self.num_asked += 1
+                self._trials.setdefault(plan, trial)
+                self._improve(trial)
         if self._watch is not None:
             self._watch(self)
 
     def _improve(self, trial: Trial) -> None:
-        best = self.improvements[-1].key if self.improvements else IMPOSSIBLE
-        step_s = trial.step_s
+        best, step_s = self._best_key, trial.step_s
         if step_s is None or (self.goal.floor == "step" and step_s >= best):
             return
         key, asked = self.goal.key(trial), self.num_asked

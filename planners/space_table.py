@@ -72,6 +72,13 @@ class SpaceTable:
                 _write(rows, kind, bound, found)
         return found
 
+    def wanted_bounds(self) -> Floats:
+        """The same, infinite also for the plans that the space does not want."""
+        found, space = self.bounds(), self.space
+        if space.why_not is not None and not space.constraints.has_variants:
+            found[[bool(space.why_not(plan)) for plan in space]] = IMPOSSIBLE
+        return found
+
     def costs(self, numbers: Sequence[int], plans: Sequence[Plan]) -> StageTicks:
         """The costs of plans with equal lists, by their numbers in the space: [plans, stages]."""
         rows = self._rows[plans[0].num_stages, plans[0].virtual_stages]

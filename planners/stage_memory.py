@@ -73,14 +73,11 @@ class StageTables:
         return stage == 0, stage == self.plan.total_stages - 1, self._kinds[first:end]
 
     def _plan(self, size: StageSize, recomputed: int | None) -> Plan:
-        """A plan with such a stage, whatever the others are."""
-        stages, count = self.plan.total_stages, len(self._kinds)
+        """A plan with such a stage; of the others, it only matters where its blocks begin."""
+        stages = self.plan.total_stages
         layers = [0] * stages
+        layers[0] = size.first
         layers[size.stage] = size.end - size.first
-        if size.stage > 0:
-            layers[0] = size.first
-        if size.stage < stages - 1:
-            layers[-1] = count - size.end
         again = None
         if recomputed is not None and self.plan.recomputation != "none":
             again = tuple(recomputed if s == size.stage else 0 for s in range(stages))

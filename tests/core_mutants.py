@@ -28,6 +28,61 @@ class Part:
     tests: tuple[str, ...]
 
 
+def _planners(*names: str) -> tuple[str, ...]:
+    return tuple(f"planners/{name}.py" for name in names)
+
+
+PLANNERS: dict[str, Part] = {
+    "space": Part(
+        sources=_planners(
+            *("space", "layouts", "variants", "wide_space", "constraints", "options", "checks"),
+            *("ap_space", "ap_log"),
+        ),
+        tests=(
+            *("test_space", "test_space_by_filter", "test_wide_space", "test_options"),
+            "test_ap_space",
+        ),
+    ),
+    "bounds": Part(
+        sources=_planners(
+            *("bound", "box_bounds", "group_bounds", "relaxed_parts", "row_arithmetic"),
+            *("space_rows", "space_table", "open_floor", "branch_and_bound", "all_steps"),
+        ),
+        tests=(*("test_bound_paths", "test_table_rows", "test_space_table", "test_wide_space"),),
+    ),
+    "costs": Part(
+        sources=_planners(
+            *("parts", "shared_costs", "stage_memory", "evaluator", "exhaustive", "search"),
+            *("budget", "run"),
+        ),
+        tests=(
+            *("test_evaluator", "test_evaluator_books", "test_exhaustive", "test_goals"),
+            "test_space_table",
+        ),
+    ),
+    "planners": Part(
+        sources=_planners(
+            *("all_plans", "random_search", "grid", "beam", "annealing", "evolution", "mcmc"),
+            *("nsga2", "bayesian", "as_ap", "pareto_front"),
+            *("split", "dynamic_programming", "integer_program"),
+        ),
+        tests=(
+            *("test_search_steps", "test_bayesian", "test_nsga2", "test_cuts", "test_split"),
+            *("test_uneven_planners", "test_integer_program", "test_goals"),
+        ),
+    ),
+    "answers": Part(
+        sources=_planners(
+            *("why", "closest", "nearer", "objectives", "goal", "robust", "uncertainty"),
+            *("fidelity", "mixed"),
+        ),
+        tests=(
+            *("test_why", "test_objectives", "test_goals", "test_robust", "test_uncertainty"),
+            *("test_fidelity", "test_mixed", "test_mixed_search", "test_closest", "test_answers"),
+        ),
+    ),
+}
+
 PARTS: dict[str, Part] = {
     "schedules": Part(
         sources=("sim/schedules",),
@@ -58,6 +113,7 @@ PARTS: dict[str, Part] = {
             *("test_software", "test_schedules", "test_pairs_and_copies", "test_memory_exact"),
         ),
     ),
+    **PLANNERS,
 }
 
 

@@ -79,6 +79,25 @@ def test_times_that_cannot_be_are_noticed(
         assert str(error.value) == f"{why}: a mistake of parplan's; please report it"
 
 
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_every_stage_has_its_input(stage: int) -> None:
+    lists = action_arrays(read_csv("0F0,0B0\n1F0,1B0\n2F0,2B0\n3F0,3B0\n"))
+
+    def times(sooner: int | None) -> Played:
+        """Forwards down to stage 3 and backwards up again, one a unit; one begins too soon."""
+        start = np.array([0, 7, 1, 6, 2, 5, 3, 4])
+        end = start + 1
+        if sooner is not None:
+            start[sooner] -= 1
+        rest = {"send_start": end, "send_end": end, "spans": (), "end_ps": 8}
+        return Played(start=start, end=end, **rest)
+
+    check_played(lists, times(None))
+    for place, why in ((2 * stage, "a forward"), (2 * stage - 1, "a backward")):
+        with pytest.raises(AssertionError, match=f"{why} begins before its input is there"):
+            check_played(lists, times(place))
+
+
 def test_a_backward_is_not_before_its_forward() -> None:
     lists = action_arrays(read_csv("0B0,0F0\n"))
 
