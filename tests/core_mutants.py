@@ -40,7 +40,7 @@ PLANNERS: dict[str, Part] = {
         ),
         tests=(
             *("test_space", "test_space_by_filter", "test_wide_space", "test_options"),
-            "test_ap_space",
+            *("test_ap_space", "test_space_edges"),
         ),
     ),
     "bounds": Part(
