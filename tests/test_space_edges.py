@@ -45,9 +45,10 @@ def test_any_share_of_the_memory_may_be_used(percent: float) -> None:
 
 
 def test_gradients_are_reduced_beside_the_backward_unless_asked_for() -> None:
-    space = make_space(workload(16), cluster_preset("8xh100"), Constraints())
-    for plan in space:
-        assert all(own.overlap_gradient_reduction for own in space.choices.variants(plan))
+    cluster = cluster_preset("8xh100")
+    choices = Choices(workload(16), cluster, Constraints())
+    for plan in make_space(workload(16), cluster, Constraints()):
+        assert all(own.overlap_gradient_reduction for own in choices.variants(plan))
 
 
 def test_the_nearest_ordering_has_the_same_name() -> None:
