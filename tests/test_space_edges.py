@@ -4,16 +4,18 @@ from dataclasses import replace
 
 import pytest
 
+from parplan.hardware.errors import ParplanError
 from parplan.hardware.presets import cluster_preset
 from parplan.planners.ap_log import compile_time, cost_time
 from parplan.planners.ap_space import ap_candidates, pipelines
 from parplan.planners.constraints import Constraints, Range
 from parplan.planners.layouts import Ordering
 from parplan.planners.options import Options
-from parplan.planners.space import make_space, point_of
+from parplan.planners.space import full_candidates, make_space, point_of
 from parplan.planners.variants import Choices
 from parplan.sim.model import model_preset
 from parplan.sim.plan import Plan
+from parplan.sim.schedules import SCHEDULES
 from parplan.sim.workload import Workload
 
 SIX = replace(model_preset("llama3-8b"), num_layers=6)
@@ -93,3 +95,37 @@ def test_plans_are_plans() -> None:
     space = make_space(workload(16), cluster_preset("8xh100"), Constraints())
     assert "1f1b" not in space
     assert Plan(num_stages=7) not in space
+
+
+def test_options_are_those_of_advanced_parallelization_unless_given() -> None:
+    assert (Options().memory_ratio_percent, Options().workers) == (80.0, 16)
+    with pytest.raises(ParplanError, match="memory ratio: must be above 0"):
+        Options(memory_ratio_percent=-1.0)
+
+
+def test_auto_is_auto_wherever_the_word_comes_from() -> None:
+    auto = "".join(("au", "to"))
+    names = ("num_stages", "num_micro_batches", "activation_recomputation", "distribute_parameter")
+    own = Options(**dict.fromkeys(names, auto))
+    for made in (ap_candidates, lambda *asked: full_candidates(*asked[:3])):
+        asked = workload(16), cluster_preset("8xh100")
+        assert made(*asked, own, "24.5") == made(*asked, Options(), "24.5")
+
+
+def test_full_candidates_have_one_chunk_and_every_schedule_of_one() -> None:
+    plans = full_candidates(workload(16), cluster_preset("8xh100"), Options())
+    assert {plan.virtual_stages for plan in plans} == {1}
+    assert {plan.schedule for plan in plans if plan.num_stages > 1} == set(SCHEDULES)
+
+
+def test_a_degree_that_is_not_allowed_hides_no_larger_one() -> None:
+    allowed = Constraints(context_parallel=(1, 4), num_stages=(1, 4), tensor_parallel=(1,))
+    space = make_space(workload(16), cluster_preset("16xh100"), allowed)
+    degrees = {(plan.context_parallel, plan.num_stages) for plan in space}
+    assert degrees == {(1, 1), (1, 4), (4, 1), (4, 4)}
+
+
+def test_groups_of_shards_are_neither_single_nor_all_replicas() -> None:
+    choices = Choices(workload(16), cluster_preset("8xh100"), Constraints(shard_group=Range(min=1)))
+    assert choices._groups(8) == (None, 2, 4)
+    assert choices._groups(1) == (None,)
