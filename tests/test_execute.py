@@ -81,6 +81,7 @@ def test_predicted_and_measured_are_in_one_timeline_with_the_same_actions(
         assert actions[name.replace("predicted", "measured", 1)] == found
 
 
+@pytest.mark.long
 def test_the_chosen_plan_can_be_read_and_run_again(executed: tuple[Path, str]) -> None:
     plan, workload, _ = read_plan(executed[0] / "plan.json")
     assert plan.num_devices == 2
@@ -124,6 +125,7 @@ def kinds() -> Execution:
     return execute(workload, 2, list(KINDS.values()), repeats=3, choose=False)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind_of_plan_is_predicted_from_minis_and_trains_alike(
     kinds: Execution, name: str
@@ -144,6 +146,7 @@ def test_every_kind_of_plan_is_predicted_from_minis_and_trains_alike(
     assert own == pytest.approx(found.error)
 
 
+@pytest.mark.long
 def test_what_is_waited_for_is_told_by_stream(kinds: Execution) -> None:
     waits = {short_name(e.plan): e for e in kinds.executed}
     tensor, sharded = waits["tp2 sp m2"], waits["dp2 zero3 m1"]
@@ -155,6 +158,7 @@ def test_what_is_waited_for_is_told_by_stream(kinds: Execution) -> None:
     assert streams >= {"compute", "send"}
 
 
+@pytest.mark.long
 def test_the_results_can_be_compared_in_detail(kinds: Execution, tmp_path: Path) -> None:
     (tmp_path / "execution.json").write_text(json.dumps(kinds.to_json()))
     done = parplan("compare", tmp_path, "-o", "compared", cwd=tmp_path)
@@ -179,6 +183,7 @@ def test_the_results_can_be_compared_in_detail(kinds: Execution, tmp_path: Path)
     )
 
 
+@pytest.mark.long
 def test_the_benchmark_runs_small_beside_loops_written_by_hand(tmp_path: Path) -> None:
     words = ("benchmark", "--execution", "--small", "--repeats", "1", "-o", "results")
     done = parplan(*words, cwd=tmp_path, timeout_s=500)

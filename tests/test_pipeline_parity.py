@@ -110,6 +110,7 @@ def test_two_processes_train_as_one(two, case):
     check(two[case], 2)
 
 
+@pytest.mark.long
 def test_four_processes_train_as_one():
     found = results(4, FOUR_PROCESSES)
     for case in FOUR_PROCESSES:

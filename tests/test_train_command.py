@@ -48,7 +48,10 @@ def test_the_first_process_speaks_for_all(tmp_path: Path) -> None:
     ("what", "text"),
     [
         ("killed", "worker 1 died with signal 9 (SIGKILL)"),
-        ("stopped", "process 1 has not answered for 5 s, it was in step 2; "),
+        pytest.param(
+            *("stopped", "process 1 has not answered for 5 s, it was in step 2; "),
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_a_process_that_fails_ends_all(what: str, text: str, tmp_path: Path) -> None:
