@@ -182,8 +182,8 @@ def test_planners_with_nothing_to_spread_say_so(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
 def test_however_a_sweep_ends_no_process_is_left(end: signal.Signals, tmp_path: Path) -> None:
     words = ("landscape", "gpt3-175b", "--cluster", "1024xa100-80gb", "--seq-len", "2048",
-             "--global-batch", "1536", "--x", "num_stages=8,16,32", "--y",
-             "memory=0.5,0.6,0.7,0.8,0.9,1,1.5,2")  # fmt: skip
+             "--global-batch", "1536", "--x", "num_stages=4,8,16,32", "--y",
+             "memory=" + ",".join(f"{0.5 + i / 64:g}" for i in range(100)))  # fmt: skip
     process = start(*words, "--workers", "2", "-o", "out", cwd=tmp_path)
     wait_for(lambda: len(children(process.pid)) >= 3, 60)  # Two, and what Python tracks them by.
     own = children(process.pid)
