@@ -26,6 +26,7 @@ def test_the_last_command_prints_what_is_shown(block: str, tmp_path: Path) -> No
     assert done.stdout == block.partition(f"{commands[-1]}\n")[2]
 
 
+@pytest.mark.long
 def test_the_script_trains_on_two_processes(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     (code,) = blocks("python")

@@ -124,6 +124,7 @@ def test_the_pages_script_plans_logs_and_trains_as_without_its_line(script):
         assert re.fullmatch(rf"\[info\] {pattern}", line), line
 
 
+@pytest.mark.long
 def test_the_switch_turns_the_line_off(script):
     done = subprocess.run(
         [sys.executable, "train.py"],
