@@ -40,8 +40,7 @@ class Communication:
             "twins": (min(2, plan.num_stages), tensor * plan.replicas * (plan.num_stages - 1) or 1),
         }
         self._groups: dict[str, Group] = {}
-        self._known: dict[tuple[str, float, str], float] = {}
-        self._dispatched: dict[Exchange, float] = {}
+        self._known: dict[tuple[object, float, str], float] = {}
 
     def size(self, group: str) -> int:
         """How many ranks a group has."""
@@ -54,11 +53,11 @@ class Communication:
         return self.collective_s(exchange.op, exchange.num_bytes, exchange.group)
 
     def _dispatch_s(self, exchange: Exchange, top_k: int, num_experts: int) -> float:
-        if exchange not in self._dispatched:
+        key = exchange.once_per_node, exchange.num_bytes, exchange.group
+        if key not in self._known:
             group = self._group(exchange.group)
-            seconds = dispatch_s(num_experts, top_k, group, exchange.num_bytes)
-            self._dispatched[exchange] = seconds
-        return self._dispatched[exchange]
+            self._known[key] = dispatch_s(num_experts, top_k, group, exchange.num_bytes)
+        return self._known[key]
 
     def collective_s(self, op: str, num_bytes: float, group: str) -> float:
         """Seconds of a collective; `num_bytes` as `Exchange` counts them."""
