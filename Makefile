@@ -1,6 +1,7 @@
 # `make demo` and `make test` do all set-up themselves, in ./.venv.
 PYTHON ?= python3
 VENV := .venv
+PACKAGES := hardware sim planners backend experiments
 BIN := $(VENV)/bin
 # A machine without an NVIDIA GPU takes the one torch release that is tested on CPUs;
 # elsewhere the range in pyproject.toml decides.
@@ -66,7 +67,10 @@ docs: $(VENV)/ready
 	git diff --stat docs
 
 typing:
-	@mkdir -p build/typing && ln -sfn ../.. build/typing/parplan
+	@[ ! -L build/typing/parplan ] || rm build/typing/parplan
+	@mkdir -p build/typing/parplan
+	@for name in $(PACKAGES) ; do ln -sfn ../../../$$name build/typing/parplan/$$name ; done
+	@for file in parplan/* ; do ln -sfn ../../../$$file build/typing/parplan/ ; done
 
 $(VENV)/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "parplan needs Python 3.11 or newer: make PYTHON=python3.x ...")'

@@ -24,8 +24,8 @@ from parplan.backend.calibration_grid import (
     micro_batches,
 )
 from parplan.backend.launch import launch
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.profile import (
+from parplan.errors import ParplanError
+from parplan.hardware.estimates.profile import (
     Collective,
     Machine,
     MeasuredCollective,

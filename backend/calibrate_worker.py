@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from parplan._strict import build
 from parplan.backend.calibration_grid import (
     LAYERS,
     RECOMPUTATIONS,
@@ -25,9 +26,8 @@ from parplan.backend.kernel_runs import Operands, Run, kernel_run, optimizer_run
 from parplan.backend.layer_times import Setting, measure_layers
 from parplan.backend.message_runs import Groups, collective_run
 from parplan.backend.processes import agree, is_first, join_processes, num_processes
-from parplan.hardware.kernels import Gemm, MemoryBound
-from parplan.hardware.profile import Collective
-from parplan.hardware.strict import build
+from parplan.hardware.estimates.profile import Collective
+from parplan.hardware.kernels.kernel import Gemm, MemoryBound
 
 MIN_SAMPLE_S = 2e-3
 """A sample repeats short kernels for about as long."""

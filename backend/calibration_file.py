@@ -6,13 +6,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from parplan._files import write_whole
+from parplan._journal import Journal, journal_bytes, read_journal
+from parplan._strict import build
 from parplan.backend.calibration_grid import Settings
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.files import write_whole
-from parplan.hardware.journal import Journal, journal_bytes, read_journal
-from parplan.hardware.profile import Machine
-from parplan.hardware.profile_file import machine_differences
-from parplan.hardware.strict import build
+from parplan.errors import ParplanError
+from parplan.hardware.estimates.profile import Machine
+from parplan.hardware.estimates.profile_file import machine_differences
 
 FORMAT = 2
 

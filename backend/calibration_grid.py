@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.kernels import Attention, Direction, Gemm, Kernel, MemoryBound
-from parplan.hardware.profile import Collective, Op
+from parplan.errors import ParplanError
+from parplan.hardware.estimates.profile import Collective, Op
+from parplan.hardware.kernels.kernel import Attention, Direction, Gemm, Kernel, MemoryBound
 from parplan.sim.model import Model
 
 LAYOUTS: tuple[Literal["TN", "NN", "NT"], ...] = ("TN", "NN", "NT")

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from parplan.backend.pipeline import LossFunction
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from parplan.backend.gpt import Block
 from parplan.backend.processes import agree, is_first
 from parplan.backend.tensor_parallel import fused_rows
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 
 MORE = "more.pt"
 """What is not a tensor of the model or of its optimizer; written by the first process."""

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from parplan._files import write_whole
 from parplan.backend.chain import Chain
 from parplan.backend.executable import why_not_executable
 from parplan.backend.layer_times import LayerTimes, Setting
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.files import write_whole
+from parplan.errors import ParplanError
 from parplan.planners import ap_log
 from parplan.planners.goal import STEP_TIME
 from parplan.planners.options import Options

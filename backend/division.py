@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import why_not
 

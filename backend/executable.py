@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.model import Model
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import schedule_kind, why_not

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.strict import build
+from parplan._strict import build
+from parplan.errors import ParplanError
 from parplan.sim.plan import Plan
 from parplan.sim.run import Event, Run
 from parplan.sim.workload import Workload

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from parplan.backend.executable import why_not_built
 from parplan.backend.gpt_attention import CausalAttention
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.model import Model
 from parplan.sim.model_parts import LayerKind, is_local
 from parplan.sim.workload import Attention

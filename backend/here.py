@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from parplan.backend.choose import memory_of_process
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.profile import Machine
+from parplan.errors import ParplanError
+from parplan.hardware.estimates.profile import Machine
 
 
 def default_processes() -> int:

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from parplan.backend.chain import Chain
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 
 INSTALL = "Hugging Face models need transformers: pip install 'parplan[transformers]'"
 

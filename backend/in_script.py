@@ -4,7 +4,7 @@ from parplan.backend.chain import Chain
 from parplan.backend.executable import reduces_by_hooks
 from parplan.backend.gpt import Block
 from parplan.backend.tensor_parallel import check_splittable
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.plan import Plan
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from parplan.hardware.kernels import Attention, Gemm, Kernel, MemoryBound
+from parplan.hardware.kernels.kernel import Attention, Gemm, Kernel, MemoryBound
 
 Run = Callable[[int], None]
 """Does its kernel so many times, one after the other."""

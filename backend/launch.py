@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from parplan._strict import read_json
 from parplan.backend.heartbeat import FOLDER
 from parplan.backend.require import require_torch
 from parplan.backend.supervise import SILENT_S, STALL_S, CutOffError, Supervisor, steps_of
-from parplan.hardware.errors import ParplanError, RunFailedError
-from parplan.hardware.strict import read_json
+from parplan.errors import ParplanError, RunFailedError
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from parplan._strict import build
 from parplan.backend.chain import Chain
 from parplan.backend.choose import compile_measured, executable_plans
 from parplan.backend.contest import WATCHED_STEPS, Contestant, MiniRun, Place, everyone, take_turns
@@ -23,7 +24,6 @@ from parplan.backend.mini_predict import predict_exposed, predict_step
 from parplan.backend.out_of_memory import noticing
 from parplan.backend.processes import is_first, join_processes, num_processes
 from parplan.backend.trial_run import train_alone
-from parplan.hardware.strict import build
 from parplan.planners.options import Options
 from parplan.sim.engine import simulate
 from parplan.sim.plan import Plan

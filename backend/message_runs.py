@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 
 from parplan.backend.kernel_runs import Run
-from parplan.hardware.profile import Collective
+from parplan.hardware.estimates.profile import Collective
 
 
 class Groups:

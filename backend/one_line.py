@@ -14,7 +14,7 @@ from parplan.backend.chain import find_chain
 from parplan.backend.in_script import check_in_script
 from parplan.backend.pipeline import LossFunction
 from parplan.backend.planned_forward import PlannedForward
-from parplan.hardware.errors import ParplanError, RunFailedError
+from parplan.errors import ParplanError, RunFailedError
 from parplan.planners.options import Options, settings_from_environment, switched_off
 from parplan.sim.plan import Plan
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from parplan.backend.recompute import recomputed
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.plan import Plan
 
 

@@ -33,7 +33,7 @@ from parplan.backend.sharding import (
 )
 from parplan.backend.tensor_parallel import check_splittable, loss_of_parts, split
 from parplan.backend.tied import TiedGradients, check_ties, find_ties, tie_again
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.instructions import Schedule, rank_of_stages, write_csv
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import make_schedule

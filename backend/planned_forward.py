@@ -23,7 +23,7 @@ from parplan.backend.processes import (
     lost_contact,
     num_processes,
 )
-from parplan.hardware.errors import ParplanError, RunFailedError
+from parplan.errors import ParplanError, RunFailedError
 from parplan.planners.options import Options
 from parplan.sim.plan import Plan
 

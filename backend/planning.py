@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from parplan._files import write_whole
 from parplan.backend.chain import Chain
 from parplan.backend.choose import choose_plan, executable_plans, log_details
 from parplan.backend.executable import executable_only
@@ -13,10 +14,9 @@ from parplan.backend.in_script import why_not_in_script
 from parplan.backend.layer_times import Setting, measure_layers
 from parplan.backend.machine import measure_machine
 from parplan.backend.processes import agree, num_processes
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.files import write_whole
-from parplan.hardware.profile_cluster import cluster_of_profile
-from parplan.hardware.profile_file import read_profile
+from parplan.errors import ParplanError
+from parplan.hardware.estimates.profile_file import read_profile
+from parplan.hardware.machines.from_profile import cluster_of_profile
 from parplan.planners import ap_log
 from parplan.planners.exhaustive import exhaustive
 from parplan.planners.options import Options

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import nn
 
 from parplan.backend.watch import Watch, timeout_s
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
-from parplan.hardware.errors import unknown_name
+from parplan.errors import unknown_name
 from parplan.sim.plan import Recomputation
 
 LINEAR_PRODUCTS = frozenset({torch.ops.aten.mm.default, torch.ops.aten.addmm.default})

@@ -2,7 +2,7 @@
 
 import importlib.util
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 
 
 def require_torch(what: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parplan.hardware.errors import RunFailedError
+from parplan.errors import RunFailedError
 
 SILENT_S = 30.0
 """A worker that has not answered for so long is stopped or hangs, and the run is ended."""

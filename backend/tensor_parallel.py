@@ -24,7 +24,7 @@ from torch.distributed.tensor.parallel import (
 from torch.distributed.tensor.placement_types import Placement
 
 from parplan.backend.gpt import Block, Embedding, Head
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 
 NORMS = ("attention_norm", "mlp_norm", "attention_post_norm", "mlp_post_norm")
 """Those of a block, where it has them."""

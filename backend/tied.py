@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.distributed.tensor import DTensor
 
 from parplan.backend.groups import Groups
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.plan import Plan
 
 

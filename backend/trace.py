@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import (
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 

@@ -18,7 +18,7 @@ from parplan.backend.chain import find_chain
 from parplan.backend.gpt import gpt_layers, language_loss
 from parplan.backend.hf_chain import hf_chain, hf_model
 from parplan.backend.trace import ChainTrace, trace_chain
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.workload import Workload
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from parplan.backend.launch import ENVIRONMENT, last_words, stop
 from parplan.backend.require import require_torch
-from parplan.hardware.errors import ParplanError, RunFailedError
+from parplan.errors import ParplanError, RunFailedError
 
 FOLLOW_S = 0.2
 SILENT = "has not answered"

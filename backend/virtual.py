@@ -24,7 +24,7 @@ from parplan.backend.groups import make_groups
 from parplan.backend.pipeline import PipelineStep
 from parplan.backend.processes import num_processes
 from parplan.backend.storage_tracker import StorageTracker
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.instructions import RankActions
 from parplan.sim.plan import Plan, check_plan
 from parplan.sim.schedules import make_schedule

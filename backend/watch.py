@@ -18,7 +18,7 @@ from collections.abc import Mapping
 
 import torch.distributed as dist
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 
 EVERY_S = 1.0
 

@@ -12,7 +12,7 @@ from typing import Any
 from parplan.backend.heartbeat import begin_beating
 from parplan.backend.launch import OUT_OF_MEMORY
 from parplan.backend.out_of_memory import RanOutOfMemoryError
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 
 CHECK_EVERY_S = 0.5
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.strict import read_text
+from parplan._strict import read_text
+from parplan.errors import ParplanError
 
 COMMAND = "parplan validate"
 STUDY = "parplan validate --fit-study"

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from parplan.backend.execute import execute
+from parplan.errors import ParplanError
 from parplan.experiments import benchmark, benchmark_planners, execution_benchmark
 from parplan.experiments.comparison_tables import row, runs
 from parplan.experiments.output import OutputFolder
-from parplan.hardware.errors import ParplanError
 from parplan.sim.timeline import chrome_trace
 
 

@@ -11,9 +11,9 @@ from random import Random
 
 import numpy as np
 
+from parplan.errors import ParplanError
 from parplan.experiments.benchmark import SEED, Measure, cpu_s
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.all_steps import all_steps_s
 from parplan.planners.ap_space import ap_candidates
 from parplan.planners.constraints import Constraints, Range

@@ -6,20 +6,27 @@ import statistics
 import sys
 from pathlib import Path
 
+from parplan._files import check_writable
 from parplan.backend.calibrate import calibrate, settings_here
 from parplan.backend.calibration_file import PartialFile, partial_path
 from parplan.backend.calibration_grid import Settings
+from parplan.errors import ParplanError, RunFailedError
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.profile_figures import figures
 from parplan.experiments.progress import Progress
 from parplan.experiments.request import requested_model
 from parplan.experiments.tables import columns
-from parplan.hardware.errors import ParplanError, RunFailedError
-from parplan.hardware.files import check_writable
-from parplan.hardware.kernels import Gemm
-from parplan.hardware.profile import Collective, Machine, MeasuredKernel, Op, Profile, Timing
-from parplan.hardware.profile_cluster import memory_bytes_per_s, message_link
-from parplan.hardware.profile_file import write_profile
+from parplan.hardware.estimates.profile import (
+    Collective,
+    Machine,
+    MeasuredKernel,
+    Op,
+    Profile,
+    Timing,
+)
+from parplan.hardware.estimates.profile_file import write_profile
+from parplan.hardware.kernels.kernel import Gemm
+from parplan.hardware.machines.from_profile import memory_bytes_per_s, message_link
 
 BUSY = 0.5
 """Share of the cores, over the last minute, from which on the machine does not count as quiet."""

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from parplan.errors import ParplanError, RunFailedError
 from parplan.experiments.report_option import add_report_option, run_with_report, wants_report
-from parplan.hardware.errors import ParplanError, RunFailedError
 
 COMMANDS = {
     "plan": ("parplan.experiments.plan_command", "find the fastest parallel plan"),

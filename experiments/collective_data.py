@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 from json import JSONDecodeError, loads
 from pathlib import Path
 
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.collective_efficiency import EfficiencyTable, class_of
-from parplan.hardware.collective_group import Group, group_of
-from parplan.hardware.collectives import LIBRARY, bus_factor
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
-from parplan.hardware.strict import build, read_toml
+from parplan._strict import build, read_toml
+from parplan.errors import ParplanError
+from parplan.hardware.collectives.group import Group, group_of
+from parplan.hardware.collectives.times import LIBRARY, bus_factor
+from parplan.hardware.machines.presets import cluster_preset
+from parplan.hardware.network.cluster import Cluster
+from parplan.hardware.network.collective_efficiency import EfficiencyTable, class_of
 
 PAPERS = Path(__file__).parent / "papers"
 SWEEPS = PAPERS / "collectives.jsonl"

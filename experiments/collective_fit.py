@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from parplan.experiments.collective_data import Sweep
-from parplan.hardware.collective_efficiency import PLAIN, CollectiveEfficiency
-from parplan.hardware.collective_group import Group, GroupLink
-from parplan.hardware.collective_work import work
-from parplan.hardware.collectives import PROTOCOLS, available, work_s
+from parplan.hardware.collectives.group import Group, GroupLink
+from parplan.hardware.collectives.times import PROTOCOLS, available, work_s
+from parplan.hardware.collectives.work import work
+from parplan.hardware.network.collective_efficiency import PLAIN, CollectiveEfficiency
 
 Array = NDArray[np.float64]
 

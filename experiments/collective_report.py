@@ -11,8 +11,12 @@ from matplotlib.figure import Figure
 
 from parplan.experiments.collective_data import Sweep
 from parplan.experiments.collective_fit import BLOCKS, Constants, predicted_s, relative_errors
-from parplan.hardware.collective_efficiency import PLAIN, CollectiveEfficiency, EfficiencyTable
-from parplan.hardware.collectives import bus_factor
+from parplan.hardware.collectives.times import bus_factor
+from parplan.hardware.network.collective_efficiency import (
+    PLAIN,
+    CollectiveEfficiency,
+    EfficiencyTable,
+)
 
 PARTS = ("fit", "held out", "interpolated", "transfer")
 MIB = 2**20

@@ -4,7 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from parplan._strict import read_json
 from parplan.backend.execution import Execution
+from parplan.errors import ParplanError
 from parplan.experiments.comparison import compare_set
 from parplan.experiments.comparison_tables import (
     attribution_table,
@@ -16,8 +18,6 @@ from parplan.experiments.comparison_tables import (
 )
 from parplan.experiments.figures import gantt
 from parplan.experiments.output import OutputFolder
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.strict import read_json
 from parplan.sim.timeline import chrome_trace
 
 

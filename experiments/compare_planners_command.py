@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from parplan.errors import ParplanError
 from parplan.experiments.compare_planners import compare, rows, table
 from parplan.experiments.compare_planners_figure import regret_figure
 from parplan.experiments.executors import (
@@ -20,7 +21,6 @@ from parplan.experiments.request import (
     requested_workload,
 )
 from parplan.experiments.space_arguments import requested_space, space_name
-from parplan.hardware.errors import ParplanError
 from parplan.planners.ap_space import one_batch
 from parplan.planners.checks import check_request
 from parplan.planners.evaluator import budget_of

@@ -5,16 +5,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from parplan._files import check_writable, write_whole
+from parplan._strict import read_json, read_text
+from parplan.errors import ParplanError
 from parplan.experiments.hardware_tables import rows_of
 from parplan.experiments.interop.convert_hardware import CONVERTERS, Asked
 from parplan.experiments.interop.from_accelerate import read_yaml
 from parplan.experiments.interop.machine_text import machine_toml, plain_name
 from parplan.experiments.tables import columns
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.files import check_writable, write_whole
-from parplan.hardware.presets import accelerator_preset, read_cluster
-from parplan.hardware.strict import read_json, read_text
-from parplan.hardware.unit_check import unit_warnings
+from parplan.hardware.machines.presets import accelerator_preset, read_cluster
+from parplan.hardware.machines.unit_check import unit_warnings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from parplan.backend.executable import executable_only
 from parplan.backend.require import require_torch
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.memory import GB, RankMemory, rank_memory, stage_needs
 from parplan.sim.peaks import moments_of
 from parplan.sim.plan import Plan

@@ -10,12 +10,12 @@ from parplan.backend.execute import OtherNodeError, execute
 from parplan.backend.execution import Execution
 from parplan.backend.launch import Nodes
 from parplan.backend.supervise import STALL_S, CutOffError
+from parplan.errors import ParplanError
 from parplan.experiments.comparison import compare_set
 from parplan.experiments.comparison_tables import plan_table, row, runs, short_name, summary
 from parplan.experiments.figures import gantt
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.request import requested_model
-from parplan.hardware.errors import ParplanError
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import plan_table as plan_table_json
 from parplan.sim.plan_file import read_plan

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
-from parplan.hardware.errors import ParplanError, RunFailedError
+from parplan.errors import ParplanError, RunFailedError
 from parplan.planners.options import Options
 
 CONNECT_S = 5

@@ -6,7 +6,7 @@ from typing import Any
 
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.time_split_figure import figure
-from parplan.hardware.cluster import Cluster
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.search import Trial
 from parplan.planners.space import Space
 from parplan.planners.uncertainty import indistinguishable, interval, pairs_like

@@ -4,10 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from parplan.errors import ParplanError
 from parplan.experiments.interop.targets import TARGETS
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.request import requested_cluster
-from parplan.hardware.errors import ParplanError
 from parplan.sim.plan import check_plan
 from parplan.sim.plan_file import read_plan
 

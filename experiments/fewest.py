@@ -4,9 +4,9 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
+from parplan.errors import ParplanError
 from parplan.experiments.objective_arguments import deadline_s, value_text
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.exhaustive import Report
 from parplan.planners.objectives import Setting, training_s
 

@@ -4,10 +4,10 @@ import argparse
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+from parplan.errors import ParplanError
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.progress import Progress
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.fidelity import (
     Level,
     Outcome,

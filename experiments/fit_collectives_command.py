@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from parplan._files import write_whole
 from parplan.experiments.tables import columns
-from parplan.hardware.collective_efficiency import read_efficiencies
-from parplan.hardware.files import write_whole
+from parplan.hardware.network.collective_efficiency import read_efficiencies
 
 
 def add_arguments(actions: Any) -> None:

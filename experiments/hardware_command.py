@@ -13,15 +13,15 @@ from parplan.experiments.hardware_tables import (
 )
 from parplan.experiments.kernel_fit_arguments import add_fit_arguments
 from parplan.experiments.tables import columns
-from parplan.hardware.preset_tables import AcceleratorTable
-from parplan.hardware.presets import (
+from parplan.hardware.estimates.profile_compare import Agreement, agreements
+from parplan.hardware.estimates.profile_compare import compared as compared_pairs
+from parplan.hardware.estimates.profile_file import machine_differences, read_profile
+from parplan.hardware.machines.presets import (
     accelerator_names,
     accelerator_table,
     cluster_names,
 )
-from parplan.hardware.profile_compare import Agreement, agreements
-from parplan.hardware.profile_compare import compared as compared_pairs
-from parplan.hardware.profile_file import machine_differences, read_profile
+from parplan.hardware.machines.tables import AcceleratorTable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,18 +5,18 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from parplan.hardware.cluster import Cluster, Tier
-from parplan.hardware.collective_efficiency import class_of, read_efficiencies
-from parplan.hardware.errors import ParplanError, unknown_name
-from parplan.hardware.fabric import NETWORK_FABRICS, Fabric
-from parplan.hardware.preset_tables import AcceleratorTable
-from parplan.hardware.presets import (
+from parplan.errors import ParplanError, unknown_name
+from parplan.hardware.machines.presets import (
     accelerator_names,
     accelerator_table,
     cluster_names,
     cluster_preset,
     read_cluster,
 )
+from parplan.hardware.machines.tables import AcceleratorTable
+from parplan.hardware.network.cluster import Cluster, Tier
+from parplan.hardware.network.collective_efficiency import class_of, read_efficiencies
+from parplan.hardware.network.fabric import NETWORK_FABRICS, Fabric
 
 GB = 1e9
 

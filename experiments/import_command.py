@@ -5,6 +5,8 @@ import math
 import sys
 from pathlib import Path
 
+from parplan._strict import read_text
+from parplan.errors import ParplanError
 from parplan.experiments.explain_output import Choice, past_accuracy, step_with_interval
 from parplan.experiments.interop.imported import Given, finished
 from parplan.experiments.interop.sources import SOURCES
@@ -13,9 +15,7 @@ from parplan.experiments.output import OutputFolder
 from parplan.experiments.plan_output import write_plan
 from parplan.experiments.progress import Progress
 from parplan.experiments.request import requested_cluster, requested_model
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.strict import read_text
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.nearer import Better, better_plans
 from parplan.planners.search import Trial
 from parplan.planners.why import plan_label

@@ -7,10 +7,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from parplan.hardware import journal
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.files import write_whole
+from parplan import _journal as journal
+from parplan._files import write_whole
+from parplan.errors import ParplanError
+from parplan.hardware.network.cluster import Cluster
 from parplan.sim.workload import Workload
 
 Row = Mapping[str, Any]
@@ -29,7 +29,7 @@ class Journal:
     """Rows by their keys: those of an earlier run, and the ones that are added.
 
     `head`: what the rows are of. Raises `ParplanError` where the file holds rows of other work, is
-    damaged, or is being written to (`parplan.hardware.journal`).
+    damaged, or is being written to (`parplan._journal`).
     """
 
     def __init__(self, path: Path, head: Row) -> None:

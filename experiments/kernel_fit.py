@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
+from parplan.errors import ParplanError
 from parplan.experiments.microbench import Measurement
-from parplan.hardware.accelerator import Accelerator
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.kernel_efficiency import (
+from parplan.hardware.estimates.kernel_times import kernel_s
+from parplan.hardware.kernels.accelerator import Accelerator
+from parplan.hardware.kernels.efficiency import (
     AttentionEfficiency,
     GemmEfficiency,
     KernelEfficiency,
 )
-from parplan.hardware.kernel_times import kernel_s
 
 TILES = ((256, 128), (128, 256), (128, 128), (64, 64))
 ROWS = (64, 128, 256)

@@ -3,9 +3,9 @@
 import argparse
 import io
 
+from parplan._files import write_whole
 from parplan.experiments.kernel_fit_figure import figure
 from parplan.experiments.kernel_fit_report import fit_file, peak_rows, report, toml_text
-from parplan.hardware.files import write_whole
 
 
 def run(args: argparse.Namespace) -> int:

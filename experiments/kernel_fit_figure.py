@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from parplan.experiments.kernel_fit_report import OPS, errors
 from parplan.experiments.kernel_neighbours import Judged
 from parplan.experiments.microbench import Measurement
-from parplan.hardware.kernel_efficiency import KernelEfficiency
+from parplan.hardware.kernels.efficiency import KernelEfficiency
 
 
 def figure(

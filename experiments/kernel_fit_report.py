@@ -11,14 +11,14 @@ from parplan.experiments.kernel_fit import fitted, rounded
 from parplan.experiments.kernel_neighbours import Judged, corrected
 from parplan.experiments.kernel_peaks import PEAK, SQUARE, peak_errors
 from parplan.experiments.microbench import DATA, Measurement, read_measurements
-from parplan.hardware.accelerator import Accelerator
-from parplan.hardware.kernel_efficiency import KernelEfficiency
-from parplan.hardware.kernel_times import kernel_s
-from parplan.hardware.presets import accelerator_preset
+from parplan.hardware.estimates.kernel_times import kernel_s
+from parplan.hardware.kernels.accelerator import Accelerator
+from parplan.hardware.kernels.efficiency import KernelEfficiency
+from parplan.hardware.machines.presets import accelerator_preset
 
 HEADER = """\
-# Constants of the kernel time model (parplan.hardware.kernel_efficiency says what each one means).
-# Written by: parplan hardware fit-kernels --write hardware/kernel_efficiency.toml
+# Constants of the kernel time model (parplan.hardware.kernels.efficiency says what each one means).
+# Written by: parplan hardware fit-kernels --write hardware/kernels/kernel_efficiency.toml
 # [accelerator.NAME]: fitted to measurements of it. [family.NAME]: what its other members take;
 # families that are not here take [family.default]. No constants: a plain roofline.
 """

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parplan.experiments.microbench import Measurement
-from parplan.hardware.kernels import Gemm
+from parplan.hardware.kernels.kernel import Gemm
 
 # Chosen by cross-validation over the fitted part (lengths 0.3 to 2, layouts 0.2 and 1, noises 0.7
 # and 1.5); longer and noisier was better throughout.

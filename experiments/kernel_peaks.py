@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from parplan.errors import ParplanError
 from parplan.experiments.microbench import DATA
-from parplan.hardware.accelerator import Accelerator, DenseRates
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.kernel_times import kernel_s
-from parplan.hardware.kernels import Gemm
-from parplan.hardware.presets import accelerator_preset
+from parplan.hardware.estimates.kernel_times import kernel_s
+from parplan.hardware.kernels.accelerator import Accelerator, DenseRates
+from parplan.hardware.kernels.kernel import Gemm
+from parplan.hardware.machines.presets import accelerator_preset
 
 PEAK, SQUARE = "gemm_peak (MAMF)", "gemm m=n=k"
 PRESETS = {

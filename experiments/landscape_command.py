@@ -10,6 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from parplan.errors import ParplanError
 from parplan.experiments.executors import (
     add_sweep_arguments,
     check_workers,
@@ -31,8 +32,7 @@ from parplan.experiments.request import (
 )
 from parplan.experiments.space_arguments import space_name
 from parplan.experiments.sweep import swept
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.constraints import Constraints, read_constraints
 from parplan.planners.objectives import Run
 from parplan.planners.options import Options

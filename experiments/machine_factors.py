@@ -8,10 +8,10 @@ import dataclasses
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.collective_group import is_network
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.strict import build, read_toml
+from parplan._strict import build, read_toml
+from parplan.errors import ParplanError
+from parplan.hardware.collectives.group import is_network
+from parplan.hardware.network.cluster import Cluster
 from parplan.sim.framework import Framework, framework
 
 MACHINE = "machine"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.run import Run
 
 US_PER_S = 1e6

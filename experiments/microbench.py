@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parplan.hardware.errors import ParplanError, unknown_name
-from parplan.hardware.kernels import Attention, Gemm, Layout
+from parplan.errors import ParplanError, unknown_name
+from parplan.hardware.kernels.kernel import Attention, Gemm, Layout
 
 DATA = Path(__file__).parent / "papers" / "microbench.jsonl"
 KIND = "SimuMax op efficiency"

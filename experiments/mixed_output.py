@@ -5,12 +5,12 @@ import sys
 from itertools import groupby
 from typing import Any
 
+from parplan.errors import ParplanError
 from parplan.experiments.figures import gantt
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.progress import Progress
 from parplan.experiments.request import batches, requested_cluster, requested_workload
-from parplan.hardware.cluster import Cluster, Link
-from parplan.hardware.errors import ParplanError
+from parplan.hardware.network.cluster import Cluster, Link
 from parplan.planners.ap_space import one_batch
 from parplan.planners.mixed import MixedReport, MixedSearch, MixedTrial, mixed_search
 from parplan.planners.why import plan_label

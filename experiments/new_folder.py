@@ -5,9 +5,9 @@ import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from parplan._files import FolderLock, is_part
+from parplan.errors import ParplanError
 from parplan.experiments.output import OutputFolder
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.files import FolderLock, is_part
 
 MANIFEST = "manifest.json"
 """Written last: a folder with it holds whole results."""

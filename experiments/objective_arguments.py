@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError, unknown_name
+from parplan.errors import ParplanError, unknown_name
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.goal import STEP_TIME, Goal
 from parplan.planners.objectives import HOUR_S, OBJECTIVES, Run, Setting, goal_of
 from parplan.planners.robust import Disturbance, expected_step

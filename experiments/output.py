@@ -10,8 +10,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from parplan._files import FolderLock, check_writable, remove_parts, write_whole
 from parplan.experiments.provenance import provenance
-from parplan.hardware.files import FolderLock, check_writable, remove_parts, write_whole
 
 
 class OutputFolder:

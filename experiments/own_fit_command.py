@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from parplan._files import write_whole
+from parplan.errors import ParplanError
 from parplan.experiments.accuracy_page import STUDY, written_page
 from parplan.experiments.cases.attribute import attributions
 from parplan.experiments.cases.evaluate import evaluate
@@ -32,8 +34,6 @@ from parplan.experiments.own_fit_report import (
     study_text,
 )
 from parplan.experiments.progress import Progress
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.files import write_whole
 from parplan.planners.processes import in_order
 
 OWN = "own"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from parplan._files import check_writable, write_whole
 from parplan.experiments.executors import add_executor_argument
 from parplan.experiments.explain_output import (
     Choice,
@@ -39,8 +40,7 @@ from parplan.experiments.request import (
 )
 from parplan.experiments.search_record import NAME
 from parplan.experiments.space_arguments import space_name
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.files import check_writable, write_whole
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners import ap_log
 from parplan.planners.ap_space import DEFAULT_VERSION, SETTINGS, one_batch
 from parplan.planners.checks import check_request

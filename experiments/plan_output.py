@@ -5,7 +5,7 @@ from typing import Any
 
 from parplan.experiments.figures import cost_landscape, gantt
 from parplan.experiments.output import OutputFolder
-from parplan.hardware.cluster import Cluster
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.exhaustive import Report
 from parplan.planners.search import Trial
 from parplan.sim.plan_file import plan_table

@@ -8,13 +8,13 @@ from functools import partial
 from typing import NamedTuple
 
 from parplan.backend.executable import executable_only
+from parplan.errors import ParplanError
 from parplan.experiments.executors import requested_executor
 from parplan.experiments.objective_arguments import Chosen
 from parplan.experiments.progress import Progress
 from parplan.experiments.search_record import Record, Watch
 from parplan.experiments.space_arguments import requested_space
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.ap_space import ap_candidates
 from parplan.planners.checks import check_candidates
 from parplan.planners.evaluator import budget_of

@@ -7,10 +7,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from parplan.hardware.kernel_times import kernel_s
-from parplan.hardware.kernels import Attention, Kernel, MemoryBound
-from parplan.hardware.profile import MeasuredKernel, Op, Profile
-from parplan.hardware.profile_cluster import best_rates, cluster_of_profile, memory_bytes_per_s
+from parplan.hardware.estimates.kernel_times import kernel_s
+from parplan.hardware.estimates.profile import MeasuredKernel, Op, Profile
+from parplan.hardware.kernels.kernel import Attention, Kernel, MemoryBound
+from parplan.hardware.machines.from_profile import (
+    best_rates,
+    cluster_of_profile,
+    memory_bytes_per_s,
+)
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000")

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
+from parplan._files import write_whole
 from parplan.experiments.report.render import REPORT, render
-from parplan.hardware.files import write_whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

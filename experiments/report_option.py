@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from parplan.hardware.files import write_whole
+from parplan._files import write_whole
 
 
 def add_report_option(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from parplan._files import write_whole
+from parplan._strict import read_json
+from parplan.errors import ParplanError, unknown_name
 from parplan.experiments.accuracy_page import written_page
 from parplan.experiments.new_folder import (
     MANIFEST,
@@ -19,9 +22,6 @@ from parplan.experiments.output import OutputFolder
 from parplan.experiments.reproduce import NAMES, experiment
 from parplan.experiments.reproduce.experiment import ERROR, Experiment, Result, csv_rows, table
 from parplan.experiments.tables import columns
-from parplan.hardware.errors import ParplanError, unknown_name
-from parplan.hardware.files import write_whole
-from parplan.hardware.strict import read_json
 
 LIST, ALL = "list", "all"
 DEFAULT = "out/reproduce"

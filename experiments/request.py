@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+from parplan.errors import ParplanError
 from parplan.experiments.machine_factors import MachineFactors, setting_named, with_factors
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset, read_cluster
-from parplan.hardware.unit_check import unit_warnings
+from parplan.hardware.machines.presets import cluster_preset, read_cluster
+from parplan.hardware.machines.unit_check import unit_warnings
+from parplan.hardware.network.cluster import Cluster
 from parplan.sim.hf_config import model_from_hf
 from parplan.sim.model import Model, model_preset, model_presets
 from parplan.sim.workload import Attention, Workload
@@ -116,7 +116,7 @@ def _check_here(path: Path) -> None:
             f"--profile {path} for whatever machine it is of"
         )
     from parplan.backend.here import machine_here, num_cores
-    from parplan.hardware.profile_file import check_machine, read_profile
+    from parplan.hardware.estimates.profile_file import check_machine, read_profile
 
     profile = read_profile(path)
     count = profile.machine.num_processes
@@ -128,8 +128,8 @@ def _check_here(path: Path) -> None:
 
 def _measured_cluster(path: Path) -> Cluster:
     # Imported here: look-ups need scipy, which takes long to load.
-    from parplan.hardware.profile_cluster import cluster_of_profile
-    from parplan.hardware.profile_file import read_profile
+    from parplan.hardware.estimates.profile_file import read_profile
+    from parplan.hardware.machines.from_profile import cluster_of_profile
 
     return cluster_of_profile(read_profile(path), str(path))
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from parplan.errors import ParplanError
 from parplan.experiments.executors import (
     add_sweep_arguments,
     check_workers,
@@ -25,7 +26,6 @@ from parplan.experiments.scaling.study import GROUPS, RESOURCES, Point, point_ro
 from parplan.experiments.space_arguments import space_name
 from parplan.experiments.sweep import swept
 from parplan.experiments.tables import columns
-from parplan.hardware.errors import ParplanError
 from parplan.planners.constraints import Constraints, read_constraints
 from parplan.planners.options import Options
 from parplan.planners.space import constraints_of_options

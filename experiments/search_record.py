@@ -1,7 +1,7 @@
 """What a search has tried, in a journal, so that a search that was cut off can be taken up.
 
 `search.jsonl`: what was searched in the first line, then a line for each plan
-(`parplan.hardware.journal`).
+(`parplan._journal`).
 """
 
 import dataclasses
@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from parplan._journal import Journal, read_journal
+from parplan.errors import ParplanError
 from parplan.experiments.progress import Progress
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.journal import Journal, read_journal
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.evaluator import Evaluator
 from parplan.planners.goal import STEP_TIME
 from parplan.planners.limits import MOST_RECORDED

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from parplan.errors import ParplanError
 from parplan.experiments.figures import gantt
 from parplan.experiments.machine_factors import setting_named
 from parplan.experiments.measured_trace import (
@@ -18,7 +19,6 @@ from parplan.experiments.measured_trace import (
 from parplan.experiments.memory_figure import memory_figure
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.request import requested_cluster
-from parplan.hardware.errors import ParplanError
 from parplan.sim.cost_model import message_bytes
 from parplan.sim.critical_path import critical_path, sensitivities
 from parplan.sim.idle import bubble_by_cause

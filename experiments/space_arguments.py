@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from parplan.backend.executable import executable_only
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.constraints import read_constraints
 from parplan.planners.options import Options
 from parplan.planners.space import Space, full_space, make_space

@@ -11,10 +11,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parplan._files import write_whole
 from parplan.backend.require import require_torch
+from parplan.errors import ParplanError
 from parplan.experiments.request import requested_model
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.files import write_whole
 from parplan.sim.layers.blocks import block_ops, embedding_ops, head_ops
 from parplan.sim.layers.ops import all_bytes
 from parplan.sim.layers.shapes import shapes_of

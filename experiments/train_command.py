@@ -6,7 +6,7 @@ from pathlib import Path
 
 from parplan.backend.require import require_torch
 from parplan.backend.train import train
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

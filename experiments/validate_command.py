@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from parplan._files import check_writable, write_whole
+from parplan.errors import ParplanError
 from parplan.experiments import own_fit_command
 from parplan.experiments.accuracy_figure import figure
 from parplan.experiments.accuracy_page import COMMAND, WORST, written_page
@@ -19,8 +21,6 @@ from parplan.experiments.cases.stack import check_stacks
 from parplan.experiments.executors import add_executor_argument, requested_executor
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.progress import Progress
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.files import check_writable, write_whole
 from parplan.planners.processes import in_order
 from parplan.sim.residuals import Pool
 

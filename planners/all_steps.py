@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.planners.parts import Floats
 from parplan.planners.shared_costs import ScheduleKey, SharedCosts
 from parplan.planners.space import Space

@@ -9,8 +9,8 @@ settings there are depends on the platform's version.
 
 from collections.abc import Iterator, Sequence
 
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError, unknown_name
+from parplan.errors import ParplanError, unknown_name
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.options import Options
 from parplan.sim.plan import Plan, Recomputation
 from parplan.sim.workload import Workload

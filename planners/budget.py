@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 
 Clock = Callable[[], float]
 

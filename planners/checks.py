@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.options import Options
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload

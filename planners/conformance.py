@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from random import Random
 
-from parplan.hardware.presets import cluster_preset
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.constraints import Constraints, Range
 from parplan.planners.evaluator import Budget, Evaluator
 from parplan.planners.run import SearchReport, find_planner, run_planner

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.strict import build, read_toml
+from parplan._strict import build, read_toml
+from parplan.errors import ParplanError
 from parplan.sim.plan import Recomputation
 from parplan.sim.schedules import CATALOGUE, schedule_kind
 

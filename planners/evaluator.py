@@ -9,8 +9,8 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.box_bounds import box_bounds_s, box_fits, box_memory_bytes
 from parplan.planners.budget import Budget, Clock, Improvement, Stopped, budget_of
 from parplan.planners.elsewhere import evaluated_elsewhere

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from parplan.hardware.cluster import Cluster
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.goal import STEP_TIME, Goal
 from parplan.planners.processes import Spread
 from parplan.planners.search import Trial

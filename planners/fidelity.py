@@ -8,8 +8,8 @@ share, and, given by the caller, a real run. Each level says how far it is from 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.evaluator import Evaluator
 from parplan.planners.goal import IMPOSSIBLE
 from parplan.planners.search import Trial

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.planners.bound import memory_bound_bytes, step_bounds_s
 from parplan.planners.goal import IMPOSSIBLE
 from parplan.planners.shared_costs import SharedCosts

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from math import gcd
 from typing import Any, NamedTuple
 
-from parplan.hardware.cluster import Cluster
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.constraints import Constraints
 from parplan.sim.plan import Plan, Recomputation, zero_fields
 from parplan.sim.schedules import schedule_kind, why_not

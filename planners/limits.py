@@ -1,6 +1,6 @@
 """How large a search may be before it would not fit in memory: refused before memory is spent."""
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.planners.budget import Budget
 from parplan.planners.space import Space
 

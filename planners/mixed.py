@@ -13,8 +13,8 @@ from itertools import pairwise, permutations
 from math import gcd
 from typing import NamedTuple
 
-from parplan.hardware.cluster import Cluster, Link
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
+from parplan.hardware.network.cluster import Cluster, Link
 from parplan.planners.closest import enlarged
 from parplan.planners.goal import IMPOSSIBLE
 from parplan.planners.layouts import divisors

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.constraints import Constraints
 from parplan.planners.exhaustive import Progress, exhaustive, no_progress
 from parplan.planners.search import Trial

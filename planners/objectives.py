@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError, unknown_name
+from parplan.errors import ParplanError, unknown_name
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.goal import LEAST_MEMORY, STEP_TIME, Goal
 from parplan.planners.search import Trial
 from parplan.planners.space import Space

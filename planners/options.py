@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 
 Auto = Literal["auto"]
 

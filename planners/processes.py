@@ -15,7 +15,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, TypeVar
 
-from parplan.hardware.errors import ParplanError, RunFailedError
+from parplan.errors import ParplanError, RunFailedError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from parplan.hardware.cluster import Cluster
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.constraints import Constraints
 from parplan.planners.parts import Floats, Parts
 from parplan.planners.variants import Box, Choices

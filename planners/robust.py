@@ -8,8 +8,8 @@ from statistics import mean
 import numpy as np
 import numpy.typing as npt
 
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.goal import IMPOSSIBLE, Goal
 from parplan.planners.search import Trial
 from parplan.planners.shared_costs import SharedCosts

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from random import Random
 
-from parplan.hardware.errors import ParplanError, RunFailedError, unknown_name
+from parplan.errors import ParplanError, RunFailedError, unknown_name
 from parplan.planners.evaluator import Budget, Clock, Evaluator, Improvement, Stopped
 from parplan.planners.exhaustive import Report, confirm
 from parplan.planners.goal import STEP_TIME, Goal

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
+from parplan.hardware.network.cluster import Cluster
 from parplan.sim.memory import GB, RankMemory
 from parplan.sim.plan import Plan
 from parplan.sim.predict import Scheduled, compile_plan

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.remember import remembering
+from parplan.errors import ParplanError
+from parplan.hardware.machines.cached_cluster import remembering
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.constraints import Constraints
 from parplan.planners.parts import Parts
 from parplan.planners.relaxed_parts import RelaxedParts

@@ -9,8 +9,8 @@ from itertools import accumulate
 from random import Random
 from typing import Any, NamedTuple, get_args
 
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.constraints import Constraints, Range, text
 from parplan.planners.layouts import Group, Layout, Ordering, divisors, groups
 from parplan.planners.options import Options

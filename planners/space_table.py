@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from parplan.hardware.remember import remembering
+from parplan.hardware.machines.cached_cluster import remembering
 from parplan.planners.bound import step_bounds_s
 from parplan.planners.parts import Floats, Parts
 from parplan.planners.row_arithmetic import (

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate
 
-from parplan.hardware.cluster import Cluster
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.evaluator import IMPOSSIBLE, Budget, Evaluator, Stopped
 from parplan.planners.goal import STEP_TIME
 from parplan.planners.search import Trial

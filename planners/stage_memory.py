@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
-from parplan.hardware.cluster import Cluster
+from parplan.hardware.network.cluster import Cluster
 from parplan.sim.cost_model import model_costs, stage_costs
 from parplan.sim.costs import StageCosts
 from parplan.sim.memory import StageNeeds, stage_needs

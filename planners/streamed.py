@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
-from parplan.hardware.cluster import Cluster
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.exhaustive import Progress, Report, confirm, no_progress
 from parplan.planners.goal import STEP_TIME, Goal
 from parplan.planners.processes import Spread

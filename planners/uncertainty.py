@@ -8,7 +8,7 @@ these are like each other.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from parplan.hardware.cluster import Cluster
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.search import Trial
 from parplan.sim.plan import Plan
 from parplan.sim.residuals import ANY, Pairs, Pool, Ratios, Residuals, family_of, setup_of

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from parplan.hardware.cluster import Cluster
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.search import Trial
 from parplan.planners.shared_costs import SharedCosts
 from parplan.planners.space import Space, point_of

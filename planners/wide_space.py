@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.planners.space import Point, Space, point_of
 from parplan.planners.variants import Box, Choices, Variant, having, plain, variant_of
 from parplan.sim.plan import Plan

@@ -9,8 +9,8 @@ other.
 from collections.abc import Mapping
 from math import inf, lcm
 
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.placement import Placement
+from parplan.errors import ParplanError
+from parplan.hardware.network.placement import Placement
 from parplan.sim.plan import Plan
 
 Slowdowns = tuple[float, ...]

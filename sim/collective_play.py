@@ -1,9 +1,9 @@
 """Collectives played message by message, one group or many at once, over shared links (SimPy).
 
-The closed forms of `parplan.hardware.collectives` hold for a group that has its links for itself.
-Here the messages of all groups go over the links that `links_crossed` names, so that two groups
-behind one network interface slow each other down. Plain latencies and bandwidths: no launch times,
-no protocols. Each step of an algorithm is rounded up to whole picoseconds.
+The closed forms of `parplan.hardware.collectives.times` hold for a group that has its links for
+itself. Here the messages of all groups go over the links that `links_crossed` names, so that two
+groups behind one network interface slow each other down. Plain latencies and bandwidths: no launch
+times, no protocols. Each step of an algorithm is rounded up to whole picoseconds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import simpy
 
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.collectives import Collective
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.interconnect import links_crossed
+from parplan.errors import ParplanError
+from parplan.hardware.collectives.times import Collective
+from parplan.hardware.network.cluster import Cluster
+from parplan.hardware.network.interconnect import links_crossed
 from parplan.sim.collective_steps import PIECES, Transfer, transfers
 from parplan.sim.flows import Flows, Sharing
 from parplan.sim.links import call_after

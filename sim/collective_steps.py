@@ -1,6 +1,6 @@
 """The messages of a collective, and which of them wait for which: rings, trees, hierarchies.
 
-The algorithms are those of `parplan.hardware.collective_work`. Where a group has several ranks on
+The algorithms are those of `parplan.hardware.collectives.work`. Where a group has several ranks on
 each of several nodes, rings and trees are as many as ranks on a node, each with its part of the
 bytes, and each enters and leaves the nodes by other ranks, so that all network interfaces of the
 group are used (the channels of NCCL).
@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from parplan.hardware.collectives import Collective
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
+from parplan.hardware.collectives.times import Collective
 
 After = Mapping[int, tuple[int, ...]]
 """By rank: the messages that have to have arrived before it goes on."""

@@ -6,12 +6,12 @@ Experts are spread over neighbouring ranks of a stage (Megatron-LM's order tp-cp
 
 from typing import cast, get_args
 
-from parplan.hardware.cluster import Cluster, Link
-from parplan.hardware.collective_group import Group, group_of
-from parplan.hardware.collectives import Collective, collective_s
-from parplan.hardware.expert_dispatch import dispatch_s
-from parplan.hardware.profile import Collective as MeasuredCollective
-from parplan.hardware.profile import Op as MeasuredOp
+from parplan.hardware.collectives.expert_dispatch import dispatch_s
+from parplan.hardware.collectives.group import Group, group_of
+from parplan.hardware.collectives.times import Collective, collective_s
+from parplan.hardware.estimates.profile import Collective as MeasuredCollective
+from parplan.hardware.estimates.profile import Op as MeasuredOp
+from parplan.hardware.network.cluster import Cluster, Link
 from parplan.sim.layers.ops import Exchange
 from parplan.sim.plan import Plan
 

@@ -1,6 +1,6 @@
 """From computations to what a runtime does: the messages between ranks, in a safe order."""
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.instructions import Communication, Instruction, Program, has_communication, parts
 from parplan.sim.order import partner, progress, sent_by
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim import event_loop
 from parplan.sim.action_arrays import Codes
 from parplan.sim.costs import StageCosts

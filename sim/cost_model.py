@@ -8,10 +8,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.estimate import Estimate
-from parplan.hardware.kernel_times import estimate
-from parplan.hardware.kernels import Kernel, MemoryBound
+from parplan.hardware.estimates.estimate import Estimate
+from parplan.hardware.estimates.kernel_times import estimate
+from parplan.hardware.kernels.kernel import Kernel, MemoryBound
+from parplan.hardware.network.cluster import Cluster
 from parplan.sim.communication import Communication
 from parplan.sim.costs import LayerCosts, ModelCosts, StageCosts
 from parplan.sim.layers.blocks import Ops, block_ops, embedding_ops, head_ops, recomputed_ops

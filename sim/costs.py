@@ -8,7 +8,7 @@ pipeline stage, with its communication.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.model import LayerKind
 
 

@@ -19,7 +19,7 @@ from typing import cast
 
 import simpy
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.action_arrays import ActionArrays, action_arrays, check_arrays
 from parplan.sim.costs import StageCosts
 from parplan.sim.instructions import Program

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.estimate import Origin
-from parplan.hardware.kernels import Kernel
+from parplan.hardware.estimates.estimate import Origin
+from parplan.hardware.kernels.kernel import Kernel
+from parplan.hardware.network.cluster import Cluster
 from parplan.sim.cost_model import kernel_estimate, ops_of
 from parplan.sim.layers.blocks import recomputed_ops
 from parplan.sim.plan import Plan

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Messages over the links that they cross, in SimPy: first come, first served, or fairly shared.
 
-`parplan.hardware.interconnect.links_crossed` names the links between two ranks; messages that cross
-the same one slow each other down. A message goes over all its links at once, as fast as the
-thinnest of them lets it, and arrives the sum of their latencies after it has left.
+`parplan.hardware.network.interconnect.links_crossed` names the links between two ranks; messages
+that cross the same one slow each other down. A message goes over all its links at once, as fast as
+the thinnest of them lets it, and arrives the sum of their latencies after it has left.
 
 fifo: a link carries one message at a time. A message waits until it is first in the queue of every
 link that it crosses, and holds them all until it has left. A queue is in the order in which its
@@ -23,8 +23,8 @@ from typing import Literal, NamedTuple
 
 import simpy
 
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.interconnect import LinkUse
+from parplan.errors import ParplanError
+from parplan.hardware.network.interconnect import LinkUse
 from parplan.sim.links import AFTER_ALL_ELSE, Arrival, call_after
 from parplan.sim.ticks import PS_PER_S, to_ps
 

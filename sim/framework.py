@@ -7,8 +7,8 @@ The constants are fitted to published runs whose use for that is allowed
 from dataclasses import dataclass
 from pathlib import Path
 
-from parplan.hardware.errors import ParplanError, unknown_name
-from parplan.hardware.strict import build, read_toml
+from parplan._strict import build, read_toml
+from parplan.errors import ParplanError, unknown_name
 
 NOT_NEGATIVE = (
     "host_s_per_kernel",

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from parplan.hardware.errors import ParplanError, unknown_name
-from parplan.hardware.strict import build, read_json
+from parplan._strict import build, read_json
+from parplan.errors import ParplanError, unknown_name
 from parplan.sim.hf_families import FAMILIES
 from parplan.sim.hf_keys import Keys
 from parplan.sim.model import Model

@@ -7,7 +7,7 @@ reads them; sizes of layers and of the vocabulary have none here.
 from collections.abc import Callable
 from typing import Any
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.hf_keys import Keys
 
 Fields = dict[str, Any]

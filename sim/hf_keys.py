@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 
 FORWARD, BACKWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = OPS = ("F", "B", "I", "W")
 

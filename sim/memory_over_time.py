@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.dependencies import producers
 from parplan.sim.instructions import Action, Program, RankActions, Schedule, computations
 from parplan.sim.memory import RankMemory, StageNeeds, activation_bytes, rank_memory

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.instructions import Action
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from parplan.hardware.errors import ParplanError, unknown_name
-from parplan.hardware.strict import build, read_toml
+from parplan._strict import build, read_toml
+from parplan.errors import ParplanError, unknown_name
 from parplan.sim.model_parts import (
     LatentAttention,
     LayerKind,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 
 LayerKind = Literal["dense", "moe", "dense local", "moe local"]
 """What follows a layer's attention, and whether that attention sees a window only."""

@@ -6,8 +6,8 @@ al. 2016 (vDNN, arXiv:1602.08124), section III: layer by layer, beside the compu
 
 from collections.abc import Sequence
 
-from parplan.hardware.accelerator import Accelerator
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
+from parplan.hardware.kernels.accelerator import Accelerator
 from parplan.sim.layers.blocks import Ops, recomputed_ops
 from parplan.sim.layers.ops import kept_bytes
 from parplan.sim.plan import Plan

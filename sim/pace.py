@@ -9,7 +9,7 @@ from functools import partial
 
 import simpy
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.links import Process, call_after
 from parplan.sim.shared_links import FULL_RATE, Pair
 

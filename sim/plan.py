@@ -4,8 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.strict import build
+from parplan._strict import build
+from parplan.errors import ParplanError
 from parplan.sim.workload import Workload
 
 Recomputation = Literal["none", "selective", "full"]

@@ -4,8 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.strict import build, read_json
+from parplan._strict import build, read_json
+from parplan.errors import ParplanError
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 

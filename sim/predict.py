@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from parplan.hardware.cluster import Cluster
+from parplan.hardware.network.cluster import Cluster
 from parplan.sim.cost_model import model_costs, stage_costs
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine import simulate

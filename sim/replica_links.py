@@ -11,10 +11,10 @@ from typing import cast
 
 import simpy
 
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.interconnect import LinkUse, links_crossed
-from parplan.hardware.placement import Placement
+from parplan.errors import ParplanError
+from parplan.hardware.network.cluster import Cluster
+from parplan.hardware.network.interconnect import LinkUse, links_crossed
+from parplan.hardware.network.placement import Placement
 from parplan.sim.cluster_layout import Slowdowns
 from parplan.sim.flows import Flows, Sharing
 from parplan.sim.instructions import Schedule, rank_of_stages

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.strict import build, read_toml
+from parplan._strict import build, read_toml
+from parplan.errors import ParplanError
 from parplan.sim.plan import Plan
 
 RESIDUALS = Path(__file__).parent / "residuals.toml"

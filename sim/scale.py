@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.model import Model
 
 LEAST_LAYERS = 2

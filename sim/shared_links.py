@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 
 Pair = tuple[int, int]
 """From rank, to rank."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.lowering import Tape
 from parplan.sim.ticks import Ints, StageTicks
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.failures import Failures
 from parplan.sim.run import Run
 from parplan.sim.ticks import PS_PER_S, to_ps

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.kernels import Kernel
+from parplan.hardware.kernels.kernel import Kernel
+from parplan.hardware.network.cluster import Cluster
 from parplan.sim.cost_model import ops_of, timing_of
 from parplan.sim.instructions import parse_action
 from parplan.sim.layers.blocks import Ops, recomputed_ops

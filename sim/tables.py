@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.action_arrays import Codes
 from parplan.sim.lowering import REDUCES_IF_EACH, Tape
 from parplan.sim.step_end import StepEnd, step_end

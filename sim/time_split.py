@@ -8,7 +8,7 @@ waited for (`parplan.sim.idle`), busy ones by what the layers of the stage consi
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from parplan.hardware.cluster import Cluster
+from parplan.hardware.network.cluster import Cluster
 from parplan.sim.communication import Communication
 from parplan.sim.cost_model import gather_all_s, ops_of, prefetched_s, timing_of
 from parplan.sim.costs import StageCosts

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.instructions import (
     Action,
     Communication,

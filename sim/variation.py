@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.costs import StageCosts
 from parplan.sim.lowering import Tape
 from parplan.sim.ticks import Ints, stage_ticks

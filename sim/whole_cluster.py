@@ -14,8 +14,8 @@ the step.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.placement import Placement
+from parplan.errors import ParplanError
+from parplan.hardware.network.placement import Placement
 from parplan.sim.action_arrays import ActionArrays, action_arrays, check_arrays
 from parplan.sim.cluster_layout import (
     Slowdowns,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.framework import NO_OVERHEAD, Framework
 from parplan.sim.model import MOST_SIZE, Model
 from parplan.sim.model_parts import is_local

@@ -17,7 +17,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from parplan.experiments.cli import main, make_parser
-from parplan.hardware.presets import cluster_preset
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.sim.plan_file import read_plan
 from tests.fuzz_documents import Draw
 

@@ -16,14 +16,14 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from parplan.errors import ParplanError
 from parplan.experiments.cases.read import read_cases
 from parplan.experiments.cases.request import request_of
 from parplan.experiments.interop.imported import Given, finished
 from parplan.experiments.interop.sources import SOURCES
 from parplan.experiments.request import requested_cluster, requested_model
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
+from parplan.hardware.machines.presets import cluster_preset
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.constraints import read_constraints
 from parplan.planners.evaluator import Evaluator
 from parplan.planners.space import make_space
@@ -91,9 +91,9 @@ def _toml(name: str) -> dict[str, Any]:
 def clusters(draw: Draw, folder: Path) -> bool:
     """A cluster in TOML with its own node and accelerator."""
     name = draw(st.sampled_from(["h100-sxm", "a100-sxm-80gb", "mi250"]))
-    known = _toml("hardware/accelerators.toml")
+    known = _toml("hardware/machines/accelerators.toml")
     accelerator = known.get(name) or known["v100-sxm2-16gb"]
-    nodes = _toml("hardware/clusters.toml")["node"]
+    nodes = _toml("hardware/machines/clusters.toml")["node"]
     node = nodes.get(accelerator.get("node")) or nodes["dgx-1-v100"]
     table = {
         "accelerator": {"mine": {**accelerator, "aliases": [], "node": "own"}},

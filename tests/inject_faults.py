@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from parplan.hardware.journal import read_journal
+from parplan._journal import read_journal
 from tests.test_killed import LANDSCAPE, SEARCH, command, files, killed
 
 COMMANDS = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.planners.all_steps import all_steps_s
 from parplan.planners.constraints import Constraints
 from parplan.planners.exhaustive import exhaustive

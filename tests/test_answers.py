@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.planners import robust as robust_module
 from parplan.planners.fidelity import Standing, bounds_level, compared, exact_level
 from parplan.planners.goal import LEAST_MEMORY, STEP_TIME, Goal

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
+from parplan.errors import ParplanError
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.ap_log import selected_line
 from parplan.planners.ap_space import ap_candidates, one_batch
 from parplan.planners.options import Options

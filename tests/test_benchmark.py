@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from parplan.errors import ParplanError
 from parplan.experiments import benchmark, benchmark_planners
 from parplan.experiments.cli import main
-from parplan.hardware.errors import ParplanError
 from parplan.planners.evaluator import Evaluator
 from parplan.planners.space_table import SpaceTable
 from parplan.sim.fast import fast_many

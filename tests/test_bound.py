@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parplan.hardware.presets import cluster_preset
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.bound import step_bounds_s
 from parplan.planners.constraints import PLAYABLE, Constraints
 from parplan.planners.evaluator import IMPOSSIBLE, Evaluator

@@ -11,11 +11,11 @@ import pytest
 from parplan.backend.calibrate import profile_of, timing_of
 from parplan.backend.calibration_file import PartialFile, read_partial
 from parplan.backend.calibration_grid import LAYERS, RECOMPUTATIONS, Settings, grid, micro_batches
+from parplan.errors import ParplanError
 from parplan.experiments.cli import main
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.kernels import Gemm
-from parplan.hardware.profile import Collective, Machine, Profile
-from parplan.hardware.profile_file import read_profile
+from parplan.hardware.estimates.profile import Collective, Machine, Profile
+from parplan.hardware.estimates.profile_file import read_profile
+from parplan.hardware.kernels.kernel import Gemm
 from parplan.sim.model import model_preset
 from tests.commands import all_gone, parplan, start, wait_for, workers
 

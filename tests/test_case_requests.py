@@ -6,12 +6,12 @@ from functools import cache
 
 import pytest
 
+from parplan.errors import ParplanError
 from parplan.experiments.cases.evaluate import evaluate
 from parplan.experiments.cases.held_out import CALIBRATION, VALIDATION
 from parplan.experiments.cases.machine import Network, cluster_of_case, network_of
 from parplan.experiments.cases.read import Case, read_cases
 from parplan.experiments.cases.request import Request, model_of, request_of
-from parplan.hardware.errors import ParplanError
 from parplan.sim.plan import check_plan
 from tests.published_cases import case
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from parplan.errors import ParplanError
 from parplan.experiments.cases.machine import as_noted
 from parplan.experiments.cases.request import request_of
 from parplan.experiments.cases.stack import STACKS, check_stacks, stack_of
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import accelerator_preset
+from parplan.hardware.machines.presets import accelerator_preset
 from tests.published_cases import case
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from parplan.errors import ParplanError
 from parplan.experiments.cases.read import read_cases
-from parplan.hardware.errors import ParplanError
 from tests.published_cases import case, table, write_cases
 
 

@@ -13,7 +13,7 @@ from parplan.backend.choose import (
     executable_plans,
 )
 from parplan.backend.layer_times import LayerTimes, Setting
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.planners.options import Options
 from parplan.sim.plan import Plan
 

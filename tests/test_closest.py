@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
+from parplan.errors import ParplanError
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners import closest as module
 from parplan.planners.closest import _changes, _options, enlarged, ways_to_fit
 from parplan.planners.nearer import Better, _candidates, _frontier, better_plans, changes_between

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from parplan.errors import ParplanError
 from parplan.experiments.cli import main
 from parplan.experiments.collective_data import SWEEPS, Sweep, read_sweeps, split
 from parplan.experiments.collective_fit import (
@@ -21,17 +22,16 @@ from parplan.experiments.collective_fit import (
     with_constants,
 )
 from parplan.experiments.collective_report import bandwidth_figure, median_error, rounded
-from parplan.hardware.collective_efficiency import (
+from parplan.hardware.collectives.group import group_of
+from parplan.hardware.collectives.times import LIBRARY, Collective, collective_s
+from parplan.hardware.machines.presets import cluster_preset
+from parplan.hardware.network.collective_efficiency import (
     EFFICIENCIES,
     PLAIN,
     CollectiveEfficiency,
     EfficiencyTable,
     read_efficiencies,
 )
-from parplan.hardware.collective_group import group_of
-from parplan.hardware.collectives import LIBRARY, Collective, collective_s
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
 
 TRUE = CollectiveEfficiency(
     launch_us=15,

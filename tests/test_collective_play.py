@@ -8,13 +8,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from parplan.hardware.cluster import Cluster, Link, Tier
-from parplan.hardware.collective_group import group_of
-from parplan.hardware.collective_work import tree_bytes
-from parplan.hardware.collectives import Collective, collective_s
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.fabric import Fabric
-from parplan.hardware.presets import cluster_preset
+from parplan.errors import ParplanError
+from parplan.hardware.collectives.group import group_of
+from parplan.hardware.collectives.times import Collective, collective_s
+from parplan.hardware.collectives.work import tree_bytes
+from parplan.hardware.machines.presets import cluster_preset
+from parplan.hardware.network.cluster import Cluster, Link, Tier
+from parplan.hardware.network.fabric import Fabric
 from parplan.sim.collective_play import GroupCollective, play_collectives
 from parplan.sim.collective_steps import ALGORITHMS, transfers, two_broadcast_trees, two_trees
 from parplan.sim.flows import Sharing

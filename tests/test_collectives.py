@@ -8,20 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parplan.hardware.cluster import Cluster, Link, Tier
-from parplan.hardware.collective_efficiency import CollectiveEfficiency
-from parplan.hardware.collective_group import Group, GroupLink, group_of
-from parplan.hardware.collective_work import ALGORITHMS, OPS, work
-from parplan.hardware.collectives import (
+from parplan.errors import ParplanError
+from parplan.hardware.collectives.group import Group, GroupLink, group_of
+from parplan.hardware.collectives.times import (
     Collective,
     bus_bandwidth,
     bus_factor,
     choose,
     collective_s,
 )
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import accelerator_preset, cluster_preset
-from parplan.hardware.rings import num_rings
+from parplan.hardware.collectives.work import ALGORITHMS, OPS, work
+from parplan.hardware.machines.presets import accelerator_preset, cluster_preset
+from parplan.hardware.network.cluster import Cluster, Link, Tier
+from parplan.hardware.network.collective_efficiency import CollectiveEfficiency
+from parplan.hardware.network.rings import num_rings
 from tests.collective_play import (
     BYTES_PER_S,
     LATENCY_S,

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parplan.hardware.collective_group import group_of
-from parplan.hardware.collectives import Collective, collective_s
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.placement import Placement
-from parplan.hardware.presets import cluster_preset
+from parplan.errors import ParplanError
+from parplan.hardware.collectives.group import group_of
+from parplan.hardware.collectives.times import Collective, collective_s
+from parplan.hardware.machines.presets import cluster_preset
+from parplan.hardware.network.placement import Placement
 from parplan.sim.communication import NO_TIME, Communication
 from parplan.sim.layers.ops import Exchange
 from parplan.sim.plan import Plan

@@ -3,9 +3,9 @@
 import pytest
 
 from parplan.backend.execution import Executed, Execution, HandWritten
+from parplan.errors import ParplanError
 from parplan.experiments.comparison import CATEGORIES, attribution, categories, compare_set
 from parplan.experiments.execution_benchmark import overheads, plans, workload
-from parplan.hardware.errors import ParplanError
 from parplan.sim.plan import Plan, check_plan
 from parplan.sim.run import Event, Run
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim import event_loop
 from parplan.sim.contended import contended_many_ps, contended_run
 from parplan.sim.costs import StageCosts

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from parplan.experiments.cli import main
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.presets import read_cluster
+from parplan.hardware.machines.presets import read_cluster
+from parplan.hardware.network.cluster import Cluster
 
 CALCULON: dict[str, Any] = {
     "matrix": {"float16": {"tflops": 312, "gflops_efficiency": [[128, 0.95], [0, 0.1]]}},

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parplan.hardware.accelerator import Accelerator, DenseRates
-from parplan.hardware.cluster import Cluster, Link, Tier
-from parplan.hardware.collective_group import GroupLink, group_of
-from parplan.hardware.kernel_times import kernel_s
-from parplan.hardware.kernels import Attention, Gemm
-from parplan.hardware.presets import accelerator_preset, cluster_preset
+from parplan.hardware.collectives.group import GroupLink, group_of
+from parplan.hardware.estimates.kernel_times import kernel_s
+from parplan.hardware.kernels.accelerator import Accelerator, DenseRates
+from parplan.hardware.kernels.kernel import Attention, Gemm
+from parplan.hardware.machines.presets import accelerator_preset, cluster_preset
+from parplan.hardware.network.cluster import Cluster, Link, Tier
 from parplan.sim.cost_model import model_costs, prefetched_s, stage_costs
 from parplan.sim.memory import rank_memory, stage_needs
 from parplan.sim.model import model_preset

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parplan.backend.division import divide
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import why_not
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine import simulate
 from parplan.sim.instructions import read_csv

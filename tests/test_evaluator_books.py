@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.planners import exhaustive as exhaustive_module
 from parplan.planners import shared_costs as shared_module
 from parplan.planners.budget import Budget, Stopped, budget_of

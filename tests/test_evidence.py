@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from parplan.hardware.estimate import Estimate
-from parplan.hardware.kernels import Gemm, Kernel
-from parplan.hardware.presets import cluster_preset
-from parplan.hardware.profile import Collective
+from parplan.hardware.estimates.estimate import Estimate
+from parplan.hardware.estimates.profile import Collective
+from parplan.hardware.kernels.kernel import Gemm, Kernel
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.sim.cost_model import model_costs
 from parplan.sim.evidence import evidence_of
 from parplan.sim.model import model_preset

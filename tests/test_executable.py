@@ -9,7 +9,7 @@ from parplan.backend.executable import (
     why_not_split,
 )
 from parplan.backend.groups import shards_of
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.planners.options import Options
 from parplan.sim.model import model_preset
 from parplan.sim.plan import Plan, zero_fields

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from parplan.backend.executable import executable_only
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
+from parplan.errors import ParplanError
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.constraints import Constraints, Range
 from parplan.planners.run import run_planner
 from parplan.planners.space import make_space

@@ -12,10 +12,10 @@ import pytest
 
 from parplan.backend.execute import execute
 from parplan.backend.execution import Execution
+from parplan.errors import ParplanError
 from parplan.experiments.comparison import attribution
 from parplan.experiments.comparison_tables import short_name
 from parplan.experiments.execution_benchmark import plans
-from parplan.hardware.errors import ParplanError
 from parplan.sim.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import read_plan

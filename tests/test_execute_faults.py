@@ -12,7 +12,7 @@ import pytest
 
 from parplan.backend.launch import launch
 from parplan.backend.supervise import CutOffError, slow_ranks
-from parplan.hardware.errors import RunFailedError
+from parplan.errors import RunFailedError
 from tests.commands import all_gone, start, wait_for, workers
 
 pytestmark = pytest.mark.timeout(200)

@@ -12,11 +12,11 @@ from pathlib import Path
 import distributed
 import pytest
 
+from parplan.errors import ParplanError
 from parplan.experiments import executors
 from parplan.experiments.cli import main
 from parplan.experiments.executors import requested_executor
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.exhaustive import Report, exhaustive
 from parplan.planners.options import Options
 from parplan.planners.processes import in_order

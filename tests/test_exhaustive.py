@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
+from parplan.errors import ParplanError
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners import processes
 from parplan.planners.checks import check_candidates, check_request
 from parplan.planners.exhaustive import exhaustive

@@ -4,11 +4,11 @@ from itertools import combinations
 
 import pytest
 
-from parplan.hardware.collective_group import group_of
-from parplan.hardware.collective_work import work
-from parplan.hardware.collectives import Collective, collective_s
-from parplan.hardware.expert_dispatch import dispatch_s, dispatch_work, needed_share
-from parplan.hardware.presets import cluster_preset
+from parplan.hardware.collectives.expert_dispatch import dispatch_s, dispatch_work, needed_share
+from parplan.hardware.collectives.group import group_of
+from parplan.hardware.collectives.times import Collective, collective_s
+from parplan.hardware.collectives.work import work
+from parplan.hardware.machines.presets import cluster_preset
 
 MB = 1e6
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from parplan.errors import ParplanError
 from parplan.experiments.cli import main
 from parplan.experiments.interop.exported import Exported
 from parplan.experiments.interop.megatron_plan import pipeline_layout
 from parplan.experiments.interop.targets import TARGETS
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.sim.instructions import read_program
 from parplan.sim.plan import Plan, check_plan, zero_fields
 from parplan.sim.plan_file import plan_table

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim import batch, fast
 from parplan.sim.action_arrays import action_arrays, check_arrays
 from parplan.sim.costs import StageCosts

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim import batch, fast, sweep
 from parplan.sim.costs import StageCosts
 from parplan.sim.data_parallel import bucket_spans

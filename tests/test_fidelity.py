@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from parplan.backend import execute as backend_execute
+from parplan.errors import ParplanError
 from parplan.experiments import plan_command
 from parplan.experiments.cli import main
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.fidelity import (
     Level,
     bounds_level,

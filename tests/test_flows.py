@@ -9,11 +9,11 @@ import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parplan.hardware.cluster import Link, Tier
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.fabric import Fabric
-from parplan.hardware.interconnect import LinkUse
-from parplan.hardware.presets import cluster_preset
+from parplan.errors import ParplanError
+from parplan.hardware.machines.presets import cluster_preset
+from parplan.hardware.network.cluster import Link, Tier
+from parplan.hardware.network.fabric import Fabric
+from parplan.hardware.network.interconnect import LinkUse
 from parplan.sim.engine import simulate
 from parplan.sim.flows import Flows, Sharing, max_min_rates
 from parplan.sim.plan import Plan

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parplan._strict import read_toml
+from parplan.errors import ParplanError
 from parplan.experiments.cases.fit import CONSTANTS
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
-from parplan.hardware.strict import read_toml
+from parplan.hardware.machines.presets import cluster_preset
+from parplan.hardware.network.cluster import Cluster
 from parplan.sim.framework import FRAMEWORKS, NO_OVERHEAD, Framework, framework
 from parplan.sim.model import MixtureOfExperts, Model
 from parplan.sim.plan import Plan

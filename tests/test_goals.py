@@ -2,8 +2,8 @@
 
 import pytest
 
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
+from parplan.errors import ParplanError
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.conformance import example_space
 from parplan.planners.evaluator import Budget, Evaluator
 from parplan.planners.exhaustive import exhaustive

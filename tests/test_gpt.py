@@ -10,7 +10,7 @@ from parplan.backend.executable import why_not_built
 from parplan.backend.gpt import gpt_layers, initialise, language_loss
 from parplan.backend.gpt_attention import alibi_slopes
 from parplan.backend.trial_run import LEARNING_RATE, train_alone
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.model import LocalAttention, model_preset, model_presets
 from parplan.sim.scale import scaled_down
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from parplan.experiments.cli import main
-from parplan.hardware.collective_efficiency import class_of, read_efficiencies
-from parplan.hardware.presets import accelerator_names, cluster_names, cluster_preset
+from parplan.hardware.machines.presets import accelerator_names, cluster_names, cluster_preset
+from parplan.hardware.network.collective_efficiency import class_of, read_efficiencies
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from parplan.experiments.cli import main
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.fabric import FABRICS
-from parplan.hardware.presets import read_cluster
-from parplan.hardware.unit_check import unit_warnings
+from parplan.hardware.machines.presets import read_cluster
+from parplan.hardware.machines.unit_check import unit_warnings
+from parplan.hardware.network.cluster import Cluster
+from parplan.hardware.network.fabric import FABRICS
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "hardware.md").read_text(encoding="utf-8")

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from parplan.errors import ParplanError
 from parplan.experiments.request import requested_model
-from parplan.hardware.errors import ParplanError
 from parplan.sim.hf_config import model_from_hf
 from parplan.sim.hf_families import FAMILIES
 from parplan.sim.model import LocalAttention, model_preset

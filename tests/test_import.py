@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from parplan.errors import ParplanError
 from parplan.experiments.cli import main
 from parplan.experiments.interop.from_megatron import layers_of_layout
 from parplan.experiments.interop.imported import Given, finished
 from parplan.experiments.interop.launch_text import read_flags
 from parplan.experiments.interop.sources import SOURCES
 from parplan.experiments.interop.targets import TARGETS
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.nearer import better_plans, changes_between
 from parplan.sim.framework import framework
 from parplan.sim.model import Model, model_preset

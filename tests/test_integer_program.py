@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from parplan.hardware.presets import cluster_preset
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners import integer_program as module
 from parplan.planners.evaluator import Evaluator
 from parplan.planners.integer_program import _moment, _program, _solve, integer_program

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parplan.hardware.cluster import Cluster, Link, Tier
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.fabric import Fabric, torus_dims
-from parplan.hardware.interconnect import links_crossed, message_s
-from parplan.hardware.presets import cluster_names, cluster_preset
+from parplan.errors import ParplanError
+from parplan.hardware.machines.presets import cluster_names, cluster_preset
+from parplan.hardware.network.cluster import Cluster, Link, Tier
+from parplan.hardware.network.fabric import Fabric, torus_dims
+from parplan.hardware.network.interconnect import links_crossed, message_s
 
 DGX = cluster_preset("4xdgx-h100")
 

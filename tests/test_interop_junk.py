@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
+from parplan.errors import ParplanError
 from parplan.experiments.interop.convert_hardware import CONVERTERS, Asked
 from parplan.experiments.interop.imported import Given, finished
 from parplan.experiments.interop.machine_text import machine_toml
 from parplan.experiments.interop.sources import SOURCES
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import read_cluster
+from parplan.hardware.machines.presets import read_cluster
 from parplan.sim.framework import framework
 from parplan.sim.model import model_preset
 from tests.test_convert_hardware import ASTRA_SIM, CALCULON, SIMUMAX

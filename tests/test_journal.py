@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parplan._files import write_whole
+from parplan._journal import Journal, journal_bytes, read_journal
+from parplan.errors import ParplanError
 from parplan.experiments.new_folder import new_folder
 from parplan.experiments.output import OutputFolder
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.files import write_whole
-from parplan.hardware.journal import Journal, journal_bytes, read_journal
 
 HEAD = {"of": "a test"}
 ROWS = [{"n": n, "text": "ä\u2028\n" * n, "value": n / 3} for n in range(6)]
@@ -108,7 +108,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from parplan.experiments.output import OutputFolder
-from parplan.hardware.journal import Journal
+from parplan._journal import Journal
 folder = OutputFolder(Path(sys.argv[1]), [])
 journal = Journal(Path(sys.argv[1], "j.jsonl"), {"of": "a test"})
 journal.add({"n": 0})

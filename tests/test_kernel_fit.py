@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from parplan.errors import ParplanError
 from parplan.experiments.cli import main
 from parplan.experiments.kernel_fit import (
     ATTENTION_START,
@@ -26,15 +27,14 @@ from parplan.experiments.kernel_fit_report import (
 from parplan.experiments.kernel_neighbours import corrected
 from parplan.experiments.kernel_peaks import PEAK, peak_errors
 from parplan.experiments.microbench import DATA, Measurement, read_measurements
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.kernel_efficiency import (
+from parplan.hardware.estimates.kernel_times import kernel_s
+from parplan.hardware.kernels.efficiency import (
     CONSTANTS,
     AttentionEfficiency,
     KernelEfficiency,
 )
-from parplan.hardware.kernel_times import kernel_s
-from parplan.hardware.kernels import Attention, Gemm, Layout
-from parplan.hardware.presets import accelerator_preset
+from parplan.hardware.kernels.kernel import Attention, Gemm, Layout
+from parplan.hardware.machines.presets import accelerator_preset
 
 A100, B200 = "a100-pcie-80gb", "b200"
 MEASUREMENTS = read_measurements()

@@ -9,13 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parplan.hardware.accelerator import Accelerator
-from parplan.hardware.attention_times import unfused_attention
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.kernel_efficiency import kernel_efficiency
-from parplan.hardware.kernel_times import gemm_s, kernel_s, memory_bound_s
-from parplan.hardware.kernels import Attention, Gemm, Kernel, MemoryBound
-from parplan.hardware.presets import accelerator_names, accelerator_preset, accelerator_table
+from parplan.errors import ParplanError
+from parplan.hardware.estimates.kernel_times import gemm_s, kernel_s, memory_bound_s
+from parplan.hardware.kernels.accelerator import Accelerator
+from parplan.hardware.kernels.attention_times import unfused_attention
+from parplan.hardware.kernels.efficiency import kernel_efficiency
+from parplan.hardware.kernels.kernel import Attention, Gemm, Kernel, MemoryBound
+from parplan.hardware.machines.presets import (
+    accelerator_names,
+    accelerator_preset,
+    accelerator_table,
+)
 
 DEVICES = {name: accelerator_preset(name) for name in accelerator_names()}
 A100 = DEVICES["a100-pcie-80gb"]

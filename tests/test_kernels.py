@@ -2,10 +2,10 @@
 
 import pytest
 
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.kernel_times import kernel_s
-from parplan.hardware.kernels import Attention, Gemm, MemoryBound
-from parplan.hardware.presets import accelerator_preset
+from parplan.errors import ParplanError
+from parplan.hardware.estimates.kernel_times import kernel_s
+from parplan.hardware.kernels.kernel import Attention, Gemm, MemoryBound
+from parplan.hardware.machines.presets import accelerator_preset
 
 ATTENTION = Attention(
     batch=2, heads=8, kv_heads=2, query_len=128, key_len=128, head_size=64, dtype="bf16"

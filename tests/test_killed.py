@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from parplan.hardware.journal import read_journal
+from parplan._journal import read_journal
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from matplotlib.collections import LineCollection
 
+from parplan.errors import ParplanError
 from parplan.experiments.cli import main
 from parplan.experiments.landscape import cells as cells_module
 from parplan.experiments.landscape.axes import axis
@@ -15,8 +16,7 @@ from parplan.experiments.landscape.cells import Cell, Request, Worker, laid_out
 from parplan.experiments.landscape.figure import Landscape, heat_maps, slices
 from parplan.experiments.landscape.machine import CHANGES, changed
 from parplan.experiments.landscape.metrics import METRICS
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.exhaustive import exhaustive
 from parplan.planners.options import Options
 from parplan.planners.space import constraints_of_options, full_candidates

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
+from parplan.errors import ParplanError
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.constraints import Constraints
 from parplan.planners.space import make_space
 from parplan.sim.model import MOST_LAYERS, Model
@@ -24,7 +24,7 @@ MODEL = {
 
 WORKS = """
 import resource
-from parplan.hardware.presets import cluster_preset
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.sim.model import Model
 from parplan.sim.plan import Plan
 from parplan.sim.predict import compile_plan, predict

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from parplan.backend.launch import launch
-from parplan.hardware.errors import ParplanError, RunFailedError
+from parplan.errors import ParplanError, RunFailedError
 from tests.commands import parplan
 
 WORKER = """

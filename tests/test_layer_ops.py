@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from parplan.hardware.kernel_times import kernel_s
-from parplan.hardware.kernels import Attention, Gemm, MemoryBound
-from parplan.hardware.presets import accelerator_preset
+from parplan.hardware.estimates.kernel_times import kernel_s
+from parplan.hardware.kernels.kernel import Attention, Gemm, MemoryBound
+from parplan.hardware.machines.presets import accelerator_preset
 from parplan.sim.layers.attention import CORE, attention_ops
 from parplan.sim.layers.blocks import block_ops
 from parplan.sim.layers.ends import embedding_ops, head_ops

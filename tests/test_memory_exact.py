@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine import simulate
 from parplan.sim.instructions import Action, Program, read_csv

@@ -10,7 +10,7 @@ import pytest
 from torch.cuda import _memory_viz
 
 from parplan.experiments.cli import main
-from parplan.hardware.presets import cluster_preset
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.sim.cost_model import message_bytes
 from parplan.sim.memory import stage_needs
 from parplan.sim.memory_over_time import MemoryOverTime, memory_over_time

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parplan.errors import ParplanError
 from parplan.experiments.landscape.machine import CHANGES, changed
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
+from parplan.hardware.machines.presets import cluster_preset
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.constraints import Constraints
 from parplan.planners.exhaustive import exhaustive
 from parplan.planners.space import make_space

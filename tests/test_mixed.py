@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from parplan.errors import ParplanError
 from parplan.experiments.cli import main
-from parplan.hardware.cluster import Link
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
+from parplan.hardware.machines.presets import cluster_preset
+from parplan.hardware.network.cluster import Link
 from parplan.planners.mixed import Layout, MixedSearch, mixed_search
 from parplan.planners.search import judge
 from parplan.planners.shared_costs import SharedCosts

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.planners.closest import enlarged
 from parplan.planners.mixed import Layout, MixedReport, MixedSearch, MixedTrial, mixed_search
 from parplan.sim.cost_model import message_bytes, model_costs, stage_costs

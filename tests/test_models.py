@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.model import (
     LatentAttention,
     LocalAttention,

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from parplan.errors import ParplanError
 from parplan.experiments.journal import Journal
 from parplan.experiments.new_folder import REPORT, is_done, new_folder
 from parplan.experiments.report.render import LOG
 from parplan.experiments.report.render import REPORT as PAGE
-from parplan.hardware.errors import ParplanError
 
 
 def filled(path: Path) -> None:

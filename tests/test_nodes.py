@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from parplan.backend.launch import Nodes, launch
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 
 pytestmark = pytest.mark.timeout(300)
 

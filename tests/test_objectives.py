@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
+from parplan.errors import ParplanError
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.constraints import Constraints
 from parplan.planners.objectives import (
     OBJECTIVES,

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parplan.backend.executable import why_not_executable
-from parplan.hardware.accelerator import Accelerator, DenseRates
-from parplan.hardware.cluster import Cluster, Link, Tier
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import accelerator_preset, accelerator_table
+from parplan.errors import ParplanError
+from parplan.hardware.kernels.accelerator import Accelerator, DenseRates
+from parplan.hardware.machines.presets import accelerator_preset, accelerator_table
+from parplan.hardware.network.cluster import Cluster, Link, Tier
 from parplan.sim.cost_model import model_costs, stage_costs
 from parplan.sim.model import model_preset
 from parplan.sim.offload import exposed_s

@@ -6,7 +6,7 @@ from torch import nn
 
 from parplan.backend import enable_advanced_parallelization
 from parplan.backend.planned_forward import OnAnotherProcess
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.plan import Plan, zero_fields
 
 BATCH = torch.arange(8.0).reshape(4, 2), torch.ones(4, 2)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.planners.options import Options, settings_from_environment, switched_off
 
 

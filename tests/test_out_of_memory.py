@@ -9,7 +9,7 @@ from parplan.backend import execute as execute_module
 from parplan.backend.execute import execute
 from parplan.backend.launch import OutOfMemoryError
 from parplan.backend.out_of_memory import RanOutOfMemoryError, noticing
-from parplan.hardware.errors import RunFailedError
+from parplan.errors import RunFailedError
 from parplan.sim.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from parplan._files import write_whole
+from parplan.errors import ParplanError
 from parplan.experiments.output import OutputFolder
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.files import write_whole
 
 
 def test_a_failed_write_leaves_the_good_file(

@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 
+from parplan.errors import ParplanError
 from parplan.experiments.cases.own_checked import fit_checked
 from parplan.experiments.cases.own_constants import (
     COUNT,
@@ -26,7 +27,6 @@ from parplan.experiments.cases.own_fit import (
 from parplan.experiments.cases.own_next import neighbours, proposals
 from parplan.experiments.cases.own_runs import OwnRun, own_run, shipped_setting
 from parplan.experiments.machine_factors import Setting
-from parplan.hardware.errors import ParplanError
 from tests.published_cases import case
 
 NUMBER = {constant.name: i for i, constant in enumerate(OWN_CONSTANTS)}

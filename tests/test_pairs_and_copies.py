@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
+from parplan.errors import ParplanError
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.sim.contended import contended_many_ps, contended_run
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine import simulate, simulate_steps

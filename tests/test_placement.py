@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.placement import AXES, Placement
+from parplan.errors import ParplanError
+from parplan.hardware.network.placement import AXES, Placement
 
 
 @st.composite

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from parplan._journal import journal_bytes, read_journal
 from parplan.experiments.cli import main
-from parplan.hardware.journal import journal_bytes, read_journal
 from tests.commands import start, wait_for
 
 WORKLOAD = ("llama3-8b", "--seq-len", "4096", "--global-batch", "32")

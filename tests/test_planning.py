@@ -12,8 +12,8 @@ from parplan.backend.executable import reduces_by_hooks, why_not_executable
 from parplan.backend.gpt import gpt_layers, language_loss
 from parplan.backend.planned_forward import _hf_tensors, _refuse_trainer
 from parplan.backend.planning import described, find_plan
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.profile_file import write_profile
+from parplan.errors import ParplanError
+from parplan.hardware.estimates.profile_file import write_profile
 from parplan.planners.options import Options
 from parplan.sim.model import model_preset
 from tests.test_profile import SAMPLE

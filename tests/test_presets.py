@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import (
+from parplan.errors import ParplanError
+from parplan.hardware.machines.presets import (
     ACCELERATORS,
     CLUSTERS,
     accelerator_names,

@@ -11,12 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parplan.backend.here import machine_here
+from parplan.errors import ParplanError
 from parplan.experiments.request import PROFILE
-from parplan.hardware.accelerator import Accelerator, DenseRates
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.kernel_times import estimate, kernel_s
-from parplan.hardware.kernels import Attention, Gemm, Kernel, MemoryBound
-from parplan.hardware.profile import (
+from parplan.hardware.estimates.kernel_times import estimate, kernel_s
+from parplan.hardware.estimates.profile import (
     Collective,
     Machine,
     MeasuredCollective,
@@ -26,10 +24,12 @@ from parplan.hardware.profile import (
     Profile,
     Timing,
 )
-from parplan.hardware.profile_cluster import cluster_of_profile
-from parplan.hardware.profile_compare import agreements, compared
-from parplan.hardware.profile_file import check_machine, read_profile, write_profile
-from parplan.hardware.profile_lookup import profile_index
+from parplan.hardware.estimates.profile_compare import agreements, compared
+from parplan.hardware.estimates.profile_file import check_machine, read_profile, write_profile
+from parplan.hardware.estimates.profile_lookup import profile_index
+from parplan.hardware.kernels.accelerator import Accelerator, DenseRates
+from parplan.hardware.kernels.kernel import Attention, Gemm, Kernel, MemoryBound
+from parplan.hardware.machines.from_profile import cluster_of_profile
 from tests.commands import parplan
 
 MACHINE = Machine(

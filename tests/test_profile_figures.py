@@ -12,7 +12,7 @@ from parplan.experiments.profile_figures import (
     measured_against_model,
     roofline,
 )
-from parplan.hardware.kernels import MemoryBound
+from parplan.hardware.kernels.kernel import MemoryBound
 from tests.test_profile import SAMPLE
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from parplan.errors import ParplanError
 from parplan.experiments.cases.fit import SOURCES
 from parplan.experiments.cases.held_out import (
     CALIBRATION,
@@ -14,7 +15,6 @@ from parplan.experiments.cases.held_out import (
     refuse_held_out,
 )
 from parplan.experiments.cases.read import read_cases
-from parplan.hardware.errors import ParplanError
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("hardware", "sim", "planners", "backend", "experiments")

@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from parplan.backend.recompute import recomputed
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 
 
 class Counted(TorchDispatchMode):

@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from parplan._strict import MAX_FILE_BYTES
 from parplan.backend.supervise import FEWEST_STEPS, SILENT_S, SLOW_FACTOR, STALL_S
 from parplan.experiments.search_record import EVERY_S, FIRST_S
-from parplan.hardware.strict import MAX_FILE_BYTES
 from parplan.planners.limits import MOST_RECORDED
 from parplan.planners.processes import HERE_S
 from parplan.planners.run import ONE_BY_ONE

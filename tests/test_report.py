@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from parplan.errors import ParplanError
 from parplan.experiments.cli import COMMANDS, main, make_parser
 from parplan.experiments.report.render import render
 from parplan.experiments.report.tables import csv_block, read_table, rounded
-from parplan.hardware.errors import ParplanError
 
 PLAN = ["plan", "gpt3-1.3b", "--cluster", "8xa100", "--seq-len", "1024", "--global-batch", "16"]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

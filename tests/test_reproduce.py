@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from parplan.errors import ParplanError
 from parplan.experiments import reproduce, reproduce_command
 from parplan.experiments.cli import main
 from parplan.experiments.reproduce import NAMES, experiment
 from parplan.experiments.reproduce.experiment import Result, relative, table
 from parplan.experiments.reproduce.published import read_in_paper
-from parplan.hardware.errors import ParplanError
 
 ROOT = Path(__file__).parent.parent
 REDUCED: dict[str, Result] = {}

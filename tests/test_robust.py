@@ -2,8 +2,8 @@
 
 import pytest
 
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
+from parplan.errors import ParplanError
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.constraints import Constraints
 from parplan.planners.exhaustive import exhaustive
 from parplan.planners.robust import Disturbance, robust_order

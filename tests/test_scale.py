@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from parplan.errors import ParplanError
 from parplan.experiments.cli import main
 from parplan.experiments.landscape.machine import changed
 from parplan.experiments.scaling import study
 from parplan.experiments.scaling.figure import efficiency, figure
 from parplan.experiments.scaling.machines import AS_IT_IS, Machine, node_named, what_if
 from parplan.experiments.scaling.study import GROUPS, Point, point
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.exhaustive import exhaustive
 from parplan.planners.options import Options
 from parplan.planners.space import constraints_of_options, full_candidates

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.communication_form import add_communication
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine import PS_PER_S, simulate

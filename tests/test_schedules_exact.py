@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.instructions import Schedule, read_csv, write_csv
 from parplan.sim.schedules import (
     CATALOGUE,

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.action_arrays import action_arrays
 from parplan.sim.costs import StageCosts
 from parplan.sim.data_parallel import Span

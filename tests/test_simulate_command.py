@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from parplan.experiments.cli import main
-from parplan.hardware.presets import cluster_preset
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.sim.communication_form import add_communication
 from parplan.sim.instructions import write_csv
 from parplan.sim.model import model_preset

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from parplan.hardware.kernels import MemoryBound
-from parplan.hardware.presets import cluster_preset
+from parplan.hardware.kernels.kernel import MemoryBound
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.sim.framework import NO_OVERHEAD
 from parplan.sim.layers.ends import head_ops
 from parplan.sim.layers.mlp import mlp_ops

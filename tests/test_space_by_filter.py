@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
+from parplan.errors import ParplanError
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.ap_log import (
     batches_vary,
     compile_time,

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
+from parplan.errors import ParplanError
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.ap_log import compile_time, cost_time
 from parplan.planners.ap_space import ap_candidates, pipelines
 from parplan.planners.constraints import Constraints, Range

@@ -5,8 +5,8 @@ from random import Random
 import numpy as np
 import pytest
 
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
+from parplan.errors import ParplanError
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.constraints import Constraints, Range
 from parplan.planners.evaluator import IMPOSSIBLE, Evaluator
 from parplan.planners.exhaustive import exhaustive

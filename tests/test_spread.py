@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from parplan.errors import ParplanError, RunFailedError
 from parplan.experiments.cli import main
 from parplan.experiments.journal import Journal
 from parplan.experiments.sweep import Case, swept
-from parplan.hardware.errors import ParplanError, RunFailedError
 from parplan.planners import processes
 from parplan.planners.conformance import example_space
 from parplan.planners.evaluator import Budget

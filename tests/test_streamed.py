@@ -10,11 +10,11 @@ from random import Random
 
 import pytest
 
+from parplan.errors import ParplanError
 from parplan.experiments import plan_search
 from parplan.experiments.benchmark_planners import SEARCHED
 from parplan.experiments.cli import main
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners import streamed as streamed_module
 from parplan.planners.constraints import Constraints, Range
 from parplan.planners.evaluator import Budget

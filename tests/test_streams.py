@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from parplan.hardware.presets import cluster_preset
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.sim.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.predict import compile_plan, predict

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
+from parplan.errors import ParplanError
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.all_steps import all_steps_s
 from parplan.planners.bound import memory_bound_bytes
 from parplan.planners.box_bounds import box_bounds_s, box_memory_bytes, divided

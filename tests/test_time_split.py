@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parplan.hardware.presets import cluster_preset
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.constraints import Constraints
 from parplan.planners.space import Space, make_space
 from parplan.sim.framework import NO_OVERHEAD, framework

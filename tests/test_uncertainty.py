@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parplan.errors import ParplanError
 from parplan.experiments.accuracy_page import shown_table
 from parplan.experiments.cases.evaluate import Outcome, evaluate
 from parplan.experiments.cases.residuals import (
@@ -18,8 +19,7 @@ from parplan.experiments.cases.residuals import (
     weighted_quantile,
 )
 from parplan.experiments.cli import main
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import accelerator_names, cluster_preset
+from parplan.hardware.machines.presets import accelerator_names, cluster_preset
 from parplan.planners.search import Trial
 from parplan.planners.uncertainty import indistinguishable, interval, pairs_like
 from parplan.sim.plan import Plan, zero_fields

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from parplan.hardware.presets import cluster_preset
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.constraints import Constraints
 from parplan.planners.dynamic_programming import best_cuts
 from parplan.planners.evaluator import Budget, Evaluator

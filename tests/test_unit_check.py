@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.presets import cluster_names, cluster_preset, every_preset
-from parplan.hardware.unit_check import unit_warnings
+from parplan.hardware.machines.presets import cluster_names, cluster_preset, every_preset
+from parplan.hardware.machines.unit_check import unit_warnings
+from parplan.hardware.network.cluster import Cluster
 from tests.commands import parplan
 
 CLUSTER = cluster_preset("64xh100")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from parplan.errors import ParplanError
 from parplan.experiments import validate_command
 from parplan.experiments.accuracy_page import (
     BEGIN,
@@ -20,7 +21,6 @@ from parplan.experiments.accuracy_table import FITTED, HEADER, summary
 from parplan.experiments.cases.evaluate import Outcome, evaluate
 from parplan.experiments.cases.read import Case, read_cases
 from parplan.experiments.cli import main
-from parplan.hardware.errors import ParplanError
 from parplan.sim.residuals import read_residuals
 from tests.commands import parplan
 from tests.published_cases import table, write_cases

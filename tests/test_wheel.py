@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("hardware", "sim", "planners", "backend", "experiments")
+FOLDERS = ("parplan", "hardware", "sim", "planners", "backend", "experiments")
 
 
 def package_files() -> set[str]:
     return {
-        path.relative_to(ROOT).as_posix()
+        path.relative_to(ROOT).as_posix().removeprefix("parplan/")
         for folder in FOLDERS
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts

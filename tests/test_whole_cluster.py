@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parplan.errors import ParplanError
 from parplan.experiments.cli import main
-from parplan.hardware.cluster import Cluster, Link, Tier
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.fabric import Fabric
-from parplan.hardware.interconnect import LinkUse
-from parplan.hardware.placement import Placement
-from parplan.hardware.presets import cluster_preset
+from parplan.hardware.machines.presets import cluster_preset
+from parplan.hardware.network.cluster import Cluster, Link, Tier
+from parplan.hardware.network.fabric import Fabric
+from parplan.hardware.network.interconnect import LinkUse
+from parplan.hardware.network.placement import Placement
 from parplan.sim.cluster_layout import default_placement, replica_slowdowns
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine import simulate

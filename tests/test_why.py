@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from parplan.hardware.presets import cluster_preset
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.constraints import Constraints
 from parplan.planners.exhaustive import Report, exhaustive
 from parplan.planners.search import Trial

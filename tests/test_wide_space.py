@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from parplan.hardware.presets import cluster_preset
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.box_bounds import box_bounds_s, box_fits, divided
 from parplan.planners.constraints import Constraints, Range
 from parplan.planners.evaluator import Budget, Evaluator

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from parplan.errors import ParplanError
 from parplan.experiments.cases.evaluate import Outcome
 from parplan.experiments.cases.request import Request
-from parplan.hardware.errors import ParplanError
 
 FEWEST_OUTCOMES = 8
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from parplan.errors import ParplanError
 from parplan.experiments.cases.read import Case
 from parplan.experiments.cases.request import Request, request_of
-from parplan.hardware.errors import ParplanError
 from parplan.sim.predict import compile_plan, predict
 from parplan.sim.time_split import BUBBLE, time_split
 

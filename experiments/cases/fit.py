@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import least_squares
 
+from parplan.errors import ParplanError
 from parplan.experiments.cases.held_out import refuse_held_out
 from parplan.experiments.cases.read import Case
 from parplan.experiments.cases.request import Request, request_of
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.remember import remembering
+from parplan.hardware.machines.cached_cluster import remembering
 from parplan.sim.framework import Framework
 from parplan.sim.predict import compile_plan, predict
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from parplan.errors import ParplanError
 from parplan.experiments.cases.read import Case, read_cases
-from parplan.hardware.errors import ParplanError
 
 PAPERS = Path(__file__).parent.parent / "papers"
 CALIBRATION = PAPERS / "published_calibration.jsonl"

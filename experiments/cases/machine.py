@@ -4,12 +4,12 @@ import re
 from dataclasses import dataclass, replace
 from functools import cache
 
+from parplan.errors import ParplanError
 from parplan.experiments.cases.read import CaseHardware
-from parplan.hardware.accelerator import Accelerator
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.preset_tables import cluster_of
-from parplan.hardware.presets import accelerator_preset, node_table
+from parplan.hardware.kernels.accelerator import Accelerator
+from parplan.hardware.machines.presets import accelerator_preset, node_table
+from parplan.hardware.machines.tables import cluster_of
+from parplan.hardware.network.cluster import Cluster
 
 NODES = {
     "A100-80": "dgx-a100-80gb",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import least_squares
 
+from parplan.errors import ParplanError
 from parplan.experiments.cases.own_constants import COUNT, limits, setting_at
 from parplan.experiments.cases.own_runs import (
     Errors,
@@ -23,7 +24,6 @@ from parplan.experiments.cases.own_runs import (
     slopes,
 )
 from parplan.experiments.machine_factors import Setting
-from parplan.hardware.errors import ParplanError
 
 NOISE = 0.1
 """Of the logarithm of a step time, beyond what constants explain; more if the fit leaves more.

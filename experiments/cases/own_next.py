@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from parplan.errors import ParplanError
 from parplan.experiments.cases.evaluate import evaluate
 from parplan.experiments.cases.own_constants import OWN_CONSTANTS, setting_at
 from parplan.experiments.cases.own_fit import WIDE, OwnFit, configuration
 from parplan.experiments.cases.own_runs import OwnRun, own_run, slopes
 from parplan.experiments.cases.read import Case
-from parplan.hardware.errors import ParplanError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

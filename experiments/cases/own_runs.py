@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from parplan.errors import ParplanError
 from parplan.experiments.cases.own_constants import COUNT, limits, setting_at
 from parplan.experiments.cases.read import Case
 from parplan.experiments.cases.request import Request, request_of
 from parplan.experiments.machine_factors import Setting, with_factors
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.remember import remembering
+from parplan.hardware.machines.cached_cluster import remembering
+from parplan.hardware.network.cluster import Cluster
 from parplan.sim.fast import fast_step_s
 from parplan.sim.lowering import Tape, lower
 from parplan.sim.predict import Scheduled, compile_plan, scheduled

@@ -8,12 +8,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from parplan.errors import ParplanError
 from parplan.experiments.cases.own_checked import fit_checked
 from parplan.experiments.cases.own_constants import OWN_CONSTANTS
 from parplan.experiments.cases.own_fit import relative_error
 from parplan.experiments.cases.own_runs import is_timed, own_run
 from parplan.experiments.cases.read import Case
-from parplan.hardware.errors import ParplanError
 
 RUNS_FOR_A_STUDY = 15
 FITTED_RUNS = 8

@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.strict import build, read_text
+from parplan._strict import build, read_text
+from parplan.errors import ParplanError
 
 T = TypeVar("T")
 

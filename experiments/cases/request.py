@@ -4,11 +4,11 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from parplan.errors import ParplanError
 from parplan.experiments.cases.machine import cluster_of_case
 from parplan.experiments.cases.read import Case, CaseModel, CaseParallel
 from parplan.experiments.cases.stack import Stack, stack_of
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
+from parplan.hardware.network.cluster import Cluster
 from parplan.sim.framework import framework
 from parplan.sim.model import LatentAttention, MixtureOfExperts, Model
 from parplan.sim.plan import Plan, Recomputation, zero_fields

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from parplan._strict import build, read_toml
+from parplan.errors import ParplanError
 from parplan.experiments.cases.read import Case
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.strict import build, read_toml
 from parplan.sim.framework import framework
 from parplan.sim.software import MEGATRON, Software
 from parplan.sim.workload import Attention

@@ -15,12 +15,12 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from parplan.errors import ParplanError
 from parplan.experiments.interop.machine_text import (
     GIB_PER_GB,
     LAUNCH_US,
     Machine,
 )
-from parplan.hardware.errors import ParplanError
 
 Tables = Mapping[str, Any]
 

@@ -4,8 +4,8 @@ Megatron-LM. Names and defaults are those of Accelerate 1.15."""
 from collections.abc import Mapping
 from typing import Any
 
+from parplan.errors import ParplanError
 from parplan.experiments.interop.imported import Given, Settings
-from parplan.hardware.errors import ParplanError
 from parplan.sim.plan import zero_fields
 from parplan.sim.software import Software
 

@@ -8,8 +8,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from parplan.errors import ParplanError
 from parplan.experiments.interop.imported import Given, Settings
-from parplan.hardware.errors import ParplanError
 from parplan.sim.plan import zero_fields
 from parplan.sim.software import Software
 

@@ -3,10 +3,10 @@
 import ast
 from typing import Any
 
+from parplan._strict import build
+from parplan.errors import ParplanError
 from parplan.experiments.interop.imported import Settings
 from parplan.experiments.interop.launch_text import Flags
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.strict import build
 from parplan.sim.model import Model
 
 VOCABULARIES = {"GPT2BPETokenizer": 50257, "Llama2Tokenizer": 32000}

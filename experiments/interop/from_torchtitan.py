@@ -4,10 +4,10 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
+from parplan.errors import ParplanError, unknown_name
 from parplan.experiments.interop.imported import Given, Settings
 from parplan.experiments.interop.to_torchtitan import FLAVORS
 from parplan.experiments.interop.torchtitan_settings import SCHEDULES
-from parplan.hardware.errors import ParplanError, unknown_name
 from parplan.sim.model import Model, model_preset
 from parplan.sim.plan import zero_fields
 from parplan.sim.software import Software

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.strict import build
+from parplan._strict import build
+from parplan.errors import ParplanError
 from parplan.sim.framework import Framework
 from parplan.sim.model import Model
 from parplan.sim.plan import Plan

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 
 _ARITHMETIC = re.compile(r"\$\(\(([^()]*)\)\)")
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)

@@ -5,11 +5,11 @@ Names and rules: Accelerate 1.15 (accelerate/commands/config/config_args.py, uti
 
 from typing import Any
 
+from parplan.errors import ParplanError
 from parplan.experiments.interop.exported import Exported, common_unsaid, layout_line
 from parplan.experiments.interop.settings import as_yaml
 from parplan.experiments.interop.torchtitan_settings import sharding
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
+from parplan.hardware.network.cluster import Cluster
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 

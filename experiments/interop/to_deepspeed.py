@@ -6,9 +6,9 @@ Names and rules: DeepSpeed 0.19 (deepspeed/runtime/config.py and zero/config.py)
 import json
 from typing import Any
 
+from parplan.errors import ParplanError
 from parplan.experiments.interop.exported import Exported, common_unsaid
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
+from parplan.hardware.network.cluster import Cluster
 from parplan.sim.plan import Plan
 from parplan.sim.workload import NARROW, Workload
 

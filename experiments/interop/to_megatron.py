@@ -13,7 +13,7 @@ from parplan.experiments.interop.exported import (
 from parplan.experiments.interop.megatron_model import model_settings
 from parplan.experiments.interop.megatron_plan import plan_settings
 from parplan.experiments.interop.settings import Setting, as_arguments, as_tables, as_yaml
-from parplan.hardware.cluster import Cluster
+from parplan.hardware.network.cluster import Cluster
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from parplan.errors import ParplanError
 from parplan.experiments.interop.exported import Exported, common_unsaid, layout_line
 from parplan.experiments.interop.torchtitan_settings import (
     CSV,
@@ -12,8 +13,7 @@ from parplan.experiments.interop.torchtitan_settings import (
     unsaid,
     why_no_lists,
 )
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
+from parplan.hardware.network.cluster import Cluster
 from parplan.sim.instructions import write_csv
 from parplan.sim.plan import Plan
 from parplan.sim.predict import scheduled

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from parplan.errors import ParplanError, unknown_name
 from parplan.experiments.landscape.machine import CHANGES, changed
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError, unknown_name
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.constraints import DIMENSIONS, NUMBERS, PLAYABLE, VARIANTS, Constraints
 from parplan.planners.space import make_space
 from parplan.sim.plan import Plan

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from parplan.errors import ParplanError
 from parplan.experiments.landscape.axes import Axis, without
 from parplan.experiments.landscape.machine import changed
 from parplan.experiments.landscape.metrics import measures
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.constraints import DIMENSIONS, Constraints
 from parplan.planners.evaluator import Evaluator
 from parplan.planners.goal import STEP_TIME

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from dataclasses import fields, replace
 
-from parplan.hardware.accelerator import Accelerator, DenseRates
-from parplan.hardware.cluster import Cluster, Link
-from parplan.hardware.collective_group import is_network
-from parplan.hardware.errors import ParplanError, unknown_name
+from parplan.errors import ParplanError, unknown_name
+from parplan.hardware.collectives.group import is_network
+from parplan.hardware.kernels.accelerator import Accelerator, DenseRates
+from parplan.hardware.network.cluster import Cluster, Link
 
 
 def _links(cluster: Cluster, network: bool, change: Callable[[Link], Link]) -> Cluster:

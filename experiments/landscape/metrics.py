@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError, unknown_name
+from parplan.errors import ParplanError, unknown_name
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.objectives import (
     Run,
     Setting,

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from parplan._strict import read_json
+from parplan.errors import ParplanError
 from parplan.experiments.report.page import cards, facts, paragraph
 from parplan.experiments.report.tables import Table, table_block
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.presets import cluster_preset
-from parplan.hardware.strict import read_json
+from parplan.hardware.machines.presets import cluster_preset
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.why import plan_label
 from parplan.sim.memory import GB
 from parplan.sim.plan import Plan

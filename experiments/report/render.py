@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
+from parplan._strict import read_json, read_text
+from parplan.errors import ParplanError
 from parplan.experiments.report.decision import decision, evidence
 from parplan.experiments.report.page import Section, facts, folded, page, text_block
 from parplan.experiments.report.tables import csv_block
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.strict import read_json, read_text
 
 REPORT = "report.html"
 LOG = "log.txt"

@@ -2,8 +2,8 @@
 
 import importlib
 
+from parplan.errors import unknown_name
 from parplan.experiments.reproduce.experiment import Experiment
-from parplan.hardware.errors import unknown_name
 
 NAMES = (
     "ap",

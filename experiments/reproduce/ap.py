@@ -3,11 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
+from parplan._strict import read_json
 from parplan.experiments.cases.held_out import PAPERS
 from parplan.experiments.reproduce.draw import pairs, panels, plain
 from parplan.experiments.reproduce.experiment import Experiment, Result, Row, number, relative
-from parplan.hardware.presets import cluster_preset
-from parplan.hardware.strict import read_json
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.ap_log import selected_line
 from parplan.planners.ap_space import ap_candidates
 from parplan.planners.exhaustive import Report, exhaustive

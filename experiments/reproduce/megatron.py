@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from parplan.errors import ParplanError
 from parplan.experiments.cases.read import Case
 from parplan.experiments.reproduce.published import made_up, step_s
-from parplan.hardware.errors import ParplanError
 
 SOURCE = "Narayanan et al. 2021, Efficient Large-Scale Language Model Training, arXiv:2104.04473"
 UNIT = "TFLOP/s per GPU"

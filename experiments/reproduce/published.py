@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
+from parplan._strict import read_json
+from parplan.errors import ParplanError
 from parplan.experiments.cases.evaluate import Outcome, evaluate
 from parplan.experiments.cases.held_out import CALIBRATION, PAPERS, VALIDATION
 from parplan.experiments.cases.read import Case, case_of, read_cases
 from parplan.experiments.progress import Progress
-from parplan.hardware.errors import ParplanError
-from parplan.hardware.strict import read_json
 
 FIGURES = PAPERS / "read_in_papers.json"
 

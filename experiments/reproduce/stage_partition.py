@@ -7,8 +7,8 @@ from itertools import combinations, pairwise
 from parplan.experiments.reproduce.draw import COLOURS, panels, plain
 from parplan.experiments.reproduce.experiment import Experiment, Result, Row, number, relative
 from parplan.experiments.reproduce.published import FIGURES_WORDS, read_in_paper
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.presets import cluster_preset
+from parplan.hardware.machines.presets import cluster_preset
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.evaluator import Evaluator
 from parplan.planners.split import balanced, improve_split
 from parplan.sim.framework import framework

@@ -4,11 +4,11 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from parplan._strict import read_json
 from parplan.experiments.cases.held_out import PAPERS
 from parplan.experiments.reproduce.draw import COLOURS, panels, plain, scatter
 from parplan.experiments.reproduce.experiment import Experiment, Result, Row, number, relative
 from parplan.experiments.reproduce.published import VALIDATION_WORDS, of_groups, predicted
-from parplan.hardware.strict import read_json
 from parplan.sim.instructions import Schedule
 from parplan.sim.memory import GB
 from parplan.sim.schedules import PassTimes, make_schedule

@@ -3,11 +3,9 @@
 import re
 from dataclasses import dataclass
 
+from parplan.errors import ParplanError, unknown_name
 from parplan.experiments.landscape.machine import CHANGES, changed
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError, unknown_name
-from parplan.hardware.preset_tables import cluster_of
-from parplan.hardware.presets import (
+from parplan.hardware.machines.presets import (
     accelerator_names,
     accelerator_preset,
     accelerator_table,
@@ -15,6 +13,8 @@ from parplan.hardware.presets import (
     cluster_preset,
     node_table,
 )
+from parplan.hardware.machines.tables import cluster_of
+from parplan.hardware.network.cluster import Cluster
 
 AS_IT_IS = "as it is"
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from parplan.errors import ParplanError
 from parplan.experiments.landscape.machine import changed
 from parplan.experiments.scaling.machines import AS_IT_IS, Machine
-from parplan.hardware.cluster import Cluster
-from parplan.hardware.errors import ParplanError
+from parplan.hardware.network.cluster import Cluster
 from parplan.planners.constraints import Constraints
 from parplan.planners.run import run_planner
 from parplan.planners.search import Trial

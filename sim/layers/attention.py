@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from parplan.hardware.kernels import Attention, Kernel, MemoryBound
+from parplan.hardware.kernels.kernel import Attention, Kernel, MemoryBound
 from parplan.sim.layers.ops import CORE, Exchange, Op
 from parplan.sim.layers.shapes import (
     Shapes,

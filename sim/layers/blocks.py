@@ -1,6 +1,6 @@
 """The layers of a model, and which of their operations a plan computes again."""
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.layers.attention import attention_ops, parallel_attention_ops
 from parplan.sim.layers.ends import embedding_ops, head_ops
 from parplan.sim.layers.mlp import mlp_ops, moe_ops, parallel_mlp_ops

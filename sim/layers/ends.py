@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from parplan.hardware.kernels import MemoryBound
+from parplan.hardware.kernels.kernel import MemoryBound
 from parplan.sim.layers.ops import Exchange, Op
 from parplan.sim.layers.shapes import (
     Shapes,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from parplan.hardware.kernels import Kernel
+from parplan.hardware.kernels.kernel import Kernel
 
 CORE = "attention"
 """The name of scores, softmax and weighted values: what selective recomputation computes again."""

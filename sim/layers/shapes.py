@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from parplan.hardware.kernels import BYTES, Gemm, Kernel, Layout, MemoryBound
+from parplan.hardware.kernels.kernel import BYTES, Gemm, Kernel, Layout, MemoryBound
 from parplan.sim.layers.ops import Exchange, Op
 from parplan.sim.model import Model
 from parplan.sim.plan import Plan

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from parplan.hardware.kernels import Kernel
+from parplan.hardware.kernels.kernel import Kernel
 from parplan.sim.costs import LayerCosts
 from parplan.sim.framework import NO_OVERHEAD, Framework
 from parplan.sim.layers.ops import Exchange, Op

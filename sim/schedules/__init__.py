@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from parplan.hardware.errors import ParplanError, unknown_name
+from parplan.errors import ParplanError, unknown_name
 from parplan.sim.instructions import Program, Schedule, computations
 from parplan.sim.schedules.catalogue import CATALOGUE, ScheduleKind
 from parplan.sim.schedules.gpipe import gpipe

@@ -9,7 +9,7 @@ ScheduleDualPipeV). A pair of forward and backward is an `Overlap`.
 from collections import defaultdict, deque
 from collections.abc import Iterator
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.instructions import Action, Instruction, Overlap, Program
 from parplan.sim.schedules.limits import odd_or_few_for_dualpipe, too_few_for_dualpipe_v
 

@@ -8,7 +8,7 @@ and backwards of two, in which backwards go first.
 import heapq
 from collections.abc import Iterable
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.instructions import Action, Schedule
 from parplan.sim.schedules.placement import rank_of_stage
 

@@ -1,6 +1,6 @@
 """What sizes the schedules allow: each reason is one line, or empty where the size is fine."""
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 
 
 def default_group(num_ranks: int, num_micro_batches: int) -> int:

@@ -8,7 +8,7 @@ import itertools
 import math
 from dataclasses import dataclass
 
-from parplan.hardware.errors import ParplanError
+from parplan.errors import ParplanError
 from parplan.sim.instructions import Action, Communication, Schedule, parts
 from parplan.sim.order import needs, progress, result
 from parplan.sim.schedules.zb_handcrafted import zb_h1, zb_h2

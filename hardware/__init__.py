@@ -1,0 +1,4 @@
+"""Models of accelerators and interconnects: kernels, collectives, presets, measured profiles.
+
+Nothing here knows of training, plans or models.
+"""

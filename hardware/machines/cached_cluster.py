@@ -1,0 +1,34 @@
+"""A cluster that times each kernel once, for who asks about many plans on it."""
+
+from dataclasses import replace
+
+from parplan.hardware.estimates.estimate import Estimate, Measurements
+from parplan.hardware.estimates.kernel_times import estimate
+from parplan.hardware.estimates.profile import Collective
+from parplan.hardware.kernels.accelerator import Accelerator
+from parplan.hardware.kernels.kernel import Kernel
+from parplan.hardware.network.cluster import Cluster
+
+
+class _Remembered:
+    """What was measured, or else the model, with every answer kept."""
+
+    def __init__(self, accelerator: Accelerator, measured: Measurements | None) -> None:
+        self.accelerator = accelerator
+        self.measured = measured
+        self.known: dict[Kernel, Estimate] = {}
+
+    def kernel(self, kernel: Kernel) -> Estimate:
+        """How long a kernel takes."""
+        if kernel not in self.known:
+            self.known[kernel] = estimate(self.accelerator, self.measured, kernel)
+        return self.known[kernel]
+
+    def collective(self, collective: Collective) -> Estimate | None:
+        """What was measured of a collective, if anything was."""
+        return None if self.measured is None else self.measured.collective(collective)
+
+
+def remembering(cluster: Cluster) -> Cluster:
+    """The same cluster, which remembers how long each kernel takes."""
+    return replace(cluster, measured=_Remembered(cluster.accelerator, cluster.measured))

@@ -1,0 +1,1 @@
+"""Find the fastest parallel plan for training a large model, and check the prediction."""

@@ -1,0 +1,220 @@
+"""Files to which long work adds lines as it goes on, so that nothing is lost when it is cut off.
+
+Each line is one JSON object with the number of the line, the CRC-32 of both, and the table that was
+added: `{"line": 3, "crc32": "89abcdef", "row": {...}}`. A line is written by one call, so that an
+end at any moment leaves whole lines and at most one part of a line, which the next run cuts off.
+"""
+
+import json
+import os
+import time
+import weakref
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from parplan._files import lock_file
+from parplan.errors import ParplanError
+
+Row = Mapping[str, Any]
+
+SYNC_EVERY_S = 1.0
+"""Lines are with the kernel at once, and on the disk within about this long: what a power cut can
+take. An end of the process takes nothing."""
+
+
+class Journal:
+    """The tables of an earlier run, `rows`, and those that are added.
+
+    `head`: what they belong to, the first line. `anew`: what the file holds is replaced. Raises
+    `ParplanError` where another process writes to the file, where it is damaged, or where its head
+    is another one.
+    """
+
+    def __init__(self, path: Path, head: Row, *, anew: bool = False) -> None:
+        self.path = path
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise ParplanError(f"{path}: cannot be written: {error.strerror}") from None
+        try:
+            lock_file(self._file, path)
+            if anew:
+                os.ftruncate(self._file, 0)
+            found, self._end = _whole_rows(path, _content(self._file))
+            self._number = len(found)
+            self._synced_s = time.monotonic()
+            os.ftruncate(self._file, self._end)
+            if found and found[0] != _as_read(head):
+                raise ParplanError(
+                    f"{path}: is of other work that was interrupted "
+                    f"({first_difference(found[0], _as_read(head))})"
+                )
+            self.rows: list[dict[str, Any]] = found[1:]
+            if not found:
+                self._write([head])
+        except BaseException:
+            os.close(self._file)
+            raise
+        self._closing = weakref.finalize(self, os.close, self._file)
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def add(self, row: Row) -> dict[str, Any]:
+        """Keep a table, on the disk as well; returns it as the file gives it back.
+
+        Raises `ParplanError` where that is not possible; what was kept before stays.
+        """
+        self._write([row])
+        kept: dict[str, Any] = _as_read(row)
+        self.rows.append(kept)
+        return kept
+
+    def extend(self, rows: Iterable[Row]) -> None:
+        """Keep several, without giving them back."""
+        self._write(list(rows))
+
+    def close(self) -> None:
+        """All is on the disk, and another process may write to the file."""
+        if not self._closing.alive:
+            return
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise ParplanError(f"{self.path}: cannot be written: {error.strerror}") from None
+        finally:
+            self._closing()
+
+    def _write(self, rows: list[Row]) -> None:
+        lines = [_line(number, _text(row)) for number, row in enumerate(rows, start=self._number)]
+        content = "".join(lines).encode()
+        try:
+            os.lseek(self._file, self._end, os.SEEK_SET)
+            done = 0
+            while done < len(content):
+                done += os.write(self._file, content[done:])
+            if time.monotonic() >= self._synced_s + SYNC_EVERY_S:
+                os.fsync(self._file)
+                self._synced_s = time.monotonic()
+        except OSError as error:
+            # Part of a line would only be in the way.
+            os.ftruncate(self._file, self._end)
+            raise ParplanError(
+                f"{self.path}: cannot be written: {error.strerror}; what was done before is kept"
+            ) from None
+        self._end += len(content)
+        self._number += len(rows)
+
+
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """All tables of a journal, the head first; the file stays as it is.
+
+    Raises `ParplanError` where it cannot be read or is damaged.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ParplanError(f"{path}: {error.strerror}") from None
+    return _whole_rows(path, content)[0]
+
+
+def journal_bytes(rows: Iterable[Row]) -> bytes:
+    """What a journal of these tables holds, the head first: to be put in place in one step."""
+    return "".join(_line(number, _text(row)) for number, row in enumerate(rows)).encode()
+
+
+def first_difference(found: Row, own: Row, where: str = "") -> str:
+    """Where two tables differ first, as `cluster.num_nodes: 2, now 4`."""
+    for key in dict.fromkeys([*own, *found]):
+        old, new = found.get(key), own.get(key)
+        if old == new:
+            continue
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            return first_difference(old, new, f"{where}{key}.")
+        return f"{where}{key}: {_short(old)}, now {_short(new)}"
+    return ""
+
+
+def _short(value: Any) -> str:
+    text = _text(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _text(row: Any) -> str:
+    return json.dumps(row, default=str)
+
+
+def _as_read(row: Row) -> Any:
+    return json.loads(_text(row))
+
+
+def _line(number: int, text: str) -> str:
+    return f'{{"line": {number}, "crc32": "{_sum(number, text)}", "row": {text}}}\n'
+
+
+def _sum(number: int, text: str) -> str:
+    return f"{zlib.crc32(f'{number} {text}'.encode()):08x}"
+
+
+def _content(file: int) -> bytes:
+    parts = []
+    while part := os.read(file, 1 << 20):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _whole_rows(path: Path, content: bytes) -> tuple[list[dict[str, Any]], int]:
+    """The tables of the lines that are whole, and how many bytes these are.
+
+    A line that is not whole ends them. Raises `ParplanError` where whole ones come after it: then
+    the file was not cut off but damaged.
+    """
+    rows: list[dict[str, Any]] = []
+    end = 0
+    lines = content.splitlines(keepends=True)
+    for number, line in enumerate(lines):
+        row = _row(line, number)
+        if row is None:
+            if any(_is_whole(later) for later in lines[number:]):
+                raise ParplanError(
+                    f"{path}: line {number + 1} is damaged or missing, and others follow; "
+                    "it was not written by one run of parplan from end to end"
+                )
+            if number == 0 and b"\n" in line:
+                raise ParplanError(f"{path}: not a journal of this version of parplan")
+            break
+        rows.append(row)
+        end += len(line)
+    return rows, end
+
+
+def _row(line: bytes, number: int) -> dict[str, Any] | None:
+    """The table of a whole line with this number; None for any other."""
+    begin = f'{{"line": {number}, "crc32": "'.encode()
+    if not line.startswith(begin) or not line.endswith(b"}\n"):
+        return None
+    try:
+        text = line[len(begin) + len('01234567", "row": ') : -2].decode()
+        if line.decode() != _line(number, text):
+            return None
+        row = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _is_whole(line: bytes) -> bool:
+    """Whether a line is one of a journal, whatever its number."""
+    number = line.removeprefix(b'{"line": ').split(b",", 1)[0]
+    return number.isdigit() and len(number) < 19 and _row(line, int(number)) is not None
