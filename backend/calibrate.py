@@ -35,7 +35,7 @@ from parplan.hardware.estimates.profile import (
     Profile,
     Timing,
 )
-from parplan.sim.model import Model
+from parplan.sim.models.model import Model
 
 SITTINGS = {"full": 3, "quick": 2}
 

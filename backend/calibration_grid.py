@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from parplan.errors import ParplanError
 from parplan.hardware.estimates.profile import Collective, Op
 from parplan.hardware.kernels.kernel import Attention, Direction, Gemm, Kernel, MemoryBound
-from parplan.sim.model import Model
+from parplan.sim.models.model import Model
 
 LAYOUTS: tuple[Literal["TN", "NN", "NT"], ...] = ("TN", "NN", "NT")
 

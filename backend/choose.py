@@ -22,12 +22,12 @@ from parplan.planners.options import Options
 from parplan.planners.search import Trial
 from parplan.planners.space import divisors
 from parplan.sim.costs import StageCosts
-from parplan.sim.fast import fast_step_s
-from parplan.sim.instructions import Schedule
-from parplan.sim.lowering import lower
-from parplan.sim.memory import GB, micro_batches_in_flight
+from parplan.sim.fast.fast import fast_step_s
+from parplan.sim.memory.peak import GB, micro_batches_in_flight
 from parplan.sim.plan import Plan, Recomputation
+from parplan.sim.programs.instructions import Schedule
 from parplan.sim.schedules import SCHEDULES, make_schedule
+from parplan.sim.step.tape import lower
 
 LOG = logging.getLogger("parplan")
 

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator
 
 from parplan.errors import ParplanError
-from parplan.sim.model import Model
+from parplan.sim.models.model import Model
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import schedule_kind, why_not
 from parplan.sim.workload import Workload

@@ -17,7 +17,7 @@ from parplan.backend.execution import Execution
 from parplan.backend.launch import ALONE, Nodes, OutOfMemoryError, Report, launch
 from parplan.backend.supervise import STALL_S
 from parplan.errors import ParplanError, RunFailedError
-from parplan.sim.memory import GB
+from parplan.sim.memory.peak import GB
 from parplan.sim.plan import Plan, check_plan
 from parplan.sim.workload import Workload
 

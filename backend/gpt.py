@@ -1,4 +1,4 @@
-"""Language models as chains of layers: embedding, blocks, head, as `parplan.sim.model` counts them.
+"""Language models as chains of layers: embedding, blocks, head, as `Model` counts them.
 
 Every layer takes one tensor and returns one, so that a pipeline can be cut anywhere between them.
 """
@@ -10,8 +10,8 @@ from torch.nn import functional
 from parplan.backend.executable import why_not_built
 from parplan.backend.gpt_attention import CausalAttention
 from parplan.errors import ParplanError
-from parplan.sim.model import Model
-from parplan.sim.model_parts import LayerKind, is_local
+from parplan.sim.models.model import Model
+from parplan.sim.models.parts import LayerKind, is_local
 from parplan.sim.workload import Attention
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from parplan.sim.layers.attention import FLASH
-from parplan.sim.model import Model
+from parplan.sim.models.model import Model
 from parplan.sim.workload import Attention
 
 ROTARY_BASE = 10_000.0

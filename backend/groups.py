@@ -1,7 +1,8 @@
 """The device mesh of a plan: this process's place, and the groups it communicates in.
 
-Ranks are placed as `parplan.sim.communication` says: tensor parallelism innermost, then data, then
-pipeline parallelism. The data-parallel ranks that parameters are sharded over are neighbours.
+Ranks are placed as `parplan.sim.cost_model.communication` says: tensor parallelism innermost, then
+data, then pipeline parallelism. The data-parallel ranks that parameters are sharded over are
+neighbours.
 """
 
 from dataclasses import dataclass

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from parplan.backend.mini import Family, Mini, minis_of
 from parplan.backend.mini_costs import Part, turns
 from parplan.backend.mini_predict import OTHER_TURNS
-from parplan.sim.instructions import Action, RankActions, rank_of_stages
 from parplan.sim.plan import Plan
+from parplan.sim.programs.instructions import Action, RankActions, rank_of_stages
 from parplan.sim.schedules import make_schedule
 
 BEFORE = "before"

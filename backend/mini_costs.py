@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from parplan.sim.dependencies import producers
-from parplan.sim.instructions import Action, Schedule, parse_action, rank_of_stages
 from parplan.sim.plan import Plan
+from parplan.sim.programs.dependencies import producers
+from parplan.sim.programs.instructions import Action, Schedule, parse_action, rank_of_stages
 from parplan.sim.schedules import make_schedule
 
 Mark = tuple[str, float, float]

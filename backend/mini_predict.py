@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from parplan.backend.mini import Family, Mini, minis_of
 from parplan.backend.mini_costs import MiniCosts, Part, turns
 from parplan.sim.costs import StageCosts
-from parplan.sim.dependencies import producers
-from parplan.sim.engine import simulate, to_ps
-from parplan.sim.instructions import Action, Schedule, rank_of_stages
+from parplan.sim.engine.engine import simulate, to_ps
 from parplan.sim.plan import Plan
+from parplan.sim.programs.dependencies import producers
+from parplan.sim.programs.instructions import Action, Schedule, rank_of_stages
 from parplan.sim.run import Event, Run
 from parplan.sim.schedules import make_schedule
 

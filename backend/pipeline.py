@@ -34,10 +34,10 @@ from parplan.backend.sharding import (
 from parplan.backend.tensor_parallel import check_splittable, loss_of_parts, split
 from parplan.backend.tied import TiedGradients, check_ties, find_ties, tie_again
 from parplan.errors import ParplanError
-from parplan.sim.instructions import Schedule, rank_of_stages, write_csv
 from parplan.sim.plan import Plan
+from parplan.sim.programs.instructions import Schedule, rank_of_stages, write_csv
+from parplan.sim.programs.validate import check_program
 from parplan.sim.schedules import make_schedule
-from parplan.sim.validate import check_program
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(outputs, targets) -> the mean loss of a micro-batch."""

@@ -21,8 +21,8 @@ from parplan.planners import ap_log
 from parplan.planners.exhaustive import exhaustive
 from parplan.planners.options import Options
 from parplan.planners.space import full_candidates
-from parplan.sim.hf_config import model_from_table
-from parplan.sim.model import Model
+from parplan.sim.models.hf_config import model_from_table
+from parplan.sim.models.model import Model
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 

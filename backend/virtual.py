@@ -25,8 +25,8 @@ from parplan.backend.pipeline import PipelineStep
 from parplan.backend.processes import num_processes
 from parplan.backend.storage_tracker import StorageTracker
 from parplan.errors import ParplanError
-from parplan.sim.instructions import RankActions
 from parplan.sim.plan import Plan, check_plan
+from parplan.sim.programs.instructions import RankActions
 from parplan.sim.schedules import make_schedule
 from parplan.sim.workload import Workload
 

@@ -13,23 +13,23 @@ from unittest.mock import patch
 import numpy as np
 import simpy
 
-from parplan.sim.action_arrays import action_arrays
-from parplan.sim.batch import LANES
-from parplan.sim.contended import contended_many_ps
+from parplan.sim.cluster.whole_cluster import simulate_cluster
 from parplan.sim.costs import StageCosts
-from parplan.sim.engine import simulate
-from parplan.sim.fast import Kernel, fast_many, fast_many_ps, fast_step_s
-from parplan.sim.instructions import Schedule
-from parplan.sim.lowering import Tape, lower, lower_arrays
+from parplan.sim.engine.engine import simulate
+from parplan.sim.fast.fast import Kernel, fast_many, fast_many_ps, fast_step_s
+from parplan.sim.fast.numpy_sweep import LANES
+from parplan.sim.fast.shared_link_evaluator import contended_many_ps
 from parplan.sim.plan import Plan
 from parplan.sim.predict import CompiledPlan
+from parplan.sim.programs.arrays import action_arrays
+from parplan.sim.programs.instructions import Schedule
 from parplan.sim.schedules import make_schedule
-from parplan.sim.self_check import check_steps
-from parplan.sim.shared_links import node_links
-from parplan.sim.sweep import compiled_loops
-from parplan.sim.tables import sweep_tables
+from parplan.sim.step.self_check import check_steps
+from parplan.sim.step.shared_links import node_links
+from parplan.sim.step.step_tables import sweep_tables
+from parplan.sim.step.sweep import compiled_loops
+from parplan.sim.step.tape import Tape, lower, lower_arrays
 from parplan.sim.ticks import StageTicks, ticks_of_seconds
-from parplan.sim.whole_cluster import simulate_cluster
 
 SEED = 20
 REPEATS = 5

@@ -12,7 +12,7 @@ from parplan.errors import ParplanError
 from parplan.experiments import benchmark, benchmark_planners, execution_benchmark
 from parplan.experiments.comparison_tables import row, runs
 from parplan.experiments.output import OutputFolder
-from parplan.sim.timeline import chrome_trace
+from parplan.sim.analysis.timeline import chrome_trace
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -24,13 +24,13 @@ from parplan.planners.shared_costs import SharedCosts
 from parplan.planners.space import Space, make_space
 from parplan.planners.space_table import SpaceTable
 from parplan.planners.variants import Box
-from parplan.sim.fast import Kernel, fast_many
-from parplan.sim.lowering import lower
-from parplan.sim.model import model_preset
+from parplan.sim.fast.fast import Kernel, fast_many
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.predict import schedule_key
 from parplan.sim.schedules import make_program
-from parplan.sim.sweep import compiled_loops
+from parplan.sim.step.sweep import compiled_loops
+from parplan.sim.step.tape import lower
 from parplan.sim.ticks import stage_ticks
 from parplan.sim.workload import Workload
 

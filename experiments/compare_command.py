@@ -18,7 +18,7 @@ from parplan.experiments.comparison_tables import (
 )
 from parplan.experiments.figures import gantt
 from parplan.experiments.output import OutputFolder
-from parplan.sim.timeline import chrome_trace
+from parplan.sim.analysis.timeline import chrome_trace
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

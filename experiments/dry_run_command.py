@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from parplan.backend.executable import executable_only
 from parplan.backend.require import require_torch
 from parplan.errors import ParplanError
-from parplan.sim.memory import GB, RankMemory, rank_memory, stage_needs
-from parplan.sim.peaks import moments_of
+from parplan.sim.cost_model.stages import stage_parameters
+from parplan.sim.memory.moments import moments_of
+from parplan.sim.memory.peak import GB, RankMemory, rank_memory, stage_needs
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import read_plan
 from parplan.sim.schedules import make_schedule
-from parplan.sim.stages import stage_parameters
 from parplan.sim.workload import Workload
 
 if TYPE_CHECKING:

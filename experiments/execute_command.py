@@ -16,11 +16,11 @@ from parplan.experiments.comparison_tables import plan_table, row, runs, short_n
 from parplan.experiments.figures import gantt
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.request import requested_model
+from parplan.sim.analysis.timeline import chrome_trace
+from parplan.sim.models.scaled_down import scaled_down
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import plan_table as plan_table_json
 from parplan.sim.plan_file import read_plan
-from parplan.sim.scale import scaled_down
-from parplan.sim.timeline import chrome_trace
 from parplan.sim.workload import Workload
 
 PARTIAL = "partial.json"

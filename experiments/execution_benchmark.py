@@ -16,7 +16,7 @@ from parplan.experiments.comparison_tables import (
     short_name,
     summary,
 )
-from parplan.sim.model import model_preset
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, Recomputation, zero_fields
 from parplan.sim.workload import Workload
 

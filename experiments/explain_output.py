@@ -19,10 +19,10 @@ from parplan.planners.why import (
     plan_label,
     without_split,
 )
-from parplan.sim.memory import GB
+from parplan.sim.analysis.residuals import Pairs, Residuals
+from parplan.sim.analysis.time_split import BUBBLE, PARTS, TimeSplit, time_split
+from parplan.sim.memory.peak import GB
 from parplan.sim.predict import compile_plan, predict
-from parplan.sim.residuals import Pairs, Residuals
-from parplan.sim.time_split import BUBBLE, PARTS, TimeSplit, time_split
 from parplan.sim.workload import Workload
 
 CLOSE = 0.03

@@ -19,9 +19,9 @@ from parplan.hardware.network.cluster import Cluster
 from parplan.planners.nearer import Better, better_plans
 from parplan.planners.search import Trial
 from parplan.planners.why import plan_label
-from parplan.sim.memory import GB
+from parplan.sim.analysis.residuals import read_residuals
+from parplan.sim.memory.peak import GB
 from parplan.sim.predict import compile_plan, predict
-from parplan.sim.residuals import read_residuals
 from parplan.sim.run import Run
 from parplan.sim.workload import Workload
 

@@ -1,7 +1,8 @@
 """What a fit to own runs says of a machine and its software, in one file.
 
-`[own]` is a table as `sim/frameworks.toml` has them; `[machine.own]` has the factors of the machine
-that go with it. `parplan validate --fit` writes such a file, `--framework FILE.toml:own` uses it.
+`[own]` is a table as `sim/software/frameworks.toml` has them; `[machine.own]` has the factors of
+the machine that go with it. `parplan validate --fit` writes such a file, `--framework
+FILE.toml:own` uses it.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ from parplan._strict import build, read_toml
 from parplan.errors import ParplanError
 from parplan.hardware.collectives.group import is_network
 from parplan.hardware.network.cluster import Cluster
-from parplan.sim.framework import Framework, framework
+from parplan.sim.software.framework import Framework, framework
 
 MACHINE = "machine"
 """The table that holds the factors; no framework can have that name."""

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from parplan.sim.memory_over_time import MemoryOverTime
+from parplan.sim.memory.over_time import MemoryOverTime
 
 GB = 1e9
 

@@ -14,7 +14,7 @@ from parplan.hardware.network.cluster import Cluster, Link
 from parplan.planners.ap_space import one_batch
 from parplan.planners.mixed import MixedReport, MixedSearch, MixedTrial, mixed_search
 from parplan.planners.why import plan_label
-from parplan.sim.engine import simulate
+from parplan.sim.engine.engine import simulate
 from parplan.sim.predict import scheduled
 
 GB = 1e9

@@ -10,7 +10,7 @@ from parplan.planners.goal import STEP_TIME, Goal
 from parplan.planners.objectives import HOUR_S, OBJECTIVES, Run, Setting, goal_of
 from parplan.planners.robust import Disturbance, expected_step
 from parplan.planners.search import Trial
-from parplan.sim.failures import Failures, best_checkpoint_interval
+from parplan.sim.step.failures import Failures, best_checkpoint_interval
 from parplan.sim.workload import Workload
 
 EXPECTED = "expected-step-time"

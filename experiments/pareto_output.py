@@ -8,7 +8,7 @@ from parplan.experiments.output import OutputFolder
 from parplan.planners.objectives import pareto
 from parplan.planners.search import Trial
 from parplan.planners.why import plan_label
-from parplan.sim.memory import GB
+from parplan.sim.memory.peak import GB
 
 DRAWN = 20_000
 """Plans that are drawn at most, evenly chosen."""

@@ -51,9 +51,9 @@ from parplan.planners.options import Options, settings_from_environment
 from parplan.planners.run import BUILT_IN, SearchReport
 from parplan.planners.search import Trial
 from parplan.planners.split import improve_split
-from parplan.sim.evidence import evidence_of
-from parplan.sim.memory import GB
-from parplan.sim.residuals import read_residuals
+from parplan.sim.analysis.evidence import evidence_of
+from parplan.sim.analysis.residuals import read_residuals
+from parplan.sim.memory.peak import GB
 from parplan.sim.workload import Workload
 
 MOST_WAYS = 4

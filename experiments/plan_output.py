@@ -8,11 +8,11 @@ from parplan.experiments.output import OutputFolder
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.exhaustive import Report
 from parplan.planners.search import Trial
+from parplan.sim.analysis.streams import with_streams
+from parplan.sim.analysis.timeline import chrome_trace
 from parplan.sim.plan_file import plan_table
 from parplan.sim.predict import compile_plan, predict
 from parplan.sim.run import Run
-from parplan.sim.streams import with_streams
-from parplan.sim.timeline import chrome_trace
 from parplan.sim.workload import Workload
 
 

@@ -11,8 +11,8 @@ from parplan.experiments.machine_factors import MachineFactors, setting_named, w
 from parplan.hardware.machines.presets import cluster_preset, read_cluster
 from parplan.hardware.machines.unit_check import unit_warnings
 from parplan.hardware.network.cluster import Cluster
-from parplan.sim.hf_config import model_from_hf
-from parplan.sim.model import Model, model_preset, model_presets
+from parplan.sim.models.hf_config import model_from_hf
+from parplan.sim.models.model import Model, model_preset, model_presets
 from parplan.sim.workload import Attention, Workload
 
 HERE = "here"

@@ -19,22 +19,27 @@ from parplan.experiments.measured_trace import (
 from parplan.experiments.memory_figure import memory_figure
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.request import requested_cluster
-from parplan.sim.cost_model import message_bytes
-from parplan.sim.critical_path import critical_path, sensitivities
-from parplan.sim.idle import bubble_by_cause
-from parplan.sim.instructions import Program, read_program, without_communication, write_csv
-from parplan.sim.memory import GB, rank_memory, stage_needs
-from parplan.sim.memory_over_time import MemoryOverTime, memory_over_time
-from parplan.sim.memory_snapshot import memory_snapshot
-from parplan.sim.peaks import moments_of
+from parplan.sim.analysis.bubble import bubble_by_cause
+from parplan.sim.analysis.critical_path import critical_path, sensitivities
+from parplan.sim.analysis.timeline import chrome_trace
+from parplan.sim.cluster.whole_cluster import simulate_cluster
+from parplan.sim.cost_model.stage_costs import message_bytes
+from parplan.sim.memory.moments import moments_of
+from parplan.sim.memory.over_time import MemoryOverTime, memory_over_time
+from parplan.sim.memory.peak import GB, rank_memory, stage_needs
+from parplan.sim.memory.snapshot import memory_snapshot
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import read_plan
 from parplan.sim.predict import CompiledPlan, compile_plan, predict
+from parplan.sim.programs.instructions import (
+    Program,
+    read_program,
+    without_communication,
+    write_csv,
+)
+from parplan.sim.programs.validate import check_program
 from parplan.sim.run import Run
 from parplan.sim.schedules import schedule_kind
-from parplan.sim.timeline import chrome_trace
-from parplan.sim.validate import check_program
-from parplan.sim.whole_cluster import simulate_cluster
 from parplan.sim.workload import Workload
 
 FASTER = 0.1

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
-from parplan.sim.time_split import PARTS, TimeSplit
+from parplan.sim.analysis.time_split import PARTS, TimeSplit
 
 COLOURS = {
     # Okabe and Ito's palette; what is waited for is grey, and the exchanges are greens.

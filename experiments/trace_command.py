@@ -18,10 +18,10 @@ from parplan.experiments.request import requested_model
 from parplan.sim.layers.blocks import block_ops, embedding_ops, head_ops
 from parplan.sim.layers.ops import all_bytes
 from parplan.sim.layers.shapes import shapes_of
-from parplan.sim.memory import GB
-from parplan.sim.model import Model
+from parplan.sim.memory.peak import GB
+from parplan.sim.models.model import Model
+from parplan.sim.models.scaled_down import scaled_down
 from parplan.sim.plan import Plan
-from parplan.sim.scale import scaled_down
 from parplan.sim.workload import Workload
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from parplan.experiments.executors import add_executor_argument, requested_execu
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.progress import Progress
 from parplan.planners.processes import in_order
-from parplan.sim.residuals import Pool
+from parplan.sim.analysis.residuals import Pool
 
 PARTIAL = "predictions-partial.csv"
 """What an interrupt leaves, until the next whole results."""

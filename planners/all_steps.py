@@ -7,10 +7,10 @@ from parplan.planners.parts import Floats
 from parplan.planners.shared_costs import ScheduleKey, SharedCosts
 from parplan.planners.space import Space
 from parplan.planners.space_table import SpaceTable
-from parplan.sim.fast import Kernel
-from parplan.sim.lowering import Tape
-from parplan.sim.peaks import Moments
+from parplan.sim.fast.fast import Kernel
+from parplan.sim.memory.moments import Moments
 from parplan.sim.plan import Plan
+from parplan.sim.step.tape import Tape
 
 
 def all_steps_s(
@@ -23,7 +23,7 @@ def all_steps_s(
     """Seconds of a step of each plan, in the order of the space; infinite where it does not fit.
 
     `memory_ratio`: that of the constraints, if None. `shared`: as `run_planner` has it. `kernel`:
-    what sweeps the lists (`parplan.sim.fast`).
+    what sweeps the lists (`parplan.sim.fast.fast`).
     Raises `ParplanError` for a space whose plans have variants, of which there are too many.
     """
     if space.constraints.has_variants:

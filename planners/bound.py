@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from parplan.sim.memory import StageNeeds
+from parplan.sim.memory.peak import StageNeeds
 from parplan.sim.schedules import ScheduleKind
 from parplan.sim.schedules.placement import rank_of_stage, stages_of_rank
 from parplan.sim.ticks import PS_PER_S, Ints, StageTicks
@@ -130,7 +130,8 @@ def _before(steps: Ints) -> Ints:
 def _reduce_after(ticks: StageTicks, longest: Ints) -> Ints:
     """How long after the last backward of a stage its gradients are reduced at the earliest.
 
-    Less for longer backwards, beside which more is reduced (`parplan.sim.tables.reduce_tail`).
+    Less for longer backwards, beside which more is reduced
+    (`parplan.sim.step.step_tables.reduce_tail`).
     """
     n, total = np.maximum(ticks.reduce_buckets, 1), ticks.reduce
     last_bucket = total - total * (n - 1) // n

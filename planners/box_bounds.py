@@ -15,8 +15,8 @@ from parplan.planners.row_arithmetic import (
     stages_of_rows,
 )
 from parplan.planners.variants import Box
-from parplan.sim.offload import exposed_s, host_rate
-from parplan.sim.peaks import Moments
+from parplan.sim.cost_model.offload import exposed_s, host_rate
+from parplan.sim.memory.moments import Moments
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import schedule_kind
 from parplan.sim.ticks import ticks_of_seconds
@@ -94,7 +94,7 @@ def _memory(parts: RelaxedParts, plan: Plan, boxes: Sequence[Box]) -> tuple[Floa
 def _add_transfers(
     parts: RelaxedParts, plan: Plan, boxes: Sequence[Box], seconds: dict[str, Floats]
 ) -> None:
-    """As `parplan.sim.cost_model.stage_costs` adds what the host keeps."""
+    """As `parplan.sim.cost_model.stage_costs.stage_costs` adds what the host keeps."""
     blocks = [stage.num_blocks for stage in parts.kinds(plan).stages]
     for number, box in enumerate(boxes):
         if False in box.offload_activations or len(box.gradient_dtype) > 1:

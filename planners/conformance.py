@@ -27,7 +27,7 @@ from parplan.planners.evaluator import Budget, Evaluator
 from parplan.planners.run import SearchReport, find_planner, run_planner
 from parplan.planners.search import judge
 from parplan.planners.space import Space, make_space
-from parplan.sim.model import model_preset
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.predict import compile_plan, predict
 from parplan.sim.workload import Workload

@@ -18,7 +18,7 @@ from parplan.planners.goal import STEP_TIME, Goal
 from parplan.planners.processes import Spread
 from parplan.planners.search import Trial
 from parplan.planners.shared_costs import SharedCosts
-from parplan.sim.fast import Kernel, kernel_for
+from parplan.sim.fast.fast import Kernel, kernel_for
 from parplan.sim.plan import Plan
 from parplan.sim.predict import compile_plan, predict, schedule_key
 from parplan.sim.workload import Workload

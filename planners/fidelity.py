@@ -13,11 +13,11 @@ from parplan.hardware.network.cluster import Cluster
 from parplan.planners.evaluator import Evaluator
 from parplan.planners.goal import IMPOSSIBLE
 from parplan.planners.search import Trial
-from parplan.sim.cost_model import message_bytes
+from parplan.sim.cluster.replica_links import ClusterLinks
+from parplan.sim.cluster.whole_cluster import simulate_cluster
+from parplan.sim.cost_model.stage_costs import message_bytes
 from parplan.sim.plan import Plan
 from parplan.sim.predict import compile_plan
-from parplan.sim.replica_links import ClusterLinks
-from parplan.sim.whole_cluster import simulate_cluster
 from parplan.sim.workload import Workload
 
 Outcome = float | str

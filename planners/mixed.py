@@ -19,15 +19,15 @@ from parplan.planners.closest import enlarged
 from parplan.planners.goal import IMPOSSIBLE
 from parplan.planners.layouts import divisors
 from parplan.planners.split import moves
-from parplan.sim.cost_model import message_bytes, model_costs, stage_costs
+from parplan.sim.cost_model.stage_costs import message_bytes, model_costs, stage_costs
 from parplan.sim.costs import ModelCosts, StageCosts
-from parplan.sim.fast import fast_step_s
-from parplan.sim.lowering import Tape, lower
-from parplan.sim.memory import rank_memory, stage_needs
-from parplan.sim.peaks import Moments
+from parplan.sim.fast.fast import fast_step_s
+from parplan.sim.memory.moments import Moments
+from parplan.sim.memory.peak import rank_memory, stage_needs
 from parplan.sim.plan import Plan, Recomputation, zero_fields
 from parplan.sim.predict import scheduled
 from parplan.sim.schedules import why_not
+from parplan.sim.step.tape import Tape, lower
 from parplan.sim.workload import Workload
 
 SCHEDULES = ("1f1b", "zb-h1")

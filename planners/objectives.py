@@ -14,8 +14,8 @@ from parplan.hardware.network.cluster import Cluster
 from parplan.planners.goal import LEAST_MEMORY, STEP_TIME, Goal
 from parplan.planners.search import Trial
 from parplan.planners.space import Space
-from parplan.sim.failures import Failures, best_checkpoint_interval, expected_s
 from parplan.sim.plan import Plan
+from parplan.sim.step.failures import Failures, best_checkpoint_interval, expected_s
 from parplan.sim.workload import Workload
 
 HOUR_S = 3600.0

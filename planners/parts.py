@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from parplan.hardware.network.cluster import Cluster
-from parplan.sim.communication import Communication
-from parplan.sim.cost_model import (
+from parplan.sim.cost_model.communication import Communication
+from parplan.sim.cost_model.offload import offloaded_bytes
+from parplan.sim.cost_model.stage_costs import (
     LayerWork,
     ParameterWork,
     blocks_of,
@@ -23,11 +24,12 @@ from parplan.sim.cost_model import (
     parameter_work,
     timing_of,
 )
+from parplan.sim.cost_model.stages import StageLayers, StageParameters, stage_parameters, stages_of
 from parplan.sim.costs import LayerCosts, ModelCosts
 from parplan.sim.layers.blocks import Ops, block_ops, embedding_ops, head_ops, recomputed_ops
 from parplan.sim.layers.shapes import Shapes, shapes_of
 from parplan.sim.layers.times import Timing, layer_costs
-from parplan.sim.memory import (
+from parplan.sim.memory.peak import (
     Activations,
     LayerBytes,
     State,
@@ -36,10 +38,8 @@ from parplan.sim.memory import (
     offloaded_activations,
     state_of,
 )
-from parplan.sim.model import LayerKind
-from parplan.sim.offload import offloaded_bytes
+from parplan.sim.models.model import LayerKind
 from parplan.sim.plan import Plan
-from parplan.sim.stages import StageLayers, StageParameters, stage_parameters, stages_of
 from parplan.sim.workload import Workload
 
 Floats = npt.NDArray[np.float64]
@@ -169,8 +169,7 @@ class Parts:
         return self._parameters[key]
 
     def _model_costs(self, plan: Plan) -> ModelCosts:
-        """As `parplan.sim.cost_model.model_costs`, with what does not depend on recomputation
-        computed once."""
+        """As `model_costs`, with what does not depend on recomputation computed once."""
         key = *_layer_key(plan), plan.num_micro_batches > 1
         if key not in self._costs:
             timing, ops, plain = self._plain(plan)

@@ -13,10 +13,10 @@ from parplan.hardware.network.cluster import Cluster
 from parplan.planners.goal import IMPOSSIBLE, Goal
 from parplan.planners.search import Trial
 from parplan.planners.shared_costs import SharedCosts
-from parplan.sim.fast import fast_many_ps
+from parplan.sim.fast.fast import fast_many_ps
+from parplan.sim.fast.variation import varied_durations_ps
 from parplan.sim.plan import Plan
 from parplan.sim.ticks import PS_PER_S, stage_ticks
-from parplan.sim.variation import varied_durations_ps
 from parplan.sim.workload import Workload
 
 KEPT_DURATIONS = 4_000_000

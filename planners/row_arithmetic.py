@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from parplan.planners.bound import stages_by_rank
 from parplan.planners.parts import Floats
-from parplan.sim.memory import activation_peak
-from parplan.sim.peaks import Moments
+from parplan.sim.memory.moments import Moments
+from parplan.sim.memory.peak import activation_peak
 from parplan.sim.schedules import ScheduleKind
 from parplan.sim.ticks import Ints, StageTicks
 from parplan.sim.workload import Workload
@@ -23,9 +23,9 @@ def seconds_of_rows(
 ) -> dict[str, Floats]:
     """The fields of `StageCosts` that are not 0, shape [rows, kinds].
 
-    As `parplan.sim.cost_model.stage_costs` has them. `layers`: `LayerWork`, shape [rows, kinds, 4];
-    `work`: `ParameterWork`, [rows, kinds, 3]; `others`, [rows, 5]: seconds on the link and latency
-    of a message, micro-batches, whether reductions overlap, ZeRO stage.
+    As `parplan.sim.cost_model.stage_costs.stage_costs` has them. `layers`: `LayerWork`, shape
+    [rows, kinds, 4]; `work`: `ParameterWork`, [rows, kinds, 3]; `others`, [rows, 5]: seconds on the
+    link and latency of a message, micro-batches, whether reductions overlap, ZeRO stage.
     """
     forward, backward, weights, count = np.moveaxis(layers, 2, 0)
     gathered, reduced, optimizer = np.moveaxis(work, 2, 0)
@@ -49,7 +49,7 @@ def seconds_of_rows(
 
 
 def _prefetched(compute_s: Floats, gather_s: Floats, num_layers: Floats) -> Floats:
-    """`parplan.sim.cost_model.prefetched_s` of arrays."""
+    """`parplan.sim.cost_model.stage_costs.prefetched_s` of arrays."""
     layers = np.maximum(1.0, num_layers)
     compute, gather = compute_s / layers, gather_s / layers
     return np.asarray(gather + (layers - 1) * np.maximum(compute, gather) + compute)
@@ -81,7 +81,7 @@ def least_bytes(
 def fit_exactly(
     activations: Floats, states: Floats, place: Ints, moments: Sequence[Moments], limit: float
 ) -> npt.NDArray[np.bool_]:
-    """Whether each row fits, as `parplan.sim.memory.rank_memory` adds it up for one plan."""
+    """Whether each row fits, as `parplan.sim.memory.peak.rank_memory` adds it up for one plan."""
     fits = np.ones(len(activations), dtype=bool)
     seen: set[tuple[tuple[int, ...], bytes]] = set()
     for rank in moments:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from parplan.errors import ParplanError
 from parplan.hardware.network.cluster import Cluster
-from parplan.sim.memory import GB, RankMemory
+from parplan.sim.memory.peak import GB, RankMemory
 from parplan.sim.plan import Plan
 from parplan.sim.predict import Scheduled, compile_plan
 from parplan.sim.workload import Workload

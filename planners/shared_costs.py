@@ -16,15 +16,15 @@ from parplan.planners.constraints import Constraints
 from parplan.planners.parts import Parts
 from parplan.planners.relaxed_parts import RelaxedParts
 from parplan.planners.search import Trial, verdict
-from parplan.sim.cost_model import model_costs, stage_costs
+from parplan.sim.cost_model.stage_costs import model_costs, stage_costs
 from parplan.sim.costs import ModelCosts, StageCosts
-from parplan.sim.fast import Kernel, fast_many
-from parplan.sim.lowering import Tape, lower
-from parplan.sim.memory import RankMemory, StageNeeds, rank_memory, stage_needs
-from parplan.sim.peaks import Moments
+from parplan.sim.fast.fast import Kernel, fast_many
+from parplan.sim.memory.moments import Moments
+from parplan.sim.memory.peak import RankMemory, StageNeeds, rank_memory, stage_needs
 from parplan.sim.plan import Plan, check_plan
 from parplan.sim.predict import Scheduled, schedule_key, scheduled
 from parplan.sim.schedules import schedule_kind
+from parplan.sim.step.tape import Tape, lower
 from parplan.sim.ticks import stage_ticks
 from parplan.sim.workload import Workload
 

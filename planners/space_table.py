@@ -23,12 +23,12 @@ from parplan.planners.row_arithmetic import (
 )
 from parplan.planners.space import Space
 from parplan.planners.space_rows import ONE, OUTER, ZERO, Block, Column, Rows, blocks_of
-from parplan.sim.cost_model import LayerWork
-from parplan.sim.fast import Kernel, fast_many
-from parplan.sim.lowering import Tape
-from parplan.sim.peaks import Moments
+from parplan.sim.cost_model.stage_costs import LayerWork
+from parplan.sim.fast.fast import Kernel, fast_many
+from parplan.sim.memory.moments import Moments
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import ScheduleKind
+from parplan.sim.step.tape import Tape
 from parplan.sim.ticks import Ints, StageTicks, ticks_of_seconds
 
 IMPOSSIBLE = float("inf")
@@ -213,7 +213,7 @@ class SpaceTable:
     def _ticks(self, rows: Rows, kept: Bools) -> tuple[StageTicks, npt.NDArray[np.int64]]:
         """The costs of the rows that are kept, by kinds of stages; micro-batches of all rows.
 
-        As `parplan.sim.cost_model.stage_costs` has them for one plan.
+        As `parplan.sim.cost_model.stage_costs.stage_costs` has them for one plan.
         """
         layers, work, zero, others = Column(), Column(), Column(), Column()
         for block, own in rows.members():

@@ -14,7 +14,7 @@ from parplan.hardware.network.cluster import Cluster
 from parplan.planners.evaluator import IMPOSSIBLE, Budget, Evaluator, Stopped
 from parplan.planners.goal import STEP_TIME
 from parplan.planners.search import Trial
-from parplan.sim.cost_model import model_costs
+from parplan.sim.cost_model.stage_costs import model_costs
 from parplan.sim.costs import LayerCosts
 from parplan.sim.plan import Plan, check_plan
 from parplan.sim.workload import Workload

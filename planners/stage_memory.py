@@ -6,10 +6,10 @@ from functools import cached_property
 from typing import NamedTuple
 
 from parplan.hardware.network.cluster import Cluster
-from parplan.sim.cost_model import model_costs, stage_costs
+from parplan.sim.cost_model.stage_costs import model_costs, stage_costs
 from parplan.sim.costs import StageCosts
-from parplan.sim.memory import StageNeeds, stage_needs
-from parplan.sim.peaks import Moments
+from parplan.sim.memory.moments import Moments
+from parplan.sim.memory.peak import StageNeeds, stage_needs
 from parplan.sim.plan import Plan
 from parplan.sim.predict import scheduled
 from parplan.sim.workload import Workload

@@ -1,8 +1,8 @@
 """How far a prediction may be off, by how far earlier ones were.
 
-The intervals only report past accuracy (`parplan.sim.residuals`): nothing is fitted to it, and no
-prediction or choice depends on it. Runs of one's own may be less like the published ones than
-these are like each other.
+The intervals only report past accuracy (`parplan.sim.analysis.residuals`): nothing is fitted to it,
+and no prediction or choice depends on it. Runs of one's own may be less like the published ones
+than these are like each other.
 """
 
 from collections.abc import Iterable
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.search import Trial
+from parplan.sim.analysis.residuals import ANY, Pairs, Pool, Ratios, Residuals, family_of, setup_of
 from parplan.sim.plan import Plan
-from parplan.sim.residuals import ANY, Pairs, Pool, Ratios, Residuals, family_of, setup_of
 
 FEWEST_RUNS = 20
 """Of fewer like runs, those of all accelerators are taken."""

@@ -7,7 +7,7 @@ from parplan.hardware.network.cluster import Cluster
 from parplan.planners.search import Trial
 from parplan.planners.shared_costs import SharedCosts
 from parplan.planners.space import Space, point_of
-from parplan.sim.memory import GB
+from parplan.sim.memory.peak import GB
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 

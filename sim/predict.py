@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from parplan.hardware.network.cluster import Cluster
-from parplan.sim.cost_model import model_costs, stage_costs
+from parplan.sim.cost_model.stage_costs import model_costs, stage_costs
 from parplan.sim.costs import StageCosts
-from parplan.sim.engine import simulate
-from parplan.sim.instructions import Program
-from parplan.sim.memory import RankMemory, rank_memory, stage_needs
-from parplan.sim.peaks import Moments, moments_of
+from parplan.sim.engine.engine import simulate
+from parplan.sim.memory.moments import Moments, moments_of
+from parplan.sim.memory.peak import RankMemory, rank_memory, stage_needs
 from parplan.sim.plan import Plan, check_plan
+from parplan.sim.programs.instructions import Program
 from parplan.sim.run import Run
 from parplan.sim.schedules import make_program
 from parplan.sim.workload import Workload

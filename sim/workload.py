@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from parplan.errors import ParplanError
-from parplan.sim.framework import NO_OVERHEAD, Framework
-from parplan.sim.model import MOST_SIZE, Model
-from parplan.sim.model_parts import is_local
-from parplan.sim.software import MEGATRON, Software
+from parplan.sim.models.model import MOST_SIZE, Model
+from parplan.sim.models.parts import is_local
+from parplan.sim.software.framework import NO_OVERHEAD, Framework
+from parplan.sim.software.habits import MEGATRON, Software
 
 Precision = Literal["bf16", "fp16", "fp32", "fp8", "fp4"]
 

@@ -92,7 +92,7 @@ PARTS: dict[str, Part] = {
         ),
     ),
     "engine": Part(
-        sources=("sim/engine.py", "sim/processes.py", "sim/self_check.py"),
+        sources=("sim/engine/engine.py", "sim/engine/rank_processes.py", "sim/step/self_check.py"),
         tests=(
             *("test_engine", "test_failing", "test_streams", "test_variation", "test_slowed"),
             *("test_pairs_and_copies", "test_zero_bubble", "test_contended", "test_metamorphic"),
@@ -100,14 +100,19 @@ PARTS: dict[str, Part] = {
         ),
     ),
     "fast": Part(
-        sources=("sim/fast.py", "sim/sweep.py", "sim/batch.py", "sim/tables.py"),
+        sources=(
+            "sim/fast/fast.py",
+            "sim/step/sweep.py",
+            "sim/fast/numpy_sweep.py",
+            "sim/step/step_tables.py",
+        ),
         tests=(
             *("test_fast_exact", "test_fast", "test_failing", "test_slowed"),
             *("test_pairs_and_copies", "test_metamorphic"),
         ),
     ),
     "memory": Part(
-        sources=("sim/memory.py", "sim/peaks.py", "sim/memory_over_time.py"),
+        sources=("sim/memory/peak.py", "sim/memory/moments.py", "sim/memory/over_time.py"),
         tests=(
             *("test_cost_model", "test_memory_over_time", "test_stages", "test_offload"),
             *("test_software", "test_schedules", "test_pairs_and_copies", "test_memory_exact"),

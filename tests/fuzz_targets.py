@@ -27,14 +27,14 @@ from parplan.hardware.network.cluster import Cluster
 from parplan.planners.constraints import read_constraints
 from parplan.planners.evaluator import Evaluator
 from parplan.planners.space import make_space
-from parplan.sim.framework import NO_OVERHEAD
-from parplan.sim.instructions import read_program, without_communication, write_csv
-from parplan.sim.model import model_preset
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import plan_table, read_plan
 from parplan.sim.predict import compile_plan, predict
+from parplan.sim.programs.instructions import read_program, without_communication, write_csv
+from parplan.sim.programs.validate import check_program
 from parplan.sim.schedules import CATALOGUE, make_program, why_not
-from parplan.sim.validate import check_program
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 from tests.fuzz_commands import command_line
 from tests.fuzz_documents import Draw, as_json, as_toml, broken, changed
@@ -151,9 +151,9 @@ def schedules(draw: Draw, folder: Path) -> bool:
     check_program(program, plan.total_stages, 4, bidirectional=two)
     workload = Workload(model=model_preset("llama2-7b"), seq_len=64, global_batch=4)
     compiled = compile_plan(workload, cluster_preset("2xh100"), plan)
-    from parplan.sim.engine import simulate
-    from parplan.sim.fast import fast_step_s
-    from parplan.sim.lowering import lower
+    from parplan.sim.engine.engine import simulate
+    from parplan.sim.fast.fast import fast_step_s
+    from parplan.sim.step.tape import lower
 
     own = without_communication(program)
     run = simulate(own, compiled.costs)

@@ -1,6 +1,6 @@
 """Plans that are exported in the tests, each with what its targets refuse."""
 
-from parplan.sim.model import model_preset
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.workload import Workload
 

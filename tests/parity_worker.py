@@ -16,9 +16,9 @@ from torch import nn
 from parplan.backend.gpt import gpt_layers, initialise
 from parplan.backend.pipeline import PipelineStep
 from parplan.backend.tensor_parallel import whole_parameters
-from parplan.sim.instructions import read_csv
-from parplan.sim.model import LocalAttention, Model
+from parplan.sim.models.model import LocalAttention, Model
 from parplan.sim.plan import Plan
+from parplan.sim.programs.instructions import read_csv
 
 VOCABULARY, WIDTH, LENGTH = 31, 16, 6
 LEARNING_RATE = 1e-2

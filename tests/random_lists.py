@@ -3,7 +3,7 @@
 import random
 
 from parplan.sim.costs import StageCosts
-from parplan.sim.instructions import Action, Instruction, Overlap, Program, Schedule
+from parplan.sim.programs.instructions import Action, Instruction, Overlap, Program, Schedule
 from parplan.sim.ticks import PS_PER_S
 
 

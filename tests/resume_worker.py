@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 from parplan.backend import enable_advanced_parallelization
 from parplan.backend.checkpoint import load_checkpoint, save_checkpoint
 from parplan.backend.gpt import gpt_layers, initialise
-from parplan.sim.model import Model
+from parplan.sim.models.model import Model
 from parplan.sim.plan import Plan
 
 VOCABULARY, LENGTH, BATCH = 32, 8, 8

@@ -34,13 +34,13 @@ from parplan.planners.why import (
     plan_label,
     without_split,
 )
-from parplan.sim.failures import best_checkpoint_interval, expected_s
-from parplan.sim.fast import fast_many_ps
-from parplan.sim.memory import GB
+from parplan.sim.analysis.residuals import Pairs, Residuals
+from parplan.sim.fast.fast import fast_many_ps
+from parplan.sim.fast.variation import varied_durations_ps
+from parplan.sim.memory.peak import GB
 from parplan.sim.plan import Plan, zero_fields
-from parplan.sim.residuals import Pairs, Residuals
+from parplan.sim.step.failures import best_checkpoint_interval, expected_s
 from parplan.sim.ticks import PS_PER_S, stage_ticks
-from parplan.sim.variation import varied_durations_ps
 from tests.test_objectives import CLUSTER, FAILURES, RUN, SETTING, WORKLOAD
 from tests.test_uncertainty import H100, MI250, ratios
 

@@ -11,11 +11,11 @@ from parplan.experiments import benchmark, benchmark_planners
 from parplan.experiments.cli import main
 from parplan.planners.evaluator import Evaluator
 from parplan.planners.space_table import SpaceTable
-from parplan.sim.fast import fast_many
-from parplan.sim.instructions import check_complete
-from parplan.sim.lowering import lower
+from parplan.sim.fast.fast import fast_many
 from parplan.sim.plan import Plan
+from parplan.sim.programs.instructions import check_complete
 from parplan.sim.schedules import make_program
+from parplan.sim.step.tape import lower
 
 
 def test_the_command_prints_and_writes_every_figure(

@@ -12,10 +12,10 @@ from parplan.planners.constraints import PLAYABLE, Constraints
 from parplan.planners.evaluator import IMPOSSIBLE, Evaluator
 from parplan.planners.space import make_space
 from parplan.sim.costs import StageCosts
-from parplan.sim.fast import fast_many
-from parplan.sim.lowering import lower
-from parplan.sim.model import model_preset
+from parplan.sim.fast.fast import fast_many
+from parplan.sim.models.model import model_preset
 from parplan.sim.schedules import make_program, make_schedule, schedule_kind, why_not
+from parplan.sim.step.tape import lower
 from parplan.sim.ticks import stage_ticks
 from parplan.sim.workload import Workload
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from parplan.planners.bound import memory_bound_bytes, step_bounds_s
 from parplan.planners.constraints import PLAYABLE
 from parplan.sim.costs import StageCosts
-from parplan.sim.fast import fast_many
-from parplan.sim.lowering import lower
-from parplan.sim.memory import StageNeeds
+from parplan.sim.fast.fast import fast_many
+from parplan.sim.memory.peak import StageNeeds
 from parplan.sim.schedules import make_program, schedule_kind, why_not
 from parplan.sim.schedules.placement import rank_of_stage, stages_of_rank
+from parplan.sim.step.tape import lower
 from parplan.sim.ticks import PS_PER_S, stage_ticks, to_ps
 from tests.test_bound import stage
 

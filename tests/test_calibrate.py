@@ -16,7 +16,7 @@ from parplan.experiments.cli import main
 from parplan.hardware.estimates.profile import Collective, Machine, Profile
 from parplan.hardware.estimates.profile_file import read_profile
 from parplan.hardware.kernels.kernel import Gemm
-from parplan.sim.model import model_preset
+from parplan.sim.models.model import model_preset
 from tests.commands import all_gone, parplan, start, wait_for, workers
 
 pytestmark = pytest.mark.timeout(280)

@@ -13,10 +13,10 @@ from parplan.planners import closest as module
 from parplan.planners.closest import _changes, _options, enlarged, ways_to_fit
 from parplan.planners.nearer import Better, _candidates, _frontier, better_plans, changes_between
 from parplan.planners.search import Trial, judge
-from parplan.sim.framework import framework
-from parplan.sim.model import model_preset
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.predict import compile_plan, predict
+from parplan.sim.software.framework import framework
 from parplan.sim.workload import Workload
 
 CLUSTER = cluster_preset("8xh100")

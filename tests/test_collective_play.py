@@ -15,9 +15,14 @@ from parplan.hardware.collectives.work import tree_bytes
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.hardware.network.cluster import Cluster, Link, Tier
 from parplan.hardware.network.fabric import Fabric
-from parplan.sim.collective_play import GroupCollective, play_collectives
-from parplan.sim.collective_steps import ALGORITHMS, transfers, two_broadcast_trees, two_trees
-from parplan.sim.flows import Sharing
+from parplan.sim.cluster.collective_play import GroupCollective, play_collectives
+from parplan.sim.cluster.collective_steps import (
+    ALGORITHMS,
+    transfers,
+    two_broadcast_trees,
+    two_trees,
+)
+from parplan.sim.cluster.flows import Sharing
 from parplan.sim.ticks import PS_PER_S
 
 LIKE = cluster_preset("4xdgx-h100")

@@ -9,7 +9,7 @@ from parplan.hardware.collectives.group import group_of
 from parplan.hardware.collectives.times import Collective, collective_s
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.hardware.network.placement import Placement
-from parplan.sim.communication import NO_TIME, Communication
+from parplan.sim.cost_model.communication import NO_TIME, Communication
 from parplan.sim.layers.ops import Exchange
 from parplan.sim.plan import Plan
 

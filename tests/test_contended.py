@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parplan.errors import ParplanError
-from parplan.sim import event_loop
-from parplan.sim.contended import contended_many_ps, contended_run
 from parplan.sim.costs import StageCosts
-from parplan.sim.engine import simulate
-from parplan.sim.fast import fast_many_ps
-from parplan.sim.lowering import lower
+from parplan.sim.engine.engine import simulate
+from parplan.sim.fast import fifo_loop as event_loop
+from parplan.sim.fast.fast import fast_many_ps
+from parplan.sim.fast.shared_link_evaluator import contended_many_ps, contended_run
 from parplan.sim.schedules import make_schedule
-from parplan.sim.shared_links import FULL_RATE, SharedLinks, fair_rates, node_links
-from parplan.sim.sweep import compiled_loops
+from parplan.sim.step.shared_links import FULL_RATE, SharedLinks, fair_rates, node_links
+from parplan.sim.step.sweep import compiled_loops
+from parplan.sim.step.tape import lower
 from parplan.sim.ticks import PS_PER_S, stage_ticks
 from tests.random_lists import random_costs, random_lists
 

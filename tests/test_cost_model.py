@@ -12,15 +12,15 @@ from parplan.hardware.kernels.accelerator import Accelerator, DenseRates
 from parplan.hardware.kernels.kernel import Attention, Gemm
 from parplan.hardware.machines.presets import accelerator_preset, cluster_preset
 from parplan.hardware.network.cluster import Cluster, Link, Tier
-from parplan.sim.cost_model import model_costs, prefetched_s, stage_costs
-from parplan.sim.memory import rank_memory, stage_needs
-from parplan.sim.model import model_preset
-from parplan.sim.peaks import moments_of
+from parplan.sim.cost_model.stage_costs import model_costs, prefetched_s, stage_costs
+from parplan.sim.cost_model.stages import stage_parameters
+from parplan.sim.memory.moments import moments_of
+from parplan.sim.memory.peak import rank_memory, stage_needs
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.predict import CompiledPlan, compile_plan, predict
 from parplan.sim.schedules import make_schedule
-from parplan.sim.software import TORCH
-from parplan.sim.stages import stage_parameters
+from parplan.sim.software.habits import TORCH
 from parplan.sim.workload import Workload
 
 DEVICE = Accelerator(

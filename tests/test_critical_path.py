@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parplan.sim.analysis.bubble import bubble_by_cause, idle_by_cause
+from parplan.sim.analysis.critical_path import RESOURCES, critical_path, sensitivities
 from parplan.sim.costs import StageCosts
-from parplan.sim.critical_path import RESOURCES, critical_path, sensitivities
-from parplan.sim.engine import simulate
-from parplan.sim.idle import bubble_by_cause, idle_by_cause
-from parplan.sim.instructions import Program, computations, read_csv
+from parplan.sim.engine.engine import simulate
+from parplan.sim.programs.instructions import Program, computations, read_csv
 from parplan.sim.schedules import make_program, make_schedule
 
 SPLIT = read_csv("0F0,0F1,0I0,0I1,0W0,0W1\n1F0,1I0,1F1,1I1,1W0,1W1\n")

@@ -4,8 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parplan.sim.instructions import Action, Communication, Overlap, Program, computations, parts
-from parplan.sim.order import needs, progress, result
+from parplan.sim.programs.instructions import (
+    Action,
+    Communication,
+    Overlap,
+    Program,
+    computations,
+    parts,
+)
+from parplan.sim.programs.order import needs, progress, result
 from parplan.sim.schedules import make_program
 
 

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parplan.errors import ParplanError
+from parplan.sim.analysis.timeline import chrome_trace
 from parplan.sim.costs import StageCosts
-from parplan.sim.engine import simulate
-from parplan.sim.instructions import read_csv
+from parplan.sim.engine.engine import simulate
+from parplan.sim.programs.instructions import read_csv
 from parplan.sim.run import Run
 from parplan.sim.schedules import SCHEDULES, make_schedule
 from parplan.sim.ticks import ticks_of_seconds
-from parplan.sim.timeline import chrome_trace
 
 
 def cost(**seconds: float) -> StageCosts:

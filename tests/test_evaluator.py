@@ -15,11 +15,11 @@ from parplan.planners.evaluator import Budget, Evaluator
 from parplan.planners.exhaustive import exhaustive
 from parplan.planners.run import BUILT_IN, GROUP, find_planner, planner_names, run_planner
 from parplan.planners.space import Space, make_space
-from parplan.sim.framework import framework
-from parplan.sim.model import model_preset
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.predict import compile_plan, predict
-from parplan.sim.software import Software
+from parplan.sim.software.framework import framework
+from parplan.sim.software.habits import Software
 from parplan.sim.workload import Workload
 
 CLUSTER = cluster_preset("8xa100-40gb")

@@ -21,9 +21,9 @@ from parplan.planners.search import Trial, verdict
 from parplan.planners.shared_costs import SharedCosts
 from parplan.planners.space import Space, make_space
 from parplan.planners.stage_memory import StageSize, StageTables, held_bytes
-from parplan.sim.cost_model import model_costs, stage_costs
-from parplan.sim.memory import RankMemory, rank_memory, stage_needs
-from parplan.sim.model import model_preset
+from parplan.sim.cost_model.stage_costs import model_costs, stage_costs
+from parplan.sim.memory.peak import RankMemory, rank_memory, stage_needs
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.predict import compile_plan, schedule_key, scheduled
 from tests.test_evaluator import CLUSTER, ELSEWHERE, PLANS, SPACE, WORKLOAD

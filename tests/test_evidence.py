@@ -8,9 +8,9 @@ from parplan.hardware.estimates.estimate import Estimate
 from parplan.hardware.estimates.profile import Collective
 from parplan.hardware.kernels.kernel import Gemm, Kernel
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.sim.cost_model import model_costs
-from parplan.sim.evidence import evidence_of
-from parplan.sim.model import model_preset
+from parplan.sim.analysis.evidence import evidence_of
+from parplan.sim.cost_model.stage_costs import model_costs
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 

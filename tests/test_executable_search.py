@@ -10,7 +10,7 @@ from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.constraints import Constraints, Range
 from parplan.planners.run import run_planner
 from parplan.planners.space import make_space
-from parplan.sim.model import model_preset
+from parplan.sim.models.model import model_preset
 from parplan.sim.workload import Workload
 from tests.commands import parplan
 

@@ -16,7 +16,7 @@ from parplan.errors import ParplanError
 from parplan.experiments.comparison import attribution
 from parplan.experiments.comparison_tables import short_name
 from parplan.experiments.execution_benchmark import plans
-from parplan.sim.model import model_preset
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import read_plan
 from parplan.sim.workload import Workload

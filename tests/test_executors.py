@@ -21,7 +21,7 @@ from parplan.planners.exhaustive import Report, exhaustive
 from parplan.planners.options import Options
 from parplan.planners.processes import in_order
 from parplan.planners.space import full_candidates
-from parplan.sim.model import model_preset
+from parplan.sim.models.model import model_preset
 from parplan.sim.workload import Workload
 from tests.commands import wait_for
 from tests.test_spread import LANDSCAPE, results

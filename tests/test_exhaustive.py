@@ -12,8 +12,8 @@ from parplan.planners.checks import check_candidates, check_request
 from parplan.planners.exhaustive import exhaustive
 from parplan.planners.options import Options
 from parplan.planners.space import divisors, full_candidates
-from parplan.sim.fast import fast_many
-from parplan.sim.model import model_preset
+from parplan.sim.fast.fast import fast_many
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import check_plan
 from parplan.sim.predict import compile_plan, predict
 from parplan.sim.workload import Workload

@@ -15,10 +15,10 @@ from parplan.experiments.interop.exported import Exported
 from parplan.experiments.interop.megatron_plan import pipeline_layout
 from parplan.experiments.interop.targets import TARGETS
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.sim.instructions import read_program
 from parplan.sim.plan import Plan, check_plan, zero_fields
 from parplan.sim.plan_file import plan_table
 from parplan.sim.predict import scheduled
+from parplan.sim.programs.instructions import read_program
 from tests.interop_cases import CASES
 
 GOLDEN = Path(__file__).parent / "golden" / "interop"

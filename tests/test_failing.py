@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from parplan.errors import ParplanError
 from parplan.sim.costs import StageCosts
-from parplan.sim.engine import simulate, simulate_steps
-from parplan.sim.failures import Failures, expected_s
-from parplan.sim.fast import fast_steps
-from parplan.sim.instructions import read_csv
-from parplan.sim.lowering import lower
+from parplan.sim.engine.engine import simulate, simulate_steps
+from parplan.sim.fast.fast import fast_steps
+from parplan.sim.programs.instructions import read_csv
 from parplan.sim.schedules import make_schedule
-from parplan.sim.steps import Failing, Failure, Steps
+from parplan.sim.step.failures import Failures, expected_s
+from parplan.sim.step.steps import Failing, Failure, Steps
+from parplan.sim.step.tape import lower
 from tests.random_lists import random_costs, random_program
 
 

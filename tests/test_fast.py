@@ -11,18 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parplan.errors import ParplanError
-from parplan.sim import batch, fast
-from parplan.sim.action_arrays import action_arrays, check_arrays
 from parplan.sim.costs import StageCosts
-from parplan.sim.engine import simulate, simulate_steps
-from parplan.sim.fast import Kernel, fast_many_ps, fast_run, fast_step_s, fast_steps
-from parplan.sim.instructions import Action, Program, Schedule, check_complete, read_csv
-from parplan.sim.lowering import lower
+from parplan.sim.engine.engine import simulate, simulate_steps
+from parplan.sim.fast import fast
+from parplan.sim.fast import numpy_sweep as batch
+from parplan.sim.fast.fast import Kernel, fast_many_ps, fast_run, fast_step_s, fast_steps
+from parplan.sim.programs.arrays import action_arrays, check_arrays
+from parplan.sim.programs.instructions import Action, Program, Schedule, check_complete, read_csv
 from parplan.sim.run import Run
 from parplan.sim.schedules import make_schedule
-from parplan.sim.self_check import CHECKED_FROM, check_steps
-from parplan.sim.sweep import compiled_loops
-from parplan.sim.tables import sweep_tables
+from parplan.sim.step.self_check import CHECKED_FROM, check_steps
+from parplan.sim.step.step_tables import sweep_tables
+from parplan.sim.step.sweep import compiled_loops
+from parplan.sim.step.tape import lower
 from parplan.sim.ticks import PS_PER_S, StageTicks, stage_ticks, ticks_of_seconds
 from tests.random_lists import random_costs, random_lists
 

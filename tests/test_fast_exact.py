@@ -9,16 +9,25 @@ import numpy as np
 import pytest
 
 from parplan.errors import ParplanError
-from parplan.sim import batch, fast, sweep
 from parplan.sim.costs import StageCosts
-from parplan.sim.data_parallel import bucket_spans
-from parplan.sim.engine import simulate, simulate_steps
-from parplan.sim.fast import Kernel, fast_many, fast_many_ps, fast_run, fast_step_s, fast_steps
-from parplan.sim.instructions import read_csv
-from parplan.sim.lowering import lower
+from parplan.sim.engine.engine import simulate, simulate_steps
+from parplan.sim.fast import numpy_sweep as batch
+from parplan.sim.fast.fast import (
+    Kernel,
+    fast,
+    fast_many,
+    fast_many_ps,
+    fast_run,
+    fast_step_s,
+    fast_steps,
+)
+from parplan.sim.programs.instructions import read_csv
 from parplan.sim.schedules import make_schedule
-from parplan.sim.sweep import compiled_loops, order_actions, take_over
-from parplan.sim.tables import reduce_tail, sweep_tables
+from parplan.sim.step import sweep
+from parplan.sim.step.data_parallel import bucket_spans
+from parplan.sim.step.step_tables import reduce_tail, sweep_tables
+from parplan.sim.step.sweep import compiled_loops, order_actions, take_over
+from parplan.sim.step.tape import lower
 from parplan.sim.ticks import PS_PER_S, StageTicks, stage_ticks
 from tests.random_lists import random_costs
 
@@ -294,7 +303,7 @@ def test_numba_that_is_missing_is_said_where_it_is_asked_for(
 
 
 def test_loops_are_looked_for_without_loading(monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "parplan.sim.compiled"
+    name = "parplan.sim.fast.numba_loops"
     monkeypatch.setitem(sweep.sys.modules, name, "there")
     assert compiled_loops(load=False) == "there"
     monkeypatch.delitem(sweep.sys.modules, name)

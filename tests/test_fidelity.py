@@ -18,7 +18,7 @@ from parplan.planners.fidelity import (
     contended_level,
     exact_level,
 )
-from parplan.sim.model import model_preset
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 

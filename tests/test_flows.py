@@ -14,15 +14,15 @@ from parplan.hardware.machines.presets import cluster_preset
 from parplan.hardware.network.cluster import Link, Tier
 from parplan.hardware.network.fabric import Fabric
 from parplan.hardware.network.interconnect import LinkUse
-from parplan.sim.engine import simulate
-from parplan.sim.flows import Flows, Sharing, max_min_rates
+from parplan.sim.cluster.flows import Flows, Sharing, max_min_rates
+from parplan.sim.cluster.replica_links import ClusterLinks
+from parplan.sim.cluster.whole_cluster import simulate_cluster
+from parplan.sim.engine.engine import simulate
 from parplan.sim.plan import Plan
 from parplan.sim.predict import CompiledPlan
-from parplan.sim.replica_links import ClusterLinks
 from parplan.sim.schedules import make_schedule
-from parplan.sim.shared_links import node_links
+from parplan.sim.step.shared_links import node_links
 from parplan.sim.ticks import PS_PER_S
-from parplan.sim.whole_cluster import simulate_cluster
 from tests.random_lists import random_costs
 
 Sent = tuple[int, Sequence[str], float]

@@ -12,10 +12,10 @@ from parplan.errors import ParplanError
 from parplan.experiments.cases.fit import CONSTANTS
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.hardware.network.cluster import Cluster
-from parplan.sim.framework import FRAMEWORKS, NO_OVERHEAD, Framework, framework
-from parplan.sim.model import MixtureOfExperts, Model
+from parplan.sim.models.model import MixtureOfExperts, Model
 from parplan.sim.plan import Plan
 from parplan.sim.predict import compile_plan, predict
+from parplan.sim.software.framework import FRAMEWORKS, NO_OVERHEAD, Framework, framework
 from parplan.sim.workload import Workload
 
 GROWING = [

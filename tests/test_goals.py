@@ -13,7 +13,7 @@ from parplan.planners.robust import Disturbance, expected_step
 from parplan.planners.run import run_planner
 from parplan.planners.search import Trial
 from parplan.planners.space import Space
-from parplan.sim.failures import Failures
+from parplan.sim.step.failures import Failures
 
 SPACE = example_space()
 EVERY = run_planner("exhaustive", SPACE)

@@ -11,8 +11,8 @@ from parplan.backend.gpt import gpt_layers, initialise, language_loss
 from parplan.backend.gpt_attention import alibi_slopes
 from parplan.backend.trial_run import LEARNING_RATE, train_alone
 from parplan.errors import ParplanError
-from parplan.sim.model import LocalAttention, model_preset, model_presets
-from parplan.sim.scale import scaled_down
+from parplan.sim.models.model import LocalAttention, model_preset, model_presets
+from parplan.sim.models.scaled_down import scaled_down
 
 PRESETS = [m for m in model_presets().values() if not why_not_built(m)]
 TINY = model_preset("gpt-tiny")

@@ -12,9 +12,9 @@ import pytest
 
 from parplan.errors import ParplanError
 from parplan.experiments.request import requested_model
-from parplan.sim.hf_config import model_from_hf
-from parplan.sim.hf_families import FAMILIES
-from parplan.sim.model import LocalAttention, model_preset
+from parplan.sim.models.hf_config import model_from_hf
+from parplan.sim.models.hf_families import FAMILIES
+from parplan.sim.models.model import LocalAttention, model_preset
 
 GOLDEN = sorted((Path(__file__).parent / "golden" / "hf").glob("*.json"))
 

@@ -16,12 +16,12 @@ from parplan.experiments.interop.sources import SOURCES
 from parplan.experiments.interop.targets import TARGETS
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.nearer import better_plans, changes_between
-from parplan.sim.framework import framework
-from parplan.sim.model import Model, model_preset
+from parplan.sim.models.model import Model, model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import read_plan
 from parplan.sim.predict import compile_plan, predict
-from parplan.sim.software import Software
+from parplan.sim.software.framework import framework
+from parplan.sim.software.habits import Software
 from parplan.sim.workload import Workload
 from tests.interop_cases import CASES
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parplan.errors import ParplanError
-from parplan.sim.instructions import (
+from parplan.sim.programs.instructions import (
     MESSAGE_OPS,
     OPS,
     STAGE_OPS,

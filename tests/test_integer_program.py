@@ -14,8 +14,8 @@ from parplan.planners.evaluator import Evaluator
 from parplan.planners.integer_program import _moment, _program, _solve, integer_program
 from parplan.planners.run import run_planner
 from parplan.planners.stage_memory import StageSize, StageTables
-from parplan.sim.memory import rank_memory, stage_needs
-from parplan.sim.model import model_preset
+from parplan.sim.memory.peak import rank_memory, stage_needs
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.workload import Workload
 from tests.test_uneven_planners import BOTH, CUTS, space

@@ -18,8 +18,8 @@ from parplan.experiments.interop.imported import Given, finished
 from parplan.experiments.interop.machine_text import machine_toml
 from parplan.experiments.interop.sources import SOURCES
 from parplan.hardware.machines.presets import read_cluster
-from parplan.sim.framework import framework
-from parplan.sim.model import model_preset
+from parplan.sim.models.model import model_preset
+from parplan.sim.software.framework import framework
 from tests.test_convert_hardware import ASTRA_SIM, CALCULON, SIMUMAX
 from tests.test_export import GOLDEN
 

@@ -20,7 +20,7 @@ from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.exhaustive import exhaustive
 from parplan.planners.options import Options
 from parplan.planners.space import constraints_of_options, full_candidates
-from parplan.sim.model import model_preset
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 

@@ -9,7 +9,7 @@ from parplan.errors import ParplanError
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.constraints import Constraints
 from parplan.planners.space import make_space
-from parplan.sim.model import MOST_LAYERS, Model
+from parplan.sim.models.model import MOST_LAYERS, Model
 from parplan.sim.plan import Plan
 from parplan.sim.predict import compile_plan
 from parplan.sim.schedules import CATALOGUE, MOST_ACTIONS, make_program, why_not
@@ -25,7 +25,7 @@ MODEL = {
 WORKS = """
 import resource
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.sim.model import Model
+from parplan.sim.models.model import Model
 from parplan.sim.plan import Plan
 from parplan.sim.predict import compile_plan, predict
 from parplan.sim.workload import Workload

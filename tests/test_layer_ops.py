@@ -13,7 +13,7 @@ from parplan.sim.layers.ends import embedding_ops, head_ops
 from parplan.sim.layers.mlp import mlp_ops, moe_ops
 from parplan.sim.layers.ops import Op, all_bytes, kept_bytes, num_flops
 from parplan.sim.layers.shapes import Shapes, linear, shapes_of
-from parplan.sim.model import LocalAttention, Model, model_preset, model_presets
+from parplan.sim.models.model import LocalAttention, Model, model_preset, model_presets
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parplan.hardware.kernels.kernel import Kernel, MemoryBound
-from parplan.sim.framework import NO_OVERHEAD
 from parplan.sim.layers.ops import Exchange, Op
 from parplan.sim.layers.times import Timing, layer_costs, split_by_cause
+from parplan.sim.software.framework import NO_OVERHEAD
 
 NONE = frozenset[str]()
 

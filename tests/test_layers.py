@@ -1,4 +1,4 @@
-"""The layers: parplan <- hardware <- sim <- planners <- backend <- experiments; torch in backend."""
+"""The layers parplan, hardware, sim, planners, backend, experiments; torch in backend alone."""
 
 import ast
 from collections.abc import Iterator

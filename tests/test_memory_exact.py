@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 
 from parplan.errors import ParplanError
+from parplan.sim.cost_model.offload import buffer_bytes, offloaded_bytes
+from parplan.sim.cost_model.stages import StageParameters, stages_of
 from parplan.sim.costs import StageCosts
-from parplan.sim.engine import simulate
-from parplan.sim.instructions import Action, Program, read_csv
+from parplan.sim.engine.engine import simulate
 from parplan.sim.layers.blocks import block_ops, recomputed_ops
 from parplan.sim.layers.ops import all_bytes, kept_bytes
 from parplan.sim.layers.shapes import shapes_of
-from parplan.sim.memory import (
+from parplan.sim.memory.moments import Moments, _largest, moments_of
+from parplan.sim.memory.over_time import memory_over_time
+from parplan.sim.memory.peak import (
     Activations,
     LayerBytes,
     RankMemory,
@@ -25,14 +28,11 @@ from parplan.sim.memory import (
     stage_needs,
     state_of,
 )
-from parplan.sim.memory_over_time import memory_over_time
-from parplan.sim.model import model_preset
-from parplan.sim.offload import buffer_bytes, offloaded_bytes
-from parplan.sim.peaks import Moments, _largest, moments_of
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
+from parplan.sim.programs.instructions import Action, Program, read_csv
 from parplan.sim.schedules import make_schedule
-from parplan.sim.software import Software
-from parplan.sim.stages import StageParameters, stages_of
+from parplan.sim.software.habits import Software
 from parplan.sim.workload import Workload
 
 SPLIT = read_csv("0F0,0F1,0I0,0I1,0W0,0W1\n1F0,1I0,1F1,1I1,1W0,1W1\n")

@@ -4,9 +4,9 @@ from matplotlib.figure import Figure
 
 from parplan.experiments.memory_figure import GB, MAX_PANELS, memory_figure
 from parplan.sim.costs import StageCosts
-from parplan.sim.engine import simulate
-from parplan.sim.memory import StageNeeds
-from parplan.sim.memory_over_time import MemoryOverTime, memory_over_time
+from parplan.sim.engine.engine import simulate
+from parplan.sim.memory.over_time import MemoryOverTime, memory_over_time
+from parplan.sim.memory.peak import StageNeeds
 from parplan.sim.schedules import make_schedule
 
 NEED = StageNeeds(

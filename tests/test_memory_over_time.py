@@ -8,16 +8,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from parplan.errors import ParplanError
+from parplan.sim.cost_model.stages import stage_parameters
 from parplan.sim.costs import StageCosts
-from parplan.sim.engine import simulate
-from parplan.sim.instructions import Program, Schedule, computations, read_csv
-from parplan.sim.memory import StageNeeds, rank_memory, stage_needs
-from parplan.sim.memory_over_time import MemoryOverTime, memory_over_time
-from parplan.sim.model import model_preset
-from parplan.sim.peaks import moments_of
+from parplan.sim.engine.engine import simulate
+from parplan.sim.memory.moments import moments_of
+from parplan.sim.memory.over_time import MemoryOverTime, memory_over_time
+from parplan.sim.memory.peak import StageNeeds, rank_memory, stage_needs
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
+from parplan.sim.programs.instructions import Program, Schedule, computations, read_csv
 from parplan.sim.schedules import CATALOGUE, make_program, make_schedule, why_not
-from parplan.sim.stages import stage_parameters
 from parplan.sim.workload import Workload
 
 SPLIT = read_csv("0F0,0F1,0I0,0I1,0W0,0W1\n1F0,1I0,1F1,1I1,1W0,1W1\n")

@@ -11,10 +11,10 @@ from torch.cuda import _memory_viz
 
 from parplan.experiments.cli import main
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.sim.cost_model import message_bytes
-from parplan.sim.memory import stage_needs
-from parplan.sim.memory_over_time import MemoryOverTime, memory_over_time
-from parplan.sim.memory_snapshot import memory_snapshot
+from parplan.sim.cost_model.stage_costs import message_bytes
+from parplan.sim.memory.over_time import MemoryOverTime, memory_over_time
+from parplan.sim.memory.peak import stage_needs
+from parplan.sim.memory.snapshot import memory_snapshot
 from parplan.sim.plan_file import plan_table
 from parplan.sim.predict import compile_plan, predict
 from tests.interop_cases import CASES

@@ -15,17 +15,17 @@ from parplan.hardware.network.cluster import Cluster
 from parplan.planners.constraints import Constraints
 from parplan.planners.exhaustive import exhaustive
 from parplan.planners.space import make_space
-from parplan.sim.action_arrays import action_arrays
 from parplan.sim.costs import StageCosts
-from parplan.sim.engine import simulate
-from parplan.sim.fast import fast_step_s
-from parplan.sim.lowering import lower
-from parplan.sim.model import model_preset
+from parplan.sim.engine.engine import simulate
+from parplan.sim.fast.fast import fast_step_s
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.predict import compile_plan, predict
-from parplan.sim.recording import Played
+from parplan.sim.programs.arrays import action_arrays
 from parplan.sim.schedules import CATALOGUE, make_program, why_not
-from parplan.sim.self_check import check_played
+from parplan.sim.step.recording import Played
+from parplan.sim.step.self_check import check_played
+from parplan.sim.step.tape import lower
 from parplan.sim.workload import Workload
 
 WORKLOAD = Workload(model=model_preset("llama2-7b"), seq_len=1024, global_batch=16)

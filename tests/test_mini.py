@@ -15,8 +15,8 @@ from parplan.backend.memory_predict import (
 from parplan.backend.mini import Mini, minis_of
 from parplan.backend.mini_costs import MiniCosts, mini_costs, turns
 from parplan.backend.mini_predict import predict_exposed, predict_step
-from parplan.sim.instructions import Action, rank_of_stages
 from parplan.sim.plan import Plan, zero_fields
+from parplan.sim.programs.instructions import Action, rank_of_stages
 from parplan.sim.schedules import CATALOGUE, make_schedule
 
 BLOCKS = 8

@@ -14,7 +14,7 @@ from parplan.hardware.network.cluster import Link
 from parplan.planners.mixed import Layout, MixedSearch, mixed_search
 from parplan.planners.search import judge
 from parplan.planners.shared_costs import SharedCosts
-from parplan.sim.model import model_preset
+from parplan.sim.models.model import model_preset
 from parplan.sim.workload import Workload
 
 SLOW, FAST = cluster_preset("2xa100-40gb"), cluster_preset("2xh100")

@@ -10,7 +10,7 @@ import pytest
 from parplan.errors import ParplanError
 from parplan.planners.closest import enlarged
 from parplan.planners.mixed import Layout, MixedReport, MixedSearch, MixedTrial, mixed_search
-from parplan.sim.cost_model import message_bytes, model_costs, stage_costs
+from parplan.sim.cost_model.stage_costs import message_bytes, model_costs, stage_costs
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import why_not
 from parplan.sim.workload import Workload

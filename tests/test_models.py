@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from parplan.errors import ParplanError
-from parplan.sim.model import (
+from parplan.sim.models.model import (
     LatentAttention,
     LocalAttention,
     MixtureOfExperts,

@@ -21,9 +21,9 @@ from parplan.planners.objectives import (
 from parplan.planners.run import run_planner
 from parplan.planners.search import Trial
 from parplan.planners.space import make_space
-from parplan.sim.failures import Failures
-from parplan.sim.model import model_preset
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
+from parplan.sim.step.failures import Failures
 from parplan.sim.workload import Workload
 
 WORKLOAD = Workload(model=model_preset("llama3-8b"), seq_len=2048, global_batch=16)

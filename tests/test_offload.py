@@ -12,9 +12,9 @@ from parplan.errors import ParplanError
 from parplan.hardware.kernels.accelerator import Accelerator, DenseRates
 from parplan.hardware.machines.presets import accelerator_preset, accelerator_table
 from parplan.hardware.network.cluster import Cluster, Link, Tier
-from parplan.sim.cost_model import model_costs, stage_costs
-from parplan.sim.model import model_preset
-from parplan.sim.offload import exposed_s
+from parplan.sim.cost_model.offload import exposed_s
+from parplan.sim.cost_model.stage_costs import model_costs, stage_costs
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.predict import CompiledPlan, compile_plan, predict
 from parplan.sim.workload import Workload

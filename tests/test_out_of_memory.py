@@ -10,7 +10,7 @@ from parplan.backend.execute import execute
 from parplan.backend.launch import OutOfMemoryError
 from parplan.backend.out_of_memory import RanOutOfMemoryError, noticing
 from parplan.errors import RunFailedError
-from parplan.sim.model import model_preset
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 

@@ -45,4 +45,4 @@ def test_the_manifest_says_how_the_results_were_made(tmp_path: Path) -> None:
     assert manifest["files"] == ["rows.csv"]
     assert manifest["packages"]["numpy"]
     assert manifest["seconds"] >= 0
-    assert len(manifest["presets_sha256"]["sim/models.toml"]) == 64
+    assert len(manifest["presets_sha256"]["sim/models/models.toml"]) == 64

@@ -16,7 +16,7 @@ from parplan.experiments.cases.read import case_of
 from parplan.experiments.cli import main
 from parplan.experiments.machine_factors import setting_named
 from parplan.experiments.own_fit_report import STUDY_HEADER
-from parplan.sim.framework import framework
+from parplan.sim.software.framework import framework
 from tests.published_cases import table, write_cases
 
 PAGE = Path(__file__).parent.parent / "docs" / "accuracy.md"

@@ -9,19 +9,19 @@ from hypothesis import strategies as st
 
 from parplan.errors import ParplanError
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.sim.contended import contended_many_ps, contended_run
 from parplan.sim.costs import StageCosts
-from parplan.sim.engine import simulate, simulate_steps
-from parplan.sim.fast import fast_many_ps, fast_run, fast_steps
-from parplan.sim.instructions import Overlap, computations, read_program
-from parplan.sim.lowering import lower
-from parplan.sim.memory import StageNeeds, rank_memory
-from parplan.sim.model import model_preset
-from parplan.sim.peaks import moments_of
+from parplan.sim.engine.engine import simulate, simulate_steps
+from parplan.sim.fast.fast import fast_many_ps, fast_run, fast_steps
+from parplan.sim.fast.shared_link_evaluator import contended_many_ps, contended_run
+from parplan.sim.memory.moments import moments_of
+from parplan.sim.memory.peak import StageNeeds, rank_memory
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.predict import compile_plan, predict
+from parplan.sim.programs.instructions import Overlap, computations, read_program
 from parplan.sim.run import Run
 from parplan.sim.schedules import make_program
+from parplan.sim.step.tape import lower
 from parplan.sim.ticks import PS_PER_S, stage_ticks
 from parplan.sim.workload import Workload
 from tests.random_lists import random_costs, random_lists, random_program

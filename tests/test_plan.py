@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parplan.errors import ParplanError
-from parplan.sim.model import model_preset
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, check_plan, zero_fields
 from parplan.sim.plan_file import plan_table, read_plan
 from parplan.sim.workload import Workload

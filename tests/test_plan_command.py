@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from parplan.experiments.cli import main
+from parplan.sim.analysis.residuals import read_residuals
 from parplan.sim.plan_file import read_plan
-from parplan.sim.residuals import read_residuals
 from tests.commands import parplan
 
 REFERENCE = (

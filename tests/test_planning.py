@@ -15,7 +15,7 @@ from parplan.backend.planning import described, find_plan
 from parplan.errors import ParplanError
 from parplan.hardware.estimates.profile_file import write_profile
 from parplan.planners.options import Options
-from parplan.sim.model import model_preset
+from parplan.sim.models.model import model_preset
 from tests.test_profile import SAMPLE
 
 MODEL = dataclasses.replace(model_preset("gpt-tiny"), num_layers=2)

@@ -13,9 +13,9 @@ from parplan.planners.limits import MOST_RECORDED
 from parplan.planners.processes import HERE_S
 from parplan.planners.run import ONE_BY_ONE
 from parplan.planners.streamed import HELD, PART
-from parplan.sim.model import MOST_LAYERS, MOST_SIZE
+from parplan.sim.models.model import MOST_LAYERS, MOST_SIZE
 from parplan.sim.schedules import MOST_ACTIONS
-from parplan.sim.self_check import CHECKED
+from parplan.sim.step.self_check import CHECKED
 from parplan.sim.ticks import MOST_PS
 from tests.commands import parplan
 

@@ -9,7 +9,7 @@ from parplan.planners.exhaustive import exhaustive
 from parplan.planners.robust import Disturbance, robust_order
 from parplan.planners.search import Trial
 from parplan.planners.space import make_space
-from parplan.sim.model import model_preset
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 

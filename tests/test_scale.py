@@ -18,10 +18,10 @@ from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.exhaustive import exhaustive
 from parplan.planners.options import Options
 from parplan.planners.space import constraints_of_options, full_candidates
-from parplan.sim.model import model_preset
+from parplan.sim.analysis.time_split import PARTS
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.predict import compile_plan, predict
-from parplan.sim.time_split import PARTS
 from parplan.sim.workload import Workload
 
 WORKLOAD = Workload(model=model_preset("llama2-7b"), seq_len=2048, global_batch=64)

@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parplan.errors import ParplanError
-from parplan.sim.communication_form import add_communication
 from parplan.sim.costs import StageCosts
-from parplan.sim.engine import PS_PER_S, simulate
-from parplan.sim.instructions import (
+from parplan.sim.engine.engine import PS_PER_S, simulate
+from parplan.sim.memory.peak import micro_batches_in_flight
+from parplan.sim.programs.instructions import (
     Action,
     Overlap,
     Schedule,
@@ -18,7 +18,8 @@ from parplan.sim.instructions import (
     read_program,
     write_csv,
 )
-from parplan.sim.memory import micro_batches_in_flight
+from parplan.sim.programs.validate import explain
+from parplan.sim.programs.with_messages import add_communication
 from parplan.sim.schedules import (
     CATALOGUE,
     SCHEDULES,
@@ -30,7 +31,6 @@ from parplan.sim.schedules import (
 from parplan.sim.schedules.interleaved import interleaved_1f1b
 from parplan.sim.schedules.placement import rank_of_stage, stages_of_rank
 from parplan.sim.schedules.zero_bubble import occupied_time
-from parplan.sim.validate import explain
 
 ranks = st.integers(1, 8)
 micro_batches = st.integers(1, 16)

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from parplan.errors import ParplanError
-from parplan.sim.instructions import Schedule, read_csv, write_csv
+from parplan.sim.programs.instructions import Schedule, read_csv, write_csv
 from parplan.sim.schedules import (
     CATALOGUE,
     MOST_ACTIONS,

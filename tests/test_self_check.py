@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 from parplan.errors import ParplanError
-from parplan.sim.action_arrays import action_arrays
 from parplan.sim.costs import StageCosts
-from parplan.sim.data_parallel import Span
-from parplan.sim.engine import simulate, simulate_steps
-from parplan.sim.fast import fast_run, fast_steps
-from parplan.sim.instructions import Action, Program, read_csv
-from parplan.sim.lowering import lower
-from parplan.sim.recording import Played
+from parplan.sim.engine.engine import simulate, simulate_steps
+from parplan.sim.fast.fast import fast_run, fast_steps
+from parplan.sim.programs.arrays import action_arrays
+from parplan.sim.programs.instructions import Action, Program, read_csv
 from parplan.sim.schedules import make_schedule
-from parplan.sim.self_check import CHECKED, CHECKED_FROM, SPREAD, check_played, check_steps
-from parplan.sim.shared_links import node_links
-from parplan.sim.tables import sweep_tables
+from parplan.sim.step.data_parallel import Span
+from parplan.sim.step.recording import Played
+from parplan.sim.step.self_check import CHECKED, CHECKED_FROM, SPREAD, check_played, check_steps
+from parplan.sim.step.shared_links import node_links
+from parplan.sim.step.step_tables import sweep_tables
+from parplan.sim.step.tape import lower
 from parplan.sim.ticks import MOST_PS, ticks_of_seconds
 
 LISTS = action_arrays(read_csv("0F0,0F1,0I0,0W0,0B1\n1F0,1F1,1B0,1B1"))

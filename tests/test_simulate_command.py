@@ -7,12 +7,12 @@ import pytest
 
 from parplan.experiments.cli import main
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.sim.communication_form import add_communication
-from parplan.sim.instructions import write_csv
-from parplan.sim.model import model_preset
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import plan_table
 from parplan.sim.predict import compile_plan, predict
+from parplan.sim.programs.instructions import write_csv
+from parplan.sim.programs.with_messages import add_communication
 from parplan.sim.schedules import make_schedule
 from parplan.sim.workload import Workload
 

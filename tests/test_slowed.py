@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 
 from parplan.errors import ParplanError
 from parplan.sim.costs import StageCosts
-from parplan.sim.engine import simulate, simulate_steps
+from parplan.sim.engine.engine import simulate, simulate_steps
+from parplan.sim.fast.slowdown_evaluator import slowed_run
 from parplan.sim.run import Run
 from parplan.sim.schedules import make_schedule
-from parplan.sim.shared_links import node_links
-from parplan.sim.slowed import slowed_run
+from parplan.sim.step.shared_links import node_links
 from tests.random_lists import random_costs, random_lists, random_program
 
 seeds = st.integers(0, 2**32)

@@ -7,16 +7,16 @@ import pytest
 
 from parplan.hardware.kernels.kernel import MemoryBound
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.sim.framework import NO_OVERHEAD
 from parplan.sim.layers.ends import head_ops
 from parplan.sim.layers.mlp import mlp_ops
 from parplan.sim.layers.ops import Op
 from parplan.sim.layers.shapes import Shapes, shapes_of
-from parplan.sim.memory import stage_needs
-from parplan.sim.model import model_preset
+from parplan.sim.memory.peak import stage_needs
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.predict import compile_plan, predict
-from parplan.sim.software import Software
+from parplan.sim.software.framework import NO_OVERHEAD
+from parplan.sim.software.habits import Software
 from parplan.sim.workload import Workload
 
 MODEL = model_preset("llama2-7b")

@@ -12,7 +12,7 @@ from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.constraints import Constraints, Range, read_constraints
 from parplan.planners.options import Options
 from parplan.planners.space import Space, full_candidates, full_space, make_space, point_of
-from parplan.sim.model import model_preset
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import check_plan
 from parplan.sim.schedules import why_not
 from parplan.sim.workload import Workload

@@ -33,7 +33,7 @@ from parplan.planners.space import (
     point_of,
 )
 from parplan.planners.variants import Choices, Variant, _near
-from parplan.sim.model import model_preset
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.schedules import schedule_kind, why_not
 from parplan.sim.workload import Workload

@@ -13,7 +13,7 @@ from parplan.planners.layouts import Ordering
 from parplan.planners.options import Options
 from parplan.planners.space import full_candidates, make_space, point_of
 from parplan.planners.variants import Choices
-from parplan.sim.model import model_preset
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import SCHEDULES
 from parplan.sim.workload import Workload

@@ -13,8 +13,8 @@ from parplan.planners.exhaustive import exhaustive
 from parplan.planners.run import run_planner
 from parplan.planners.shared_costs import SharedCosts
 from parplan.planners.space import Space, make_space
-from parplan.sim.model import model_preset
-from parplan.sim.software import TORCH
+from parplan.sim.models.model import model_preset
+from parplan.sim.software.habits import TORCH
 from parplan.sim.workload import Workload
 
 

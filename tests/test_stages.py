@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parplan.sim.model import LatentAttention, MixtureOfExperts, Model
+from parplan.sim.cost_model.stages import StageLayers, stage_parameters, stages_of
+from parplan.sim.models.model import LatentAttention, MixtureOfExperts, Model
 from parplan.sim.plan import Plan, zero_fields
-from parplan.sim.stages import StageLayers, stage_parameters, stages_of
 from parplan.sim.workload import Workload
 
 

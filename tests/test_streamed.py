@@ -26,7 +26,7 @@ from parplan.planners.random_search import shuffled
 from parplan.planners.run import run_planner
 from parplan.planners.space import make_space
 from parplan.planners.streamed import Part, streamed
-from parplan.sim.model import model_preset
+from parplan.sim.models.model import model_preset
 from parplan.sim.workload import Workload
 
 pytestmark = pytest.mark.timeout(120)

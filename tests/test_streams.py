@@ -6,12 +6,12 @@ from itertools import pairwise
 import pytest
 
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.sim.model import model_preset
+from parplan.sim.analysis.streams import with_streams
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.predict import compile_plan, predict
 from parplan.sim.run import Run
-from parplan.sim.software import Software
-from parplan.sim.streams import with_streams
+from parplan.sim.software.habits import Software
 from parplan.sim.workload import Workload
 
 DENSE = Workload(model=model_preset("llama2-7b"), seq_len=2048, global_batch=8)

@@ -21,9 +21,9 @@ from parplan.planners.shared_costs import SharedCosts
 from parplan.planners.space import make_space
 from parplan.planners.space_table import SpaceTable
 from parplan.planners.variants import Box, having
-from parplan.sim.cost_model import model_costs
-from parplan.sim.memory import stage_needs
-from parplan.sim.model import model_preset
+from parplan.sim.cost_model.stage_costs import model_costs
+from parplan.sim.memory.peak import stage_needs
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.predict import schedule_key
 from parplan.sim.schedules import schedule_kind

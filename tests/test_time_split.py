@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.constraints import Constraints
 from parplan.planners.space import Space, make_space
-from parplan.sim.framework import NO_OVERHEAD, framework
-from parplan.sim.idle import bubble_by_cause
-from parplan.sim.model import model_preset
+from parplan.sim.analysis.bubble import bubble_by_cause
+from parplan.sim.analysis.time_split import BUBBLE, PARTS, TimeSplit, time_split
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.predict import compile_plan, predict
-from parplan.sim.software import Software
-from parplan.sim.time_split import BUBBLE, PARTS, TimeSplit, time_split
+from parplan.sim.software.framework import NO_OVERHEAD, framework
+from parplan.sim.software.habits import Software
 from parplan.sim.workload import Workload
 
 CLUSTER = cluster_preset("8xh100")

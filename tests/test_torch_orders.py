@@ -10,8 +10,8 @@ pytest.importorskip("torch")
 from torch.distributed.pipelining import schedules as torch_schedules
 from torch.distributed.pipelining.schedules import _PipelineScheduleRuntime
 
-from parplan.sim.communication_form import add_communication
-from parplan.sim.instructions import Program, computations, read_program, write_csv
+from parplan.sim.programs.instructions import Program, computations, read_program, write_csv
+from parplan.sim.programs.with_messages import add_communication
 from parplan.sim.schedules import CATALOGUE, make_program, why_not
 
 MULTI_STAGE = {

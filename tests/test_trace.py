@@ -12,8 +12,8 @@ from parplan.backend.trace import trace_chain
 from parplan.backend.traced_models import trace_config, trace_function, trace_workload
 from parplan.errors import ParplanError
 from parplan.experiments.trace_command import analytical_bytes
-from parplan.sim.hf_config import model_from_hf
-from parplan.sim.model import model_preset
+from parplan.sim.models.hf_config import model_from_hf
+from parplan.sim.models.model import model_preset
 from parplan.sim.workload import Workload
 from tests.commands import parplan
 

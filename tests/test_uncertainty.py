@@ -22,8 +22,7 @@ from parplan.experiments.cli import main
 from parplan.hardware.machines.presets import accelerator_names, cluster_preset
 from parplan.planners.search import Trial
 from parplan.planners.uncertainty import indistinguishable, interval, pairs_like
-from parplan.sim.plan import Plan, zero_fields
-from parplan.sim.residuals import (
+from parplan.sim.analysis.residuals import (
     FAMILIES,
     RESIDUALS,
     Pairs,
@@ -34,6 +33,7 @@ from parplan.sim.residuals import (
     read_residuals,
     setup_of,
 )
+from parplan.sim.plan import Plan, zero_fields
 from tests.published_cases import case
 
 ROOT = Path(__file__).parent.parent
@@ -164,7 +164,10 @@ def test_no_prediction_depends_on_past_accuracy() -> None:
     for folder in ("hardware", "sim", "planners", "backend", "experiments"):
         for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.ImportFrom) and node.module == "parplan.sim.residuals":
+                if (
+                    isinstance(node, ast.ImportFrom)
+                    and node.module == "parplan.sim.analysis.residuals"
+                ):
                     users.add(path.relative_to(ROOT).as_posix())
     assert users == {
         "planners/uncertainty.py",

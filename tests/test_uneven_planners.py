@@ -14,7 +14,7 @@ from parplan.planners.run import run_planner
 from parplan.planners.search import Trial
 from parplan.planners.space import Space, make_space
 from parplan.planners.stage_memory import StageSize, StageTables
-from parplan.sim.model import Model, model_preset
+from parplan.sim.models.model import Model, model_preset
 from parplan.sim.workload import Workload
 
 CLUSTER = cluster_preset("8xa100-40gb")

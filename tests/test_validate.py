@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parplan.errors import ParplanError
-from parplan.sim.communication_form import add_communication
-from parplan.sim.instructions import Communication, Program, read_program
+from parplan.sim.programs.instructions import Communication, Program, read_program
+from parplan.sim.programs.validate import check_program, explain
+from parplan.sim.programs.with_messages import add_communication
 from parplan.sim.schedules import make_program
-from parplan.sim.validate import check_program, explain
 
 RIGHT = "0F0,0F1,0B0,0B1\n1F0,1F1,1B0,1B1\n"
 SENT = (

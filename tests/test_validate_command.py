@@ -21,7 +21,7 @@ from parplan.experiments.accuracy_table import FITTED, HEADER, summary
 from parplan.experiments.cases.evaluate import Outcome, evaluate
 from parplan.experiments.cases.read import Case, read_cases
 from parplan.experiments.cli import main
-from parplan.sim.residuals import read_residuals
+from parplan.sim.analysis.residuals import read_residuals
 from tests.commands import parplan
 from tests.published_cases import table, write_cases
 

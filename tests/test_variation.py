@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from parplan.errors import ParplanError
 from parplan.sim.costs import StageCosts
-from parplan.sim.engine import simulate
-from parplan.sim.failures import Failures, best_checkpoint_interval, expected_s
-from parplan.sim.fast import fast_many_ps, fast_step_s
-from parplan.sim.lowering import lower
+from parplan.sim.engine.engine import simulate
+from parplan.sim.fast.fast import fast_many_ps, fast_step_s
+from parplan.sim.fast.variation import varied_durations_ps
 from parplan.sim.schedules import make_schedule
+from parplan.sim.step.failures import Failures, best_checkpoint_interval, expected_s
+from parplan.sim.step.tape import lower
 from parplan.sim.ticks import PS_PER_S, stage_ticks
-from parplan.sim.variation import varied_durations_ps
 from tests.random_lists import random_costs, random_lists
 
 

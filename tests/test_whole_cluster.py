@@ -18,16 +18,16 @@ from parplan.hardware.network.cluster import Cluster, Link, Tier
 from parplan.hardware.network.fabric import Fabric
 from parplan.hardware.network.interconnect import LinkUse
 from parplan.hardware.network.placement import Placement
-from parplan.sim.cluster_layout import default_placement, replica_slowdowns
+from parplan.sim.cluster.cluster_layout import default_placement, replica_slowdowns
+from parplan.sim.cluster.replica_links import ClusterLinks, Routes, cells
+from parplan.sim.cluster.whole_cluster import ClusterRun, kinds_of_replicas, simulate_cluster
 from parplan.sim.costs import StageCosts
-from parplan.sim.engine import simulate
-from parplan.sim.model import model_preset
+from parplan.sim.engine.engine import simulate
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import plan_table
 from parplan.sim.predict import CompiledPlan, compile_plan, predict
-from parplan.sim.replica_links import ClusterLinks, Routes, cells
 from parplan.sim.schedules import make_program, make_schedule
-from parplan.sim.whole_cluster import ClusterRun, kinds_of_replicas, simulate_cluster
 from parplan.sim.workload import Workload
 from tests.random_lists import random_costs, random_lists
 

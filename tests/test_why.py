@@ -18,11 +18,11 @@ from parplan.planners.why import (
     close_trials,
     plan_label,
 )
-from parplan.sim.framework import framework
-from parplan.sim.memory import GB
-from parplan.sim.model import model_preset
+from parplan.sim.memory.peak import GB
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.predict import compile_plan, predict
+from parplan.sim.software.framework import framework
 from parplan.sim.workload import Workload
 
 WORK = Workload(

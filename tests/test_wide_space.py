@@ -17,7 +17,7 @@ from parplan.planners.shared_costs import SharedCosts
 from parplan.planners.space import Space, make_space, point_of
 from parplan.planners.variants import Box
 from parplan.planners.wide_space import WideSpace
-from parplan.sim.model import model_preset
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import check_plan
 from parplan.sim.workload import Workload
 

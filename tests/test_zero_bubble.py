@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from parplan.errors import ParplanError
 from parplan.sim.costs import StageCosts
-from parplan.sim.engine import simulate
-from parplan.sim.instructions import Schedule
+from parplan.sim.engine.engine import simulate
+from parplan.sim.programs.instructions import Schedule
+from parplan.sim.programs.validate import explain
 from parplan.sim.schedules import PassTimes, make_schedule
 from parplan.sim.schedules.zero_bubble import occupied_time, peak_micro_batches, zero_bubble
-from parplan.sim.validate import explain
 
 PAPER = Path(__file__).parent.parent / "experiments/papers/zero_bubble.json"
 CASES = json.loads(PAPER.read_text(encoding="utf-8"))["cases"]

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from parplan.errors import ParplanError
 from parplan.experiments.cases.read import Case
 from parplan.experiments.cases.request import Request, request_of
+from parplan.sim.analysis.time_split import BUBBLE, time_split
 from parplan.sim.predict import compile_plan, predict
-from parplan.sim.time_split import BUBBLE, time_split
 
 FRAGMENTED_SHARE = 0.048
 """What the allocator reserves beyond what is allocated: mean of peak_reserved_gib over
@@ -28,7 +28,7 @@ SHARES = {
     "optimizer": ("optimizer",),
     "launch": ("launch", "framework"),
 }
-"""Where the time of a step goes, and the parts of `parplan.sim.time_split` that each stands for."""
+"""Where the time of a step goes, and the parts of a time split that each stands for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,8 @@ from parplan.experiments.cases.held_out import refuse_held_out
 from parplan.experiments.cases.read import Case
 from parplan.experiments.cases.request import Request, request_of
 from parplan.hardware.machines.cached_cluster import remembering
-from parplan.sim.framework import Framework
 from parplan.sim.predict import compile_plan, predict
+from parplan.sim.software.framework import Framework
 
 SOURCES: Mapping[str, tuple[str, ...]] = {
     "eager": ("vtrain-single",),
@@ -100,9 +100,9 @@ def fit_framework(
 
 
 def frameworks_toml(frameworks: Sequence[Framework]) -> str:
-    """The text of `sim/frameworks.toml`."""
+    """The text of `sim/software/frameworks.toml`."""
     lines = [
-        "# What training software costs beside its kernels; read by parplan.sim.framework.",
+        "# Costs of training software beside its kernels; read by parplan.sim.software.framework.",
         "# Written by parplan validate --fit-frameworks.",
     ]
     for one in frameworks:

@@ -13,9 +13,9 @@ from parplan.experiments.cases.request import Request, request_of
 from parplan.experiments.machine_factors import Setting, with_factors
 from parplan.hardware.machines.cached_cluster import remembering
 from parplan.hardware.network.cluster import Cluster
-from parplan.sim.fast import fast_step_s
-from parplan.sim.lowering import Tape, lower
+from parplan.sim.fast.fast import fast_step_s
 from parplan.sim.predict import Scheduled, compile_plan, scheduled
+from parplan.sim.step.tape import Tape, lower
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

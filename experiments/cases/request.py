@@ -9,9 +9,9 @@ from parplan.experiments.cases.machine import cluster_of_case
 from parplan.experiments.cases.read import Case, CaseModel, CaseParallel
 from parplan.experiments.cases.stack import Stack, stack_of
 from parplan.hardware.network.cluster import Cluster
-from parplan.sim.framework import framework
-from parplan.sim.model import LatentAttention, MixtureOfExperts, Model
+from parplan.sim.models.model import LatentAttention, MixtureOfExperts, Model
 from parplan.sim.plan import Plan, Recomputation, zero_fields
+from parplan.sim.software.framework import framework
 from parplan.sim.workload import Precision, Workload
 
 GATED = ("swiglu", "gated-gelu", "geglu")

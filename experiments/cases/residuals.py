@@ -9,7 +9,7 @@ import numpy as np
 
 from parplan.experiments.cases.accuracy import sweeps_of
 from parplan.experiments.cases.evaluate import Outcome
-from parplan.sim.residuals import (
+from parplan.sim.analysis.residuals import (
     ANY,
     Pairs,
     Pool,
@@ -44,9 +44,10 @@ def residuals_of(pool: Pool, outcomes: Sequence[Outcome]) -> Residuals:
 
 
 def residuals_toml(tables: Iterable[Residuals]) -> str:
-    """The text of `sim/residuals.toml`."""
+    """The text of `sim/analysis/residuals.toml`."""
     lines = [
-        "# Measured over predicted step times of published runs; read by parplan.sim.residuals.",
+        "# Measured over predicted step times of published runs.",
+        "# Read by parplan.sim.analysis.residuals.",
         "# Written by parplan validate --write-residuals. Past accuracy: nothing is fitted to it.",
         "# reported: the file of held-out runs, without the sources of which others are fitted to.",
         "# calibration: the file of runs that constants may be fitted to.",

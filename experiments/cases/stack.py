@@ -9,8 +9,8 @@ from typing import Any, Literal
 from parplan._strict import build, read_toml
 from parplan.errors import ParplanError
 from parplan.experiments.cases.read import Case
-from parplan.sim.framework import framework
-from parplan.sim.software import MEGATRON, Software
+from parplan.sim.software.framework import framework
+from parplan.sim.software.habits import MEGATRON, Software
 from parplan.sim.workload import Attention
 
 ATTENTION: dict[str, Attention] = {
@@ -43,7 +43,7 @@ class Stack:
     overlap_tensor_parallel: bool
     """Whether products are cut so that blocking tensor-parallel exchanges go along."""
     framework: str
-    """A table of `sim/frameworks.toml`."""
+    """A table of `sim/software/frameworks.toml`."""
     software: Software = MEGATRON
     ends_as_layers: int = 0
     """Layers beside the blocks that count where a pipeline is cut into equal numbers of layers:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from parplan.hardware.network.cluster import Cluster
 from parplan.sim.plan import Plan
-from parplan.sim.software import MEGATRON
+from parplan.sim.software.habits import MEGATRON
 from parplan.sim.workload import Workload
 
 

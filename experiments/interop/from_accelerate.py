@@ -7,7 +7,7 @@ from typing import Any
 from parplan.errors import ParplanError
 from parplan.experiments.interop.imported import Given, Settings
 from parplan.sim.plan import zero_fields
-from parplan.sim.software import Software
+from parplan.sim.software.habits import Software
 
 STRATEGIES = {
     **{"FULL_SHARD": 3, "SHARD_GRAD_OP": 2, "NO_SHARD": 0, "HYBRID_SHARD": 3},

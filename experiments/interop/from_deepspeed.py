@@ -11,7 +11,7 @@ from typing import Any
 from parplan.errors import ParplanError
 from parplan.experiments.interop.imported import Given, Settings
 from parplan.sim.plan import zero_fields
-from parplan.sim.software import Software
+from parplan.sim.software.habits import Software
 
 BATCHES = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
 

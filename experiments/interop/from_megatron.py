@@ -7,9 +7,9 @@ from parplan.experiments.interop.from_megatron_model import model_of, numbers_of
 from parplan.experiments.interop.imported import Given, Settings
 from parplan.experiments.interop.launch_text import Flags, read_flags
 from parplan.experiments.interop.megatron_plan import SELECTIVE
-from parplan.sim.model import Model
+from parplan.sim.models.model import Model
 from parplan.sim.plan import zero_fields
-from parplan.sim.software import Software
+from parplan.sim.software.habits import Software
 from parplan.sim.workload import NARROW
 
 MODULES = {

@@ -7,7 +7,7 @@ from parplan._strict import build
 from parplan.errors import ParplanError
 from parplan.experiments.interop.imported import Settings
 from parplan.experiments.interop.launch_text import Flags
-from parplan.sim.model import Model
+from parplan.sim.models.model import Model
 
 VOCABULARIES = {"GPT2BPETokenizer": 50257, "Llama2Tokenizer": 32000}
 """Of tokenizers that have one of a known size."""

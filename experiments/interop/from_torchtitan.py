@@ -8,9 +8,9 @@ from parplan.errors import ParplanError, unknown_name
 from parplan.experiments.interop.imported import Given, Settings
 from parplan.experiments.interop.to_torchtitan import FLAVORS
 from parplan.experiments.interop.torchtitan_settings import SCHEDULES
-from parplan.sim.model import Model, model_preset
+from parplan.sim.models.model import Model, model_preset
 from parplan.sim.plan import zero_fields
-from parplan.sim.software import Software
+from parplan.sim.software.habits import Software
 
 SOFTWARE = Software(
     fused_gradient_accumulation=False, overlap_tensor_gradients=False, joint_up_projection=False

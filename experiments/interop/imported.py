@@ -8,9 +8,9 @@ from typing import Any
 
 from parplan._strict import build
 from parplan.errors import ParplanError
-from parplan.sim.framework import Framework
-from parplan.sim.model import Model
+from parplan.sim.models.model import Model
 from parplan.sim.plan import Plan
+from parplan.sim.software.framework import Framework
 from parplan.sim.workload import Workload
 
 

@@ -1,7 +1,7 @@
 """A model and its numbers as settings of Megatron-LM and Megatron-Bridge."""
 
 from parplan.experiments.interop.settings import Setting
-from parplan.sim.model import Model
+from parplan.sim.models.model import Model
 from parplan.sim.workload import Workload
 
 RECIPES = {

@@ -14,9 +14,9 @@ from parplan.experiments.interop.torchtitan_settings import (
     why_no_lists,
 )
 from parplan.hardware.network.cluster import Cluster
-from parplan.sim.instructions import write_csv
 from parplan.sim.plan import Plan
 from parplan.sim.predict import scheduled
+from parplan.sim.programs.instructions import write_csv
 from parplan.sim.schedules import schedule_kind
 from parplan.sim.workload import Workload
 

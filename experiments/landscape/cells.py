@@ -19,7 +19,7 @@ from parplan.planners.search import Trial
 from parplan.planners.shared_costs import SharedCosts
 from parplan.planners.space import Space, make_space
 from parplan.planners.why import plan_label
-from parplan.sim.memory import GB
+from parplan.sim.memory.peak import GB
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.workload import Workload
 

@@ -14,7 +14,7 @@ from parplan.planners.objectives import (
     training_s,
 )
 from parplan.planners.search import Trial
-from parplan.sim.memory import GB
+from parplan.sim.memory.peak import GB
 from parplan.sim.predict import compile_plan, predict
 from parplan.sim.workload import Workload
 

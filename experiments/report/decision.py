@@ -11,10 +11,10 @@ from parplan.experiments.report.tables import Table, table_block
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.why import plan_label
-from parplan.sim.memory import GB
+from parplan.sim.analysis.residuals import ANY, family_of, read_residuals, setup_of
+from parplan.sim.memory.peak import GB
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import read_plan
-from parplan.sim.residuals import ANY, family_of, read_residuals, setup_of
 from parplan.sim.workload import Workload
 
 KINDS = {
@@ -137,7 +137,7 @@ def evidence(folder: Path) -> str:
         for r in rows
     )
     title = "Measured over predicted step times of published runs"
-    return said + table_block("sim/residuals.toml", title, Table(columns, cells))
+    return said + table_block("sim/analysis/residuals.toml", title, Table(columns, cells))
 
 
 def _off(ratio: float) -> str:

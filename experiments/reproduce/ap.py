@@ -15,8 +15,8 @@ from parplan.planners.goal import STEP_TIME
 from parplan.planners.options import Options
 from parplan.planners.search import Trial
 from parplan.planners.shared_costs import SharedCosts
-from parplan.sim.framework import framework
-from parplan.sim.model import Model, model_preset
+from parplan.sim.models.model import Model, model_preset
+from parplan.sim.software.framework import framework
 from parplan.sim.workload import Workload
 
 MODELS = {

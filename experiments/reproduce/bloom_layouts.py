@@ -5,7 +5,7 @@ from parplan.experiments.cases.evaluate import Outcome
 from parplan.experiments.reproduce.draw import COLOURS, panels, plain, scatter
 from parplan.experiments.reproduce.experiment import Experiment, Result, Row, number
 from parplan.experiments.reproduce.published import VALIDATION_WORDS, of_groups, predicted
-from parplan.sim.memory import GB
+from parplan.sim.memory.peak import GB
 
 
 def _row(outcome: Outcome) -> Row:

@@ -3,9 +3,9 @@
 from parplan.experiments.reproduce.draw import COLOURS, panels, plain, sizes
 from parplan.experiments.reproduce.experiment import Experiment, Result, Row, number, relative
 from parplan.sim.costs import StageCosts
-from parplan.sim.engine import simulate
-from parplan.sim.memory import StageNeeds, rank_memory
-from parplan.sim.peaks import moments_of
+from parplan.sim.engine.engine import simulate
+from parplan.sim.memory.moments import moments_of
+from parplan.sim.memory.peak import StageNeeds, rank_memory
 from parplan.sim.schedules import make_program
 
 RANKS = 8

@@ -13,7 +13,7 @@ from parplan.experiments.reproduce.published import (
     raw,
     read_in_paper,
 )
-from parplan.sim.memory import RankMemory
+from parplan.sim.memory.peak import RankMemory
 from parplan.sim.plan import Plan
 from parplan.sim.predict import compile_plan
 

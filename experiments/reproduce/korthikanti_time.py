@@ -11,7 +11,7 @@ from parplan.experiments.reproduce.published import (
     predicted,
     raw,
 )
-from parplan.sim.cost_model import model_costs
+from parplan.sim.cost_model.stage_costs import model_costs
 
 SOURCE = "Korthikanti et al. 2022, Reducing Activation Recomputation, arXiv:2205.05198"
 

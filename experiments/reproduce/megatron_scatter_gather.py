@@ -8,7 +8,7 @@ from parplan.experiments.reproduce.draw import COLOURS, curve, panels, plain
 from parplan.experiments.reproduce.experiment import Experiment, Result, relative
 from parplan.experiments.reproduce.megatron import ASSUMED, SOURCE, UNIT, gpt_run, tflop_per_s
 from parplan.experiments.reproduce.published import FIGURES_WORDS, read_in_paper
-from parplan.sim.engine import simulate
+from parplan.sim.engine.engine import simulate
 from parplan.sim.predict import compile_plan
 
 CHUNKS = 2

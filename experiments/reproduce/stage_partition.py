@@ -11,9 +11,9 @@ from parplan.hardware.machines.presets import cluster_preset
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.evaluator import Evaluator
 from parplan.planners.split import balanced, improve_split
-from parplan.sim.framework import framework
-from parplan.sim.model import model_preset
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
+from parplan.sim.software.framework import framework
 from parplan.sim.workload import Workload
 
 MODELS = ("gpt3-13b", "llama3-8b", "gemma2-9b", "mt-nlg-530b")

@@ -9,8 +9,8 @@ from parplan.experiments.cases.held_out import PAPERS
 from parplan.experiments.reproduce.draw import COLOURS, panels, plain, scatter
 from parplan.experiments.reproduce.experiment import Experiment, Result, Row, number, relative
 from parplan.experiments.reproduce.published import VALIDATION_WORDS, of_groups, predicted
-from parplan.sim.instructions import Schedule
-from parplan.sim.memory import GB
+from parplan.sim.memory.peak import GB
+from parplan.sim.programs.instructions import Schedule
 from parplan.sim.schedules import PassTimes, make_schedule
 from parplan.sim.schedules.zero_bubble import occupied_time, zero_bubble
 

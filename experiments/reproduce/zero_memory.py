@@ -6,8 +6,8 @@ from typing import Any
 from parplan.experiments.reproduce.draw import COLOURS, WRITTEN, panels, plain, sizes
 from parplan.experiments.reproduce.experiment import Experiment, Result, Row, relative
 from parplan.experiments.reproduce.published import FIGURES_WORDS, read_in_paper
-from parplan.sim.memory import GB, StageNeeds, stage_needs
-from parplan.sim.model import Model
+from parplan.sim.memory.peak import GB, StageNeeds, stage_needs
+from parplan.sim.models.model import Model
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.workload import Workload
 

@@ -14,9 +14,9 @@ from parplan.planners.search import Trial
 from parplan.planners.shared_costs import SharedCosts
 from parplan.planners.space import make_space
 from parplan.planners.why import plan_label
-from parplan.sim.memory import GB
+from parplan.sim.analysis.time_split import BUBBLE, time_split
+from parplan.sim.memory.peak import GB
 from parplan.sim.predict import compile_plan, predict
-from parplan.sim.time_split import BUBBLE, time_split
 from parplan.sim.workload import Workload
 
 GROUPS = {
@@ -28,7 +28,7 @@ GROUPS = {
     "optimizer": ("optimizer",),
     "software": ("launch", "framework"),
 }
-"""Parts of `parplan.sim.time_split` that are told apart."""
+"""Parts of `parplan.sim.analysis.time_split` that are told apart."""
 
 RESOURCES = ("compute", "memory_bandwidth", "node_bandwidth", "network_bandwidth", "memory")
 """What is doubled to find what a step waits for."""

@@ -6,7 +6,7 @@ from parplan.sim.layers.ends import embedding_ops, head_ops
 from parplan.sim.layers.mlp import mlp_ops, moe_ops, parallel_mlp_ops
 from parplan.sim.layers.ops import Op
 from parplan.sim.layers.shapes import Shapes
-from parplan.sim.model_parts import LayerKind, has_experts, is_local
+from parplan.sim.models.parts import LayerKind, has_experts, is_local
 from parplan.sim.plan import Plan
 
 Ops = tuple[Op, ...]

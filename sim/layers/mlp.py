@@ -14,7 +14,7 @@ from parplan.sim.layers.shapes import (
     norm,
     residual,
 )
-from parplan.sim.model import MixtureOfExperts
+from parplan.sim.models.model import MixtureOfExperts
 
 
 def mlp_ops(x: Shapes) -> tuple[Op, ...]:

@@ -7,9 +7,9 @@ from typing import Any
 
 from parplan.hardware.kernels.kernel import BYTES, Gemm, Kernel, Layout, MemoryBound
 from parplan.sim.layers.ops import Exchange, Op
-from parplan.sim.model import Model
+from parplan.sim.models.model import Model
 from parplan.sim.plan import Plan
-from parplan.sim.software import Software
+from parplan.sim.software.habits import Software
 from parplan.sim.workload import NARROW, Workload
 from parplan.sim.workload import Attention as AttentionKind
 

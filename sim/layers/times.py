@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from parplan.hardware.kernels.kernel import Kernel
 from parplan.sim.costs import LayerCosts
-from parplan.sim.framework import NO_OVERHEAD, Framework
 from parplan.sim.layers.ops import Exchange, Op
+from parplan.sim.software.framework import NO_OVERHEAD, Framework
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from parplan.errors import ParplanError, unknown_name
-from parplan.sim.instructions import Program, Schedule, computations
+from parplan.sim.programs.instructions import Program, Schedule, computations
 from parplan.sim.schedules.catalogue import CATALOGUE, ScheduleKind
 from parplan.sim.schedules.gpipe import gpipe
 from parplan.sim.schedules.one_f_one_b import one_f_one_b

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from parplan.sim.instructions import Program
+from parplan.sim.programs.instructions import Program
 from parplan.sim.schedules.dualpipe import dualpipe, dualpipe_v
 from parplan.sim.schedules.gpipe import gpipe
 from parplan.sim.schedules.hanayo import hanayo

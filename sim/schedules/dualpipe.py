@@ -10,7 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator
 
 from parplan.errors import ParplanError
-from parplan.sim.instructions import Action, Instruction, Overlap, Program
+from parplan.sim.programs.instructions import Action, Instruction, Overlap, Program
 from parplan.sim.schedules.limits import odd_or_few_for_dualpipe, too_few_for_dualpipe_v
 
 

@@ -1,6 +1,6 @@
 """GPipe: all forwards, then all backwards (Huang et al. 2019, arXiv:1811.06965)."""
 
-from parplan.sim.instructions import Action, Schedule
+from parplan.sim.programs.instructions import Action, Schedule
 
 
 def gpipe(num_ranks: int, num_micro_batches: int) -> Schedule:

@@ -9,7 +9,7 @@ import heapq
 from collections.abc import Iterable
 
 from parplan.errors import ParplanError
-from parplan.sim.instructions import Action, Schedule
+from parplan.sim.programs.instructions import Action, Schedule
 from parplan.sim.schedules.placement import rank_of_stage
 
 _TIME = {"F": 1, "B": 2}

@@ -6,7 +6,7 @@ stages, for as many times the messages.
 
 from collections.abc import Iterator
 
-from parplan.sim.instructions import Action, RankActions, Schedule
+from parplan.sim.programs.instructions import Action, RankActions, Schedule
 from parplan.sim.schedules.limits import check_group, default_group
 
 

@@ -3,7 +3,7 @@
 The order is that of torch's ScheduleInterleavedZeroBubble.
 """
 
-from parplan.sim.instructions import Action, RankActions, Schedule
+from parplan.sim.programs.instructions import Action, RankActions, Schedule
 from parplan.sim.schedules.interleaved import chunk_order, warm_up
 from parplan.sim.schedules.limits import check_group, default_group
 

@@ -1,6 +1,6 @@
 """Looped breadth-first pipeline (Lamy-Poirier 2022, arXiv:2211.05953)."""
 
-from parplan.sim.instructions import Action, Schedule
+from parplan.sim.programs.instructions import Action, Schedule
 
 
 def looped_bfs(num_ranks: int, num_micro_batches: int, virtual_stages: int) -> Schedule:

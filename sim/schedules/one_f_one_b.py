@@ -1,6 +1,6 @@
 """1F1B: one forward, one backward (PipeDream-Flush, Narayanan et al. 2021, arXiv:2104.04473)."""
 
-from parplan.sim.instructions import Action, RankActions, Schedule
+from parplan.sim.programs.instructions import Action, RankActions, Schedule
 
 
 def one_f_one_b(num_ranks: int, num_micro_batches: int) -> Schedule:

@@ -3,7 +3,7 @@
 Qi et al. 2023 (Zero Bubble Pipeline Parallelism, arXiv:2401.10241), sections 2.1 and 2.2, figure 3.
 """
 
-from parplan.sim.instructions import Action, RankActions, Schedule
+from parplan.sim.programs.instructions import Action, RankActions, Schedule
 
 
 def zb_h1(num_ranks: int, num_micro_batches: int) -> Schedule:

@@ -7,7 +7,7 @@ Controllable Memory, arXiv:2405.15362). The handcrafted order, for f = i = w, as
 from collections import defaultdict
 from collections.abc import Iterator
 
-from parplan.sim.instructions import Action, RankActions, Schedule
+from parplan.sim.programs.instructions import Action, RankActions, Schedule
 
 
 def zb_v(num_ranks: int, num_micro_batches: int) -> Schedule:

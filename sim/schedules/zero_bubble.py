@@ -9,8 +9,8 @@ import math
 from dataclasses import dataclass
 
 from parplan.errors import ParplanError
-from parplan.sim.instructions import Action, Communication, Schedule, parts
-from parplan.sim.order import needs, progress, result
+from parplan.sim.programs.instructions import Action, Communication, Schedule, parts
+from parplan.sim.programs.order import needs, progress, result
 from parplan.sim.schedules.zb_handcrafted import zb_h1, zb_h2
 
 ROUNDING = 1e-9

@@ -1,0 +1,4 @@
+"""Explanations of a run: critical path, bubble, time split, evidence, residuals.
+
+Figures of them are in `parplan.experiments.figures`.
+"""

@@ -1,0 +1,79 @@
+"""Where the bubble comes from: the idle seconds of each rank by what it was waiting for."""
+
+from dataclasses import dataclass, fields
+
+from parplan.sim.programs.dependencies import producers
+from parplan.sim.programs.instructions import Action, Overlap, Program, RankActions, computations
+from parplan.sim.run import Event, Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idle:
+    """Seconds in which the compute stream of one rank did nothing, by cause."""
+
+    warm_up_s: float = 0.0
+    """Waiting for a neighbour's computation before the rank's first backward."""
+    dependency_s: float = 0.0
+    """Waiting for a neighbour's computation in between."""
+    drain_s: float = 0.0
+    """Waiting for a neighbour's computation after the rank's last forward."""
+    communication_s: float = 0.0
+    """Waiting for a message that is computed but has not arrived."""
+    data_parallel_s: float = 0.0
+    """Waiting for reductions of gradients and gathers of parameters at the end of the step."""
+    end_s: float = 0.0
+    """Done, while other ranks are not."""
+
+    @property
+    def total_s(self) -> float:
+        """All of them."""
+        return float(sum(getattr(self, field.name) for field in fields(self)))
+
+
+def idle_by_cause(program: Program, run: Run) -> tuple[Idle, ...]:
+    """The idle seconds of every pipeline rank; with its busy seconds they make the step.
+
+    `run`: what came of playing `program`, predicted or measured.
+    """
+    by_name = {event.name: event for event in run.events if event.stream == "compute"}
+    schedule = computations(program)
+    needs = producers(schedule)
+    made_s = {a: by_name[str(p)].end_s for a, p in needs.items() if str(p) in by_name}
+    for pair in (i for rank in program for i in rank if isinstance(i, Overlap)):
+        made_s.update(dict.fromkeys(pair, max(made_s.get(action, 0.0) for action in pair)))
+    return tuple(
+        _rank(actions, [e for e in run.events if e.rank == rank], made_s, run.step_s)
+        for rank, actions in enumerate(schedule)
+    )
+
+
+def _rank(
+    actions: RankActions, events: list[Event], made_s: dict[Action, float], step_s: float
+) -> Idle:
+    compute = {event.name: event for event in events if event.stream == "compute"}
+    seconds = {field.name: 0.0 for field in fields(Idle)}
+    first_backward = next((i for i, a in enumerate(actions) if a.op != "F"), len(actions))
+    last_forward = max((i for i, a in enumerate(actions) if a.op == "F"), default=-1)
+    now_s = 0.0
+    for i, action in enumerate(actions):
+        event = compute[str(action)]
+        if event.start_s > now_s:
+            ready_s = min(max(made_s.get(action, event.start_s), now_s), event.start_s)
+            seconds["communication_s"] += event.start_s - ready_s
+            phase = "drain_s" if i > last_forward else "dependency_s"
+            seconds["warm_up_s" if i <= first_backward else phase] += ready_s - now_s
+        now_s = max(now_s, event.end_s)
+    rest = [e for e in events if e.name.startswith("optimizer")]
+    done_s = max((e.end_s for e in events if e.stream != "send"), default=0.0)
+    busy_s = sum(e.end_s - e.start_s for e in rest)
+    seconds["data_parallel_s"] = max(0.0, done_s - now_s - busy_s)
+    seconds["end_s"] = step_s - max(done_s, now_s)
+    return Idle(**seconds)
+
+
+def bubble_by_cause(program: Program, run: Run) -> dict[str, float]:
+    """Each cause's share of the step, mean over the ranks; they add up to `run.bubble`."""
+    idle = idle_by_cause(program, run)
+    whole_s = len(idle) * run.step_s or 1.0
+    names = [field.name for field in fields(Idle)]
+    return {n.removesuffix("_s"): sum(getattr(r, n) for r in idle) / whole_s for n in names}

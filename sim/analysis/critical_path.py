@@ -1,0 +1,252 @@
+"""Why a step takes as long as it does: a longest chain of causes, and what shortening it gains."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from parplan.sim.costs import StageCosts
+from parplan.sim.engine.engine import PS_PER_S, simulate, to_ps
+from parplan.sim.programs.dependencies import producers
+from parplan.sim.programs.instructions import Action, Overlap, Program, computations, parse_action
+from parplan.sim.run import Event, Run
+
+
+class Link(NamedTuple):
+    """One piece of the critical path."""
+
+    resource: str
+    """compute, bandwidth (of messages), latency, reduction, norm, optimizer, or gather."""
+    stage: int
+    rank: int
+    name: str
+    start_s: float
+    end_s: float
+
+
+RESOURCES: dict[str, tuple[str, ...]] = {
+    "compute": (
+        "forward_s",
+        "input_gradient_s",
+        "weight_gradient_s",
+        "first_gradient_extra_s",
+    ),
+    "bandwidth": ("send_s",),
+    "latency": ("latency_s",),
+    "reduction": ("reduce_s",),
+    "norm": ("norm_sync_s",),
+    "optimizer": ("optimizer_s",),
+    "gather": ("gather_s",),
+}
+"""What a step's time is spent on, and the fields of `StageCosts` that say how much."""
+
+
+def critical_path(schedule: Program, costs: Sequence[StageCosts], run: Run) -> tuple[Link, ...]:
+    """A chain of causes from the start of the step to its end, without a gap, first piece first.
+
+    `run` is what `simulate(schedule, costs)` returned. Of equally long chains one is taken: the
+    one over the lowest rank at the end, and over the rank's own previous work before messages.
+    """
+    return _Walk(schedule, costs, run).path()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sensitivity:
+    """What one resource of some stages has to do with the step time."""
+
+    resource: str
+    stage: int | None
+    """None: all stages."""
+    on_path_s: float
+    """Seconds of the critical path."""
+    gain_s: float
+    """How much shorter the step is when the resource is faster by the share asked for."""
+    gain_if_free_s: float
+    """How much shorter when it takes no time at all."""
+
+
+def sensitivities(
+    schedule: Program, costs: Sequence[StageCosts], run: Run, faster: float = 0.1
+) -> tuple[Sensitivity, ...]:
+    """Per resource, and per stage's computation, largest gain first.
+
+    The gains are those of the step simulated again with its times divided by 1 + `faster`, and
+    with none. Resources that cost nothing are left out.
+    """
+    path = critical_path(schedule, costs, run)
+    found = []
+    kinds: list[tuple[str, int | None]] = [(resource, None) for resource in RESOURCES]
+    kinds += [("compute", stage) for stage in range(len(costs)) if len(costs) > 1]
+    for resource, stage in kinds:
+        on_path_s = sum(
+            link.end_s - link.start_s
+            for link in path
+            if link.resource == resource and stage in (None, link.stage)
+        )
+        if all(getattr(cost, name) == 0 for cost in costs for name in RESOURCES[resource]):
+            continue
+
+        def step_s(share: float, resource: str = resource, stage: int | None = stage) -> float:
+            return simulate(schedule, _scaled(costs, resource, stage, share)).step_s
+
+        found.append(
+            Sensitivity(
+                resource=resource,
+                stage=stage,
+                on_path_s=on_path_s,
+                gain_s=run.step_s - step_s(1 / (1 + faster)),
+                gain_if_free_s=run.step_s - step_s(0.0),
+            )
+        )
+    return tuple(sorted(found, key=lambda s: -s.gain_s))
+
+
+def _scaled(
+    costs: Sequence[StageCosts], resource: str, stage: int | None, share: float
+) -> list[StageCosts]:
+    return [
+        dataclasses.replace(
+            cost, **{name: share * getattr(cost, name) for name in RESOURCES[resource]}
+        )
+        if stage in (None, number)
+        else cost
+        for number, cost in enumerate(costs)
+    ]
+
+
+class _Walk:
+    """From the end of the step back to its start, over the event that each one waited for."""
+
+    def __init__(self, program: Program, costs: Sequence[StageCosts], run: Run) -> None:
+        self.costs = costs
+        schedule = computations(program)
+        self.needs = producers(schedule)
+        self.rank_of = {a[::2]: r for r, actions in enumerate(schedule) for a in actions}
+        pairs = [i for rank in program for i in rank if isinstance(i, Overlap)]
+        self.other = {action: pair[1 - i] for pair in pairs for i, action in enumerate(pair)}
+        self.run = run
+        self.order: dict[tuple[int, str], list[Event]] = {}
+        self.named: dict[str, Event] = {}
+        for event in run.events:
+            self.order.setdefault(self._lane(event), []).append(event)
+            if event.stream != "data-parallel":
+                self.named[event.name] = event
+        self.place = {id(e): i for lane in self.order.values() for i, e in enumerate(lane)}
+
+    def path(self) -> tuple[Link, ...]:
+        ends = [e for e in self.run.events if e.end_s == self.run.step_s]
+        links: list[Link] = []
+        event: Event | None = min(ends, key=lambda e: (e.rank, e.stream), default=None)
+        until_s = self.run.step_s
+        while event is not None:
+            links.append(_link(event, until_s))
+            cause = next(self._causes(event), None)
+            if cause is None:
+                assert event.start_s == 0.0, f"nothing causes {event}"
+                break
+            before, latency_ps = cause
+            until_s = event.start_s
+            if latency_ps:
+                stage = parse_action(before.name.partition(">")[0]).stage
+                sent_s = (_ps(until_s) - latency_ps) / PS_PER_S
+                links.append(Link("latency", stage, before.rank, before.name, sent_s, until_s))
+                until_s = sent_s
+            event = before
+        return tuple(reversed(links))
+
+    def _lane(self, event: Event) -> tuple[int, str]:
+        if event.stream == "send":
+            name, _, to_stage = event.name.partition(">")
+            to_rank = self.rank_of[int(to_stage), parse_action(name).micro_batch]
+            return event.rank, f"to {to_rank}"
+        return event.rank, event.stream
+
+    def _previous(self, event: Event) -> Event | None:
+        place = self.place.get(id(event))
+        if place is None:  # A message that took no time, behind others of its link.
+            lane = self.order.get(self._lane(event), [])
+            return next((e for e in lane if e.end_s == event.start_s), None)
+        if place and event.stream == "compute" and not event.name.startswith("optimizer"):
+            other = self.other.get(parse_action(event.name))
+            if other and other.op == "F":
+                place -= 1  # The forward of the pair stands before it.
+        return self.order[self._lane(event)][place - 1] if place else None
+
+    def _causes(self, event: Event) -> Iterator[tuple[Event, int]]:
+        """The events whose end let `event` start, with the picoseconds in between."""
+        previous = self._previous(event)
+        if previous is not None and previous.end_s == event.start_s:
+            yield previous, 0
+        if event.stream == "send":
+            yield self.named[event.name.partition(">")[0]], 0
+        elif event.name.startswith(("optimizer", "gather", "norm")):
+            yield from self._ends_at(event, event.rank)
+            yield from self._ends_at(event, *range(self.run.num_ranks))
+        elif event.stream == "data-parallel":
+            yield from self._backward_of(event)
+            # One that the copies of a stage on several ranks have in common.
+            yield from self._ends_at(event, *range(self.run.num_ranks))
+        else:
+            action = parse_action(event.name)
+            for one in (action, self.other.get(action)):
+                if one in self.needs:
+                    yield from self._message(event, one)
+
+    def _message(self, event: Event, action: Action) -> Iterator[tuple[Event, int]]:
+        maker = self.needs[action]
+        made = self.named[str(maker)]
+        if self.rank_of[maker[::2]] == self.rank_of[action[::2]]:
+            latency_ps = 0
+        else:
+            latency_ps = to_ps(self.costs[maker.stage].latency_s)
+            made = self.named.get(f"{maker}>{action.stage}", made)
+        if _ps(made.end_s) + latency_ps == _ps(event.start_s):
+            yield made, latency_ps
+        elif made.stream != "send":
+            left_s = (_ps(event.start_s) - latency_ps) / PS_PER_S
+            message = Event(made.rank, "send", f"{maker}>{action.stage}", left_s, left_s)
+            if self._previous(message) is not None:
+                yield message, latency_ps
+
+    def _backward_of(self, event: Event) -> Iterator[tuple[Event, int]]:
+        """The backward in the midst of which a bucket of gradients became ready."""
+        stage = int(event.name.split()[1])
+        for other in self.order[event.rank, "compute"]:
+            if other.start_s <= event.start_s <= other.end_s and _gives_gradients(other, stage):
+                yield other, 0
+
+    def _ends_at(self, event: Event, *ranks: int) -> Iterator[tuple[Event, int]]:
+        for lane in ((rank, stream) for rank in ranks for stream in ("compute", "data-parallel")):
+            for other in self.order.get(lane, []):
+                if other.end_s == event.start_s and other is not event:
+                    yield other, 0
+
+
+def _gives_gradients(event: Event, stage: int) -> bool:
+    if event.name.startswith("optimizer"):
+        return False
+    action = parse_action(event.name)
+    return action.stage == stage and action.op in "BW"
+
+
+def _link(event: Event, until_s: float) -> Link:
+    name = event.name
+    if event.stream == "send":
+        return Link("bandwidth", parse_action(name.partition(">")[0]).stage, *_span(event, until_s))
+    for word, resource in (
+        ("optimizer", "optimizer"),
+        ("gather", "gather"),
+        ("reduce", "reduction"),
+        ("norm", "norm"),
+    ):
+        if name.startswith(word):
+            return Link(resource, int(name.split()[1]), *_span(event, until_s))
+    return Link("compute", parse_action(name).stage, *_span(event, until_s))
+
+
+def _span(event: Event, until_s: float) -> tuple[int, str, float, float]:
+    return event.rank, event.name, event.start_s, min(event.end_s, until_s)
+
+
+def _ps(seconds: float) -> int:
+    return round(seconds * PS_PER_S)

@@ -1,0 +1,311 @@
+"""Seconds per stage, from the operations of its layers and the model of the hardware.
+
+A layer is a list of operations (`parplan.sim.layers`), each with its kernels and exchanges. Layers
+that are alike are timed once.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from parplan.hardware.estimates.estimate import Estimate
+from parplan.hardware.estimates.kernel_times import estimate
+from parplan.hardware.kernels.kernel import Kernel, MemoryBound
+from parplan.hardware.network.cluster import Cluster
+from parplan.sim.cost_model.communication import Communication
+from parplan.sim.cost_model.offload import exposed_s, host_optimizer_s, host_rate, offloaded_bytes
+from parplan.sim.cost_model.stages import StageLayers, StageParameters, stage_parameters, stages_of
+from parplan.sim.costs import LayerCosts, ModelCosts, StageCosts
+from parplan.sim.layers.blocks import Ops, block_ops, embedding_ops, head_ops, recomputed_ops
+from parplan.sim.layers.shapes import shapes_of
+from parplan.sim.layers.times import Timing, layer_costs
+from parplan.sim.plan import Plan
+from parplan.sim.schedules import schedule_kind
+from parplan.sim.software.habits import Software
+from parplan.sim.workload import Workload
+
+OPTIMIZER_BYTES = {
+    # Read and written per parameter beside the gradient: moments (and fp32 master), new parameter.
+    ("adamw", "mixed"): 2 * (4 + 4 + 4) + 2,
+    ("adamw", "fp32"): 2 * (4 + 4) + 2 * 4,
+    ("sgd", "mixed"): 2 * 4 + 2,
+    ("sgd", "fp32"): 2 * 4,
+}
+
+
+def model_costs(workload: Workload, cluster: Cluster, plan: Plan) -> ModelCosts:
+    """The costs of every kind of layer for one micro-batch on one rank of `plan`."""
+    timing, x = timing_of(workload, cluster, plan), shapes_of(workload, plan)
+    none = frozenset[str]()
+    blocks = {}
+    for kind in dict.fromkeys(workload.model.layer_kinds):
+        ops = block_ops(x, kind)
+        blocks[kind, False] = layer_costs(ops, none, timing)
+        if plan.recomputation != "none":
+            blocks[kind, True] = layer_costs(ops, recomputed_ops(plan, ops), timing)
+    head = head_ops(x)
+    again = recomputed_ops(plan, head) if recomputes_head(workload, plan) else none
+    return ModelCosts(
+        embedding=layer_costs(embedding_ops(x), none, timing),
+        blocks=blocks,
+        head=layer_costs(head, again, timing),
+    )
+
+
+def recomputes_head(workload: Workload, plan: Plan) -> bool:
+    """Whether the output projection is computed again in its backward."""
+    return workload.software.recomputed_head and plan.recomputation == "full"
+
+
+def timing_of(workload: Workload, cluster: Cluster, plan: Plan) -> Timing:
+    """Kernels and exchanges of `plan` on `cluster`; equal kernels are timed once."""
+    known: dict[Kernel, float] = {}
+    slowdown = workload.framework.kernel_slowdown
+
+    def seconds(kernel: Kernel) -> float:
+        if kernel not in known:
+            known[kernel] = slowdown * kernel_estimate(cluster, kernel).seconds
+        return known[kernel]
+
+    return Timing(
+        kernel_s=seconds,
+        exchange_s=Communication(cluster, plan).exchange_s,
+        framework=workload.framework,
+        blocking_launches=workload.software.blocking_launches,
+        overlap_exchanges=plan.overlap_tensor_parallel,
+        overlap_experts=workload.software.overlap_expert_exchange,
+        step_graph=workload.software.step_graph,
+    )
+
+
+def kernel_estimate(cluster: Cluster, kernel: Kernel) -> Estimate:
+    """How long a kernel takes on `cluster`: as measured there, or by the model."""
+    return estimate(cluster.accelerator, cluster.measured, kernel)
+
+
+def stage_costs(
+    workload: Workload, cluster: Cluster, plan: Plan, costs: ModelCosts
+) -> tuple[StageCosts, ...]:
+    """The costs of every pipeline stage: its layers, and its communication over `cluster`."""
+    stages, parameters = stages_of(workload, plan), stage_parameters(workload, plan)
+    links = Communication(cluster, plan)
+    known: dict[StageLayers, StageCosts] = {}
+    for stage, own in zip(stages, parameters, strict=True):
+        if stage not in known:
+            work = layer_work(layer_runs(stage, costs))
+            whole = _stage(workload, plan, links, work, own)
+            known[stage] = _offloaded(workload, plan, cluster, stage, whole)
+    return tuple(known[stage] for stage in stages)
+
+
+class LayerWork(NamedTuple):
+    """Seconds of all layers of a stage for one micro-batch, without what surrounds them."""
+
+    forward_s: float
+    input_gradient_s: float
+    """Including what is recomputed."""
+    weight_gradient_s: float
+    num_layers: int
+
+
+class ParameterWork(NamedTuple):
+    """Seconds that the parameters of a stage cost, whatever the micro-batches are."""
+
+    gathered_s: float
+    reduced_s: float
+    optimizer_s: float
+
+
+def layer_runs(stage: StageLayers, costs: ModelCosts) -> list[tuple[LayerCosts, int]]:
+    """The costs of the layers of a stage, in order, and how many of each there are."""
+    first = [(costs.embedding, 1)] if stage.is_first else []
+    last = [(costs.head, 1)] if stage.is_last else []
+    blocks = [(costs.blocks[kind, again], count) for kind, again, count in stage.blocks]
+    return [*first, *blocks, *last]
+
+
+def layer_work(runs: Sequence[tuple[LayerCosts, int]]) -> LayerWork:
+    """What the layers of a stage take, added up one after the other."""
+
+    forward: list[float] = []
+    input_gradient: list[float] = []
+    weight_gradient: list[float] = []
+    for layer, count in runs:
+        forward += [layer.forward_s] * count
+        input_gradient += [layer.input_gradient_s + layer.recompute_s] * count
+        weight_gradient += [layer.weight_gradient_s] * count
+    return LayerWork(
+        forward_s=sum(forward),
+        input_gradient_s=sum(input_gradient),
+        weight_gradient_s=sum(weight_gradient),
+        num_layers=len(forward),
+    )
+
+
+def parameter_work(
+    workload: Workload, plan: Plan, links: Communication, parameters: StageParameters
+) -> ParameterWork:
+    """What gathers, reductions and the optimizer take on one stage."""
+    own = parameters.trained_share * parameters.held(plan, plan.distribute_param)
+    return ParameterWork(
+        gathered_s=gather_all_s(workload, plan, links, parameters),
+        reduced_s=_reduce_s(workload, plan, links, parameters),
+        optimizer_s=optimizer_s(workload, plan, links.cluster, own) + workload.framework.step_s,
+    )
+
+
+def _stage(
+    workload: Workload,
+    plan: Plan,
+    links: Communication,
+    layers: LayerWork,
+    parameters: StageParameters,
+) -> StageCosts:
+    gathered, reduced, optimizer = parameter_work(workload, plan, links, parameters)
+    each_time = gathered if plan.distribute_low_prec_param else 0.0
+    # Backward, gathers and reductions go over the same links one after the other.
+    each_backward = plan.distribute_gradient and not reduces_once(workload, plan)
+    both = each_time + (reduced if each_backward else 0.0) if plan.zero_stage == 3 else 0.0
+    count = layers.num_layers
+    message_s = workload.framework.message_s if plan.num_stages > 1 else 0.0
+    neighbour = links.neighbour()
+    return StageCosts(
+        forward_s=prefetched_s(layers.forward_s, each_time, count) + message_s,
+        input_gradient_s=prefetched_s(layers.input_gradient_s, both, count) + message_s,
+        weight_gradient_s=layers.weight_gradient_s,
+        send_s=message_bytes(workload, plan) / neighbour.bytes_per_s,
+        latency_s=neighbour.latency_s,
+        reduce_s=reduced,
+        reduce_buckets=max(1, count) if plan.overlap_gradient_reduction else 1,
+        reduce_each_micro_batch=each_backward,
+        optimizer_s=optimizer,
+        gather_s=gathered if plan.zero_stage in (1, 2) else 0.0,
+    )
+
+
+def _offloaded(
+    workload: Workload, plan: Plan, cluster: Cluster, stage: StageLayers, costs: StageCosts
+) -> StageCosts:
+    """With the activations of a stage moved to the host in a forward, and back in a backward.
+
+    They come back beside all of a backward; of a split one, beside the second part of the one
+    before it.
+    """
+    if not plan.offload_activations:
+        return costs
+    moved = offloaded_bytes(plan, blocks_of(workload, plan, stage))
+    transfer_s = moved / host_rate(cluster.accelerator, "offload_activations")
+    beside_s = costs.input_gradient_s + costs.weight_gradient_s
+    return dataclasses.replace(
+        costs,
+        forward_s=costs.forward_s + exposed_s(costs.forward_s, transfer_s, stage.num_blocks),
+        input_gradient_s=costs.input_gradient_s + exposed_s(beside_s, transfer_s, stage.num_blocks),
+    )
+
+
+def reduces_once(workload: Workload, plan: Plan) -> bool:
+    """Whether gradients stay whole until one reduction per step, by the software of `workload`."""
+    return plan.num_stages > 1 and workload.software.pipelines_reduce_once
+
+
+def gather_all_s(
+    workload: Workload, plan: Plan, links: Communication, parameters: StageParameters
+) -> float:
+    """All parameters of a stage, gathered from the ranks that they are sharded over.
+
+    Where the parameters themselves lie whole on every rank, only those that are trained.
+    """
+    size = workload.bytes_per_value * (
+        1.0 if plan.distribute_low_prec_param else parameters.trained_share
+    )
+    dense = links.collective_s("all_gather", size * parameters.dense, "shards")
+    return dense + links.collective_s("all_gather", size * parameters.experts, "expert replicas")
+
+
+def _reduce_s(
+    workload: Workload, plan: Plan, links: Communication, parameters: StageParameters
+) -> float:
+    """All gradients of a stage, reduced over the ranks that have the same parameters."""
+    software = workload.software
+    sent = 4 if software.fp32_reduction else gradient_bytes(workload, plan)
+    size = sent * parameters.trained_share
+    dense, experts = size * parameters.dense, size * parameters.experts
+    if not schedule_kind(plan.schedule).one_copy:
+        twins = links.collective_s("all_reduce", dense + experts, "twins")
+        return twins + _reduce_replicas_s(software, plan, links, dense, experts)
+    return _reduce_replicas_s(software, plan, links, dense, experts)
+
+
+def _reduce_replicas_s(
+    software: Software, plan: Plan, links: Communication, dense: float, experts: float
+) -> float:
+    """Gradients of so many bytes, reduced over the data-parallel ranks."""
+    if not plan.distribute_param or (plan.zero_stage == 1 and software.whole_reduction):
+        whole = links.collective_s("all_reduce", dense, "replicas")
+        return whole + links.collective_s("all_reduce", experts, "expert replicas")
+    scattered = links.collective_s("reduce_scatter", dense, "shards")
+    # Hybrid sharding: each rank's shard is then reduced over the groups.
+    scattered += links.collective_s("all_reduce", dense / plan.sharded_over, "copies")
+    return scattered + links.collective_s("reduce_scatter", experts, "expert replicas")
+
+
+def message_bytes(workload: Workload, plan: Plan) -> float:
+    """Activations of one micro-batch between two stages, of one tensor-parallel rank.
+
+    Each of the ranks sends its part, also where all of them have the whole (the scatter/gather
+    optimization of Narayanan et al. 2021, arXiv:2104.04473, section 4.1).
+    """
+    tokens = plan.batch_per_device * workload.seq_len / plan.context_parallel
+    values = tokens * workload.model.hidden_size / plan.tensor_parallel
+    return workload.bytes_per_value * values
+
+
+def gradient_bytes(workload: Workload, plan: Plan) -> int:
+    """Bytes of one gradient as it is added up and reduced."""
+    return 4 if plan.gradient_dtype == "fp32" else workload.bytes_per_value
+
+
+def prefetched_s(compute_s: float, gather_s: float, num_layers: int) -> float:
+    """Seconds of `num_layers` equal layers, each computed once its parameters are gathered.
+
+    Gathers run one after the other beside the computation, so only the first one, and whatever
+    exceeds the computation of a layer, is exposed.
+    """
+    layers = max(1, num_layers)
+    compute, gather = compute_s / layers, gather_s / layers
+    return gather + (layers - 1) * max(compute, gather) + compute
+
+
+def optimizer_s(workload: Workload, plan: Plan, cluster: Cluster, parameters: float) -> float:
+    """Seconds of one optimizer step over `parameters` parameters: memory-bound.
+
+    In the host's memory it is never taken to be faster than on the device.
+    """
+    kind = "fp32" if workload.precision == "fp32" else "mixed"
+    gradient = gradient_bytes(workload, plan)
+    moved = (OPTIMIZER_BYTES[workload.optimizer, kind] + gradient) * parameters
+    on_device_s = kernel_estimate(cluster, MemoryBound(num_bytes=moved)).seconds
+    if not plan.offload_optimizer:
+        return on_device_s
+    on_host_s = host_optimizer_s(
+        cluster.accelerator,
+        update_bytes=moved,
+        down_bytes=gradient * parameters,
+        up_bytes=workload.bytes_per_value * parameters,
+    )
+    return max(on_device_s, on_host_s)
+
+
+def ops_of(workload: Workload, plan: Plan, stage: StageLayers) -> list[tuple[Ops, bool, int]]:
+    """The layers of a stage as operations: (operations, whether recomputed, how many)."""
+    x = shapes_of(workload, plan)
+    first = [(embedding_ops(x), False, 1)] if stage.is_first else []
+    again = recomputes_head(workload, plan)
+    last = [(head_ops(x), again, 1)] if stage.is_last else []
+    return [*first, *blocks_of(workload, plan, stage), *last]
+
+
+def blocks_of(workload: Workload, plan: Plan, stage: StageLayers) -> list[tuple[Ops, bool, int]]:
+    """The same without the ends of the model."""
+    x = shapes_of(workload, plan)
+    return [(block_ops(x, kind), again, count) for kind, again, count in stage.blocks]

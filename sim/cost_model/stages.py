@@ -1,0 +1,129 @@
+"""What lies on each pipeline stage: layers of which kind, and how many parameters."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from parplan.sim.models.parts import LayerKind, has_experts
+from parplan.sim.plan import Plan
+from parplan.sim.workload import Workload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageLayers:
+    """The layers of one stage. Equal stages cost the same."""
+
+    is_first: bool
+    is_last: bool
+    blocks: tuple[tuple[LayerKind, bool, int], ...]
+    """(kind, whether it is recomputed, how many such blocks)."""
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of all kinds."""
+        return sum(count for _, _, count in self.blocks)
+
+
+def stages_of(workload: Workload, plan: Plan) -> tuple[StageLayers, ...]:
+    """The layers of every stage, first stage first."""
+    kinds, first, stages = workload.model.layer_kinds, 0, []
+    counts = plan.layers_of_stages(workload.model.num_layers)
+    for stage, count in enumerate(counts):
+        own = kinds[first : first + count]
+        first += count
+        stages.append(
+            StageLayers(
+                is_first=stage == 0,
+                is_last=stage == len(counts) - 1,
+                blocks=tuple(_runs(plan.recomputed_of(stage, count), own)),
+            )
+        )
+    return tuple(stages)
+
+
+def _runs(again: int, kinds: tuple[LayerKind, ...]) -> Iterator[tuple[LayerKind, bool, int]]:
+    for kind in dict.fromkeys(kinds):
+        recomputed = kinds[:again].count(kind)
+        kept = kinds[again:].count(kind)
+        if recomputed:
+            yield kind, True, recomputed
+        if kept:
+            yield kind, False, kept
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageParameters:
+    """Parameters of one tensor-parallel (and expert-parallel) rank of a stage, unsharded."""
+
+    dense: float
+    """All but those of routed experts."""
+    experts: float
+    largest_layer: float
+    """Of the block, or the end of the model, that has most."""
+    trained_share: float
+    """Of all parameters, those that get gradients."""
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return self.dense + self.experts
+
+    def held(self, plan: Plan, is_sharded: bool) -> float:
+        """Those that one rank keeps, when they are sharded or not.
+
+        Experts are sharded over the ranks that have the same ones.
+        """
+        if not is_sharded:
+            return self.total
+        spread = plan.expert_parallel * (plan.expert_tensor_parallel or plan.tensor_parallel)
+        copies = plan.replicas * plan.tensor_parallel // spread
+        shards = min(copies, plan.sharded_over)
+        return self.dense / plan.sharded_over + self.experts / shards
+
+
+def stage_parameters(workload: Workload, plan: Plan) -> tuple[StageParameters, ...]:
+    """The parameters of every stage.
+
+    A tied output projection lives on the first and on the last stage when they differ.
+    """
+    known: dict[StageLayers, StageParameters] = {}
+    stages = stages_of(workload, plan)
+    for stage in stages:
+        if stage not in known:
+            known[stage] = _parameters(workload, plan, stage)
+    return tuple(known[stage] for stage in stages)
+
+
+def _parameters(workload: Workload, plan: Plan, stage: StageLayers) -> StageParameters:
+    model, split = workload.model, plan.tensor_parallel
+    expert_split = plan.expert_tensor_parallel or split
+    spread = plan.expert_parallel * expert_split
+    ends = 0
+    if stage.is_first:
+        ends += model.embedding_parameters
+    if stage.is_last:
+        ends += model.head_parameters
+        if model.tied_embeddings and not stage.is_first:
+            ends += model.vocab_size * model.hidden_size
+    dense, experts, largest = float(ends), 0.0, ends / split
+    for kind, _, count in stage.blocks:
+        routed = model.expert_parameters if has_experts(kind) else 0
+        own = model.parameters_of(kind) - routed
+        dense += count * own
+        experts += count * routed
+        largest = max(largest, own / split + routed / spread)
+    dense, experts = dense / split, experts / spread
+    adapters = stage.num_blocks * adapter_parameters(workload) / split
+    return StageParameters(
+        dense=dense,
+        experts=experts,
+        largest_layer=largest,
+        trained_share=adapters / (dense + experts) if workload.lora_rank else 1.0,
+    )
+
+
+def adapter_parameters(workload: Workload) -> int:
+    """Of the low-rank adapters of one block: each of two matrices beside two projections."""
+    model = workload.model
+    features = model.hidden_size + model.query_size + 2 * model.kv_size
+    features += model.query_size + model.hidden_size
+    return workload.lora_rank * features

@@ -1,0 +1,1 @@
+"""Evaluators that equal the engine to the picosecond, for many candidates at once."""

@@ -1,0 +1,250 @@
+"""Bytes that one rank needs at its peak.
+
+Parameters, gradients and optimizer state: Rajbhandari et al. 2020 (ZeRO, arXiv:1910.02054,
+section 3.1): 2 + 2 + 12 bytes per parameter with Adam in mixed precision. Activations: what the
+backward of each operation reads (`parplan.sim.layers.ops`).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from parplan.sim.cost_model.offload import buffer_bytes, offloaded_bytes
+from parplan.sim.cost_model.stage_costs import blocks_of, gradient_bytes, ops_of, reduces_once
+from parplan.sim.cost_model.stages import StageLayers, StageParameters, stage_parameters, stages_of
+from parplan.sim.layers.blocks import Ops, recomputed_ops
+from parplan.sim.layers.ops import all_bytes, kept_bytes
+from parplan.sim.memory.moments import Moments
+from parplan.sim.plan import Plan
+from parplan.sim.programs.instructions import Action, RankActions, Schedule
+from parplan.sim.workload import Workload
+
+GB = 1e9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageNeeds:
+    """Bytes of one stage on one of its ranks."""
+
+    parameter_bytes: float
+    gradient_bytes: float
+    optimizer_bytes: float
+    gathered_parameter_bytes: float
+    """One layer whole while it is computed, where the parameters are sharded."""
+    gathered_gradient_bytes: float
+    """The same for its gradients."""
+    saved_bytes: float
+    """Kept by one micro-batch from its forward to the end of its backward, not in the host."""
+    recomputed_bytes: float
+    """Beside them for one layer at a time: a block's recomputed activations, while they are there
+    again, or what the loss works with; and what is back from the host."""
+    recomputed_stage_bytes: float
+    """The same for all blocks: a split backward (I, later W) keeps them in between."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankMemory:
+    """Bytes of one rank at its peak, by what they hold."""
+
+    parameter_bytes: float
+    gradient_bytes: float
+    optimizer_bytes: float
+    activation_bytes: float
+
+    @property
+    def state_bytes(self) -> float:
+        """What is held from the start of the step to its end."""
+        return self.parameter_bytes + self.gradient_bytes + self.optimizer_bytes
+
+    @property
+    def total_bytes(self) -> float:
+        """All of it."""
+        return self.state_bytes + self.activation_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"parameters {self.parameter_bytes / GB:.1f}, "
+            f"gradients {self.gradient_bytes / GB:.1f}, "
+            f"optimizer {self.optimizer_bytes / GB:.1f}, "
+            f"activations {self.activation_bytes / GB:.1f} GB"
+        )
+
+
+def rank_memory(needs: Sequence[StageNeeds], moments: Sequence[Moments]) -> tuple[RankMemory, ...]:
+    """The peak memory of every pipeline rank whose lists have these `moments`.
+
+    `needs`: those of all stages. Over time: `parplan.sim.memory.over_time`.
+    """
+    return tuple(_peak(needs, own) for own in moments)
+
+
+def _peak(needs: Sequence[StageNeeds], moments: Moments) -> RankMemory:
+    own = [needs[stage] for stage in moments.stages]
+    weights = [n.saved_bytes for n in own]
+    weights += [n.recomputed_stage_bytes for n in own]
+    weights += [n.recomputed_bytes for n in own]
+    # One layer at a time is whole, of whichever stage.
+    parameters = max((n.gathered_parameter_bytes for n in own), default=0.0)
+    gradients = max((n.gathered_gradient_bytes for n in own), default=0.0)
+    return RankMemory(
+        parameter_bytes=parameters + sum(n.parameter_bytes for n in own),
+        gradient_bytes=gradients + sum(n.gradient_bytes for n in own),
+        optimizer_bytes=sum(n.optimizer_bytes for n in own),
+        activation_bytes=float(activation_peak(moments, [np.float64(w) for w in weights])),
+    )
+
+
+def activation_peak(
+    moments: Moments, weights: Sequence[npt.NDArray[np.float64] | np.float64]
+) -> npt.NDArray[np.float64]:
+    """Bytes of activations at the fullest moment of a rank, for one candidate or for many.
+
+    `weights`: a number, or an array over candidates, for each column of `moments.counts`.
+    """
+    held = np.zeros((len(moments.counts), *np.shape(weights[0]))) if weights else np.zeros(1)
+    for counts, weight in zip(moments.counts.T.astype(np.float64), weights, strict=True):
+        if counts.any():
+            held += np.multiply.outer(counts, weight)
+    return np.asarray(held.max(axis=0))
+
+
+def activation_bytes(
+    actions: RankActions, needs: Sequence[StageNeeds]
+) -> Iterator[tuple[Action, float, float]]:
+    """For each action: the activations while it runs, and those that are kept after it, in bytes.
+
+    A split backward frees nothing before its W: an upper bound, as W needs the inputs of the
+    products and the gradients of their outputs.
+    """
+    kept = 0.0
+    for action in actions:
+        stage, op, _ = action
+        need = needs[stage]
+        extra = need.recomputed_stage_bytes
+        if op == "F":
+            kept += need.saved_bytes
+            yield action, kept, kept
+        elif op == "B":
+            while_running = kept + need.recomputed_bytes
+            kept -= need.saved_bytes
+            yield action, while_running, kept
+        elif op == "I":
+            kept += extra
+            yield action, kept, kept
+        else:
+            while_running = kept
+            kept -= need.saved_bytes + extra
+            yield action, while_running, kept
+
+
+def stage_needs(workload: Workload, plan: Plan) -> tuple[StageNeeds, ...]:
+    """What every stage needs under `plan`."""
+    stages, parameters = stages_of(workload, plan), stage_parameters(workload, plan)
+    known: dict[StageLayers, StageNeeds] = {}
+    for stage, own in zip(stages, parameters, strict=True):
+        if stage not in known:
+            known[stage] = _one_stage(workload, plan, stage, own)
+    return tuple(known[stage] for stage in stages)
+
+
+class LayerBytes(NamedTuple):
+    """Bytes of the activations of one layer."""
+
+    kept: float
+    whole: float
+    working: float
+    """What its operations work with beside them, at most."""
+
+
+def layer_bytes(ops: Ops, recomputed: frozenset[str]) -> LayerBytes:
+    """Of a layer of which these operations are computed again."""
+    working = max(op.working_bytes for op in ops)
+    return LayerBytes(kept_bytes(ops, recomputed), all_bytes(ops), working)
+
+
+class Activations(NamedTuple):
+    """Bytes of the activations of one stage, as `StageNeeds` has them."""
+
+    saved_bytes: float
+    recomputed_bytes: float
+    recomputed_stage_bytes: float
+
+
+class State(NamedTuple):
+    """Bytes of the parameters of one stage and what belongs to them, as `StageNeeds` has them."""
+
+    parameter_bytes: float
+    gradient_bytes: float
+    optimizer_bytes: float
+    gathered_parameter_bytes: float
+    gathered_gradient_bytes: float
+
+
+def _one_stage(
+    workload: Workload, plan: Plan, stage: StageLayers, parameters: StageParameters
+) -> StageNeeds:
+    sizes = []
+    for ops, again, count in ops_of(workload, plan, stage):
+        recomputed = recomputed_ops(plan, ops) if again else frozenset()
+        sizes.append((layer_bytes(ops, recomputed), count))
+    activations = offloaded_activations(workload, plan, stage, activations_of(sizes))
+    return StageNeeds(**activations._asdict(), **state_of(workload, plan, parameters)._asdict())
+
+
+def offloaded_activations(
+    workload: Workload, plan: Plan, stage: StageLayers, activations: Activations
+) -> Activations:
+    """What stays on the device when the blocks' activations are kept by the host."""
+    if not plan.offload_activations:
+        return activations
+    blocks = blocks_of(workload, plan, stage)
+    in_host, buffer = offloaded_bytes(plan, blocks), buffer_bytes(plan, blocks)
+    return Activations(
+        saved_bytes=max(0.0, activations.saved_bytes - in_host),
+        recomputed_bytes=activations.recomputed_bytes + buffer,
+        recomputed_stage_bytes=activations.recomputed_stage_bytes + in_host,
+    )
+
+
+def activations_of(layers: Iterable[tuple[LayerBytes, int]]) -> Activations:
+    """Of a stage with such layers, each with how many of it there are."""
+    saved, recomputed, recomputed_stage = 0.0, 0.0, 0.0
+    for (kept, whole, working), count in layers:
+        saved += count * kept
+        recomputed = max(recomputed, whole - kept, working)
+        recomputed_stage += count * (whole - kept)
+    return Activations(saved, recomputed, recomputed_stage)
+
+
+def state_of(workload: Workload, plan: Plan, parameters: StageParameters) -> State:
+    """Of a stage with such parameters."""
+    value, gradient = workload.bytes_per_value, gradient_bytes(workload, plan)
+    moments = 8 if workload.optimizer == "adamw" else 0
+    master = 0 if workload.precision == "fp32" else 4
+    state = 0 if plan.offload_optimizer else moments + master
+    whole, trained = parameters.largest_layer, parameters.trained_share
+    sharded_gradient = plan.distribute_gradient and not reduces_once(workload, plan)
+    beside = value * trained * parameters.total * workload.software.low_precision_gradients
+    return State(
+        parameter_bytes=value * parameters.held(plan, plan.distribute_low_prec_param),
+        gradient_bytes=gradient * trained * parameters.held(plan, sharded_gradient) + beside,
+        optimizer_bytes=state * trained * parameters.held(plan, plan.distribute_param),
+        gathered_parameter_bytes=value * whole * plan.distribute_low_prec_param,
+        gathered_gradient_bytes=gradient * trained * whole * sharded_gradient,
+    )
+
+
+def micro_batches_in_flight(schedule: Schedule, num_stages: int) -> list[int]:
+    """For each stage, how many micro-batches are at most between forward and end of backward."""
+    held, peak = [0] * num_stages, [0] * num_stages
+    for actions in schedule:
+        for stage, op, _ in actions:
+            if op == "F":
+                held[stage] += 1
+                peak[stage] = max(peak[stage], held[stage])
+            elif op in "BW":
+                held[stage] -= 1
+    return peak

@@ -1,0 +1,4 @@
+"""Transformer architectures: presets, parameter counts, and configs of Hugging Face.
+
+The operations of their layers are in `parplan.sim.layers`.
+"""

@@ -1,0 +1,1 @@
+"""What the training software adds to a plan: overheads and habits."""

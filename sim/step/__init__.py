@@ -1,0 +1,1 @@
+"""Rules of a training step that every simulator obeys: tape, reductions, optimizer, self-check."""
