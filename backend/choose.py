@@ -16,11 +16,11 @@ from parplan.backend.chain import Chain
 from parplan.backend.executable import why_not_executable
 from parplan.backend.layer_times import LayerTimes, Setting
 from parplan.errors import ParplanError
-from parplan.planners import ap_log
-from parplan.planners.goal import STEP_TIME
-from parplan.planners.options import Options
-from parplan.planners.search import Trial
-from parplan.planners.space import divisors
+from parplan.planners.ap import log as ap_log
+from parplan.planners.costs.goal import STEP_TIME
+from parplan.planners.costs.trial import Trial
+from parplan.planners.spaces.options import Options
+from parplan.planners.spaces.space import divisors
 from parplan.sim.costs import StageCosts
 from parplan.sim.fast.fast import fast_step_s
 from parplan.sim.memory.peak import GB, micro_batches_in_flight

@@ -24,7 +24,7 @@ from parplan.backend.mini_predict import predict_exposed, predict_step
 from parplan.backend.out_of_memory import noticing
 from parplan.backend.processes import is_first, join_processes, num_processes
 from parplan.backend.trial_run import train_alone
-from parplan.planners.options import Options
+from parplan.planners.spaces.options import Options
 from parplan.sim.engine.engine import simulate
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload

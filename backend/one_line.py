@@ -15,7 +15,7 @@ from parplan.backend.in_script import check_in_script
 from parplan.backend.pipeline import LossFunction
 from parplan.backend.planned_forward import PlannedForward
 from parplan.errors import ParplanError, RunFailedError
-from parplan.planners.options import Options, settings_from_environment, switched_off
+from parplan.planners.spaces.options import Options, settings_from_environment, switched_off
 from parplan.sim.plan import Plan
 
 M = TypeVar("M", bound=nn.Module)

@@ -24,7 +24,7 @@ from parplan.backend.processes import (
     num_processes,
 )
 from parplan.errors import ParplanError, RunFailedError
-from parplan.planners.options import Options
+from parplan.planners.spaces.options import Options
 from parplan.sim.plan import Plan
 
 

@@ -14,16 +14,16 @@ import numpy as np
 from parplan.errors import ParplanError
 from parplan.experiments.benchmark import SEED, Measure, cpu_s
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.planners.all_steps import all_steps_s
-from parplan.planners.ap_space import ap_candidates
-from parplan.planners.constraints import Constraints, Range
-from parplan.planners.exhaustive import exhaustive
-from parplan.planners.options import Options
-from parplan.planners.run import run_planner
-from parplan.planners.shared_costs import SharedCosts
-from parplan.planners.space import Space, make_space
-from parplan.planners.space_table import SpaceTable
-from parplan.planners.variants import Box
+from parplan.planners.ap.candidates import ap_candidates
+from parplan.planners.bounds.exact_steps import all_steps_s
+from parplan.planners.bounds.space_table import SpaceTable
+from parplan.planners.costs.cost_cache import SharedCosts
+from parplan.planners.search.exhaustive import exhaustive
+from parplan.planners.search.run import run_planner
+from parplan.planners.spaces.constraints import Constraints, Range
+from parplan.planners.spaces.options import Options
+from parplan.planners.spaces.space import Space, make_space
+from parplan.planners.spaces.variants import Box
 from parplan.sim.fast.fast import Kernel, fast_many
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
@@ -170,7 +170,7 @@ def _cold(searched: Searched, most_s: float) -> Iterator[Measure]:
     module, name = __name__, searched.name
     place = [s.name for s in (*SEARCHED, *SMALL)].index(name)
     code = (
-        f"import {module} as b; from parplan.planners.run import run_planner; "
+        f"import {module} as b; from parplan.planners.search.run import run_planner; "
         f"s = (*b.SEARCHED, *b.SMALL)[{place}]; "
         f"raise SystemExit(not run_planner('branch-and-bound', s.space()).proven)"
     )

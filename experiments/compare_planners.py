@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 from statistics import median
 
-from parplan.planners.evaluator import Budget
-from parplan.planners.processes import Spread
-from parplan.planners.run import SearchReport, run_planner
-from parplan.planners.space import Space
+from parplan.planners.search.evaluator import Budget
+from parplan.planners.search.run import SearchReport, run_planner
+from parplan.planners.search.workers import Spread
+from parplan.planners.spaces.space import Space
 
 NEAR = 0.01
 """Regret that counts as having found it."""
@@ -54,8 +54,8 @@ def compare(
 ) -> Comparison | None:
     """Prove the optimum, then run every planner with every seed; None if no plan fits.
 
-    `workers`, `executor`: where the searches run, as `parplan.planners.processes.Spread` has it;
-    each is on one process, so that its times are those of one.
+    `workers`, `executor`: where the searches run, as `parplan.planners.search.workers.Spread` has
+    it; each is on one process, so that its times are those of one.
     """
     best = run_planner("branch-and-bound", space).best
     if best is None or best.step_s is None:

@@ -21,11 +21,11 @@ from parplan.experiments.request import (
     requested_workload,
 )
 from parplan.experiments.space_arguments import requested_space, space_name
-from parplan.planners.ap_space import one_batch
-from parplan.planners.checks import check_request
-from parplan.planners.evaluator import budget_of
-from parplan.planners.options import Options
-from parplan.planners.run import BUILT_IN, find_planner
+from parplan.planners.ap.candidates import one_batch
+from parplan.planners.search.evaluator import budget_of
+from parplan.planners.search.run import BUILT_IN, find_planner
+from parplan.planners.spaces.checks import check_request
+from parplan.planners.spaces.options import Options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from parplan.experiments.compare_planners import Comparison
-from parplan.planners.run import SearchReport
+from parplan.planners.search.run import SearchReport
 
 POINTS = 300
 LINEAR_BELOW = 1.0

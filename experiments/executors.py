@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from parplan.errors import ParplanError, RunFailedError
-from parplan.planners.options import Options
+from parplan.planners.spaces.options import Options
 
 CONNECT_S = 5
 """How long a scheduler may take to answer."""

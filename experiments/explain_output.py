@@ -7,10 +7,9 @@ from typing import Any
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.time_split_figure import figure
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.search import Trial
-from parplan.planners.space import Space
-from parplan.planners.uncertainty import indistinguishable, interval, pairs_like
-from parplan.planners.why import (
+from parplan.planners.costs.trial import Trial
+from parplan.planners.explain.uncertainty import indistinguishable, interval, pairs_like
+from parplan.planners.explain.why import (
     Change,
     best_of_kinds,
     binding,
@@ -19,6 +18,7 @@ from parplan.planners.why import (
     plan_label,
     without_split,
 )
+from parplan.planners.spaces.space import Space
 from parplan.sim.analysis.residuals import Pairs, Residuals
 from parplan.sim.analysis.time_split import BUBBLE, PARTS, TimeSplit, time_split
 from parplan.sim.memory.peak import GB

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from parplan.errors import ParplanError
 from parplan.experiments.objective_arguments import deadline_s, value_text
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.exhaustive import Report
-from parplan.planners.objectives import Setting, training_s
+from parplan.planners.costs.objectives import Setting, training_s
+from parplan.planners.search.exhaustive import Report
 
 
 def fewest(

@@ -8,7 +8,9 @@ from parplan.errors import ParplanError
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.progress import Progress
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.fidelity import (
+from parplan.planners.costs.goal import STEP_TIME
+from parplan.planners.costs.trial import Trial
+from parplan.planners.explain.fidelity import (
     Level,
     Outcome,
     Standing,
@@ -17,9 +19,7 @@ from parplan.planners.fidelity import (
     contended_level,
     exact_level,
 )
-from parplan.planners.goal import STEP_TIME
-from parplan.planners.search import Trial
-from parplan.planners.why import plan_label
+from parplan.planners.explain.why import plan_label
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 

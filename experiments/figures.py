@@ -8,7 +8,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from parplan.planners.search import Trial
+from parplan.planners.costs.trial import Trial
 from parplan.sim.run import Event, Run
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.

@@ -16,9 +16,9 @@ from parplan.experiments.plan_output import write_plan
 from parplan.experiments.progress import Progress
 from parplan.experiments.request import requested_cluster, requested_model
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.nearer import Better, better_plans
-from parplan.planners.search import Trial
-from parplan.planners.why import plan_label
+from parplan.planners.costs.trial import Trial
+from parplan.planners.explain.faster_neighbours import Better, better_plans
+from parplan.planners.explain.why import plan_label
 from parplan.sim.analysis.residuals import read_residuals
 from parplan.sim.memory.peak import GB
 from parplan.sim.predict import compile_plan, predict

@@ -33,10 +33,10 @@ from parplan.experiments.request import (
 from parplan.experiments.space_arguments import space_name
 from parplan.experiments.sweep import swept
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.constraints import Constraints, read_constraints
-from parplan.planners.objectives import Run
-from parplan.planners.options import Options
-from parplan.planners.space import constraints_of_options
+from parplan.planners.costs.objectives import Run
+from parplan.planners.spaces.constraints import Constraints, read_constraints
+from parplan.planners.spaces.options import Options
+from parplan.planners.spaces.space import constraints_of_options
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import read_plan
 from parplan.sim.workload import Workload

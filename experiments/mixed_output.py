@@ -11,9 +11,9 @@ from parplan.experiments.output import OutputFolder
 from parplan.experiments.progress import Progress
 from parplan.experiments.request import batches, requested_cluster, requested_workload
 from parplan.hardware.network.cluster import Cluster, Link
-from parplan.planners.ap_space import one_batch
-from parplan.planners.mixed import MixedReport, MixedSearch, MixedTrial, mixed_search
-from parplan.planners.why import plan_label
+from parplan.planners.ap.candidates import one_batch
+from parplan.planners.explain.why import plan_label
+from parplan.planners.mixed_clusters import MixedReport, MixedSearch, MixedTrial, mixed_search
 from parplan.sim.engine.engine import simulate
 from parplan.sim.predict import scheduled
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from parplan.errors import ParplanError, unknown_name
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.goal import STEP_TIME, Goal
-from parplan.planners.objectives import HOUR_S, OBJECTIVES, Run, Setting, goal_of
-from parplan.planners.robust import Disturbance, expected_step
-from parplan.planners.search import Trial
+from parplan.planners.costs.goal import STEP_TIME, Goal
+from parplan.planners.costs.objectives import HOUR_S, OBJECTIVES, Run, Setting, goal_of
+from parplan.planners.costs.trial import Trial
+from parplan.planners.explain.robust import Disturbance, expected_step
 from parplan.sim.step.failures import Failures, best_checkpoint_interval
 from parplan.sim.workload import Workload
 

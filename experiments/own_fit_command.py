@@ -34,7 +34,7 @@ from parplan.experiments.own_fit_report import (
     study_text,
 )
 from parplan.experiments.progress import Progress
-from parplan.planners.processes import in_order
+from parplan.planners.search.workers import in_order
 
 OWN = "own"
 """The name of the fitted framework in `framework.toml`."""

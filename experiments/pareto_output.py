@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from parplan.experiments.output import OutputFolder
-from parplan.planners.objectives import pareto
-from parplan.planners.search import Trial
-from parplan.planners.why import plan_label
+from parplan.planners.costs.objectives import pareto
+from parplan.planners.costs.trial import Trial
+from parplan.planners.explain.why import plan_label
 from parplan.sim.memory.peak import GB
 
 DRAWN = 20_000

@@ -41,16 +41,16 @@ from parplan.experiments.request import (
 from parplan.experiments.search_record import NAME
 from parplan.experiments.space_arguments import space_name
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners import ap_log
-from parplan.planners.ap_space import DEFAULT_VERSION, SETTINGS, one_batch
-from parplan.planners.checks import check_request
-from parplan.planners.closest import ways_to_fit
-from parplan.planners.exhaustive import Report
-from parplan.planners.goal import STEP_TIME
-from parplan.planners.options import Options, settings_from_environment
-from parplan.planners.run import BUILT_IN, SearchReport
-from parplan.planners.search import Trial
-from parplan.planners.split import improve_split
+from parplan.planners.algorithms.exact.split import improve_split
+from parplan.planners.ap import log as ap_log
+from parplan.planners.ap.candidates import DEFAULT_VERSION, SETTINGS, one_batch
+from parplan.planners.costs.goal import STEP_TIME
+from parplan.planners.costs.trial import Trial
+from parplan.planners.explain.ways_to_fit import ways_to_fit
+from parplan.planners.search.exhaustive import Report
+from parplan.planners.search.run import BUILT_IN, SearchReport
+from parplan.planners.spaces.checks import check_request
+from parplan.planners.spaces.options import Options, settings_from_environment
 from parplan.sim.analysis.evidence import evidence_of
 from parplan.sim.analysis.residuals import read_residuals
 from parplan.sim.memory.peak import GB

@@ -6,8 +6,8 @@ from typing import Any
 from parplan.experiments.figures import cost_landscape, gantt
 from parplan.experiments.output import OutputFolder
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.exhaustive import Report
-from parplan.planners.search import Trial
+from parplan.planners.costs.trial import Trial
+from parplan.planners.search.exhaustive import Report
 from parplan.sim.analysis.streams import with_streams
 from parplan.sim.analysis.timeline import chrome_trace
 from parplan.sim.plan_file import plan_table

@@ -15,16 +15,16 @@ from parplan.experiments.progress import Progress
 from parplan.experiments.search_record import Record, Watch
 from parplan.experiments.space_arguments import requested_space
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.ap_space import ap_candidates
-from parplan.planners.checks import check_candidates
-from parplan.planners.evaluator import budget_of
-from parplan.planners.exhaustive import Report, exhaustive
-from parplan.planners.limits import MOST_RECORDED, check_record
-from parplan.planners.options import Options
-from parplan.planners.run import ONE_BY_ONE, find_planner, planner_names, run_planner
-from parplan.planners.search import Trial
-from parplan.planners.space import Space, full_candidates
-from parplan.planners.streamed import streamed
+from parplan.planners.algorithms.exact.streamed import streamed
+from parplan.planners.ap.candidates import ap_candidates
+from parplan.planners.costs.trial import Trial
+from parplan.planners.search.evaluator import budget_of
+from parplan.planners.search.exhaustive import Report, exhaustive
+from parplan.planners.search.limits import MOST_RECORDED, check_record
+from parplan.planners.search.run import ONE_BY_ONE, find_planner, planner_names, run_planner
+from parplan.planners.spaces.checks import check_candidates
+from parplan.planners.spaces.options import Options
+from parplan.planners.spaces.space import Space, full_candidates
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 

@@ -26,9 +26,9 @@ from parplan.experiments.scaling.study import GROUPS, RESOURCES, Point, point_ro
 from parplan.experiments.space_arguments import space_name
 from parplan.experiments.sweep import swept
 from parplan.experiments.tables import columns
-from parplan.planners.constraints import Constraints, read_constraints
-from parplan.planners.options import Options
-from parplan.planners.space import constraints_of_options
+from parplan.planners.spaces.constraints import Constraints, read_constraints
+from parplan.planners.spaces.options import Options
+from parplan.planners.spaces.space import constraints_of_options
 from parplan.sim.workload import Workload
 
 JOURNAL = "points.jsonl"

@@ -15,12 +15,12 @@ from parplan._journal import Journal, read_journal
 from parplan.errors import ParplanError
 from parplan.experiments.progress import Progress
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.evaluator import Evaluator
-from parplan.planners.goal import STEP_TIME
-from parplan.planners.limits import MOST_RECORDED
-from parplan.planners.search import Trial
-from parplan.planners.shared_costs import SharedCosts
-from parplan.planners.streamed import PART, Numbered, Part
+from parplan.planners.algorithms.exact.streamed import PART, Numbered, Part
+from parplan.planners.costs.cost_cache import SharedCosts
+from parplan.planners.costs.goal import STEP_TIME
+from parplan.planners.costs.trial import Trial
+from parplan.planners.search.evaluator import Evaluator
+from parplan.planners.search.limits import MOST_RECORDED
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 

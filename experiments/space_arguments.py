@@ -7,9 +7,9 @@ from pathlib import Path
 from parplan.backend.executable import executable_only
 from parplan.errors import ParplanError
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.constraints import read_constraints
-from parplan.planners.options import Options
-from parplan.planners.space import Space, full_space, make_space
+from parplan.planners.spaces.constraints import read_constraints
+from parplan.planners.spaces.options import Options
+from parplan.planners.spaces.space import Space, full_space, make_space
 from parplan.sim.workload import Workload
 
 IN_THE_FILE = (

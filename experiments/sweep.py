@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from parplan.experiments.journal import Journal, Row
-from parplan.planners.processes import Spread
+from parplan.planners.search.workers import Spread
 
 AT_ONCE = 8
 """Cases that are handed over together at most: they share what they have in common."""
@@ -37,8 +37,8 @@ def swept(
     """The rows of all cases: those that are in the journal, and new ones from `compute`.
 
     `groups`: cases that share much, which are computed together where that leaves enough to
-    spread. `workers`, `executor`: as `parplan.planners.processes.Spread` has them. `progress`: is
-    told how many cases are done. Whatever ends it, the journal has what was computed.
+    spread. `workers`, `executor`: as `parplan.planners.search.workers.Spread` has them. `progress`:
+    is told how many cases are done. Whatever ends it, the journal has what was computed.
     """
     cases = [case for group in groups for case in group]
     left = [[case for case in group if journal.find(case) is None] for group in groups]

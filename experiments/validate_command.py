@@ -21,7 +21,7 @@ from parplan.experiments.cases.stack import check_stacks
 from parplan.experiments.executors import add_executor_argument, requested_executor
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.progress import Progress
-from parplan.planners.processes import in_order
+from parplan.planners.search.workers import in_order
 from parplan.sim.analysis.residuals import Pool
 
 PARTIAL = "predictions-partial.csv"

@@ -22,11 +22,11 @@ from itertools import pairwise
 from random import Random
 
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.planners.constraints import Constraints, Range
-from parplan.planners.evaluator import Budget, Evaluator
-from parplan.planners.run import SearchReport, find_planner, run_planner
-from parplan.planners.search import judge
-from parplan.planners.space import Space, make_space
+from parplan.planners.costs.trial import judge
+from parplan.planners.search.evaluator import Budget, Evaluator
+from parplan.planners.search.run import SearchReport, find_planner, run_planner
+from parplan.planners.spaces.constraints import Constraints, Range
+from parplan.planners.spaces.space import Space, make_space
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.predict import compile_plan, predict

@@ -24,9 +24,9 @@ from parplan.experiments.interop.sources import SOURCES
 from parplan.experiments.request import requested_cluster, requested_model
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.constraints import read_constraints
-from parplan.planners.evaluator import Evaluator
-from parplan.planners.space import make_space
+from parplan.planners.search.evaluator import Evaluator
+from parplan.planners.spaces.constraints import read_constraints
+from parplan.planners.spaces.space import make_space
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import plan_table, read_plan

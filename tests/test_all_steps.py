@@ -3,11 +3,11 @@
 import pytest
 
 from parplan.errors import ParplanError
-from parplan.planners.all_steps import all_steps_s
-from parplan.planners.constraints import Constraints
-from parplan.planners.exhaustive import exhaustive
-from parplan.planners.shared_costs import SharedCosts
-from parplan.planners.space import make_space
+from parplan.planners.bounds.exact_steps import all_steps_s
+from parplan.planners.costs.cost_cache import SharedCosts
+from parplan.planners.search.exhaustive import exhaustive
+from parplan.planners.spaces.constraints import Constraints
+from parplan.planners.spaces.space import make_space
 from tests.test_space_table import space_of
 
 

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from parplan.errors import ParplanError
-from parplan.planners import robust as robust_module
-from parplan.planners.fidelity import Standing, bounds_level, compared, exact_level
-from parplan.planners.goal import LEAST_MEMORY, STEP_TIME, Goal
-from parplan.planners.objectives import (
+from parplan.planners.costs.cost_cache import SharedCosts
+from parplan.planners.costs.goal import LEAST_MEMORY, STEP_TIME, Goal
+from parplan.planners.costs.objectives import (
     OBJECTIVES,
     Run,
     Setting,
@@ -20,11 +19,12 @@ from parplan.planners.objectives import (
     goal_of,
     ranked,
 )
-from parplan.planners.robust import Disturbance, Spread, expected_step, robust_order
-from parplan.planners.search import Trial
-from parplan.planners.shared_costs import SharedCosts
-from parplan.planners.uncertainty import Interval, indistinguishable, interval, pairs_like
-from parplan.planners.why import (
+from parplan.planners.costs.trial import Trial
+from parplan.planners.explain import robust as robust_module
+from parplan.planners.explain.fidelity import Standing, bounds_level, compared, exact_level
+from parplan.planners.explain.robust import Disturbance, Spread, expected_step, robust_order
+from parplan.planners.explain.uncertainty import Interval, indistinguishable, interval, pairs_like
+from parplan.planners.explain.why import (
     Change,
     best_of_kinds,
     binding,

@@ -7,9 +7,9 @@ import pytest
 
 from parplan.errors import ParplanError
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.planners.ap_log import selected_line
-from parplan.planners.ap_space import ap_candidates, one_batch
-from parplan.planners.options import Options
+from parplan.planners.ap.candidates import ap_candidates, one_batch
+from parplan.planners.ap.log import selected_line
+from parplan.planners.spaces.options import Options
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, check_plan
 from parplan.sim.workload import Workload

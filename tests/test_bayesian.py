@@ -10,8 +10,8 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import multivariate_normal, norm
 
-from parplan.planners import bayesian as module
-from parplan.planners.bayesian import (
+from parplan.planners.algorithms.heuristic import bayesian as module
+from parplan.planners.algorithms.heuristic.bayesian import (
     NOISES,
     SCALES,
     _Columns,
@@ -27,11 +27,11 @@ from parplan.planners.bayesian import (
     _values,
 )
 from parplan.planners.conformance import example_space
-from parplan.planners.constraints import Constraints
-from parplan.planners.evaluator import Budget, Evaluator
-from parplan.planners.run import run_planner
-from parplan.planners.search import Trial
-from parplan.planners.space import make_space
+from parplan.planners.costs.trial import Trial
+from parplan.planners.search.evaluator import Budget, Evaluator
+from parplan.planners.search.run import run_planner
+from parplan.planners.spaces.constraints import Constraints
+from parplan.planners.spaces.space import make_space
 from parplan.sim.plan import Plan
 
 SPACE = example_space()

@@ -9,8 +9,8 @@ import pytest
 from parplan.errors import ParplanError
 from parplan.experiments import benchmark, benchmark_planners
 from parplan.experiments.cli import main
-from parplan.planners.evaluator import Evaluator
-from parplan.planners.space_table import SpaceTable
+from parplan.planners.bounds.space_table import SpaceTable
+from parplan.planners.search.evaluator import Evaluator
 from parplan.sim.fast.fast import fast_many
 from parplan.sim.plan import Plan
 from parplan.sim.programs.instructions import check_complete

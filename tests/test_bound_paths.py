@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parplan.planners.bound import memory_bound_bytes, step_bounds_s
-from parplan.planners.constraints import PLAYABLE
+from parplan.planners.bounds.schedule_bounds import memory_bound_bytes, step_bounds_s
+from parplan.planners.spaces.constraints import PLAYABLE
 from parplan.sim.costs import StageCosts
 from parplan.sim.fast.fast import fast_many
 from parplan.sim.memory.peak import StageNeeds

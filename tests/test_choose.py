@@ -14,7 +14,7 @@ from parplan.backend.choose import (
 )
 from parplan.backend.layer_times import LayerTimes, Setting
 from parplan.errors import ParplanError
-from parplan.planners.options import Options
+from parplan.planners.spaces.options import Options
 from parplan.sim.plan import Plan
 
 CHAIN = Chain(

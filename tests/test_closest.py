@@ -9,10 +9,16 @@ import pytest
 
 from parplan.errors import ParplanError
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.planners import closest as module
-from parplan.planners.closest import _changes, _options, enlarged, ways_to_fit
-from parplan.planners.nearer import Better, _candidates, _frontier, better_plans, changes_between
-from parplan.planners.search import Trial, judge
+from parplan.planners.costs.trial import Trial, judge
+from parplan.planners.explain import ways_to_fit as module
+from parplan.planners.explain.faster_neighbours import (
+    Better,
+    _candidates,
+    _frontier,
+    better_plans,
+    changes_between,
+)
+from parplan.planners.explain.ways_to_fit import _changes, _options, enlarged, ways_to_fit
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.predict import compile_plan, predict

@@ -9,7 +9,7 @@ import pytest
 from parplan.experiments.compare_planners import Comparison, compare, evaluations_until_near, table
 from parplan.experiments.compare_planners_figure import regret_figure
 from parplan.planners.conformance import example_space
-from parplan.planners.evaluator import Budget
+from parplan.planners.search.evaluator import Budget
 from tests.commands import parplan
 
 

@@ -8,13 +8,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parplan.planners import dynamic_programming as module
-from parplan.planners.dynamic_programming import best_cuts, dynamic_programming, promising
-from parplan.planners.evaluator import Evaluator
-from parplan.planners.run import run_planner
-from parplan.planners.search import Trial
-from parplan.planners.split import _seconds, balanced, descend, even_load, improve_split, moves
-from parplan.planners.stage_memory import StageSize, StageTables
+from parplan.planners.algorithms.exact import dynamic_programming as module
+from parplan.planners.algorithms.exact.dynamic_programming import (
+    best_cuts,
+    dynamic_programming,
+    promising,
+)
+from parplan.planners.algorithms.exact.split import (
+    _seconds,
+    balanced,
+    descend,
+    even_load,
+    improve_split,
+    moves,
+)
+from parplan.planners.bounds.stage_memory import StageSize, StageTables
+from parplan.planners.costs.trial import Trial
+from parplan.planners.search.evaluator import Evaluator
+from parplan.planners.search.run import run_planner
 from parplan.sim.costs import LayerCosts
 from parplan.sim.plan import Plan
 from tests.test_split import CLUSTER, PLAN, WORKLOAD

@@ -10,11 +10,11 @@ import pytest
 
 from parplan.errors import ParplanError
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.planners.constraints import Constraints, Range
-from parplan.planners.evaluator import Budget, Evaluator
-from parplan.planners.exhaustive import exhaustive
-from parplan.planners.run import BUILT_IN, GROUP, find_planner, planner_names, run_planner
-from parplan.planners.space import Space, make_space
+from parplan.planners.search.evaluator import Budget, Evaluator
+from parplan.planners.search.exhaustive import exhaustive
+from parplan.planners.search.run import BUILT_IN, GROUP, find_planner, planner_names, run_planner
+from parplan.planners.spaces.constraints import Constraints, Range
+from parplan.planners.spaces.space import Space, make_space
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.predict import compile_plan, predict
@@ -181,8 +181,11 @@ def test_planners_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     [
         ("annealling", "unknown planner 'annealling'; did you mean annealing"),
         ("nowhere.at.all:plan", "planner nowhere.at.all:plan: cannot be imported: No module"),
-        ("parplan.planners.run:plan", "cannot be imported: module .* has no attribute 'plan'"),
-        ("parplan.planners.run:GROUP", "expected a function, got 'parplan.planners'"),
+        (
+            "parplan.planners.search.run:plan",
+            "cannot be imported: module .* has no attribute 'plan'",
+        ),
+        ("parplan.planners.search.run:GROUP", "expected a function, got 'parplan.planners'"),
     ],
 )
 def test_planners_that_are_not_there(name: str, message: str) -> None:

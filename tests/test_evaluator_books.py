@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 
 from parplan.errors import ParplanError
-from parplan.planners import exhaustive as exhaustive_module
-from parplan.planners import shared_costs as shared_module
-from parplan.planners.budget import Budget, Stopped, budget_of
-from parplan.planners.constraints import Constraints
-from parplan.planners.evaluator import IMPOSSIBLE, Evaluator
-from parplan.planners.exhaustive import Report, exhaustive
-from parplan.planners.goal import LEAST_MEMORY
-from parplan.planners.run import run_planner
-from parplan.planners.search import Trial, verdict
-from parplan.planners.shared_costs import SharedCosts
-from parplan.planners.space import Space, make_space
-from parplan.planners.stage_memory import StageSize, StageTables, held_bytes
+from parplan.planners.bounds.stage_memory import StageSize, StageTables, held_bytes
+from parplan.planners.costs import cost_cache as shared_module
+from parplan.planners.costs.cost_cache import SharedCosts
+from parplan.planners.costs.goal import LEAST_MEMORY
+from parplan.planners.costs.trial import Trial, verdict
+from parplan.planners.search import exhaustive as exhaustive_module
+from parplan.planners.search.budget import Budget, Stopped, budget_of
+from parplan.planners.search.evaluator import IMPOSSIBLE, Evaluator
+from parplan.planners.search.exhaustive import Report, exhaustive
+from parplan.planners.search.run import run_planner
+from parplan.planners.spaces.constraints import Constraints
+from parplan.planners.spaces.space import Space, make_space
 from parplan.sim.cost_model.stage_costs import model_costs, stage_costs
 from parplan.sim.memory.peak import RankMemory, rank_memory, stage_needs
 from parplan.sim.models.model import model_preset

@@ -10,7 +10,7 @@ from parplan.backend.executable import (
 )
 from parplan.backend.groups import shards_of
 from parplan.errors import ParplanError
-from parplan.planners.options import Options
+from parplan.planners.spaces.options import Options
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.schedules import CATALOGUE

@@ -17,10 +17,10 @@ from parplan.experiments import executors
 from parplan.experiments.cli import main
 from parplan.experiments.executors import requested_executor
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.planners.exhaustive import Report, exhaustive
-from parplan.planners.options import Options
-from parplan.planners.processes import in_order
-from parplan.planners.space import full_candidates
+from parplan.planners.search.exhaustive import Report, exhaustive
+from parplan.planners.search.workers import in_order
+from parplan.planners.spaces.options import Options
+from parplan.planners.spaces.space import full_candidates
 from parplan.sim.models.model import model_preset
 from parplan.sim.workload import Workload
 from tests.commands import wait_for

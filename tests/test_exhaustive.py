@@ -7,11 +7,11 @@ import pytest
 
 from parplan.errors import ParplanError
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.planners import processes
-from parplan.planners.checks import check_candidates, check_request
-from parplan.planners.exhaustive import exhaustive
-from parplan.planners.options import Options
-from parplan.planners.space import divisors, full_candidates
+from parplan.planners.search import workers as processes
+from parplan.planners.search.exhaustive import exhaustive
+from parplan.planners.spaces.checks import check_candidates, check_request
+from parplan.planners.spaces.options import Options
+from parplan.planners.spaces.space import divisors, full_candidates
 from parplan.sim.fast.fast import fast_many
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import check_plan
@@ -69,7 +69,7 @@ def test_a_choice_that_the_simulator_does_not_confirm_is_an_error(
     def wrong(*args: Any, **kwargs: Any) -> np.ndarray:
         return fast_many(*args, **kwargs) * (1 - 1e-12)
 
-    monkeypatch.setattr("parplan.planners.shared_costs.fast_many", wrong)
+    monkeypatch.setattr("parplan.planners.costs.cost_cache.fast_many", wrong)
     with pytest.raises(AssertionError, match=r"s simulated, .* s evaluated"):
         exhaustive(WORKLOAD, CLUSTER, CANDIDATES)
 

@@ -11,10 +11,10 @@ import pytest
 from parplan.errors import ParplanError
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine.engine import simulate, simulate_steps
+from parplan.sim.fast import fast
 from parplan.sim.fast import numpy_sweep as batch
 from parplan.sim.fast.fast import (
     Kernel,
-    fast,
     fast_many,
     fast_many_ps,
     fast_run,

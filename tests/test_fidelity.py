@@ -11,7 +11,7 @@ from parplan.errors import ParplanError
 from parplan.experiments import plan_command
 from parplan.experiments.cli import main
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.planners.fidelity import (
+from parplan.planners.explain.fidelity import (
     Level,
     bounds_level,
     compared,

@@ -5,7 +5,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.patches import Rectangle
 
 from parplan.experiments.figures import COLOURS, cost_landscape, gantt
-from parplan.planners.search import Trial
+from parplan.planners.costs.trial import Trial
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine.engine import simulate
 from parplan.sim.plan import Plan

@@ -5,14 +5,14 @@ import pytest
 from parplan.errors import ParplanError
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.conformance import example_space
-from parplan.planners.evaluator import Budget, Evaluator
-from parplan.planners.exhaustive import exhaustive
-from parplan.planners.goal import LEAST_MEMORY, STEP_TIME, Goal
-from parplan.planners.objectives import OBJECTIVES, Run, Setting, goal_of, pareto
-from parplan.planners.robust import Disturbance, expected_step
-from parplan.planners.run import run_planner
-from parplan.planners.search import Trial
-from parplan.planners.space import Space
+from parplan.planners.costs.goal import LEAST_MEMORY, STEP_TIME, Goal
+from parplan.planners.costs.objectives import OBJECTIVES, Run, Setting, goal_of, pareto
+from parplan.planners.costs.trial import Trial
+from parplan.planners.explain.robust import Disturbance, expected_step
+from parplan.planners.search.evaluator import Budget, Evaluator
+from parplan.planners.search.exhaustive import exhaustive
+from parplan.planners.search.run import run_planner
+from parplan.planners.spaces.space import Space
 from parplan.sim.step.failures import Failures
 
 SPACE = example_space()

@@ -15,7 +15,7 @@ from parplan.experiments.interop.launch_text import read_flags
 from parplan.experiments.interop.sources import SOURCES
 from parplan.experiments.interop.targets import TARGETS
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.planners.nearer import better_plans, changes_between
+from parplan.planners.explain.faster_neighbours import better_plans, changes_between
 from parplan.sim.models.model import Model, model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import read_plan

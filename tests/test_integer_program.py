@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.planners import integer_program as module
-from parplan.planners.evaluator import Evaluator
-from parplan.planners.integer_program import _moment, _program, _solve, integer_program
-from parplan.planners.run import run_planner
-from parplan.planners.stage_memory import StageSize, StageTables
+from parplan.planners.algorithms.exact import integer_program as module
+from parplan.planners.algorithms.exact.integer_program import (
+    _moment,
+    _program,
+    _solve,
+    integer_program,
+)
+from parplan.planners.bounds.stage_memory import StageSize, StageTables
+from parplan.planners.search.evaluator import Evaluator
+from parplan.planners.search.run import run_planner
 from parplan.sim.memory.peak import rank_memory, stage_needs
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields

@@ -7,8 +7,8 @@ import pytest
 
 from parplan.errors import ParplanError
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.planners.constraints import Constraints
-from parplan.planners.space import make_space
+from parplan.planners.spaces.constraints import Constraints
+from parplan.planners.spaces.space import make_space
 from parplan.sim.models.model import MOST_LAYERS, Model
 from parplan.sim.plan import Plan
 from parplan.sim.predict import compile_plan

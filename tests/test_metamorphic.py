@@ -12,9 +12,9 @@ from parplan.errors import ParplanError
 from parplan.experiments.landscape.machine import CHANGES, changed
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.constraints import Constraints
-from parplan.planners.exhaustive import exhaustive
-from parplan.planners.space import make_space
+from parplan.planners.search.exhaustive import exhaustive
+from parplan.planners.spaces.constraints import Constraints
+from parplan.planners.spaces.space import make_space
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine.engine import simulate
 from parplan.sim.fast.fast import fast_step_s

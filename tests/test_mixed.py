@@ -11,9 +11,9 @@ from parplan.errors import ParplanError
 from parplan.experiments.cli import main
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.hardware.network.cluster import Link
-from parplan.planners.mixed import Layout, MixedSearch, mixed_search
-from parplan.planners.search import judge
-from parplan.planners.shared_costs import SharedCosts
+from parplan.planners.costs.cost_cache import SharedCosts
+from parplan.planners.costs.trial import judge
+from parplan.planners.mixed_clusters import Layout, MixedSearch, mixed_search
 from parplan.sim.models.model import model_preset
 from parplan.sim.workload import Workload
 

@@ -8,8 +8,14 @@ from typing import Any
 import pytest
 
 from parplan.errors import ParplanError
-from parplan.planners.closest import enlarged
-from parplan.planners.mixed import Layout, MixedReport, MixedSearch, MixedTrial, mixed_search
+from parplan.planners.explain.ways_to_fit import enlarged
+from parplan.planners.mixed_clusters import (
+    Layout,
+    MixedReport,
+    MixedSearch,
+    MixedTrial,
+    mixed_search,
+)
 from parplan.sim.cost_model.stage_costs import message_bytes, model_costs, stage_costs
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import why_not
@@ -196,7 +202,7 @@ def test_what_is_far_from_the_best_or_too_large_is_left_as_it_is() -> None:
 
 
 def test_no_more_than_200_divisions_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parplan.planners.mixed.MOVED", 10)
+    monkeypatch.setattr("parplan.planners.mixed_clusters.MOVED", 10)
     search = Numbers((5, 1, 1, 1), (1, 2, 2, 3))
     search.best_division(PIPE, 1.0, float("inf"))
     assert len(search.tried) == 1 + 3 + 6

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parplan.planners import nsga2 as module
+from parplan.planners.algorithms.heuristic import nsga2 as module
+from parplan.planners.algorithms.heuristic.evolution import crossed
+from parplan.planners.algorithms.heuristic.nsga2 import _crowding, _dominates, _places
 from parplan.planners.conformance import example_space
-from parplan.planners.evaluator import Budget, Evaluator
-from parplan.planners.evolution import crossed
-from parplan.planners.nsga2 import _crowding, _dominates, _places
-from parplan.planners.run import run_planner
-from parplan.planners.search import Trial
-from parplan.planners.space import Space, point_of
+from parplan.planners.costs.trial import Trial
+from parplan.planners.search.evaluator import Budget, Evaluator
+from parplan.planners.search.run import run_planner
+from parplan.planners.spaces.space import Space, point_of
 from parplan.sim.plan import Plan
 
 INF = float("inf")

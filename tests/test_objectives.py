@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from parplan.errors import ParplanError
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.planners.constraints import Constraints
-from parplan.planners.objectives import (
+from parplan.planners.costs.objectives import (
     OBJECTIVES,
     Run,
     Setting,
@@ -18,9 +17,10 @@ from parplan.planners.objectives import (
     pareto,
     ranked,
 )
-from parplan.planners.run import run_planner
-from parplan.planners.search import Trial
-from parplan.planners.space import make_space
+from parplan.planners.costs.trial import Trial
+from parplan.planners.search.run import run_planner
+from parplan.planners.spaces.constraints import Constraints
+from parplan.planners.spaces.space import make_space
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.step.failures import Failures

@@ -3,7 +3,7 @@
 import pytest
 
 from parplan.errors import ParplanError
-from parplan.planners.options import Options, settings_from_environment, switched_off
+from parplan.planners.spaces.options import Options, settings_from_environment, switched_off
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ from parplan.planners.conformance import (
     check_its_answer_is_feasible,
     example_space,
 )
-from parplan.planners.evaluator import Budget, Evaluator, Stopped
-from parplan.planners.run import BUILT_IN, run_planner
-from parplan.planners.search import Trial
-from parplan.planners.space import Space
+from parplan.planners.costs.trial import Trial
+from parplan.planners.search.evaluator import Budget, Evaluator, Stopped
+from parplan.planners.search.run import BUILT_IN, run_planner
+from parplan.planners.spaces.space import Space
 from parplan.sim.plan import Plan
 
 Check = Callable[[str], None]

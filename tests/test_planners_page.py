@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from parplan.experiments.cli import main
-from parplan.planners.run import BUILT_IN
+from parplan.planners.search.run import BUILT_IN
 
 PAGE = (Path(__file__).parent.parent / "docs/planners.md").read_text(encoding="utf-8")
 FILES = zip(

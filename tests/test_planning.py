@@ -14,7 +14,7 @@ from parplan.backend.planned_forward import _hf_tensors, _refuse_trainer
 from parplan.backend.planning import described, find_plan
 from parplan.errors import ParplanError
 from parplan.hardware.estimates.profile_file import write_profile
-from parplan.planners.options import Options
+from parplan.planners.spaces.options import Options
 from parplan.sim.models.model import model_preset
 from tests.test_profile import SAMPLE
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from parplan.planners.processes import in_order
+from parplan.planners.search.workers import in_order
 
 NUMBERS = [4.0, 1.0, 9.0, 16.0, 0.25]
 

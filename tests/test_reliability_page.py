@@ -9,10 +9,10 @@ from pathlib import Path
 from parplan._strict import MAX_FILE_BYTES
 from parplan.backend.supervise import FEWEST_STEPS, SILENT_S, SLOW_FACTOR, STALL_S
 from parplan.experiments.search_record import EVERY_S, FIRST_S
-from parplan.planners.limits import MOST_RECORDED
-from parplan.planners.processes import HERE_S
-from parplan.planners.run import ONE_BY_ONE
-from parplan.planners.streamed import HELD, PART
+from parplan.planners.algorithms.exact.streamed import HELD, PART
+from parplan.planners.search.limits import MOST_RECORDED
+from parplan.planners.search.run import ONE_BY_ONE
+from parplan.planners.search.workers import HERE_S
 from parplan.sim.models.model import MOST_LAYERS, MOST_SIZE
 from parplan.sim.schedules import MOST_ACTIONS
 from parplan.sim.step.self_check import CHECKED

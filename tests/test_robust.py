@@ -4,11 +4,11 @@ import pytest
 
 from parplan.errors import ParplanError
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.planners.constraints import Constraints
-from parplan.planners.exhaustive import exhaustive
-from parplan.planners.robust import Disturbance, robust_order
-from parplan.planners.search import Trial
-from parplan.planners.space import make_space
+from parplan.planners.costs.trial import Trial
+from parplan.planners.explain.robust import Disturbance, robust_order
+from parplan.planners.search.exhaustive import exhaustive
+from parplan.planners.spaces.constraints import Constraints
+from parplan.planners.spaces.space import make_space
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload

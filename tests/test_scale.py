@@ -15,9 +15,9 @@ from parplan.experiments.scaling.figure import efficiency, figure
 from parplan.experiments.scaling.machines import AS_IT_IS, Machine, node_named, what_if
 from parplan.experiments.scaling.study import GROUPS, Point, point
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.planners.exhaustive import exhaustive
-from parplan.planners.options import Options
-from parplan.planners.space import constraints_of_options, full_candidates
+from parplan.planners.search.exhaustive import exhaustive
+from parplan.planners.spaces.options import Options
+from parplan.planners.spaces.space import constraints_of_options, full_candidates
 from parplan.sim.analysis.time_split import PARTS
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan

@@ -7,22 +7,22 @@ from typing import Any
 
 import pytest
 
-from parplan.planners import annealing as annealing_module
-from parplan.planners import evolution as evolution_module
-from parplan.planners import mcmc as mcmc_module
-from parplan.planners.annealing import annealing
-from parplan.planners.ap_space import ap_candidates
-from parplan.planners.as_ap import as_ap
-from parplan.planners.beam import beam
+from parplan.planners.algorithms.heuristic import annealing as annealing_module
+from parplan.planners.algorithms.heuristic import evolution as evolution_module
+from parplan.planners.algorithms.heuristic import mcmc as mcmc_module
+from parplan.planners.algorithms.heuristic.annealing import annealing
+from parplan.planners.algorithms.heuristic.as_ap import as_ap
+from parplan.planners.algorithms.heuristic.beam import beam
+from parplan.planners.algorithms.heuristic.evolution import crossed, evolution
+from parplan.planners.algorithms.heuristic.grid import grid
+from parplan.planners.algorithms.heuristic.mcmc import mcmc
+from parplan.planners.algorithms.heuristic.random_search import random_search
+from parplan.planners.ap.candidates import ap_candidates
 from parplan.planners.conformance import example_space
-from parplan.planners.evaluator import Evaluator, Stopped
-from parplan.planners.evolution import crossed, evolution
-from parplan.planners.grid import grid
-from parplan.planners.mcmc import mcmc
-from parplan.planners.options import Options
-from parplan.planners.random_search import random_search
-from parplan.planners.search import Trial
-from parplan.planners.space import point_of
+from parplan.planners.costs.trial import Trial
+from parplan.planners.search.evaluator import Evaluator, Stopped
+from parplan.planners.spaces.options import Options
+from parplan.planners.spaces.space import point_of
 from parplan.sim.plan import Plan
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from parplan.errors import ParplanError
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.planners.ap_log import (
+from parplan.planners.ap.log import (
     batches_vary,
     compile_time,
     cost_time,
@@ -20,11 +20,11 @@ from parplan.planners.ap_log import (
     num_possible,
     selected_line,
 )
-from parplan.planners.checks import check_candidates, check_request
-from parplan.planners.constraints import PLAYABLE, Constraints, Range, constraints_of, text
-from parplan.planners.layouts import Layout, Ordering, divisors
-from parplan.planners.options import Options
-from parplan.planners.space import (
+from parplan.planners.spaces.checks import check_candidates, check_request
+from parplan.planners.spaces.constraints import PLAYABLE, Constraints, Range, constraints_of, text
+from parplan.planners.spaces.layouts import Layout, Ordering, divisors
+from parplan.planners.spaces.options import Options
+from parplan.planners.spaces.space import (
     Point,
     Space,
     constraints_of_options,
@@ -32,7 +32,7 @@ from parplan.planners.space import (
     make_space,
     point_of,
 )
-from parplan.planners.variants import Choices, Variant, _near
+from parplan.planners.spaces.variants import Choices, Variant, _near
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.schedules import schedule_kind, why_not

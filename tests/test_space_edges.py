@@ -6,13 +6,13 @@ import pytest
 
 from parplan.errors import ParplanError
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.planners.ap_log import compile_time, cost_time
-from parplan.planners.ap_space import ap_candidates, pipelines
-from parplan.planners.constraints import Constraints, Range
-from parplan.planners.layouts import Ordering
-from parplan.planners.options import Options
-from parplan.planners.space import full_candidates, make_space, point_of
-from parplan.planners.variants import Choices
+from parplan.planners.ap.candidates import ap_candidates, pipelines
+from parplan.planners.ap.log import compile_time, cost_time
+from parplan.planners.spaces.constraints import Constraints, Range
+from parplan.planners.spaces.layouts import Ordering
+from parplan.planners.spaces.options import Options
+from parplan.planners.spaces.space import full_candidates, make_space, point_of
+from parplan.planners.spaces.variants import Choices
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import SCHEDULES

@@ -7,12 +7,12 @@ import pytest
 
 from parplan.errors import ParplanError
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.planners.constraints import Constraints, Range
-from parplan.planners.evaluator import IMPOSSIBLE, Evaluator
-from parplan.planners.exhaustive import exhaustive
-from parplan.planners.run import run_planner
-from parplan.planners.shared_costs import SharedCosts
-from parplan.planners.space import Space, make_space
+from parplan.planners.costs.cost_cache import SharedCosts
+from parplan.planners.search.evaluator import IMPOSSIBLE, Evaluator
+from parplan.planners.search.exhaustive import exhaustive
+from parplan.planners.search.run import run_planner
+from parplan.planners.spaces.constraints import Constraints, Range
+from parplan.planners.spaces.space import Space, make_space
 from parplan.sim.models.model import model_preset
 from parplan.sim.software.habits import TORCH
 from parplan.sim.workload import Workload

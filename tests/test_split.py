@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.planners.search import judge
-from parplan.planners.split import balanced, even_load, improve_split
+from parplan.planners.algorithms.exact.split import balanced, even_load, improve_split
+from parplan.planners.costs.trial import judge
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.predict import compile_plan, predict

@@ -16,11 +16,11 @@ from parplan.errors import ParplanError, RunFailedError
 from parplan.experiments.cli import main
 from parplan.experiments.journal import Journal
 from parplan.experiments.sweep import Case, swept
-from parplan.planners import processes
 from parplan.planners.conformance import example_space
-from parplan.planners.evaluator import Budget
-from parplan.planners.processes import Spread
-from parplan.planners.run import BUILT_IN, ONE_BY_ONE, run_planner
+from parplan.planners.search import workers as processes
+from parplan.planners.search.evaluator import Budget
+from parplan.planners.search.run import BUILT_IN, ONE_BY_ONE, run_planner
+from parplan.planners.search.workers import Spread
 from tests.commands import all_gone, start, wait_for
 
 pytestmark = pytest.mark.timeout(120)

@@ -15,17 +15,17 @@ from parplan.experiments import plan_search
 from parplan.experiments.benchmark_planners import SEARCHED
 from parplan.experiments.cli import main
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.planners import streamed as streamed_module
-from parplan.planners.constraints import Constraints, Range
-from parplan.planners.evaluator import Budget
-from parplan.planners.exhaustive import exhaustive
-from parplan.planners.goal import LEAST_MEMORY, STEP_TIME, Goal
-from parplan.planners.limits import MOST_RECORDED
-from parplan.planners.objectives import pareto
-from parplan.planners.random_search import shuffled
-from parplan.planners.run import run_planner
-from parplan.planners.space import make_space
-from parplan.planners.streamed import Part, streamed
+from parplan.planners.algorithms.exact import streamed as streamed_module
+from parplan.planners.algorithms.exact.streamed import Part, streamed
+from parplan.planners.algorithms.heuristic.random_search import shuffled
+from parplan.planners.costs.goal import LEAST_MEMORY, STEP_TIME, Goal
+from parplan.planners.costs.objectives import pareto
+from parplan.planners.search.evaluator import Budget
+from parplan.planners.search.exhaustive import exhaustive
+from parplan.planners.search.limits import MOST_RECORDED
+from parplan.planners.search.run import run_planner
+from parplan.planners.spaces.constraints import Constraints, Range
+from parplan.planners.spaces.space import make_space
 from parplan.sim.models.model import model_preset
 from parplan.sim.workload import Workload
 
@@ -147,7 +147,7 @@ def test_numbers_drawn_from_very_many_are_all_of_them_once() -> None:
 
 
 def test_every_number_is_drawn_from_very_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parplan.planners.random_search.MOST_RECORDED", 10)
+    monkeypatch.setattr("parplan.planners.algorithms.heuristic.random_search.MOST_RECORDED", 10)
     assert sorted(shuffled(500, Random(2))) == list(range(500))
     firsts = {next(iter(shuffled(11, Random(seed)))) for seed in range(200)}
     assert firsts == set(range(11))

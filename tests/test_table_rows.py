@@ -8,19 +8,19 @@ import pytest
 
 from parplan.errors import ParplanError
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.planners.all_steps import all_steps_s
-from parplan.planners.bound import memory_bound_bytes
-from parplan.planners.box_bounds import box_bounds_s, box_memory_bytes, divided
-from parplan.planners.branch_and_bound import branch_and_bound
-from parplan.planners.constraints import Constraints
-from parplan.planners.evaluator import IMPOSSIBLE, Evaluator
-from parplan.planners.goal import LEAST_MEMORY, STEP_TIME
-from parplan.planners.open_floor import Tried, open_floor
-from parplan.planners.relaxed_parts import SLACK, RelaxedParts, _ends
-from parplan.planners.shared_costs import SharedCosts
-from parplan.planners.space import make_space
-from parplan.planners.space_table import SpaceTable
-from parplan.planners.variants import Box, having
+from parplan.planners.algorithms.exact.branch_and_bound import branch_and_bound
+from parplan.planners.bounds.box_bounds import box_bounds_s, box_memory_bytes, divided
+from parplan.planners.bounds.exact_steps import all_steps_s
+from parplan.planners.bounds.schedule_bounds import memory_bound_bytes
+from parplan.planners.bounds.space_table import SpaceTable
+from parplan.planners.bounds.untried_bound import Tried, open_floor
+from parplan.planners.costs.cost_cache import SharedCosts
+from parplan.planners.costs.goal import LEAST_MEMORY, STEP_TIME
+from parplan.planners.costs.minimum_tables import SLACK, RelaxedParts, _ends
+from parplan.planners.search.evaluator import IMPOSSIBLE, Evaluator
+from parplan.planners.spaces.constraints import Constraints
+from parplan.planners.spaces.space import make_space
+from parplan.planners.spaces.variants import Box, having
 from parplan.sim.cost_model.stage_costs import model_costs
 from parplan.sim.memory.peak import stage_needs
 from parplan.sim.models.model import model_preset

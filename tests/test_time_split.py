@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.planners.constraints import Constraints
-from parplan.planners.space import Space, make_space
+from parplan.planners.spaces.constraints import Constraints
+from parplan.planners.spaces.space import Space, make_space
 from parplan.sim.analysis.bubble import bubble_by_cause
 from parplan.sim.analysis.time_split import BUBBLE, PARTS, TimeSplit, time_split
 from parplan.sim.models.model import model_preset

@@ -20,8 +20,8 @@ from parplan.experiments.cases.residuals import (
 )
 from parplan.experiments.cli import main
 from parplan.hardware.machines.presets import accelerator_names, cluster_preset
-from parplan.planners.search import Trial
-from parplan.planners.uncertainty import indistinguishable, interval, pairs_like
+from parplan.planners.costs.trial import Trial
+from parplan.planners.explain.uncertainty import indistinguishable, interval, pairs_like
 from parplan.sim.analysis.residuals import (
     FAMILIES,
     RESIDUALS,
@@ -170,7 +170,7 @@ def test_no_prediction_depends_on_past_accuracy() -> None:
                 ):
                     users.add(path.relative_to(ROOT).as_posix())
     assert users == {
-        "planners/uncertainty.py",
+        "planners/explain/uncertainty.py",
         "experiments/cases/residuals.py",
         "experiments/explain_output.py",
         "experiments/import_command.py",

@@ -7,13 +7,13 @@ from random import Random
 import pytest
 
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.planners.constraints import Constraints
-from parplan.planners.dynamic_programming import best_cuts
-from parplan.planners.evaluator import Budget, Evaluator
-from parplan.planners.run import run_planner
-from parplan.planners.search import Trial
-from parplan.planners.space import Space, make_space
-from parplan.planners.stage_memory import StageSize, StageTables
+from parplan.planners.algorithms.exact.dynamic_programming import best_cuts
+from parplan.planners.bounds.stage_memory import StageSize, StageTables
+from parplan.planners.costs.trial import Trial
+from parplan.planners.search.evaluator import Budget, Evaluator
+from parplan.planners.search.run import run_planner
+from parplan.planners.spaces.constraints import Constraints
+from parplan.planners.spaces.space import Space, make_space
 from parplan.sim.models.model import Model, model_preset
 from parplan.sim.workload import Workload
 

@@ -5,11 +5,8 @@ import dataclasses
 import pytest
 
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.planners.constraints import Constraints
-from parplan.planners.exhaustive import Report, exhaustive
-from parplan.planners.search import Trial
-from parplan.planners.space import Space, make_space, point_of
-from parplan.planners.why import (
+from parplan.planners.costs.trial import Trial
+from parplan.planners.explain.why import (
     Change,
     best_of_kinds,
     binding,
@@ -18,6 +15,9 @@ from parplan.planners.why import (
     close_trials,
     plan_label,
 )
+from parplan.planners.search.exhaustive import Report, exhaustive
+from parplan.planners.spaces.constraints import Constraints
+from parplan.planners.spaces.space import Space, make_space, point_of
 from parplan.sim.memory.peak import GB
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields

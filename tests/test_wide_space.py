@@ -6,17 +6,17 @@ from random import Random
 import pytest
 
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.planners.box_bounds import box_bounds_s, box_fits, divided
-from parplan.planners.constraints import Constraints, Range
-from parplan.planners.evaluator import Budget, Evaluator
-from parplan.planners.exhaustive import exhaustive
-from parplan.planners.goal import LEAST_MEMORY, STEP_TIME, Goal
-from parplan.planners.relaxed_parts import RelaxedParts
-from parplan.planners.run import run_planner
-from parplan.planners.shared_costs import SharedCosts
-from parplan.planners.space import Space, make_space, point_of
-from parplan.planners.variants import Box
-from parplan.planners.wide_space import WideSpace
+from parplan.planners.bounds.box_bounds import box_bounds_s, box_fits, divided
+from parplan.planners.costs.cost_cache import SharedCosts
+from parplan.planners.costs.goal import LEAST_MEMORY, STEP_TIME, Goal
+from parplan.planners.costs.minimum_tables import RelaxedParts
+from parplan.planners.search.evaluator import Budget, Evaluator
+from parplan.planners.search.exhaustive import exhaustive
+from parplan.planners.search.run import run_planner
+from parplan.planners.spaces.constraints import Constraints, Range
+from parplan.planners.spaces.space import Space, make_space, point_of
+from parplan.planners.spaces.variants import Box
+from parplan.planners.spaces.wide_space import WideSpace
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import check_plan
 from parplan.sim.workload import Workload

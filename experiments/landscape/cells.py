@@ -10,15 +10,15 @@ from parplan.experiments.landscape.axes import Axis, without
 from parplan.experiments.landscape.machine import changed
 from parplan.experiments.landscape.metrics import measures
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.constraints import DIMENSIONS, Constraints
-from parplan.planners.evaluator import Evaluator
-from parplan.planners.goal import STEP_TIME
-from parplan.planners.objectives import Run
-from parplan.planners.run import run_planner
-from parplan.planners.search import Trial
-from parplan.planners.shared_costs import SharedCosts
-from parplan.planners.space import Space, make_space
-from parplan.planners.why import plan_label
+from parplan.planners.costs.cost_cache import SharedCosts
+from parplan.planners.costs.goal import STEP_TIME
+from parplan.planners.costs.objectives import Run
+from parplan.planners.costs.trial import Trial
+from parplan.planners.explain.why import plan_label
+from parplan.planners.search.evaluator import Evaluator
+from parplan.planners.search.run import run_planner
+from parplan.planners.spaces.constraints import DIMENSIONS, Constraints
+from parplan.planners.spaces.space import Space, make_space
 from parplan.sim.memory.peak import GB
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.workload import Workload

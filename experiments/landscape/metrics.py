@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from parplan.errors import ParplanError, unknown_name
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.objectives import (
+from parplan.planners.costs.objectives import (
     Run,
     Setting,
     cost,
@@ -13,7 +13,7 @@ from parplan.planners.objectives import (
     tokens_per_s,
     training_s,
 )
-from parplan.planners.search import Trial
+from parplan.planners.costs.trial import Trial
 from parplan.sim.memory.peak import GB
 from parplan.sim.predict import compile_plan, predict
 from parplan.sim.workload import Workload

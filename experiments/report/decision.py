@@ -10,7 +10,7 @@ from parplan.experiments.report.page import cards, facts, paragraph
 from parplan.experiments.report.tables import Table, table_block
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.why import plan_label
+from parplan.planners.explain.why import plan_label
 from parplan.sim.analysis.residuals import ANY, family_of, read_residuals, setup_of
 from parplan.sim.memory.peak import GB
 from parplan.sim.plan import Plan

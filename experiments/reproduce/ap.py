@@ -8,13 +8,13 @@ from parplan.experiments.cases.held_out import PAPERS
 from parplan.experiments.reproduce.draw import pairs, panels, plain
 from parplan.experiments.reproduce.experiment import Experiment, Result, Row, number, relative
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.planners.ap_log import selected_line
-from parplan.planners.ap_space import ap_candidates
-from parplan.planners.exhaustive import Report, exhaustive
-from parplan.planners.goal import STEP_TIME
-from parplan.planners.options import Options
-from parplan.planners.search import Trial
-from parplan.planners.shared_costs import SharedCosts
+from parplan.planners.ap.candidates import ap_candidates
+from parplan.planners.ap.log import selected_line
+from parplan.planners.costs.cost_cache import SharedCosts
+from parplan.planners.costs.goal import STEP_TIME
+from parplan.planners.costs.trial import Trial
+from parplan.planners.search.exhaustive import Report, exhaustive
+from parplan.planners.spaces.options import Options
 from parplan.sim.models.model import Model, model_preset
 from parplan.sim.software.framework import framework
 from parplan.sim.workload import Workload

@@ -9,8 +9,8 @@ from parplan.experiments.reproduce.experiment import Experiment, Result, Row, nu
 from parplan.experiments.reproduce.published import FIGURES_WORDS, read_in_paper
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.evaluator import Evaluator
-from parplan.planners.split import balanced, improve_split
+from parplan.planners.algorithms.exact.split import balanced, improve_split
+from parplan.planners.search.evaluator import Evaluator
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.software.framework import framework

@@ -8,12 +8,12 @@ from parplan.errors import ParplanError
 from parplan.experiments.landscape.machine import changed
 from parplan.experiments.scaling.machines import AS_IT_IS, Machine
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.constraints import Constraints
-from parplan.planners.run import run_planner
-from parplan.planners.search import Trial
-from parplan.planners.shared_costs import SharedCosts
-from parplan.planners.space import make_space
-from parplan.planners.why import plan_label
+from parplan.planners.costs.cost_cache import SharedCosts
+from parplan.planners.costs.trial import Trial
+from parplan.planners.explain.why import plan_label
+from parplan.planners.search.run import run_planner
+from parplan.planners.spaces.constraints import Constraints
+from parplan.planners.spaces.space import make_space
 from parplan.sim.analysis.time_split import BUBBLE, time_split
 from parplan.sim.memory.peak import GB
 from parplan.sim.predict import compile_plan, predict

@@ -1,0 +1,1 @@
+"""The search for the fastest plan: spaces, planners, bounds, objectives, explanations."""

@@ -1,0 +1,1 @@
+"""The built-in planners, one file each: `exact` ones prove their answer."""

@@ -1,0 +1,1 @@
+"""Planners that prove their answer: exhaustive search, branch and bound, programming."""

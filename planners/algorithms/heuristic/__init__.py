@@ -1,0 +1,1 @@
+"""Planners that sample or descend, within a budget and without a proof."""

@@ -1,0 +1,18 @@
+"""Advanced Parallelization's way: generate its few candidates, drop what does not fit, simulate the
+rest, select the fastest."""
+
+from random import Random
+
+from parplan.planners.ap.candidates import ap_candidates
+from parplan.planners.search.evaluator import Evaluator
+from parplan.planners.spaces.options import Options
+from parplan.planners.spaces.space import Space, point_of
+
+
+def as_ap(space: Space, evaluate: Evaluator, rng: Random) -> None:
+    """Ask about AP's candidates; of one that the space does not have, the nearest that it has.
+
+    Nothing depends on `rng`.
+    """
+    candidates = ap_candidates(space.workload, space.cluster, Options())
+    evaluate.many(dict.fromkeys(space.nearest(point_of(plan)) for plan in candidates))

@@ -1,0 +1,1 @@
+"""Compatibility with Advanced Parallelization: its candidates and its log."""

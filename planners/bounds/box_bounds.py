@@ -1,0 +1,108 @@
+"""Bounds for boxes of variants of one plan: what branch and bound divides until one is left."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from parplan.planners.bounds.schedule_bounds import step_bounds_s
+from parplan.planners.bounds.vectorised_costs import (
+    fit_exactly,
+    least_bytes,
+    seconds_of_rows,
+    stages_of_rows,
+)
+from parplan.planners.costs.cost_tables import Floats
+from parplan.planners.costs.minimum_tables import RelaxedParts
+from parplan.planners.spaces.variants import Box
+from parplan.sim.cost_model.offload import exposed_s, host_rate
+from parplan.sim.memory.moments import Moments
+from parplan.sim.plan import Plan
+from parplan.sim.schedules import schedule_kind
+from parplan.sim.ticks import ticks_of_seconds
+
+ORDER = (
+    *("gradient_dtype", "offload_activations", "recomputed_layers", "overlap_tensor_parallel"),
+    *("shard_group", "offload_optimizer", "overlap_gradient_reduction"),
+)
+"""The fields by which boxes are divided, those first that cost and save the most."""
+
+
+def divided(box: Box) -> list[Box]:
+    """The parts of a box: halves of its depths, single values of another field.
+
+    Empty for a box of one variant.
+    """
+    for name in ORDER:
+        values = getattr(box, name)
+        if len(values) == 1:
+            continue
+        if name != "recomputed_layers":
+            return [box._replace(**{name: (value,)}) for value in values]
+        ordered = sorted(values, key=lambda v: (v is None, v))
+        middle = len(ordered) // 2
+        halves = ordered[:middle], ordered[middle:]
+        return [box._replace(recomputed_layers=tuple(half)) for half in halves]
+    return []
+
+
+def box_memory_bytes(parts: RelaxedParts, plan: Plan, boxes: Sequence[Box]) -> Floats:
+    """Bytes that the fullest rank of every variant needs at least, shape [boxes]."""
+    activations, states = _memory(parts, plan, boxes)
+    kind, place = schedule_kind(plan.schedule), parts.kinds(plan).place
+    return least_bytes(kind, plan.num_stages, place, activations, states)
+
+
+def box_fits(
+    parts: RelaxedParts,
+    plan: Plan,
+    boxes: Sequence[Box],
+    moments: Sequence[Moments],
+    limit: float,
+) -> npt.NDArray[np.bool_]:
+    """Whether a variant of each box may fit, shape [boxes]: exact for boxes of one variant.
+
+    `moments`: those of the lists of `plan`.
+    """
+    activations, states = _memory(parts, plan, boxes)
+    return fit_exactly(activations, states, parts.kinds(plan).place, moments, limit)
+
+
+def box_bounds_s(parts: RelaxedParts, plan: Plan, boxes: Sequence[Box]) -> Floats:
+    """Seconds that a step of every variant takes at least, shape [boxes]."""
+    layers = np.array([parts.layers_in(plan, box) for box in boxes])
+    work = np.array([parts.parameters_in(plan, box) for box in boxes])
+    send_s, latency_s = parts.message(plan)
+    row = (send_s, latency_s, plan.num_micro_batches)
+    others = np.array(
+        [(*row, max(box.overlap_gradient_reduction), plan.zero_stage) for box in boxes],
+        dtype=np.float64,
+    )
+    seconds = seconds_of_rows(parts.workload, layers, work, others, plan.num_stages)
+    _add_transfers(parts, plan, boxes, seconds)
+    kind, place = schedule_kind(plan.schedule), parts.kinds(plan).place
+    ticks = stages_of_rows(ticks_of_seconds(**seconds), np.arange(len(boxes)), place)
+    counts = np.full(len(boxes), plan.num_micro_batches)
+    return step_bounds_s(kind, plan.num_stages, counts, ticks)
+
+
+def _memory(parts: RelaxedParts, plan: Plan, boxes: Sequence[Box]) -> tuple[Floats, Floats]:
+    activations = np.array([parts.activations_in(plan, box) for box in boxes])
+    return activations, np.array([parts.states_in(plan, box) for box in boxes])
+
+
+def _add_transfers(
+    parts: RelaxedParts, plan: Plan, boxes: Sequence[Box], seconds: dict[str, Floats]
+) -> None:
+    """As `parplan.sim.cost_model.stage_costs.stage_costs` adds what the host keeps."""
+    blocks = [stage.num_blocks for stage in parts.kinds(plan).stages]
+    for number, box in enumerate(boxes):
+        if False in box.offload_activations or len(box.gradient_dtype) > 1:
+            continue
+        rate = host_rate(parts.cluster.accelerator, "offload_activations")
+        for kind, moved in enumerate((parts.moved_in(plan, box) / rate).tolist()):
+            forward = seconds["forward_s"][number, kind]
+            backward = seconds["input_gradient_s"][number, kind]
+            beside = backward + seconds["weight_gradient_s"][number, kind]
+            seconds["forward_s"][number, kind] += exposed_s(forward, moved, blocks[kind])
+            seconds["input_gradient_s"][number, kind] += exposed_s(beside, moved, blocks[kind])

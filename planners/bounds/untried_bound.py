@@ -1,0 +1,43 @@
+"""What untried variants of a row may still reach, from the floors of the boxes they lie in."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from parplan.planners.bounds.box_bounds import divided
+from parplan.planners.costs.goal import IMPOSSIBLE
+from parplan.planners.spaces.space import Space
+from parplan.planners.spaces.variants import Box
+from parplan.sim.plan import Plan
+
+
+class Tried(NamedTuple):
+    """What a search knows of the plans of its space."""
+
+    space: Space
+    box_floors: Mapping[tuple[int, Box], float]
+    """What the variants of a row in a box are at least."""
+    num_trials: int
+    ruled_out: Callable[[Plan, float], bool]
+    """Whether a plan is known to be no better than a key."""
+
+
+def open_floor(tried: Tried, row: int, box: Box | None, floor: float, key: float) -> float:
+    """The least floor of the variants that may be better than `key`; infinite if there is none.
+
+    `box`: in which they are, each with at least `floor`; None: the plan of the row alone.
+    """
+    if floor >= key:
+        return IMPOSSIBLE
+    parts = [] if box is None else divided(box)
+    if box is None or not parts:
+        plan = tried.space.row(row) if box is None else tried.space.only(row, box)
+        return IMPOSSIBLE if tried.ruled_out(plan, key) else floor
+    known = [tried.box_floors.get((row, part)) for part in parts]
+    if known[0] is None and math.prod(map(len, box)) > tried.num_trials:
+        # Most of these were never asked about.
+        return floor
+    return min(
+        open_floor(tried, row, part, max(floor, own or floor), key)
+        for part, own in zip(parts, known, strict=True)
+    )

@@ -1,0 +1,1 @@
+"""The verdict on one plan, and the caches that make thousands of verdicts cheap."""

@@ -1,0 +1,217 @@
+"""What the plans of one search have in common, each computed once.
+
+A layer's costs do not depend on the schedule or the number of stages, a stage's not on the
+schedule, a list on nothing else: a search asks for thousands of plans, but few of each of these.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from parplan.errors import ParplanError
+from parplan.hardware.machines.cached_cluster import remembering
+from parplan.hardware.network.cluster import Cluster
+from parplan.planners.costs.cost_tables import Parts
+from parplan.planners.costs.minimum_tables import RelaxedParts
+from parplan.planners.costs.trial import Trial, verdict
+from parplan.planners.spaces.constraints import Constraints
+from parplan.sim.cost_model.stage_costs import model_costs, stage_costs
+from parplan.sim.costs import ModelCosts, StageCosts
+from parplan.sim.fast.fast import Kernel, fast_many
+from parplan.sim.memory.moments import Moments
+from parplan.sim.memory.peak import RankMemory, StageNeeds, rank_memory, stage_needs
+from parplan.sim.plan import Plan, check_plan
+from parplan.sim.predict import Scheduled, schedule_key, scheduled
+from parplan.sim.schedules import schedule_kind
+from parplan.sim.step.tape import Tape, lower
+from parplan.sim.ticks import stage_ticks
+from parplan.sim.workload import Workload
+
+KEPT_ACTIONS = 20_000_000
+"""Tapes are kept until they have so many actions, of about 50 bytes each."""
+
+
+KEPT_STAGES = 1_000_000
+"""The costs of stages are kept until there are so many, of at most about 500 bytes each."""
+
+ScheduleKey = tuple[str, int, int, int]
+"""What `schedule_key` gives."""
+
+
+class Lists(NamedTuple):
+    """What follows from the lists of a schedule."""
+
+    moments: tuple[Moments, ...]
+    tape: Tape
+
+
+class Stages(NamedTuple):
+    """The stages of a plan."""
+
+    costs: tuple[StageCosts, ...]
+    needs: tuple[StageNeeds, ...]
+
+
+class SharedCosts:
+    """The parts of a prediction for one workload on one cluster, remembered.
+
+    What is handed to another process is not what was found, but what it is for; a process that gets
+    it again remembers what it found.
+    """
+
+    def __init__(self, workload: Workload, cluster: Cluster) -> None:
+        self.workload = workload
+        self.cluster = remembering(cluster)
+        self.parts = Parts(workload, self.cluster)
+        """For all plans of a space at once."""
+        self._given = cluster
+        self._relaxed: dict[Constraints, RelaxedParts] = {}
+        self._layers: dict[Plan, ModelCosts] = {}
+        self._stages: dict[Plan, Stages] = {}
+        self._lists: dict[ScheduleKey, Lists] = {}
+        self._moments: dict[ScheduleKey, tuple[Moments, ...]] = {}
+        self._last: tuple[ScheduleKey, Scheduled] | None = None
+        self._kept = 0
+        self._kept_stages = 0
+        self._lock = threading.RLock()
+
+    def __reduce__(self) -> Any:
+        return _of_this_thread, (self.workload, self._given)
+
+    def check(self, workload: Workload, cluster: Cluster) -> None:
+        """Raise `ParplanError` unless these are what the costs are for."""
+        if not self.are_for(workload, cluster):
+            raise ParplanError(
+                f"shared costs: of {self.workload.model.name} on {self._given.name}, but the plans "
+                f"are for another workload or cluster ({workload.model.name} on {cluster.name})"
+            )
+
+    def are_for(self, workload: Workload, cluster: Cluster) -> bool:
+        """Whether these are what the costs are for."""
+        return (workload, cluster) == (self.workload, self._given)
+
+    def parts_of(self, constraints: Constraints) -> Parts:
+        """The parts of the plans of a space; where they have variants, the least of these."""
+        if not constraints.has_variants:
+            return self.parts
+        if constraints not in self._relaxed:
+            relaxed = RelaxedParts(self.workload, self.cluster, constraints)
+            self._relaxed[constraints] = relaxed
+        return self._relaxed[constraints]
+
+    def stages(self, plan: Plan) -> Stages:
+        """Costs and needs of every stage; raises `ParplanError` where `plan` cannot be laid out."""
+        check_plan(plan, self.workload, self.cluster.num_accelerators)
+        # What is accumulated from micro-batch to micro-batch costs more than a single one.
+        # Of the schedule it counts alone whether there are two copies of a stage.
+        schedule = "1f1b" if schedule_kind(plan.schedule).one_copy else plan.schedule
+        key = replace(plan, schedule=schedule, num_micro_batches=min(2, plan.num_micro_batches))
+        found = self._stages.get(key)
+        if found is None:
+            layers = self._layer_costs(key)
+            costs = stage_costs(self.workload, self.cluster, plan, layers)
+            found = Stages(costs, stage_needs(self.workload, plan))
+            self._kept_stages += len(costs)
+            if self._kept_stages > KEPT_STAGES:
+                self._stages.clear()
+                self._kept_stages = len(costs)
+            self._stages[key] = found
+        return found
+
+    def _layer_costs(self, plan: Plan) -> ModelCosts:
+        # Experts are spread over replicas, of which there have to be enough.
+        key = replace(
+            plan,
+            num_stages=1,
+            virtual_stages=1,
+            stage_layers=None,
+            data_parallel=plan.expert_parallel,
+            distribute_param=False,
+            distribute_gradient=False,
+            distribute_low_prec_param=False,
+            shard_group=None,
+            recomputed_layers=None,
+            recomputed_of_stages=None,
+            overlap_gradient_reduction=True,
+            offload_optimizer=False,
+            offload_activations=False,
+        )
+        if key not in self._layers:
+            self._layers[key] = model_costs(self.workload, self.cluster, plan)
+        return self._layers[key]
+
+    def moments(self, plan: Plan) -> tuple[Moments, ...]:
+        """When each rank may hold most; raises `ParplanError` as `lists` does."""
+        key = schedule_key(plan)
+        if key not in self._moments:
+            # Who asks for the tape asks for it next.
+            self._last = last = key, scheduled(plan)
+            self._moments[key] = last[1].moments
+        return self._moments[key]
+
+    def lists(self, plan: Plan) -> Lists:
+        """What its lists are; raises `ParplanError` where the schedule has no such size."""
+        key = schedule_key(plan)
+        with self._lock:  # An executor may be one of threads.
+            found = self._lists.pop(key, None)
+            if found is None:
+                moments, last = self.moments(plan), self._last
+                made = last[1] if last and last[0] == key else scheduled(plan)
+                self._last = None
+                found = Lists(moments, lower(made.schedule))
+                self._kept += len(found.tape)
+            self._lists[key] = found
+            while self._kept > KEPT_ACTIONS and len(self._lists) > 1:
+                self._kept -= len(self._lists.pop(next(iter(self._lists))).tape)
+        return found
+
+    def memory(self, plan: Plan) -> tuple[RankMemory, ...]:
+        """The peak of every rank."""
+        needs = self.stages(plan).needs
+        return rank_memory(needs, self.moments(plan))
+
+    def judge(self, plan: Plan, memory_ratio: float) -> Trial:
+        """Whether a plan can be laid out and fits in memory, as `trial.judge`."""
+        try:
+            memory = self.memory(plan)
+        except ParplanError as error:
+            return Trial(plan=plan, reason=str(error))
+        return verdict(plan, memory, self.cluster, memory_ratio)
+
+    def timed(self, trials: Sequence[Trial], kernel: Kernel = "auto") -> list[Trial]:
+        """Possible plans that share their lists, with their step times."""
+        tape = self.lists(trials[0].plan).tape
+        ticks = stage_ticks([self.stages(trial.plan).costs for trial in trials])
+        steps_s = fast_many(tape, ticks, kernel=kernel).tolist()
+        return [replace(t, step_s=s) for t, s in zip(trials, steps_s, strict=True)]
+
+    def evaluated(self, memory_ratio: float, plans: Sequence[Plan]) -> list[Trial]:
+        """Verdicts and step times of plans, in their order; those that share their lists are timed
+        together."""
+        trials = [self.judge(plan, memory_ratio) for plan in plans]
+        groups: dict[ScheduleKey, list[int]] = {}
+        for number, trial in enumerate(trials):
+            if trial.fits:
+                groups.setdefault(schedule_key(trial.plan), []).append(number)
+        for numbers in groups.values():
+            timed = self.timed([trials[number] for number in numbers])
+            for number, trial in zip(numbers, timed, strict=True):
+                trials[number] = trial
+        return trials
+
+
+class _OfWorker(threading.local):
+    """What a worker, a thread of its process, keeps from one piece of work to the next."""
+
+    costs: SharedCosts | None = None
+
+
+_OF_WORKER = _OfWorker()
+
+
+def _of_this_thread(workload: Workload, cluster: Cluster) -> SharedCosts:
+    own = _OF_WORKER.costs
+    if own is None or not own.are_for(workload, cluster):
+        own = _OF_WORKER.costs = SharedCosts(workload, cluster)
+    return own

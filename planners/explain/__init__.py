@@ -1,0 +1,1 @@
+"""Why this plan, what else is near, and how sure the answer is."""

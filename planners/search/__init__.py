@@ -1,0 +1,1 @@
+"""Running a planner: budget, record, workers, report."""

@@ -1,0 +1,420 @@
+"""What a planner asks: it counts, remembers and stops, so that no planner can misreport."""
+
+import time
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+
+from parplan.errors import ParplanError
+from parplan.hardware.network.cluster import Cluster
+from parplan.planners.bounds.box_bounds import box_bounds_s, box_fits, box_memory_bytes
+from parplan.planners.bounds.group_bounds import group_bounds
+from parplan.planners.bounds.space_table import SpaceTable
+from parplan.planners.bounds.untried_bound import Tried, open_floor
+from parplan.planners.costs.cost_cache import SharedCosts
+from parplan.planners.costs.goal import IMPOSSIBLE, STEP_TIME, Goal
+from parplan.planners.costs.minimum_tables import RelaxedParts
+from parplan.planners.costs.trial import Trial
+from parplan.planners.search.budget import Budget, Clock, Improvement, Stopped, budget_of
+from parplan.planners.search.remote import evaluated_elsewhere
+from parplan.planners.search.workers import Spread
+from parplan.planners.spaces.space import Space
+from parplan.planners.spaces.variants import Box
+from parplan.sim.plan import Plan
+from parplan.sim.predict import schedule_key
+from parplan.sim.schedules import schedule_kind
+from parplan.sim.workload import Workload
+
+__all__ = ["IMPOSSIBLE", "Budget", "Clock", "Evaluator", "Improvement", "Stopped", "budget_of"]
+
+
+class Evaluator:
+    """Called with a plan, it returns the `Trial`; with `many`, those of several, faster.
+
+    Every ask counts. A plan that is asked about again gets the same answer from memory. When the
+    budget is used up, an ask ends the planner.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        cluster: Cluster,
+        *,
+        memory_ratio: float = 0.8,
+        budget: Budget | None = None,
+        space: Container[Plan] | None = None,
+        clock: Clock = time.perf_counter,
+        shared: SharedCosts | None = None,
+        goal: Goal = STEP_TIME,
+        known: Iterable[Trial] = (),
+        watch: Callable[["Evaluator"], None] | None = None,
+        spread: Spread | None = None,
+    ) -> None:
+        """`space`: what plans have to be in to be possible; None: any that can be laid out.
+
+        `shared`: of an earlier search for the same workload on the same cluster, whose costs and
+        lists are then known. `known`: trials of an interrupted search for the same workload,
+        cluster and memory; asks about them count, but take no time. `watch`: called after asks.
+        `spread`: where plans that are asked about together are evaluated; None: here.
+        Raises `ParplanError` where `shared` is of another search.
+        """
+        self.budget = Budget() if budget is None else budget
+        self.num_asked = self.num_bounds = 0
+        self.compile_s = self.cost_s = 0.0
+        self.improvements: list[Improvement] = []
+        self.goal = goal
+        self._watch = watch
+        self._spread = spread
+        self._known = {trial.plan: trial for trial in known}
+        self._shared = SharedCosts(workload, cluster) if shared is None else shared
+        self._shared.check(workload, cluster)
+        self._cluster = cluster
+        self._memory_ratio = memory_ratio
+        self._space = space
+        self._clock = clock
+        self._begin_s = clock()
+        self._trials: dict[Plan, Trial] = {}
+        self._verdicts: dict[Plan, Trial] = {}
+        self._bounds: dict[Plan, float] = {}
+        self._table: SpaceTable | None = None
+        self._space_bounds = self._space_memory = np.empty(0)
+        self._box_floors: dict[tuple[int, Box], float] = {}
+        self._uneven: npt.NDArray[np.float64] | None = None
+        self._judged: set[tuple[str, int, int, int]] = set()
+
+    def __call__(self, plan: Plan) -> Trial:
+        """Whether a plan fits and how long its step takes."""
+        return self.many([plan])[0]
+
+    def many(self, plans: Iterable[Plan]) -> list[Trial]:
+        """The trials of `plans`, in their order. All count, even those that are there twice.
+
+        When the budget allows for some of them only, these are evaluated before it ends.
+        """
+        left = self.evaluations_left
+        asked = list(plans if left is None else islice(plans, left + 1))
+        allowed = asked if left is None else asked[:left]
+        self._check_time()
+        new = [plan for plan in dict.fromkeys(allowed) if plan not in self._trials]
+        done: dict[Plan, Trial] = {}
+        try:
+            self._evaluate(new, done)
+        finally:
+            self._record(allowed, done)
+        if len(allowed) < len(asked):
+            raise Stopped
+        return [self._trials[plan] for plan in asked]
+
+    def energy(self, trial: Trial) -> float:
+        """How bad a plan is by the goal of the search (`Goal.energy`)."""
+        return self.goal.energy(trial)
+
+    def fits(self, plan: Plan) -> bool:
+        """Whether a plan is possible. Takes time, but no evaluation."""
+        self._check_time()
+        return self._verdict(plan).fits
+
+    def peak_bytes(self, plan: Plan) -> float:
+        """Memory of the fullest rank; infinite for no layout. Takes time, but no evaluation."""
+        self._check_time()
+        return max(self._verdict(plan).memory_bytes, default=IMPOSSIBLE)
+
+    def bounds(self, plans: Sequence[Plan]) -> list[float]:
+        """Seconds that a step of each plan takes at least; infinite for those that cannot fit.
+
+        Never above the exact step time (`parplan.planners.bounds.schedule_bounds`), and cheaper
+        than it: a bound takes time, but no evaluation.
+        """
+        groups: dict[tuple[object, ...], list[Plan]] = {}
+        for plan in dict.fromkeys(plans):
+            if plan not in self._bounds:
+                kind = schedule_kind(plan.schedule)
+                looks = kind.placement, kind.splits_backward, kind.overlaps
+                key = *looks, plan.num_stages, plan.virtual_stages
+                groups.setdefault(key, []).append(plan)
+        for group in groups.values():
+            self._check_time()
+            self.num_bounds += len(group)
+            limit = self.memory_limit_bytes
+            self._bounds.update(group_bounds(self._shared, group, limit, self._why_not))
+        return [self._bounds[plan] for plan in plans]
+
+    def space_bounds(self) -> npt.NDArray[np.float64]:
+        """`bounds` of all plans of the space, in its order, shape [plans]: far cheaper than theirs.
+
+        Those that `rule_out_alike` finds not to fit become infinite in it. Raises `ParplanError`
+        where the plans come from no `Space`.
+        """
+        if self._table is None:
+            self._check_time()
+        return self._bounds_of_all()
+
+    def space_memory(self) -> npt.NDArray[np.float64]:
+        """Bytes that the fullest rank of each plan of the space needs at least, shape [plans].
+
+        Infinite for those that cannot fit. Raises `ParplanError` as `space_bounds` does.
+        """
+        if not len(self._space_memory):
+            self._check_time()
+        return self._memory_of_all()
+
+    def space_floors(self) -> npt.NDArray[np.float64]:
+        """What the goal of each plan of the space is at least, shape [plans]; infinite for those
+        that cannot fit. Raises `ParplanError` as `space_bounds` does."""
+        return self.space_memory() if self.goal.floor == "memory" else self.space_bounds()
+
+    def box_floors(self, row: int, boxes: Sequence[Box]) -> list[float]:
+        """What the goal of every variant of a row of the space is at least, for boxes of variants.
+
+        Infinite for a box of which none fits. Takes time, but no evaluation.
+        """
+        self._check_time()
+        if not isinstance(self._space, Space):
+            raise ParplanError("box_floors: the evaluator was made without a Space")
+        parts, plan = self._shared.parts_of(self._space.constraints), self._space.row(row)
+        assert isinstance(parts, RelaxedParts)
+        self.num_bounds += len(boxes)
+        limit = self.memory_limit_bytes
+        may = box_fits(parts, plan, boxes, self._shared.moments(plan), limit)
+        bounds = box_memory_bytes if self.goal.floor == "memory" else box_bounds_s
+        floors = bounds(parts, plan, boxes)
+        found: list[float] = np.where(may, floors, IMPOSSIBLE).tolist()
+        self._box_floors.update(((row, b), f) for b, f in zip(boxes, found, strict=True))
+        return found
+
+    def leanest(self) -> Plan:
+        """A plan of the space that needs as little memory as any, as far as bounds say: what to ask
+        about where nothing fits. Raises `ParplanError` as `space_bounds` does."""
+        self.space_bounds()
+        if self._table is None or not isinstance(self._space, Space):
+            raise ParplanError("leanest: the evaluator was made without a Space")
+        row = int(np.argmin(self._table.memory_bounds()))
+        return next(self._space.variants(row))
+
+    def uneven_floors(self) -> npt.NDArray[np.float64]:
+        """What the goal of each row is at least if its stages are uneven, where the space has that;
+        infinite for those that cannot fit.
+
+        Raises `ParplanError` as `space_bounds` does.
+        """
+        if not isinstance(self._space, Space) or not self._space.constraints.is_uneven:
+            return self.space_floors()
+        self.space_bounds()
+        return self._uneven_of_all()
+
+    @property
+    def memory_limit_bytes(self) -> float:
+        """What a plan may use of each device."""
+        return self._memory_ratio * self._cluster.accelerator.memory_bytes
+
+    def rule_out_alike(self, plan: Plan) -> None:
+        """Find which of the plans of the space that share their lists with `plan` do not fit.
+
+        Exact, as `fits` is; takes time, but no evaluation.
+        """
+        bounds, key = self.space_bounds(), schedule_key(plan)
+        if self._table is None or key in self._judged:
+            return
+        self._check_time()
+        begin = self._clock()
+        self._judged.add(key)
+        self._table.rule_out(key, self._shared.moments(plan), bounds)
+        if len(self._space_memory):
+            self._space_memory[bounds == IMPOSSIBLE] = IMPOSSIBLE
+        self.compile_s += self._clock() - begin
+
+    def proves(self, key: float) -> bool:
+        """Whether it is known that no plan of the space is better than one with that key."""
+        if not isinstance(self._space, Space):
+            return False
+        if self._table is None:
+            return all(self.ruled_out(plan, key) for plan in self._space)
+        if self._space.constraints.is_uneven:
+            return False
+        floors, tried = self.space_floors(), self._tried(self._space)
+        return all(
+            open_floor(tried, row, self._space.box(row), floors[row], key) == IMPOSSIBLE
+            for row in np.flatnonzero(floors < key).tolist()
+        )
+
+    def least_key(self) -> float:
+        """What no plan of the space is better than, as far as is known; 0 where nothing is.
+
+        The best key that was found, or the least floor of the plans that were not tried.
+        """
+        best = self._best_key
+        if not isinstance(self._space, Space):
+            return 0.0
+        if self._space.constraints.is_uneven:
+            # Which of the uneven plans of a row were tried does not matter: there are too many.
+            return min(best, float(self._uneven_of_all().min()))
+        floors = self._memory_of_all() if self.goal.floor == "memory" else self._bounds_of_all()
+        least, tried = best, self._tried(self._space)
+        for row in np.argsort(floors, kind="stable").tolist():
+            if floors[row] >= least:
+                break
+            box = self._space.box(row)
+            least = min(least, open_floor(tried, row, box, float(floors[row]), least))
+        return least
+
+    @property
+    def _best_key(self) -> float:
+        return self.improvements[-1].key if self.improvements else IMPOSSIBLE
+
+    def _tried(self, space: Space) -> Tried:
+        return Tried(space, self._box_floors, len(self._trials), self.ruled_out)
+
+    def _bounds_of_all(self) -> npt.NDArray[np.float64]:
+        if self._table is None:
+            if not isinstance(self._space, Space):
+                raise ParplanError("space_bounds: the evaluator was made without a Space")
+            parts = self._shared.parts_of(self._space.constraints)
+            self._table = SpaceTable(self._space, self._memory_ratio, parts)
+            self._space_bounds = self._table.wanted_bounds()
+            self.num_bounds += len(self._space_bounds)
+        return self._space_bounds
+
+    def _uneven_of_all(self) -> npt.NDArray[np.float64]:
+        self._bounds_of_all()
+        if self._uneven is None and self._table is not None:
+            self._uneven = self._table.uneven_bounds()
+        if self._uneven is None or self.goal.floor == "memory":
+            # Nothing is known of the memory of uneven stages.
+            return np.zeros(len(self._space_bounds))
+        return self._uneven
+
+    def _memory_of_all(self) -> npt.NDArray[np.float64]:
+        bounds = self._bounds_of_all()
+        if not len(self._space_memory) and self._table is not None:
+            found = self._table.memory_bounds()
+            self._space_memory = np.where(bounds < IMPOSSIBLE, found, IMPOSSIBLE)
+        return self._space_memory
+
+    @property
+    def evaluations_left(self) -> int | None:
+        """How many more plans may be asked about; None: any number."""
+        return self.budget.left(self.num_asked)
+
+    @property
+    def share_used(self) -> float:
+        """How much of the budget is used, from 0 to 1; 0 where there is none."""
+        return self.budget.share_used(self.num_asked, self.seconds)
+
+    @property
+    def seconds(self) -> float:
+        """Since the search began."""
+        return self._clock() - self._begin_s
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """The record: every plan that was asked about, in the order of the first time."""
+        return tuple(self._trials.values())
+
+    def trials_since(self, number: int) -> Iterator[Trial]:
+        """The record without its first `number` plans."""
+        later = len(self._trials) - number
+        return reversed(list(islice(reversed(self._trials.values()), later)))
+
+    def ruled_out(self, plan: Plan, key: float) -> bool:
+        """Whether it is known that `plan` is not better than `key`, or that it cannot be."""
+        trial = self._trials.get(plan) or self._verdicts.get(plan)
+        if self._why_not(plan) if trial is None else not trial.fits:
+            return True
+        if trial is not None and trial.step_s is not None and self.goal.key(trial) >= key:
+            return True
+        return self.goal.floor == "step" and self._bounds.get(plan, 0.0) >= key
+
+    def _check_time(self) -> None:
+        seconds = self.budget.seconds
+        if (seconds is not None and self.seconds >= seconds) or self.evaluations_left == 0:
+            raise Stopped
+
+    def _verdict(self, plan: Plan) -> Trial:
+        self._check_type(plan)
+        if plan not in self._verdicts:
+            begin = self._clock()
+            self._verdicts[plan] = self._judge(plan)
+            self.compile_s += self._clock() - begin
+        return self._verdicts[plan]
+
+    def _why_not(self, plan: Plan) -> str:
+        """Why the space does not offer a plan; empty if it does."""
+        if self._space is not None and plan not in self._space:
+            return "not a plan of the space that is searched"
+        if isinstance(self._space, Space) and self._space.why_not is not None:
+            return self._space.why_not(plan)
+        return ""
+
+    def _judge(self, plan: Plan) -> Trial:
+        if reason := self._why_not(plan):
+            return Trial(plan=plan, reason=reason)
+        return self._shared.judge(plan, self._memory_ratio)
+
+    def _evaluate(self, plans: Sequence[Plan], done: dict[Plan, Trial]) -> None:
+        """Fill `done`, plans that share their lists together."""
+        groups: dict[object, list[Plan]] = {}
+        for plan in plans:
+            self._check_type(plan)
+            if plan in self._known:
+                done[plan] = self._known[plan]
+            else:
+                groups.setdefault(schedule_key(plan), []).append(plan)
+        if self._spread is not None and sum(map(len, groups.values())) > 1:
+            self._evaluate_elsewhere(self._spread, list(groups.values()), done)
+            return
+        for group in groups.values():
+            self._check_time()
+            trials = [self._verdict(plan) for plan in group]
+            begin = self._clock()
+            possible = [trial for trial in trials if trial.fits]
+            done.update((t.plan, t) for t in trials if not t.fits)
+            if possible:
+                done.update((t.plan, t) for t in self._shared.timed(possible))
+            self.cost_s += self._clock() - begin
+
+    def _evaluate_elsewhere(
+        self, spread: Spread, groups: Sequence[list[Plan]], done: dict[Plan, Trial]
+    ) -> None:
+        """Fill `done` with what others find of the plans that the space offers."""
+        for plan in (plan for group in groups for plan in group):
+            if reason := self._why_not(plan):
+                done[plan] = self._verdicts[plan] = Trial(plan=plan, reason=reason)
+        new = [[plan for plan in group if plan not in done] for group in groups]
+        found = evaluated_elsewhere(spread, self._shared, self._memory_ratio, new)
+        begin = self._clock()
+        try:
+            with closing(found):
+                for trials in found:
+                    self._verdicts.update((t.plan, replace(t, step_s=None)) for t in trials)
+                    done.update((trial.plan, trial) for trial in trials)
+                    self._check_time()
+        finally:
+            self.cost_s += self._clock() - begin
+
+    @staticmethod
+    def _check_type(plan: object) -> None:
+        if not isinstance(plan, Plan):
+            raise ParplanError(f"evaluate: expected a Plan, got {plan!r}")
+
+    def _record(self, asked: Sequence[Plan], done: dict[Plan, Trial]) -> None:
+        for plan in asked:
+            trial = self._trials.get(plan) or done.get(plan)
+            if trial is not None:
+                self.num_asked += 1
+                self._trials.setdefault(plan, trial)
+                self._improve(trial)
+        if self._watch is not None:
+            self._watch(self)
+
+    def _improve(self, trial: Trial) -> None:
+        best, step_s = self._best_key, trial.step_s
+        if step_s is None or (self.goal.floor == "step" and step_s >= best):
+            return
+        key, asked = self.goal.key(trial), self.num_asked
+        if key < best:
+            found = Improvement(evaluations=asked, seconds=self.seconds, step_s=step_s, key=key)
+            self.improvements.append(found)

@@ -1,0 +1,214 @@
+"""Finding a planner by name and running it: what it found is read from the evaluator's record."""
+
+import importlib
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
+from random import Random
+
+from parplan.errors import ParplanError, RunFailedError, unknown_name
+from parplan.planners.costs.cost_cache import SharedCosts
+from parplan.planners.costs.goal import STEP_TIME, Goal
+from parplan.planners.costs.trial import Trial
+from parplan.planners.search.evaluator import Budget, Clock, Evaluator, Improvement, Stopped
+from parplan.planners.search.exhaustive import Report, confirm
+from parplan.planners.search.limits import MOST_RECORDED, check_record
+from parplan.planners.search.workers import Spread
+from parplan.planners.spaces.space import Space
+
+GROUP = "parplan.planners"
+"""The group of entry points in which packages offer planners."""
+
+BUILT_IN = {
+    "exhaustive": "parplan.planners.algorithms.exact.all_plans:all_plans",
+    "branch-and-bound": "parplan.planners.algorithms.exact.branch_and_bound:branch_and_bound",
+    "random": "parplan.planners.algorithms.heuristic.random_search:random_search",
+    "grid": "parplan.planners.algorithms.heuristic.grid:grid",
+    "annealing": "parplan.planners.algorithms.heuristic.annealing:annealing",
+    "evolution": "parplan.planners.algorithms.heuristic.evolution:evolution",
+    "mcmc": "parplan.planners.algorithms.heuristic.mcmc:mcmc",
+    "beam": "parplan.planners.algorithms.heuristic.beam:beam",
+    "nsga2": "parplan.planners.algorithms.heuristic.nsga2:nsga2",
+    "bayesian": "parplan.planners.algorithms.heuristic.bayesian:bayesian",
+    "as-ap": "parplan.planners.algorithms.heuristic.as_ap:as_ap",
+    "dynamic-programming": (
+        "parplan.planners.algorithms.exact.dynamic_programming:dynamic_programming"
+    ),
+    "integer-program": "parplan.planners.algorithms.exact.integer_program:integer_program",
+    "pareto-front": "parplan.planners.algorithms.exact.pareto_front:pareto_front",
+}
+
+ONE_BY_ONE = (
+    *("branch-and-bound", "annealing", "mcmc", "dynamic-programming", "integer-program"),
+    "pareto-front",
+)
+"""Those that ask about one plan after the other, so that there is nothing to spread."""
+
+UNEVEN = 50
+"""Evaluations for each plan of a space that has uneven plans beside it."""
+
+Planner = Callable[[Space, Evaluator, Random], None]
+"""(space, evaluate, rng): asks `evaluate` about plans of `space`, by chance from `rng` alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchReport(Report):
+    """What a planner found; its trials are in the order in which it first asked about them."""
+
+    planner: str
+    seed: int
+    space_size: int
+    num_asked: int
+    """Plans asked about, repeated ones too."""
+    num_bounds: int
+    """Plans of which it asked a bound."""
+    seconds: float
+    proven: bool
+    """Whether no plan of the space is better: each was tried, cannot fit, or has a bound that is
+    not below the best."""
+    gap: float | None
+    """At most such a share of the best key (step time, or memory) can still be saved; None where
+    that was not asked for, or nothing fits."""
+    improvements: tuple[Improvement, ...]
+
+    @property
+    def failed(self) -> bool:
+        """Whether the planner made a mistake."""
+        return self.stopped.startswith("failed")
+
+
+def run_planner(
+    planner: str | Planner,
+    space: Space,
+    *,
+    budget: Budget | None = None,
+    seed: int = 0,
+    memory_ratio: float | None = None,
+    clock: Clock = time.perf_counter,
+    shared: SharedCosts | None = None,
+    goal: Goal = STEP_TIME,
+    known: Iterable[Trial] = (),
+    watch: Callable[[Evaluator], None] | None = None,
+    with_gap: bool = False,
+    workers: int = 1,
+    executor: Executor | None = None,
+) -> SearchReport:
+    """Let a planner (a name, `module:function`, or a function) search `space`.
+
+    `budget`: as many evaluations as the space has plans, if None; more of them where it has uneven
+    ones, which are not counted. `memory_ratio`: that of the
+    space's constraints, if None. A planner that raises, or asks nothing, is reported as failed;
+    an interrupt keeps what was found. `shared`: costs that earlier searches for the same workload
+    and cluster found, and that this one adds to. `known`: trials of an interrupted search, which
+    this one then takes up: it asks the same again, and gets these answers at once. `watch`: called
+    after every ask. `with_gap`: bound the whole space afterwards where the planner did not.
+    `workers`, `executor`: where the plans that are asked about together are evaluated, as in
+    `parplan.planners.search.workers.Spread`; what is found is the same.
+    Raises `ParplanError` for a planner that is not known, or for more evaluations than a record
+    may have, and `RunFailedError` where workers are lost.
+    """
+    function = find_planner(planner) if isinstance(planner, str) else planner
+    check_record(planner if isinstance(planner, str) else _name(planner), space, budget)
+    spread = Spread(workers, executor)
+    evaluator = Evaluator(
+        space.workload,
+        space.cluster,
+        memory_ratio=space.constraints.memory_ratio if memory_ratio is None else memory_ratio,
+        budget=_limited(_as_many(space) if budget is None else budget),
+        space=space,
+        clock=clock,
+        shared=shared,
+        goal=goal,
+        known=known,
+        watch=watch,
+        spread=None if workers == 1 and executor is None else spread,
+    )
+    with spread:
+        stopped = _run(function, space, evaluator, seed)
+        spread.close(at_once=stopped != "finished")
+    seconds = evaluator.seconds
+    if evaluator.num_asked == 0 and stopped == "finished":
+        stopped = "failed: it asked about no plan"
+    best = goal.best(evaluator.trials)
+    key = goal.key(best) if best else float("inf")
+    confirm(space.workload, space.cluster, best)
+    return SearchReport(
+        trials=evaluator.trials,
+        compile_s=evaluator.compile_s,
+        cost_s=evaluator.cost_s,
+        planner=planner if isinstance(planner, str) else _name(planner),
+        seed=seed,
+        space_size=len(space),
+        num_asked=evaluator.num_asked,
+        num_bounds=evaluator.num_bounds,
+        seconds=seconds,
+        stopped=stopped,
+        proven=evaluator.proves(key),
+        gap=_gap(evaluator, key) if with_gap and best else None,
+        goal=goal,
+        improvements=tuple(evaluator.improvements),
+    )
+
+
+def _as_many(space: Space) -> Budget:
+    return Budget(evaluations=len(space) * (UNEVEN if space.constraints.is_uneven else 1))
+
+
+def _limited(budget: Budget) -> Budget:
+    """No more than what a record may have."""
+    return replace(budget, evaluations=min(budget.evaluations or MOST_RECORDED, MOST_RECORDED))
+
+
+def _gap(evaluator: Evaluator, key: float) -> float | None:
+    least = evaluator.least_key()
+    return None if least == 0.0 else max(0.0, 1 - least / key)
+
+
+def _run(function: Planner, space: Space, evaluator: Evaluator, seed: int) -> str:
+    try:
+        function(space, evaluator, Random(seed))
+    except Stopped:
+        return "budget used up"
+    except KeyboardInterrupt:
+        return "interrupted"
+    except RunFailedError:
+        raise  # Workers were lost: no mistake of the planner.
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        return f"failed: {type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
+    return "finished"
+
+
+def _name(planner: Planner) -> str:
+    return str(getattr(planner, "__name__", planner))
+
+
+def planner_names() -> list[str]:
+    """The planners that are installed: parplan's own, then those of other packages."""
+    others = {point.name for point in entry_points(group=GROUP)} - set(BUILT_IN)
+    return [*BUILT_IN, *sorted(others)]
+
+
+def find_planner(name: str) -> Planner:
+    """The planner of that name, of an entry point in the group `parplan.planners`, or that is
+    `module:function`.
+
+    Raises `ParplanError` when there is none, or when it cannot be imported.
+    """
+    target = BUILT_IN.get(name, name)
+    if ":" not in target:
+        found = [point.value for point in entry_points(group=GROUP) if point.name == name]
+        if not found:
+            raise unknown_name("planner", name, planner_names())
+        target = found[0]
+    module, _, attribute = target.partition(":")
+    try:
+        planner = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ParplanError(f"planner {name}: cannot be imported: {error}") from None
+    if not callable(planner):
+        raise ParplanError(f"planner {name}: expected a function, got {planner!r}")
+    return planner  # type: ignore[no-any-return]

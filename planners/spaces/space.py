@@ -1,0 +1,343 @@
+"""The plans that a search may choose from, as a value: generated, not filtered."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import accumulate
+from random import Random
+from typing import Any, NamedTuple, get_args
+
+from parplan.errors import ParplanError
+from parplan.hardware.network.cluster import Cluster
+from parplan.planners.spaces.constraints import Constraints, Range, text
+from parplan.planners.spaces.layouts import Group, Layout, Ordering, divisors, groups
+from parplan.planners.spaces.options import Options
+from parplan.planners.spaces.variants import PLAIN, Box, Variant, having, variant_of
+from parplan.sim.plan import Plan, Recomputation
+from parplan.sim.schedules import SCHEDULES
+from parplan.sim.workload import Workload
+
+__all__ = ["Point", "Space", "divisors", "full_candidates", "full_space", "make_space"]
+
+
+class Point(NamedTuple):
+    """A plan by its dimensions; data parallelism and micro-batches follow from them."""
+
+    layout: Layout
+    ordering: Ordering
+    recomputation: Recomputation
+    zero_stage: int
+    sequence_parallel: bool
+    variant: Variant = PLAIN
+
+    def values(self) -> dict[str, Any]:
+        """The value of each dimension, by the names of `Space.dimensions`."""
+        own = dict(zip(self._fields[1:-1], self[1:-1], strict=True))
+        return {**self.layout._asdict(), **own, **self.variant._asdict()}
+
+    def having(self, name: str, value: Any) -> "Point":
+        """The same with another value of one dimension."""
+        if name in Layout._fields:
+            return self._replace(layout=self.layout._replace(**{name: value}))
+        if name in Variant._fields:
+            return self._replace(variant=self.variant._replace(**{name: value}))
+        return self._replace(**{name: value})
+
+
+def point_of(plan: Plan) -> Point:
+    """The dimensions of a plan."""
+    return Point(
+        Layout(
+            plan.tensor_parallel,
+            plan.context_parallel,
+            plan.num_stages,
+            plan.expert_parallel,
+            plan.batch_per_device,
+        ),
+        Ordering(plan.schedule, plan.virtual_stages),
+        plan.recomputation,
+        plan.zero_stage,
+        plan.sequence_parallel,
+        variant_of(plan),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space(Sequence[Plan]):
+    """All plans for a workload on a cluster that the constraints allow, in a canonical order.
+
+    A sequence whose length is known without making a plan. Made by `make_space`.
+    """
+
+    workload: Workload
+    cluster: Cluster
+    constraints: Constraints
+    groups: tuple[Group, ...] = field(repr=False)
+    why_not: Callable[[Plan], str] | None = field(default=None, repr=False)
+    """Why a plan of the space is not wanted, in one line; empty if it is. Evaluators then report it
+    as not possible, for this reason. None: all are wanted."""
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return list(accumulate(group.size for group in self.groups))
+
+    @cached_property
+    def _number_of(self) -> dict[Layout, int]:
+        return {group.layout: number for number, group in enumerate(self.groups)}
+
+    @cached_property
+    def _sizes(self) -> dict[tuple[int, int, int, int], list[int]]:
+        """Micro-batch sizes by degrees."""
+        found: dict[tuple[int, int, int, int], list[int]] = {}
+        for group in self.groups:
+            found.setdefault(group.layout.degrees, []).append(group.layout.batch_per_device)
+        return found
+
+    @cached_property
+    def dimensions(self) -> dict[str, tuple[Any, ...]]:
+        """The values that occur, by the fields of `Layout` and of `Point`."""
+        layouts = [set(values) for values in zip(*(g.layout for g in self.groups), strict=True)]
+        values = {n: tuple(sorted(v)) for n, v in zip(Layout._fields, layouts, strict=True)}
+        for name, inner in zip(
+            Point._fields[1:-1], zip(*(g.choices for g in self.groups), strict=True), strict=True
+        ):
+            values[name] = tuple(dict.fromkeys(value for own in inner for value in own))
+        return values
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    @property
+    def num_rows(self) -> int:
+        """Plans without their variants: as many as there are plans, where these have none."""
+        return self._ends[-1]
+
+    def row(self, number: int) -> Plan:
+        """The plan of a row, from 0 to `num_rows` - 1."""
+        group = bisect_right(self._ends, number)
+        return self.groups[group].plan(number - (self._ends[group] - self.groups[group].size))
+
+    def variants(self, row: int) -> Iterator[Plan]:
+        """The plans of a row."""
+        yield self.row(row)
+
+    def box(self, row: int) -> Box | None:
+        """The values of what the plans of a row differ in; None where there is one alone."""
+        return None
+
+    def only(self, row: int, box: Box) -> Plan:
+        """The plan of a row in a box of one variant."""
+        return having(self.row(row), {name: value for name, (value,) in box._asdict().items()})
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return self.row(index % len(self))
+
+    def __iter__(self) -> Iterator[Plan]:
+        for group in self.groups:
+            yield from map(group.plan, range(group.size))
+
+    def __contains__(self, plan: object) -> bool:
+        if not isinstance(plan, Plan):
+            return False
+        even = self._even(plan)
+        point = point_of(even)
+        return point.layout in self._number_of and Space.nearest(self, point) == even
+
+    def _even(self, plan: Plan) -> Plan:
+        """The plan without what may differ from stage to stage, where the space allows that."""
+        own = self.constraints
+        layers = None if own.uneven_stages else plan.stage_layers
+        again = None if own.uneven_recomputation else plan.recomputed_of_stages
+        if (layers, again) == (plan.stage_layers, plan.recomputed_of_stages):
+            return plan
+        return replace(plan, stage_layers=layers, recomputed_of_stages=again)
+
+    def sample(self, rng: Random) -> Plan:
+        """A plan, each as likely as any other."""
+        plan: Plan = self[rng.randrange(len(self))]
+        return plan
+
+    def neighbours(self, plan: Plan) -> list[Plan]:
+        """Plans one move away, without `plan`, in a fixed order.
+
+        A move is another value of one dimension: the next one up or down of a number, any of the
+        others; or a factor that goes from one degree to another. What the move rules out is
+        replaced by the nearest that is possible. Raises `ParplanError` for a plan from elsewhere.
+        """
+        point = point_of(plan)
+        group = self._number_of.get(point.layout)
+        if group is None:
+            raise ParplanError(f"neighbours: not a plan of this space: {plan}")
+        moves = [point._replace(layout=layout) for layout in self._layouts_near(point.layout)]
+        moves += _choices(self.groups[group], point)
+        found = dict.fromkeys(self.nearest(move) for move in moves)
+        return [other for other in found if other != plan]
+
+    def _layouts_near(self, layout: Layout) -> Iterator[Layout]:
+        degrees = layout.degrees
+        for axes in ((0,), (1,), (2,), (3,), (0, 1), (0, 2), (1, 2)):
+            reached = [d for d in self._sizes if _moved(d, degrees, axes)]
+            lower = [d for d in reached if d[axes[0]] < degrees[axes[0]]]
+            upper = [d for d in reached if d[axes[0]] > degrees[axes[0]]]
+            for near in (max(lower, default=None), min(upper, default=None)):
+                if near is not None:
+                    yield Layout(*near, layout.batch_per_device)
+        sizes = self._sizes[degrees]
+        place = sizes.index(layout.batch_per_device)
+        for size in (*sizes[max(0, place - 1) : place], *sizes[place + 1 : place + 2]):
+            yield layout._replace(batch_per_device=size)
+
+    def nearest(self, point: Point, keep: str = "") -> Plan:
+        """The plan whose dimensions are nearest to those of `point`, the first of equals.
+
+        Degrees come first, then the micro-batch size, then the rest. `keep`: a dimension that
+        goes before all others.
+        """
+        known = self._number_of.get(point.layout)
+        if known is not None:
+            group = self.groups[known]
+        else:
+            group = min(self.groups, key=lambda g: _distance(g, point, keep))
+        digits = (
+            _place(group.orderings, point.ordering, point.ordering.schedule),
+            _place(group.recomputations, point.recomputation),
+            min(range(len(group.zero_stages)), key=_gap(group.zero_stages, point.zero_stage)),
+            _place(group.sequence_parallel, point.sequence_parallel),
+        )
+        number = 0
+        for digit, radix in zip(digits, group.radices, strict=True):
+            number = number * radix + digit
+        return group.plan(number)
+
+
+def _moved(degrees: tuple[int, ...], origin: tuple[int, ...], axes: tuple[int, ...]) -> bool:
+    """Whether `degrees` differ from `origin` in `axes` alone, and have the same product if two."""
+    if any((a == b) == (i in axes) for i, (a, b) in enumerate(zip(degrees, origin, strict=True))):
+        return False
+    return len(axes) == 1 or math.prod(degrees) == math.prod(origin)
+
+
+def _choices(group: Group, point: Point) -> Iterator[Point]:
+    """Points of the same layout that differ in one dimension."""
+    yield from (point._replace(ordering=value) for value in group.orderings)
+    yield from (point._replace(recomputation=value) for value in group.recomputations)
+    yield from (point._replace(zero_stage=value) for value in group.zero_stages)
+    yield from (point._replace(sequence_parallel=value) for value in group.sequence_parallel)
+
+
+def _distance(group: Group, point: Point, keep: str) -> tuple[float, float, float]:
+    apart = [abs(math.log(a / b)) for a, b in zip(group.layout, point.layout, strict=True)]
+    first = apart[Layout._fields.index(keep)] if keep in Layout._fields else 0.0
+    if keep == "ordering":
+        first = float(point.ordering not in group.orderings)
+    return first, sum(apart[:-1]), apart[-1]
+
+
+def _gap(values: Sequence[int], wanted: int) -> Any:
+    return lambda place: abs(values[place] - wanted)
+
+
+def _place(values: Sequence[Any], wanted: Any, named: str = "") -> int:
+    """Where `wanted` is; else the first with that name; else the first."""
+    if wanted in values:
+        return values.index(wanted)
+    return next((i for i, value in enumerate(values) if named and value[0] == named), 0)
+
+
+def make_space(
+    workload: Workload,
+    cluster: Cluster,
+    constraints: Constraints | None = None,
+    why_not: Callable[[Plan], str] | None = None,
+) -> Space:
+    """The space of `workload` on `cluster`; `why_not`: as in `Space`.
+
+    Raises `ParplanError` when it is empty, naming the constraints that rule every plan out.
+    """
+    allowed = Constraints() if constraints is None else constraints
+    found = tuple(groups(workload, cluster, allowed))
+    if not found:
+        raise _empty(workload, cluster, allowed)
+    kind = Space
+    if allowed.has_variants:
+        # A wide space is a space; imported here, since it needs this module.
+        from parplan.planners.spaces.wide_space import WideSpace
+
+        kind = WideSpace
+    return kind(
+        workload=workload, cluster=cluster, constraints=allowed, groups=found, why_not=why_not
+    )
+
+
+def _empty(workload: Workload, cluster: Cluster, allowed: Constraints) -> ParplanError:
+    """Why there is no plan: the constraints of which none can be left out."""
+    for name in allowed.given():
+        fewer = allowed.without(name)
+        if next(groups(workload, cluster, fewer), None) is None:
+            allowed = fewer
+    guilty = allowed.given()
+    if not guilty:
+        batch, devices = workload.global_batch, cluster.num_accelerators
+        return ParplanError(
+            f"global batch: {batch} sequences do not divide over {devices} accelerators in any "
+            f"plan of {workload.model.name}; a multiple of {devices} does"
+        )
+    said = "; ".join(f"{name}: {text(values)}" for name, values in guilty.items())
+    if len(guilty) > 1:
+        return ParplanError(f"no plan for {cluster.name} fulfils all of: {said}")
+    (name,) = guilty
+    relaxed = make_space(workload, cluster, allowed.without(name))
+    return ParplanError(f"{said}; possible on {cluster.name}: {_possible(relaxed, name)}")
+
+
+def _possible(space: Space, name: str) -> str:
+    if name in ("schedule", "virtual_stages"):
+        found = [value[name == "virtual_stages"] for value in space.dimensions["ordering"]]
+    elif name in space.dimensions:
+        found = list(space.dimensions[name])
+    else:
+        found = [getattr(group, name) for group in space.groups]
+    values = list(dict.fromkeys(found))
+    return text(values if isinstance(values[0], str) else sorted(values))
+
+
+def full_space(workload: Workload, cluster: Cluster, options: Options) -> Space:
+    """TP x PP x DP x micro-batch x schedule x recomputation x ZeRO under the user's options.
+
+    Tensor parallelism stays inside a node and brings sequence parallelism where it divides the
+    sequence. Raises `ParplanError` as `make_space` does.
+    """
+    return make_space(workload, cluster, constraints_of_options(options))
+
+
+def constraints_of_options(options: Options) -> Constraints:
+    """The options that a search has, as constraints."""
+    recomputation = get_args(Recomputation)
+    if options.activation_recomputation != "auto":
+        recomputation = ("selective", "full") if options.activation_recomputation else ("none",)
+    zero = {"auto": (0, 1, 2, 3), True: (1, 2, 3), False: (0,)}[options.distribute_parameter]
+    count = options.num_micro_batches
+    stages = None if options.num_stages == "auto" else options.num_stages
+    return Constraints(
+        num_stages=Range(max=stages if options.pipeline_parallel else 1),
+        expert_parallel=(1,),
+        num_micro_batches=Range() if count == "auto" else (count,),
+        virtual_stages=(1,),
+        schedule=tuple(SCHEDULES),
+        recomputation=recomputation,
+        zero_stage=zero,
+        sequence_parallel=(True,),
+        memory_ratio=options.memory_ratio,
+    )
+
+
+def full_candidates(workload: Workload, cluster: Cluster, options: Options) -> list[Plan]:
+    """The plans of `full_space` as a list; empty where there is none."""
+    constraints = constraints_of_options(options)
+    return [p for g in groups(workload, cluster, constraints) for p in map(g.plan, range(g.size))]

@@ -1,0 +1,134 @@
+"""Further choices of a plan that a space may have: how deep it recomputes, what it shards over,
+overlaps and offloads. They change what stages cost and need, but no lists."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from parplan.hardware.network.cluster import Cluster
+from parplan.planners.spaces.constraints import Constraints
+from parplan.planners.spaces.layouts import Group, divisors
+from parplan.sim.plan import Plan
+from parplan.sim.workload import Workload
+
+
+class Variant(NamedTuple):
+    """The further choices, by the fields of `Plan`; the defaults are those of a plain plan."""
+
+    recomputed_layers: int | None = None
+    shard_group: int | None = None
+    gradient_dtype: str = "as computed"
+    overlap_gradient_reduction: bool = True
+    overlap_tensor_parallel: bool = False
+    offload_optimizer: bool = False
+    offload_activations: bool = False
+
+
+class Box(NamedTuple):
+    """Variants by the values that each field may have: every combination of them."""
+
+    recomputed_layers: tuple[int | None, ...]
+    shard_group: tuple[int | None, ...]
+    gradient_dtype: tuple[str, ...]
+    overlap_gradient_reduction: tuple[bool, ...]
+    overlap_tensor_parallel: tuple[bool, ...]
+    offload_optimizer: tuple[bool, ...]
+    offload_activations: tuple[bool, ...]
+
+
+PLAIN = Variant()
+
+
+def variant_of(plan: Plan) -> Variant:
+    """The further choices of a plan."""
+    return Variant(*(getattr(plan, name) for name in Variant._fields))
+
+
+def having(plan: Plan, values: dict[str, Any]) -> Plan:
+    """The plan with other values of some fields."""
+    return replace(plan, **values)
+
+
+def plain(plan: Plan) -> Plan:
+    """The plan with none of them."""
+    return replace(plan, **PLAIN._asdict())
+
+
+class Choices:
+    """Which values each of them may have, for a plain plan: only those with an effect."""
+
+    def __init__(self, workload: Workload, cluster: Cluster, allowed: Constraints) -> None:
+        self._num_layers = workload.model.num_layers
+        self._allowed = allowed
+        self._has_host = cluster.accelerator.host_bytes_per_s is not None
+        self._known: dict[tuple[object, ...], Box] = {}
+
+    def of(self, plan: Plan) -> Box:
+        """The values of each field of `Variant`, in its order."""
+        stages, replicas = plan.total_stages, plan.replicas
+        recomputed, sharded = plan.recomputation != "none", plan.zero_stage > 0
+        key = stages, replicas, recomputed, sharded, plan.tensor_parallel > 1
+        if key not in self._known:
+            own = self._allowed
+            self._known[key] = Box(
+                self._depths(stages) if recomputed else (None,),
+                self._groups(replicas) if sharded else (None,),
+                own.gradient_dtype,
+                own.overlap_gradient_reduction if replicas > 1 else (True,),
+                own.overlap_tensor_parallel if plan.tensor_parallel > 1 else (False,),
+                own.offload_optimizer if self._has_host else (False,),
+                own.offload_activations if self._has_host else (False,),
+            )
+        return self._known[key]
+
+    def variants(self, plan: Plan) -> Iterator[Plan]:
+        """Every variant of a plain plan, in a fixed order."""
+        for values in product(*self.of(plan)):
+            yield having(plan, dict(zip(Variant._fields, values, strict=True)))
+
+    def variant(self, plan: Plan, number: int) -> Plan:
+        """The variant with that number of a plain plan."""
+        values: dict[str, Any] = {}
+        named = zip(reversed(Variant._fields), reversed(self.of(plan)), strict=True)
+        for name, allowed in named:
+            number, digit = divmod(number, len(allowed))
+            values[name] = allowed[digit]
+        return replace(plan, **values)
+
+    def counts(self, group: Group) -> npt.NDArray[np.int64]:
+        """How many variants each plan of a group has, in its order."""
+        _, b, c, d = group.radices
+        found = np.empty(group.radices, dtype=np.int64)
+        for i, r, z in np.ndindex(len(group.orderings), b, c):
+            plan = group.plan(((i * b + r) * c + z) * d)
+            found[i, r, z, :] = np.prod([len(values) for values in self.of(plan)])
+        return found.reshape(-1)
+
+    def nearest(self, plan: Plan, wanted: Variant) -> Plan:
+        """The variant of a plain plan that has most of the values that are wanted."""
+        values: dict[str, Any] = {
+            name: value if value in allowed else _near(allowed, value)
+            for name, value, allowed in zip(Variant._fields, wanted, self.of(plan), strict=True)
+        }
+        return replace(plan, **values)
+
+    def _depths(self, stages: int) -> tuple[int | None, ...]:
+        most = -(-self._num_layers // stages)
+        allowed = self._allowed.recomputed_layers
+        return (None, *(depth for depth in range(1, most) if depth in allowed))
+
+    def _groups(self, replicas: int) -> tuple[int | None, ...]:
+        allowed = self._allowed.shard_group
+        return (None, *(g for g in divisors(replicas) if 1 < g < replicas and g in allowed))
+
+
+def _near(allowed: Sequence[Any], value: Any) -> Any:
+    """The allowed number next to `value`; the first one where it is none, or there is none."""
+    numbers = [v for v in allowed if isinstance(v, int) and not isinstance(v, bool)]
+    if isinstance(value, bool) or not isinstance(value, int) or not numbers:
+        return allowed[0]
+    return min(numbers, key=lambda v: (abs(v - value), v))
