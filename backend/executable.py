@@ -10,7 +10,7 @@ from parplan.sim.schedules import schedule_kind, why_not
 from parplan.sim.workload import Workload
 
 RECOMPUTED_OPS = ("attention",)
-"""What `parplan.backend.recompute` understands by selective."""
+"""What `parplan.backend.models.recompute` understands by selective."""
 
 
 def why_not_executable(plan: Plan, num_processes: int, *, own_lists: bool = False) -> str:
@@ -65,7 +65,7 @@ def why_not_trained(workload: Workload) -> str:
 
 
 def why_not_built(model: Model) -> str:
-    """Why `parplan.backend.gpt` does not build `model`, in one line; empty if it does."""
+    """Why `parplan.backend.models.gpt` does not build `model`, in one line; empty if it does."""
     if model.moe is not None:
         return "experts cannot be executed yet, only predicted"
     if model.mla is not None:

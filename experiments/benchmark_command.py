@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from parplan.backend.execute import execute
+from parplan.backend.execution.execute import execute
 from parplan.errors import ParplanError
 from parplan.experiments import benchmark, benchmark_planners, execution_benchmark
 from parplan.experiments.comparison_tables import row, runs

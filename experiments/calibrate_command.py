@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from parplan._files import check_writable
-from parplan.backend.calibrate import calibrate, settings_here
-from parplan.backend.calibration_file import PartialFile, partial_path
-from parplan.backend.calibration_grid import Settings
+from parplan.backend.calibration.calibrate import calibrate, settings_here
+from parplan.backend.calibration.grid import Settings
+from parplan.backend.calibration.partial_file import PartialFile, partial_path
 from parplan.errors import ParplanError, RunFailedError
 from parplan.experiments.output import OutputFolder
 from parplan.experiments.profile_figures import figures

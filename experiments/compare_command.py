@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from parplan._strict import read_json
-from parplan.backend.execution import Execution
+from parplan.backend.execution.result import Execution
 from parplan.errors import ParplanError
 from parplan.experiments.comparison import compare_set
 from parplan.experiments.comparison_tables import (

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from parplan.backend.execution import Executed
+from parplan.backend.execution.result import Executed
 from parplan.sim.run import Event, Run
 
 CATEGORIES = (

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from parplan.backend.execution import Executed
+from parplan.backend.execution.result import Executed
 from parplan.experiments.comparison import CATEGORIES, SetComparison, attribution
 from parplan.experiments.tables import columns
 from parplan.sim.plan import Plan

@@ -21,7 +21,7 @@ from parplan.sim.schedules import make_schedule
 from parplan.sim.workload import Workload
 
 if TYPE_CHECKING:
-    from parplan.backend.virtual import VirtualRank
+    from parplan.backend.execution.dry_run import VirtualRank
 
 PARAMETER_TOLERANCE = 0.01
 """Tensor parallelism keeps normalisations whole, and shards are padded."""
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     if reason := why_not(plan):
         raise ParplanError(f"{args.plan}: {reason}")
     require_torch("playing ranks")
-    from parplan.backend.virtual import first_ranks, virtual_ranks  # imports torch
+    from parplan.backend.execution.dry_run import first_ranks, virtual_ranks  # imports torch
 
     expected = predicted(workload, plan)
     first = first_ranks(plan)

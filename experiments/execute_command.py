@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from parplan.backend.execute import OtherNodeError, execute
-from parplan.backend.execution import Execution
-from parplan.backend.launch import Nodes
-from parplan.backend.supervise import STALL_S, CutOffError
+from parplan.backend.execution.execute import OtherNodeError, execute
+from parplan.backend.execution.result import Execution
+from parplan.backend.workers.launch import Nodes
+from parplan.backend.workers.supervise import STALL_S, CutOffError
 from parplan.errors import ParplanError
 from parplan.experiments.comparison import compare_set
 from parplan.experiments.comparison_tables import plan_table, row, runs, short_name, summary

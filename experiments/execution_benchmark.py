@@ -8,7 +8,7 @@ import dataclasses
 import statistics
 from collections.abc import Iterator
 
-from parplan.backend.execution import Execution
+from parplan.backend.execution.result import Execution
 from parplan.experiments.comparison import compare_set
 from parplan.experiments.comparison_tables import (
     attribution_table,

@@ -88,7 +88,7 @@ def checked(
 def _measured_level(workload: Workload, cluster: Cluster, note: Callable[[str], None]) -> Level:
     # Imported here: it needs torch.
     from parplan.backend.executable import why_not_executable
-    from parplan.backend.execute import execute
+    from parplan.backend.execution.execute import execute
 
     def level(plans: Sequence[Plan]) -> dict[Plan, Outcome]:
         processes = cluster.num_accelerators

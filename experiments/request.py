@@ -115,7 +115,7 @@ def _check_here(path: Path) -> None:
             "--cluster here: needs torch to tell this machine: pip install 'parplan[torch]', or "
             f"--profile {path} for whatever machine it is of"
         )
-    from parplan.backend.here import machine_here, num_cores
+    from parplan.backend.calibration.this_machine import machine_here, num_cores
     from parplan.hardware.estimates.profile_file import check_machine, read_profile
 
     profile = read_profile(path)

@@ -25,7 +25,7 @@ from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 
 if TYPE_CHECKING:
-    from parplan.backend.trace import ChainTrace, LayerTrace
+    from parplan.backend.models.trace import ChainTrace, LayerTrace
 
 COLUMNS = ("layers", "parameters", "forward GFLOP", "backward GFLOP", "saved MB", "output MB")
 
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     require_torch("tracing models")
     workload = _workload(args)
     # Only now, so that mistakes are told soon and the time is that of tracing.
-    from parplan.backend.traced_models import trace_config, trace_function, trace_workload
+    from parplan.backend.models.traced_models import trace_config, trace_function, trace_workload
 
     start_s = time.perf_counter()
     if workload is None:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from parplan.backend.require import require_torch
-from parplan.backend.train import train
+from parplan.backend.workers.train import train
 from parplan.errors import ParplanError
 
 
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     processes = args.processes
     if processes is None:
         require_torch("training")
-        from parplan.backend.here import default_processes  # imports torch
+        from parplan.backend.calibration.this_machine import default_processes  # imports torch
 
         processes = default_processes()
     sys.stdout.flush()

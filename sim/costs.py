@@ -1,8 +1,9 @@
 """What each action and message of a plan costs: the numbers that the players are fed.
 
 `LayerCosts` hold one layer and one micro-batch, from the model of the hardware
-(`parplan.sim.cost_model.stage_costs`) or from measurements (`parplan.backend.calibrate`).
-`StageCosts` hold one pipeline stage, with its communication.
+(`parplan.sim.cost_model.stage_costs`) or from measurements
+(`parplan.backend.calibration.calibrate`). `StageCosts` hold one pipeline stage, with its
+communication.
 """
 
 from collections.abc import Mapping

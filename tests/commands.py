@@ -51,7 +51,11 @@ def workers(of: int) -> list[int]:
         try:
             words = (path / "cmdline").read_text().split("\0")
             job = next((word for word in words if "parplan-" in word), None)
-            if "parplan.backend.worker" in words and job and "torch.distributed.run" not in words:
+            if (
+                "parplan.backend.workers.worker" in words
+                and job
+                and "torch.distributed.run" not in words
+            ):
                 launcher = json.loads((Path(words[-2]) / "job.json").read_text())["launcher"]
                 found += [int(path.name)] if launcher == of else []
         except (OSError, ValueError):

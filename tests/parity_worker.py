@@ -13,9 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from parplan.backend.gpt import gpt_layers, initialise
-from parplan.backend.pipeline import PipelineStep
-from parplan.backend.tensor_parallel import whole_parameters
+from parplan.backend.models.gpt import gpt_layers, initialise
+from parplan.backend.runtime.pipeline import PipelineStep
+from parplan.backend.runtime.tensor_parallel import whole_parameters
 from parplan.sim.models.model import LocalAttention, Model
 from parplan.sim.plan import Plan
 from parplan.sim.programs.instructions import read_csv

@@ -16,8 +16,8 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from parplan.backend import enable_advanced_parallelization
-from parplan.backend.checkpoint import load_checkpoint, save_checkpoint
-from parplan.backend.gpt import gpt_layers, initialise
+from parplan.backend.models.gpt import gpt_layers, initialise
+from parplan.backend.runtime.checkpoint import load_checkpoint, save_checkpoint
 from parplan.sim.models.model import Model
 from parplan.sim.plan import Plan
 

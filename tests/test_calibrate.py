@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from parplan.backend.calibrate import profile_of, timing_of
-from parplan.backend.calibration_file import PartialFile, read_partial
-from parplan.backend.calibration_grid import LAYERS, RECOMPUTATIONS, Settings, grid, micro_batches
+from parplan.backend.calibration.calibrate import profile_of, timing_of
+from parplan.backend.calibration.grid import LAYERS, RECOMPUTATIONS, Settings, grid, micro_batches
+from parplan.backend.calibration.partial_file import PartialFile, read_partial
 from parplan.errors import ParplanError
 from parplan.experiments.cli import main
 from parplan.hardware.estimates.profile import Collective, Machine, Profile

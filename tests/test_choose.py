@@ -5,14 +5,14 @@ import logging
 import pytest
 from torch import nn
 
-from parplan.backend.chain import Chain
-from parplan.backend.choose import (
+from parplan.backend.calibration.layer_times import LayerTimes, Setting
+from parplan.backend.models.chain import Chain
+from parplan.backend.script.choose import (
     MachineCosts,
     choose_plan,
     compile_measured,
     executable_plans,
 )
-from parplan.backend.layer_times import LayerTimes, Setting
 from parplan.errors import ParplanError
 from parplan.planners.spaces.options import Options
 from parplan.sim.plan import Plan

@@ -2,7 +2,7 @@
 
 import pytest
 
-from parplan.backend.execution import Executed, Execution, HandWritten
+from parplan.backend.execution.result import Executed, Execution, HandWritten
 from parplan.errors import ParplanError
 from parplan.experiments.comparison import CATEGORIES, attribution, categories, compare_set
 from parplan.experiments.execution_benchmark import overheads, plans, workload

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parplan.backend.division import divide
+from parplan.backend.runtime.batch_division import divide
 from parplan.errors import ParplanError
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import why_not

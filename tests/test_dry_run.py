@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from parplan.backend.virtual import first_ranks, virtual_ranks
+from parplan.backend.execution.dry_run import first_ranks, virtual_ranks
 from parplan.errors import ParplanError
 from parplan.experiments.dry_run_command import agrees, predicted
 from parplan.sim.models.model import model_preset

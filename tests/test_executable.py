@@ -2,13 +2,13 @@
 
 import pytest
 
-from parplan.backend.choose import executable_plans
 from parplan.backend.executable import (
     check_executable,
     why_not_executable,
     why_not_split,
 )
-from parplan.backend.groups import shards_of
+from parplan.backend.runtime.groups import shards_of
+from parplan.backend.script.choose import executable_plans
 from parplan.errors import ParplanError
 from parplan.planners.spaces.options import Options
 from parplan.sim.models.model import model_preset

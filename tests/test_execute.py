@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from parplan.backend.execute import execute
-from parplan.backend.execution import Execution
+from parplan.backend.execution.execute import execute
+from parplan.backend.execution.result import Execution
 from parplan.errors import ParplanError
 from parplan.experiments.comparison import attribution
 from parplan.experiments.comparison_tables import short_name

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from parplan.backend.launch import launch
-from parplan.backend.supervise import CutOffError, slow_ranks
+from parplan.backend.workers.launch import launch
+from parplan.backend.workers.supervise import CutOffError, slow_ranks
 from parplan.errors import RunFailedError
 from tests.commands import all_gone, start, wait_for, workers
 
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.timeout(200)
 WORKER = """
 import json, os, signal, sys, time
 from pathlib import Path
-from parplan.backend.heartbeat import begin_beating, keep_step
-from parplan.backend.worker import end_with
+from parplan.backend.workers.heartbeat import begin_beating, keep_step
+from parplan.backend.workers.worker import end_with
 
 folder = Path(sys.argv[1])
 job = json.loads((folder / "job.json").read_text())

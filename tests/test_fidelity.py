@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from parplan.backend import execute as backend_execute
+from parplan.backend.execution import execute as backend_execute
 from parplan.errors import ParplanError
 from parplan.experiments import plan_command
 from parplan.experiments.cli import main

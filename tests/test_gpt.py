@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 import torch
 
-from parplan.backend.chain import Chain
 from parplan.backend.executable import why_not_built
-from parplan.backend.gpt import gpt_layers, initialise, language_loss
-from parplan.backend.gpt_attention import alibi_slopes
-from parplan.backend.trial_run import LEARNING_RATE, train_alone
+from parplan.backend.execution.trial_run import LEARNING_RATE, train_alone
+from parplan.backend.models.chain import Chain
+from parplan.backend.models.gpt import gpt_layers, initialise, language_loss
+from parplan.backend.models.gpt_attention import alibi_slopes
 from parplan.errors import ParplanError
 from parplan.sim.models.model import LocalAttention, model_preset, model_presets
 from parplan.sim.models.scaled_down import scaled_down

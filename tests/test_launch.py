@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from parplan.backend.launch import launch
+from parplan.backend.workers.launch import launch
 from parplan.errors import ParplanError, RunFailedError
 from tests.commands import parplan
 
 WORKER = """
 import json, os, signal, sys, time
 from pathlib import Path
-from parplan.backend.worker import end_with
+from parplan.backend.workers.worker import end_with
 
 folder = Path(sys.argv[1])
 job = json.loads((folder / "job.json").read_text())
@@ -89,7 +89,7 @@ def test_a_hanging_worker_is_stopped_in_time(start) -> None:
 
 def test_no_worker_outlives_a_killed_launcher(start, tmp_path: Path) -> None:
     code = (
-        "from parplan.backend.launch import launch\n"
+        "from parplan.backend.workers.launch import launch\n"
         f"launch({{'do': 'hang', 'pids': {str(start.pids)!r}}}, 2, timeout_s=200, "
         "module='their_worker')\n"
     )

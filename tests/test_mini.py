@@ -5,16 +5,16 @@ from dataclasses import dataclass
 
 import pytest
 
-from parplan.backend.memory_predict import (
+from parplan.backend.minis.memory_predict import (
     BEFORE,
     MiniMemory,
     mini_memory,
     places_of,
     predict_peaks,
 )
-from parplan.backend.mini import Mini, minis_of
-from parplan.backend.mini_costs import MiniCosts, mini_costs, turns
-from parplan.backend.mini_predict import predict_exposed, predict_step
+from parplan.backend.minis.mini import Mini, minis_of
+from parplan.backend.minis.mini_costs import MiniCosts, mini_costs, turns
+from parplan.backend.minis.predict import predict_exposed, predict_step
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.programs.instructions import Action, rank_of_stages
 from parplan.sim.schedules import CATALOGUE, make_schedule

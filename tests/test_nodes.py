@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from parplan.backend.launch import Nodes, launch
+from parplan.backend.workers.launch import Nodes, launch
 from parplan.errors import ParplanError
 
 pytestmark = pytest.mark.timeout(300)

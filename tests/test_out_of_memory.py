@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from parplan.backend import execute as execute_module
-from parplan.backend.execute import execute
-from parplan.backend.launch import OutOfMemoryError
-from parplan.backend.out_of_memory import RanOutOfMemoryError, noticing
+from parplan.backend.execution import execute as execute_module
+from parplan.backend.execution.execute import execute
+from parplan.backend.workers.launch import OutOfMemoryError
+from parplan.backend.workers.out_of_memory import RanOutOfMemoryError, noticing
 from parplan.errors import RunFailedError
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from parplan.backend import planning
-from parplan.backend.chain import find_chain
 from parplan.backend.executable import reduces_by_hooks, why_not_executable
-from parplan.backend.gpt import gpt_layers, language_loss
-from parplan.backend.planned_forward import _hf_tensors, _refuse_trainer
-from parplan.backend.planning import described, find_plan
+from parplan.backend.models.chain import find_chain
+from parplan.backend.models.gpt import gpt_layers, language_loss
+from parplan.backend.script import plan_script as planning
+from parplan.backend.script.plan_script import described, find_plan
+from parplan.backend.script.planned_forward import _hf_tensors, _refuse_trainer
 from parplan.errors import ParplanError
 from parplan.hardware.estimates.profile_file import write_profile
 from parplan.planners.spaces.options import Options

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parplan.backend.here import machine_here
+from parplan.backend.calibration.this_machine import machine_here
 from parplan.errors import ParplanError
 from parplan.experiments.request import PROFILE
 from parplan.hardware.estimates.kernel_times import estimate, kernel_s

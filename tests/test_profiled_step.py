@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from parplan.backend.profiled_step import Collective, Profiled, profiled, union, without
+from parplan.backend.execution.profiled_step import Collective, Profiled, profiled, union, without
 from parplan.sim.plan import Plan
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from parplan.backend.recompute import recomputed
+from parplan.backend.models.recompute import recomputed
 from parplan.errors import ParplanError
 
 

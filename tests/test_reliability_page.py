@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from parplan._strict import MAX_FILE_BYTES
-from parplan.backend.supervise import FEWEST_STEPS, SILENT_S, SLOW_FACTOR, STALL_S
+from parplan.backend.workers.supervise import FEWEST_STEPS, SILENT_S, SLOW_FACTOR, STALL_S
 from parplan.experiments.search_record import EVERY_S, FIRST_S
 from parplan.planners.algorithms.exact.streamed import HELD, PART
 from parplan.planners.search.limits import MOST_RECORDED

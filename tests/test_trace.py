@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from parplan.backend.trace import trace_chain
-from parplan.backend.traced_models import trace_config, trace_function, trace_workload
+from parplan.backend.models.trace import trace_chain
+from parplan.backend.models.traced_models import trace_config, trace_function, trace_workload
 from parplan.errors import ParplanError
 from parplan.experiments.trace_command import analytical_bytes
 from parplan.sim.models.hf_config import model_from_hf

@@ -1,0 +1,142 @@
+"""What communication and the optimizer cost on the processes that run, measured on all at once."""
+
+import contextlib
+import copy
+import statistics
+import time
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from parplan.backend.models.chain import Chain
+from parplan.backend.runtime.pipeline import StageModule
+from parplan.backend.script.choose import MachineCosts, memory_of_process
+
+REPETITIONS = 9
+MESSAGE_BYTES = (2**12, 2**17, 2**20)
+DEPTHS = (1, 4)
+"""Blocks of the two small models whose gradients are reduced."""
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+def measure_machine(
+    chain: Chain, batch: Batch, device: torch.device, precision: str = "fp32"
+) -> MachineCosts:
+    """Measure messages between neighbours, gradient reductions over all processes, and AdamW.
+
+    `batch`: the inputs and targets of one process's micro-batch. Every process calls it at the
+    same time. Of one process alone communication costs nothing. Random numbers stay as they are.
+    """
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), torch.enable_grad():
+        return _measure(chain, batch, device, precision)
+
+
+def _measure(chain: Chain, batch: Batch, device: torch.device, precision: str) -> MachineCosts:
+    optimizer_s = _optimizer_s_per_parameter(chain, device)
+    memory_bytes = memory_of_process(device)
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return MachineCosts(optimizer_s_per_parameter=optimizer_s, memory_bytes=memory_bytes)
+    latency_s, s_per_byte = _messages(device)
+    reduce_latency_s, reduce_s_per_byte = _reduction(chain, batch, device, precision)
+    return MachineCosts(
+        latency_s=latency_s,
+        bytes_per_s=1 / s_per_byte,
+        reduce_latency_s=reduce_latency_s,
+        reduce_s_per_byte=reduce_s_per_byte,
+        optimizer_s_per_parameter=optimizer_s,
+        memory_bytes=memory_bytes,
+    )
+
+
+def _messages(device: torch.device) -> tuple[float, float]:
+    """Latency, and seconds per byte, of a message between neighbours."""
+    values = [torch.zeros(size // 4, device=device) for size in MESSAGE_BYTES]
+    samples = [[_ping_pong(value) / 2 for value in values] for _ in range(REPETITIONS)]
+    return _line(MESSAGE_BYTES, samples)
+
+
+def _line(sizes: Sequence[float], samples: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Seconds at size 0 and per unit of size, through the medians of all samples but the first."""
+    medians = [statistics.median(column) for column in zip(*samples[1:], strict=True)]
+    slope, intercept = statistics.linear_regression(sizes, medians)
+    return max(intercept, 0.0), max(slope, 1e-15)
+
+
+def _ping_pong(values: torch.Tensor) -> float:
+    """Seconds there and back between processes 2 i and 2 i + 1; the last odd one rests."""
+    rank = dist.get_rank()
+    other = rank ^ 1
+    dist.barrier()
+    start_s = _now(values.device)
+    if other < dist.get_world_size():
+        turns = (dist.send, dist.recv) if rank < other else (dist.recv, dist.send)
+        for turn in turns:
+            turn(values, other)
+    return _now(values.device) - start_s
+
+
+def _reduction(
+    chain: Chain, batch: Batch, device: torch.device, precision: str
+) -> tuple[float, float]:
+    """What DistributedDataParallel adds to a backward: seconds for a model without parameters, and
+    per byte of gradients.
+
+    From models of few blocks, so that its hooks, its copies and the overlap with the backward are
+    in it. Measured with and without reduction in turn.
+    """
+    models = [_small_model(chain, depth, device, precision) for depth in DEPTHS]
+    num_bytes = [sum(p.numel() * p.element_size() for p in m.parameters()) for m in models]
+    samples = [
+        [_backward_s(m, chain, batch, True) - _backward_s(m, chain, batch, False) for m in models]
+        for _ in range(REPETITIONS)
+    ]
+    return _line(num_bytes, samples)
+
+
+def _small_model(
+    chain: Chain, depth: int, device: torch.device, precision: str
+) -> DistributedDataParallel:
+    first, last = chain.num_first, len(chain.layers) - chain.num_last
+    blocks = [chain.layers[first]] * depth
+    layers = [*chain.layers[:first], *blocks, *chain.layers[last:]]
+    module = nn.Sequential(*(copy.deepcopy(layer) for layer in layers)).to(device)
+    return DistributedDataParallel(StageModule(module, device, precision))
+
+
+def _backward_s(model: DistributedDataParallel, chain: Chain, batch: Batch, reduce: bool) -> float:
+    """Seconds of one backward that creates gradients, with or without reducing them."""
+    model.zero_grad(set_to_none=True)
+    inputs, targets = (part.to(next(model.parameters()).device) for part in batch)
+    with contextlib.nullcontext() if reduce else model.no_sync():
+        loss = chain.loss_fn(model(inputs), targets)
+        dist.barrier()
+        start_s = _now(loss.device)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return _now(loss.device) - start_s
+
+
+def _optimizer_s_per_parameter(chain: Chain, device: torch.device) -> float:
+    """Seconds of torch's AdamW with its defaults, over the layers of the chain once."""
+    layers = [copy.deepcopy(layer).to(device) for layer in chain.layers]
+    parameters = [p for p in nn.ModuleList(layers).parameters() if p.requires_grad]
+    for parameter in parameters:
+        # Not zeros, on which AdamW takes twice as long.
+        parameter.grad = torch.randn_like(parameter)
+    optimizer = torch.optim.AdamW(parameters)
+    samples = []
+    for _ in range(REPETITIONS):
+        start_s = _now(device)
+        optimizer.step()
+        samples.append(_now(device) - start_s)
+    return statistics.median(samples[1:]) / sum(p.numel() for p in parameters)
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,1 @@
+"""Running plans on this machine beside their predictions: jobs, runs, results."""

@@ -1,0 +1,197 @@
+"""Plans and minis that take turns: one step each, round after round, all processes together.
+
+A slow moment of the machine hits all of them alike, and so does its drift.
+"""
+
+import copy
+import gc
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from parplan.backend.execution.trial_run import Sample, TrialRun, step_seconds
+from parplan.backend.minis.memory_predict import MiniMemory, mini_memory
+from parplan.backend.minis.memory_runs import MemoryWatch
+from parplan.backend.minis.mini import Mini
+from parplan.backend.minis.mini_costs import MiniCosts, mini_costs
+from parplan.backend.models.chain import Chain
+from parplan.backend.runtime.groups import Groups, Sizes, make_groups, sizes_of
+from parplan.sim.plan import Plan
+from parplan.sim.run import Event, Run
+
+WATCHED_STEPS = 2
+"""The first steps, whose memory is watched: the first one makes the optimizer's state."""
+
+LEAST_ROUNDS = 4
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfiledStep:
+    """One step under the profiler, process by process."""
+
+    samples: list[Sample]
+    exposed: list[dict[str, dict[str, float]]]
+    """By event and stream: seconds in which a collective was waited for."""
+    run: Run
+    """With the collectives of the first process of every pipeline rank."""
+
+    def exposed_s(self, timed: Run) -> dict[str, float]:
+        """What of another step was spent waiting, if its shares were those of this one: by stream
+        within computations, and within the optimizer; mean over the processes."""
+        found: dict[str, float] = {}
+        own = {(e.rank, e.name): e.end_s - e.start_s for e in timed.events}
+        width = len(self.samples) // timed.num_ranks
+        for process, (sample, waits) in enumerate(zip(self.samples, self.exposed, strict=True)):
+            for name, start_s, end_s in sample.marks:
+                scale = own[process // width, name] / max(end_s - start_s, 1e-9)
+                for stream, seconds in waits[name].items():
+                    key = "optimizer" if name.startswith("optimizer") else stream
+                    found[key] = found.get(key, 0.0) + scale * seconds / len(self.samples)
+        return found
+
+
+class Place:
+    """What all contestants share: batch, device, precision, and the groups of processes.
+
+    Every group of gloo has threads that wake up all the time, so there is one of each size.
+    """
+
+    def __init__(self, batch: Batch, device: torch.device, precision: str) -> None:
+        self.batch, self.device, self.precision = batch, device, precision
+        self._groups: dict[Sizes, Groups] = {}
+
+    def groups(self, plan: Plan) -> Groups:
+        """Those of `plan`; all processes call this together."""
+        sizes = sizes_of(plan)
+        if sizes not in self._groups:
+            self._groups[sizes] = make_groups(plan, self.device)
+        return self._groups[sizes]
+
+
+class Contestant(TrialRun):
+    """A plan with the memory of its second step."""
+
+    def __init__(self, chain: Chain, plan: Plan, place: Place, batch: Batch | None = None) -> None:
+        watch = MemoryWatch(place.device)
+        given = batch or place.batch, place.device, place.precision, watch, place.groups(plan)
+        with watch.watching():
+            super().__init__(chain, plan, *given)
+        watch.add(tensor for m in self.pipeline.modules.values() for tensor in _tensors(m))
+        watch.made()
+        for _ in range(WATCHED_STEPS):
+            self.watched_step()
+        self.memory = watch.base_bytes, watch.peak_bytes, list(watch.segments)
+        self.watch = None
+
+    def profile_all(self) -> ProfiledStep:
+        """One more step, under the profiler, as all processes saw it; on all of them."""
+        sample, seen = self.profile()
+        exposed = {name: seen.exposed_s(start, end) for name, start, end in sample.marks}
+        found = everyone((sample, seen.collectives, exposed))
+        samples, collectives, waits = (list(part) for part in zip(*found, strict=True))
+        run = self.run_of(samples, step_seconds(samples))
+        zero_s = min(sample.start_s for sample in samples)
+        width = self.plan.replicas * self.plan.tensor_parallel
+        events = [
+            Event(rank, c.stream, c.name, c.start_s - zero_s, c.end_s - zero_s)
+            for rank, own in enumerate(collectives[::width])
+            for c in own
+        ]
+        run = replace(run, events=(*run.events, *events), source="profiled")
+        return ProfiledStep(samples=samples, exposed=waits, run=run)
+
+    def peaks(self) -> list[int]:
+        """Peak bytes of every process, on all of them."""
+        return [peak for _, peak, _ in everyone(self.memory)]
+
+
+class MiniRun(Contestant):
+    """A mini, ready to be timed."""
+
+    def __init__(self, mini: Mini, chain: Chain, place: Place) -> None:
+        plan, batch = mini.plan, place.batch
+        rows = plan.data_parallel * plan.num_micro_batches * plan.batch_per_device
+        places = torch.arange(rows) % len(batch[0])
+        own_batch = batch[0][places], batch[1][places]
+        super().__init__(mini_chain(chain, mini), plan, place, own_batch)
+        self.mini = mini
+
+    def costs(self, warm_up: int) -> MiniCosts:
+        """What its steps cost, without the watched ones and `warm_up` more.
+
+        Runs another one under the profiler, if there is a collective to wait for.
+        """
+        steps = self.steps(WATCHED_STEPS + warm_up)
+        if self.plan.replicas * self.plan.tensor_parallel == 1:
+            return mini_costs(self.plan, steps, None)
+        profiled = self.profile_all()
+        return mini_costs(self.plan, steps, (profiled.samples, profiled.exposed))
+
+    def held(self) -> MiniMemory:
+        """What its step held."""
+        found = everyone((*self.memory, self.pipeline.received_bytes()))
+        bases, _, segments, received = zip(*found, strict=True)
+        return mini_memory(self.plan, segments, bases, received)
+
+
+def mini_chain(chain: Chain, mini: Mini) -> Chain:
+    """A copy of the chain with as many blocks as the mini has, evenly from all of the chain's."""
+    first, last = chain.num_first, len(chain.layers) - chain.num_last
+    # Together, so that what the ends share stays shared.
+    ends = copy.deepcopy([*chain.layers[:first], *chain.layers[last:]])
+    places = (first + i * chain.num_blocks // mini.num_blocks for i in range(mini.num_blocks))
+    blocks = [copy.deepcopy(chain.layers[place]) for place in places]
+    return Chain(
+        layers=(*ends[:first], *blocks, *ends[first:]),
+        num_first=chain.num_first,
+        num_last=chain.num_last,
+        loss_fn=chain.loss_fn,
+    )
+
+
+def take_turns(
+    steps: Sequence[Callable[[], object]],
+    rounds: int,
+    say: Callable[[int], None],
+    budget_s: float | None = None,
+) -> None:
+    """Every step once in each round, without a garbage collector that would hit some.
+
+    After `budget_s` seconds no round begins, but for the first `LEAST_ROUNDS`.
+    """
+    start_s = time.perf_counter()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        for number in range(rounds):
+            for step in steps:
+                step()
+            say(number + 1)
+            late = budget_s is not None and time.perf_counter() - start_s > budget_s
+            if number + 1 >= LEAST_ROUNDS and everyone(late)[0]:
+                break
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+def everyone(own: Any) -> list[Any]:
+    """What all processes pass, in order, on all of them."""
+    if not dist.is_initialized():
+        return [own]
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, own)
+    return found
+
+
+def _tensors(module: nn.Module) -> Iterable[torch.Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()

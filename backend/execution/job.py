@@ -1,0 +1,228 @@
+"""The job of `parplan.backend.execution.execute`, as every one of its processes does it."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from parplan._strict import build
+from parplan.backend.calibration.layer_times import Setting, measure_layers
+from parplan.backend.calibration.machine_costs import measure_machine
+from parplan.backend.execution.hand_written import HandWrittenRun, hand_written
+from parplan.backend.execution.interleaved_runs import (
+    WATCHED_STEPS,
+    Contestant,
+    MiniRun,
+    Place,
+    everyone,
+    take_turns,
+)
+from parplan.backend.execution.result import best_by_stages, run_table
+from parplan.backend.execution.trial_run import train_alone
+from parplan.backend.minis.memory_predict import predict_peaks
+from parplan.backend.minis.mini import Mini, minis_of
+from parplan.backend.minis.mini_costs import MiniCosts
+from parplan.backend.minis.predict import predict_exposed, predict_step
+from parplan.backend.models.chain import Chain
+from parplan.backend.models.gpt import gpt_layers, initialise, language_loss
+from parplan.backend.script.choose import compile_measured, executable_plans
+from parplan.backend.workers.out_of_memory import noticing
+from parplan.backend.workers.processes import is_first, join_processes, num_processes
+from parplan.planners.spaces.options import Options
+from parplan.sim.engine.engine import simulate
+from parplan.sim.plan import Plan
+from parplan.sim.workload import Workload
+
+Say = Callable[[str], None]
+
+COMPARED_STEPS = 3
+"""Steps whose losses are compared with those of one process."""
+
+
+def measure(job: dict[str, Any], say: Say) -> dict[str, Any]:
+    """Calibrate, predict every executable plan, run the asked ones and the best; on rank 0 the
+    result, elsewhere an empty table."""
+    torch.set_num_threads(1)
+    device = join_processes()
+    workload = build(Workload, job["workload"], "job.workload")
+    plans = [Plan.from_json(table, "job.plans") for table in job["plans"]]
+    work = _Work(workload, job["seed"], device)
+    candidates: list[tuple[Plan, float]] = []
+    if job["choose"]:
+        candidates = _candidates(work, say)
+        plans = list(dict.fromkeys([*plans, *_same_on_all(best_by_stages(candidates))]))
+    contest = _Contest(work, plans, job["hand_written"], say)
+    contest.run(job["warm_up"], job["repeats"], job["budget_s"])
+    executed = contest.executed()
+    if not is_first():
+        return {}
+    alone = train_alone(work.chain(), work.batch, device, COMPARED_STEPS)
+    for table, trial in zip(executed, contest.trials, strict=True):
+        table["loss_difference"] = _difference(trial.losses, alone)
+    return {
+        "calibration": contest.calibration(),
+        "candidates": [[plan.to_json(), step_s] for plan, step_s in candidates],
+        "executed": executed,
+        "hand_written": contest.hand_written_samples,
+    }
+
+
+def _candidates(work: "_Work", say: Say) -> list[tuple[Plan, float]]:
+    """The plans that a search would try, with the step that the times of single layers give."""
+    workload, chain = work.workload, work.chain()
+    plans = executable_plans(
+        num_processes(), workload.model.num_layers, workload.global_batch, Options()
+    )
+    say(f"calibrating for {len(plans)} candidate plans")
+    settings = sorted({Setting(p.batch_per_device, p.recomputation) for p in plans})
+    blocks, precision = range(1, 1 + chain.num_blocks), workload.precision
+    inputs = chain.layers, language_loss, work.batch, settings, blocks, work.device, precision
+    times = measure_layers(*inputs)
+    own = max(1, workload.global_batch // num_processes())
+    micro_batch = work.batch[0][:own], work.batch[1][:own]
+    machine = measure_machine(chain, micro_batch, work.device, precision)
+    found = []
+    for plan in plans:
+        schedule, costs, _ = compile_measured(plan, chain, times, machine, Options())
+        found.append((plan, simulate(schedule, costs).step_s))
+    return found
+
+
+class _Work:
+    """What is trained: the same model, weights and batch in every process and every plan."""
+
+    def __init__(self, workload: Workload, seed: int, device: torch.device) -> None:
+        self.workload, self.seed, self.device = workload, seed, device
+        generator = torch.Generator().manual_seed(seed)
+        shape = (workload.global_batch, workload.seq_len + 1)
+        tokens = torch.randint(workload.model.vocab_size, shape, generator=generator)
+        self.batch = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+
+    def chain(self) -> Chain:
+        """A new copy of the model."""
+        layers = gpt_layers(self.workload.model, self.workload.seq_len, self.workload.attention)
+        initialise(layers, self.seed)
+        return Chain(layers=tuple(layers), num_first=1, num_last=1, loss_fn=language_loss)
+
+
+class _Contest:
+    """The plans, and the minis that predict them."""
+
+    def __init__(self, work: _Work, plans: Sequence[Plan], by_hand: bool, say: Say) -> None:
+        self.work, self.say = work, say
+        self.num_blocks = work.workload.model.num_layers
+        shared = Place(work.batch, work.device, work.workload.precision)
+        self.trials = []
+        for place, plan in enumerate(plans):
+            with noticing(place):
+                self.trials.append(Contestant(work.chain(), plan, shared))
+        self.hand_written: list[tuple[int, HandWrittenRun]] = []
+        for place, plan in enumerate(plans if by_hand else ()):
+            written = hand_written(plan, work.chain(), work.batch, work.device)
+            self.hand_written += [(place, written)] if written is not None else []
+        # Of each mini the place of a plan that needs it.
+        minis = {
+            mini: place
+            for place, plan in enumerate(plans)
+            for family in minis_of(plan, self.num_blocks).families()
+            for mini in family
+        }
+        chain, self.minis = work.chain(), []
+        for mini, place in minis.items():
+            with noticing(place):
+                self.minis.append(MiniRun(mini, chain, shared))
+        self.warm_up = 0
+        self.costs: dict[Mini, MiniCosts] = {}
+        self.hand_written_samples: list[dict[str, Any]] = []
+
+    def run(self, warm_up: int, repeats: int, budget_s: float | None) -> None:
+        """So many rounds, the first ones not to be timed, or as many as the budget allows."""
+        self.warm_up = warm_up
+        rounds = warm_up + repeats
+        what = f"{len(self.trials)} plans and {len(self.minis)} mini models"
+        steps = self._steps()
+        tell = functools.partial(self._tell, rounds, what)
+        take_turns(steps, rounds, tell, budget_s)
+
+    def _tell(self, rounds: int, what: str, number: int) -> None:
+        self.say(f"step {number} of {rounds} of {what}")
+
+    def _steps(self) -> list[Callable[[], None]]:
+        """The minis spread evenly between the plans, each plan's loop by hand beside it."""
+        written = dict(self.hand_written)
+        places: list[tuple[float, int, Callable[[], None]]] = []
+        for place, trial in enumerate(self.trials):
+            share = (place + 0.5) / len(self.trials)
+            places.append((share, place, _noticed(trial.step, place)))
+            if place in written:
+                places.append((share, place, written[place].step))
+        for place, mini in enumerate(self.minis):
+            places.append(((place + 0.5) / len(self.minis), place, mini.step))
+        return [step for *_, step in sorted(places, key=lambda place: place[:2])]
+
+    def executed(self) -> list[dict[str, Any]]:
+        """Every plan as predicted and as it ran, as JSON; all processes call this together."""
+        self.costs = {run.mini: run.costs(self.warm_up) for run in self.minis}
+        memory = {run.mini: run.held() for run in self.minis}
+        for place, written in self.hand_written:
+            samples_s = written.seconds(everyone(written.samples))[self.warm_up :]
+            found = {"name": written.name, "plan": place, "samples_s": samples_s}
+            self.hand_written_samples.append(found)
+        tables = []
+        for trial in self.trials:
+            gathered, peaks = trial.gather(WATCHED_STEPS + self.warm_up), trial.peaks()
+            profiled = trial.profile_all()
+            if gathered is None:
+                continue
+            seconds, run = gathered
+            predicted = predict_step(trial.plan, self.num_blocks, self.costs)
+            tables.append(
+                {
+                    "plan": trial.plan.to_json(),
+                    "predicted": run_table(predicted),
+                    "measured": run_table(run),
+                    "profiled": run_table(profiled.run),
+                    "samples_s": seconds,
+                    "predicted_exposed_s": predict_exposed(trial.plan, self.num_blocks, self.costs),
+                    "measured_exposed_s": profiled.exposed_s(run),
+                    "predicted_bytes": predict_peaks(trial.plan, self.num_blocks, memory),
+                    "measured_bytes": peaks,
+                }
+            )
+        return tables
+
+    def calibration(self) -> list[dict[str, Any]]:
+        """What the minis cost, as JSON."""
+        return [
+            {
+                "plan": mini.plan.to_json(),
+                "blocks_per_stage": mini.depth,
+                **dataclasses.asdict(dataclasses.replace(costs, seconds={}, noise={}, exposed={})),
+                "seconds": [[*part, seconds] for part, seconds in costs.seconds.items()],
+            }
+            for mini, costs in self.costs.items()
+        ]
+
+
+def _noticed(step: Callable[[], None], place: int) -> Callable[[], None]:
+    def run() -> None:
+        with noticing(place):
+            step()
+
+    return run
+
+
+def _same_on_all(plans: list[Plan]) -> list[Plan]:
+    """The plans of rank 0."""
+    if dist.is_initialized():
+        dist.broadcast_object_list(plans)
+    return plans
+
+
+def _difference(losses: Sequence[float], alone: Sequence[float]) -> float:
+    """The largest relative difference over the compared steps."""
+    pairs = zip(losses, alone, strict=False)
+    return max(abs(ours - theirs) / abs(theirs) for ours, theirs in pairs)

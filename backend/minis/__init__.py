@@ -1,0 +1,1 @@
+"""Proxy models: small runs from which the step of a plan is predicted."""

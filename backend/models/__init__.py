@@ -1,0 +1,1 @@
+"""Models as chains of layers, which a pipeline can cut."""

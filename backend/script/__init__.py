@@ -1,0 +1,1 @@
+"""The one line in a user's training script."""

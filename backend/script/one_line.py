@@ -1,0 +1,122 @@
+"""One line in an ordinary training script: the model trains by the best plan for this machine."""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import nn
+
+from parplan.backend.models.chain import find_chain
+from parplan.backend.runtime.pipeline import LossFunction
+from parplan.backend.script.planned_forward import PlannedForward
+from parplan.backend.script.why_not_in_script import check_in_script
+from parplan.errors import ParplanError, RunFailedError
+from parplan.planners.spaces.options import Options, settings_from_environment, switched_off
+from parplan.sim.plan import Plan
+
+M = TypeVar("M", bound=nn.Module)
+
+LOG = logging.getLogger("parplan")
+
+
+def enable_advanced_parallelization(
+    model: M,
+    *,
+    pipeline_parallel: bool = True,
+    num_stages: int | Literal["auto"] = "auto",
+    num_micro_batches: int | Literal["auto"] = "auto",
+    activation_recomputation: bool | Literal["auto"] = "auto",
+    distribute_parameter: bool | Literal["auto"] = "auto",
+    mixed_precision: bool = False,
+    plan: Plan | None = None,
+    profile: str | Path | None = None,
+    layers: Sequence[nn.Module] | None = None,
+    loss_fn: LossFunction | None = None,
+    example: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> M:
+    """Make `model` train by a plan over the processes that torchrun started; returns it.
+
+    `model(inputs, targets)` returns the loss, and the training loop stays as it is. Every process
+    runs the whole script and has to see the same global batch, as if it were alone; each computes
+    its part, and all get the mean loss over the batch. The first six arguments are Advanced
+    Parallelization's and restrict the search. `mixed_precision` (bfloat16) is off unless asked for,
+    so that the script trains as it does without the line.
+
+    plan: taken instead of searching. profile: the file that `parplan calibrate` wrote for this
+    machine, to plan by instead of measuring now; the search then has sharded and tensor-parallel
+    plans as well, where `example` is given. layers, loss_fn: the chain that the model consists of,
+    and the mean loss of (outputs, targets); found in a model whose one `nn.Sequential` has all of
+    its parameters, and in Hugging Face's causal language models. example: a global batch (inputs,
+    targets) to plan with now; without it planning waits for the first batch, as AP does, because a
+    plan depends on the batch's size.
+
+    Parameters stay the objects they are, so an optimizer may be made before or after; but a plan
+    that shards them (ZeRO-2 and -3) needs `example`, and the optimizer after the line. After
+    planning, `model.parameters()` and `model.state_dict()` hold this process's part under the
+    names of the whole model. A forward with gradients enabled runs the whole schedule; the
+    `backward()` of its loss adds the gradients that are computed by then to `.grad`, scaled as the
+    loss was.
+    Raises `ParplanError` for what cannot be parallelised or executed, saying why.
+    """
+    if switched_off():
+        return model
+    _speak()
+    _one_line_errors()
+    if distribute_parameter is True and profile is None:
+        raise ParplanError(
+            "distribute_parameter: sharded plans are searched by a profile alone, because their "
+            "costs are not measured here; use 'auto' or False, profile=... (parplan calibrate), "
+            "or pass one as plan=Plan(...)"
+        )
+    options = Options(
+        pipeline_parallel=pipeline_parallel,
+        num_stages=num_stages,
+        num_micro_batches=num_micro_batches,
+        activation_recomputation=activation_recomputation,
+        distribute_parameter=distribute_parameter if profile is not None else False,
+        mixed_precision=mixed_precision,
+        **settings_from_environment(),  # type: ignore[arg-type]
+    )
+    if isinstance(model.forward, PlannedForward):
+        raise ParplanError("this model is parallelised already")
+    chain = find_chain(model, layers, loss_fn)
+    if plan is not None:
+        check_in_script(plan, chain, planned_now=example is not None)
+    found = None if profile is None else Path(profile)
+    forward = PlannedForward(model, chain, options, plan, found, Path.cwd())
+    model.forward = forward
+    if example is not None:
+        forward.planned_now = True
+        forward.prepare(*example)
+    return model
+
+
+def _speak() -> None:
+    """Let the log be seen, as AP's is, unless the script has set up logging itself."""
+    if LOG.hasHandlers():
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("[info] %(message)s"))
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+
+
+def _one_line_errors() -> None:
+    """Let mistakes that nobody catches be told in one line, without a traceback."""
+    before = sys.excepthook
+    if getattr(before, "by_parplan", False):
+        return
+
+    def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if not isinstance(error, ParplanError):
+            before(kind, error, trace)
+            return
+        what = "failed" if isinstance(error, RunFailedError) else "error"
+        sys.stderr.write(f"parplan: {what} (process {os.environ.get('RANK', '0')}): {error}\n")
+
+    hook.by_parplan = True  # type: ignore[attr-defined]
+    sys.excepthook = hook

@@ -1,0 +1,132 @@
+"""Finding the plan of a training script: from what is measured now, or from a machine's profile."""
+
+import logging
+from pathlib import Path
+
+import torch
+
+from parplan._files import write_whole
+from parplan.backend.calibration.layer_times import Setting, measure_layers
+from parplan.backend.calibration.machine_costs import measure_machine
+from parplan.backend.executable import executable_only
+from parplan.backend.models.chain import Chain
+from parplan.backend.models.gpt import Embedding
+from parplan.backend.script.choose import choose_plan, executable_plans, log_details
+from parplan.backend.script.why_not_in_script import why_not_in_script
+from parplan.backend.workers.processes import agree, num_processes
+from parplan.errors import ParplanError
+from parplan.hardware.estimates.profile_file import read_profile
+from parplan.hardware.machines.from_profile import cluster_of_profile
+from parplan.planners.ap import log as ap_log
+from parplan.planners.search.exhaustive import exhaustive
+from parplan.planners.spaces.options import Options
+from parplan.planners.spaces.space import full_candidates
+from parplan.sim.models.hf_config import model_from_table
+from parplan.sim.models.model import Model
+from parplan.sim.plan import Plan
+from parplan.sim.workload import Workload
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+LOG = logging.getLogger("parplan")
+
+
+def find_plan(
+    chain: Chain,
+    batch: Batch,
+    options: Options,
+    profile: Path | None,
+    device: torch.device,
+    *,
+    planned_now: bool,
+) -> Plan:
+    """The plan with the shortest predicted step, the same on all processes.
+
+    Without a profile the chain's layers, messages, reductions and the optimizer are measured now.
+    planned_now: whether plans that replace parameters are possible. Raises `ParplanError` when
+    nothing fits, or the profile is of another machine.
+    """
+    if profile is None:
+        return _measured(chain, batch, options, device)
+    return agree(lambda: _from_profile(chain, batch, options, profile, planned_now=planned_now))
+
+
+def _measured(chain: Chain, batch: Batch, options: Options, device: torch.device) -> Plan:
+    """Measure on all processes, choose on the first one."""
+    inputs, targets = batch
+    precision = "bf16" if options.mixed_precision else "fp32"
+    plans = executable_plans(num_processes(), chain.num_blocks, len(inputs), options)
+    settings = sorted({Setting(p.batch_per_device, p.recomputation) for p in plans})
+    blocks = range(chain.num_first, chain.num_first + chain.num_blocks)
+    times = measure_layers(chain.layers, chain.loss_fn, batch, settings, blocks, device, precision)
+    own = max(1, len(inputs) // num_processes())
+    machine = measure_machine(chain, (inputs[:own], targets[:own]), device, precision)
+    return agree(lambda: choose_plan(plans, chain, times, machine, options))
+
+
+def _from_profile(
+    chain: Chain, batch: Batch, options: Options, path: Path, *, planned_now: bool
+) -> Plan:
+    """Search all plans that this script can be trained by, by the simulator's cost model."""
+    cluster = cluster_of_profile(read_profile(path), str(path))
+    if cluster.num_accelerators != num_processes():
+        raise ParplanError(
+            f"{path}: measured with {cluster.num_accelerators} processes, but {num_processes()} "
+            f"run; parplan calibrate --processes {num_processes()}"
+        )
+    workload = Workload(
+        model=described(chain, str(path)),
+        seq_len=batch[0].shape[1],
+        global_batch=len(batch[0]),
+        precision="bf16" if options.mixed_precision else "fp32",
+    )
+    why_not = executable_only(workload, num_processes())
+    candidates = [
+        plan
+        for plan in full_candidates(workload, cluster, options)
+        if not why_not(plan) and not why_not_in_script(plan, chain, planned_now=planned_now)
+    ]
+    if not candidates:
+        raise ParplanError(
+            f"no plan for a global batch of {len(batch[0])} on {num_processes()} processes can "
+            "be executed in this script"
+        )
+    LOG.info(ap_log.GOT_DATABASES)
+    LOG.info(ap_log.num_candidates(len(candidates)))
+    LOG.info(ap_log.COMPILE_START)
+    report = exhaustive(workload, cluster, candidates, memory_ratio=options.memory_ratio, workers=1)
+    LOG.info(ap_log.compile_time(report.compile_s))
+    LOG.info(ap_log.COMPILE_FINISHED)
+    LOG.info(ap_log.num_possible(report.num_possible))
+    LOG.info(ap_log.SELECT_START)
+    LOG.info(ap_log.cost_time(report.cost_s))
+    LOG.info(ap_log.SELECT_FINISHED)
+    log_details(report.trials, options.detailed_log)
+    if report.best is None:
+        raise ParplanError(f"no plan fits in memory: {report.trials[0].reason}")
+    return report.best.plan
+
+
+def described(chain: Chain, where: str) -> Model:
+    """The architecture of a chain, for the simulator.
+
+    Raises `ParplanError` for layers that are neither parplan's own nor Hugging Face's.
+    """
+    first = chain.layers[0]
+    if isinstance(first, Embedding):
+        return first.description
+    config = getattr(chain.loss_fn, "config", None)
+    if config is None:
+        raise ParplanError(
+            f"{where}: a profile plans for parplan's own layers and Hugging Face models; leave "
+            f"profile out, and the layers (first {type(first).__name__}) are measured"
+        )
+    return model_from_table(config.to_dict(), config.model_type, "model.config")
+
+
+def announce(plan: Plan, folder: Path) -> None:
+    """AP's last lines, and its dump file where the script was started."""
+    line = ap_log.selected_line(plan)
+    write_whole(folder / ap_log.DUMP_NAME, f"{line}\n".encode())
+    for text in (ap_log.SELECTED, line, "train: true"):
+        LOG.info(text)

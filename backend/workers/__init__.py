@@ -1,0 +1,1 @@
+"""Worker processes: launch, heartbeat, supervision."""

@@ -1,0 +1,144 @@
+"""The processes that torchrun started, seen as one: same device rule, same data, same decisions."""
+
+import atexit
+import contextlib
+import datetime
+import logging
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from parplan.backend.workers.neighbour_watch import Watch, timeout_s
+from parplan.errors import ParplanError
+
+T = TypeVar("T")
+
+LOG = logging.getLogger("parplan")
+
+ADDRESS = ("MASTER_ADDR", "MASTER_PORT", "RANK")
+
+_WATCH: list[Watch] = []
+"""Of this process, once it has joined others."""
+
+
+def join_processes() -> torch.device:
+    """Set up the process group of a torchrun start, unless there is one; the device to compute on.
+
+    One GPU per process with nccl where the machine has enough of them, otherwise the CPU with gloo.
+    A plain `python` start is a run of one process. From then on a process ends when another one has
+    died or stopped (`parplan.backend.workers.neighbour_watch`). Raises `ParplanError` when the
+    processes do not find each other.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    local_world = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if not dist.is_initialized():
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            LOG.info("One process: no parallelism. Start more with torchrun --nproc-per-node N.")
+        else:
+            enough = torch.cuda.is_available() and local_world <= torch.cuda.device_count()
+            _meet("nccl" if enough else "gloo")
+            atexit.register(leave)
+    if dist.is_initialized() and dist.get_world_size() > 1 and not _WATCH:
+        with contextlib.suppress(RuntimeError, KeyError):  # no store of torchrun: nobody watches
+            _WATCH.append(Watch(dist.get_rank(), dist.get_world_size(), timeout_s()))
+            atexit.register(_WATCH[0].stop)
+    on_gpu = dist.get_backend() == "nccl" if dist.is_initialized() else torch.cuda.is_available()
+    if not on_gpu:
+        return torch.device("cpu")
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+def _meet(backend: str) -> None:
+    where = ", ".join(f"{n} {os.environ.get(n, 'not set')}" for n in ADDRESS)
+    missing = [name for name in ADDRESS if name not in os.environ]
+    if missing:
+        raise ParplanError(
+            f"no process group: WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {missing[0]} is not "
+            "set; start the script with parplan train or torchrun"
+        )
+    # Longer than a silent process is waited for, so that it is named.
+    limit = datetime.timedelta(seconds=1.5 * timeout_s() + 5)
+    try:
+        dist.init_process_group(backend, timeout=limit)
+    except (dist.DistError, ValueError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        used = "EADDRINUSE" in str(error) or "address already in use" in str(error)
+        why = "the port is in use; give torchrun --standalone or another --master-port"
+        raise ParplanError(f"no process group ({where}): {why if used else lines[0]}") from error
+
+
+def leave() -> None:
+    """Give up the process group, if there is one."""
+    for watch in _WATCH:
+        watch.stop()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def count_step() -> None:
+    """Let the others know that this process has begun another step."""
+    for watch in _WATCH:
+        watch.begin_step()
+
+
+def lost_contact(error: RuntimeError) -> bool:
+    """Whether `error` says that another process did not answer, or is gone."""
+    words = ("connection", "timed out", "timeout", "peer", "socket", "rendezvous")
+    return any(word in str(error).lower() for word in words)
+
+
+def num_processes() -> int:
+    """How many processes run this script."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_first() -> bool:
+    """Whether this is the process that speaks for all."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def agree(decide: Callable[[], T]) -> T:
+    """What `decide` returns on the first process, on all of them; also its `ParplanError`."""
+    answer: list[T | ParplanError | None] = [None]
+    if is_first():
+        try:
+            answer = [decide()]
+        except ParplanError as error:
+            answer = [error]
+    if num_processes() > 1:
+        dist.broadcast_object_list(answer)
+    if isinstance(answer[0], ParplanError):
+        raise answer[0]
+    return answer[0]  # type: ignore[return-value]
+
+
+def check_same_batch(*parts: torch.Tensor) -> None:
+    """Raise `ParplanError` on every process unless all were given the same tensors."""
+    if num_processes() == 1:
+        return
+    sums = [(tuple(part.shape), part.double().sum().item()) for part in parts]
+    everyone: list[object] = [None] * num_processes()
+    dist.all_gather_object(everyone, sums)
+    for rank, other in enumerate(everyone):
+        if other != everyone[0]:
+            raise ParplanError(
+                f"process {rank} was given another first batch than process 0; every process has "
+                "to see the same global batch (no DistributedSampler or Trainer, which spread it; "
+                "shuffle with the same seed)"
+            )
+
+
+def broadcast_weights(model: nn.Module, device: torch.device) -> None:
+    """Give every process the parameters and buffers of the first one."""
+    if num_processes() == 1:
+        return
+    for tensor in (*model.parameters(), *model.buffers()):
+        on_device = tensor.detach().to(device)
+        dist.broadcast(on_device, 0)
+        tensor.data.copy_(on_device)

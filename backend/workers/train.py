@@ -1,0 +1,109 @@
+"""Runs a training script on all processes of this machine, by torchrun. Imports no torch."""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from parplan.backend.require import require_torch
+from parplan.backend.workers.launch import ENVIRONMENT, last_words, stop
+from parplan.errors import ParplanError, RunFailedError
+
+FOLLOW_S = 0.2
+SILENT = "has not answered"
+"""What `parplan.backend.workers.neighbour_watch` says of a process that is stopped."""
+
+Write = Callable[[str], object]
+
+
+def train(
+    script: Path,
+    arguments: Sequence[str],
+    num_processes: int,
+    *,
+    timeout_s: float | None = None,
+    write: Write = sys.stderr.write,
+) -> None:
+    """Run `script` until it ends. What the first process prints appears as it is printed.
+
+    timeout_s: seconds that a process may be silent or a collective may take, of processes that
+    parplan plans for. Raises `ParplanError` for a script that is not there, and `RunFailedError`
+    with the last words of the process that failed first.
+    """
+    if num_processes < 1:
+        raise ParplanError(f"processes: must be at least 1, got {num_processes}")
+    if not script.is_file():
+        raise ParplanError(f"{script}: there is no such script")
+    require_torch("training")
+    limit = {} if timeout_s is None else {"PARPLAN_TIMEOUT_S": f"{timeout_s:g}"}
+    with tempfile.TemporaryDirectory(prefix="parplan-") as name:
+        folder = Path(name)
+        with (folder / "torchrun.log").open("w") as log:
+            process = subprocess.Popen(
+                [*_torchrun(folder, num_processes), str(script), *arguments],
+                stderr=log,
+                text=True,
+                env={**ENVIRONMENT, **os.environ, **limit},
+                start_new_session=True,
+            )
+            try:
+                with _followed(folder, write):
+                    process.wait()
+            finally:
+                stop(process)
+        if process.returncode != 0:
+            raise RunFailedError(silent_process(folder) or last_words(folder, process.returncode))
+
+
+def _torchrun(folder: Path, num_processes: int) -> list[str]:
+    """stdout of the first process comes through; everything else goes into files."""
+    kept = ",".join(f"{rank}:{2 if rank == 0 else 3}" for rank in range(num_processes))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts=0"]
+    return [
+        *command,
+        f"--nproc-per-node={num_processes}",
+        f"--log-dir={folder}",
+        f"--redirects={kept}",
+    ]
+
+
+@contextlib.contextmanager
+def _followed(folder: Path, write: Write) -> Iterator[None]:
+    """Write what the first process writes to stderr, while the body runs."""
+    ended = threading.Event()
+    thread = threading.Thread(target=_follow, args=(folder, write, ended), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _follow(folder: Path, write: Write, ended: threading.Event) -> None:
+    place = 0
+    while True:
+        last = ended.wait(FOLLOW_S)
+        for path in folder.glob("*/attempt_0/0/stderr.log"):
+            with path.open(errors="replace") as log:
+                log.seek(place)
+                text = log.read()
+                place = log.tell()
+            if text:
+                write(text)
+        if last:
+            return
+
+
+def silent_process(folder: Path) -> str:
+    """What a process said of another one that did not answer; empty where none did."""
+    for path in sorted(folder.glob("*/attempt_0/*/stderr.log")):
+        found = re.search(rf"process \d+ {SILENT}[^\n]*", path.read_text(errors="replace"))
+        if found:
+            return found[0]
+    return ""
