@@ -13,49 +13,64 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from parplan.errors import ParplanError, RunFailedError
-from parplan.experiments.report_option import add_report_option, run_with_report, wants_report
+from parplan.experiments.arguments.report import add_report_option, run_with_report, wants_report
 
 COMMANDS = {
-    "plan": ("parplan.experiments.plan_command", "find the fastest parallel plan"),
+    "plan": ("parplan.experiments.commands.predict.plan", "find the fastest parallel plan"),
     "compare-planners": (
-        "parplan.experiments.compare_planners_command",
+        "parplan.experiments.commands.study.compare_planners",
         "let planners search the same space, and compare them with the proven optimum",
     ),
-    "simulate": ("parplan.experiments.simulate_command", "play one plan in the simulator"),
-    "trace": ("parplan.experiments.trace_command", "find what a model's layers need"),
-    "train": ("parplan.experiments.train_command", "run a training script on all processes"),
+    "simulate": ("parplan.experiments.commands.predict.simulate", "play one plan in the simulator"),
+    "trace": ("parplan.experiments.commands.predict.trace", "find what a model's layers need"),
+    "train": ("parplan.experiments.commands.run.train", "run a training script on all processes"),
     "dry-run": (
-        "parplan.experiments.dry_run_command",
+        "parplan.experiments.commands.run.dry_run",
         "play ranks of a large job without the hardware",
     ),
-    "execute": ("parplan.experiments.execute_command", "run plans here, compare with prediction"),
-    "compare": ("parplan.experiments.compare_command", "predicted against measured, in detail"),
+    "execute": (
+        "parplan.experiments.commands.run.execute",
+        "run plans here, compare with prediction",
+    ),
+    "compare": (
+        "parplan.experiments.commands.run.compare",
+        "predicted against measured, in detail",
+    ),
     "export": (
-        "parplan.experiments.export_command",
+        "parplan.experiments.commands.predict.export",
         "write a plan as the configuration of the software that trains",
     ),
     "import": (
-        "parplan.experiments.import_command",
+        "parplan.experiments.commands.predict.import_",
         "predict a launch of other software, and find a faster plan near it",
     ),
-    "calibrate": ("parplan.experiments.calibrate_command", "measure this machine"),
-    "validate": ("parplan.experiments.validate_command", "predict what others measured"),
-    "report": ("parplan.experiments.report_command", "show an output folder as one page of HTML"),
+    "calibrate": ("parplan.experiments.commands.run.calibrate", "measure this machine"),
+    "validate": ("parplan.experiments.commands.study.validate", "predict what others measured"),
+    "report": (
+        "parplan.experiments.commands.predict.report",
+        "show an output folder as one page of HTML",
+    ),
     "reproduce": (
-        "parplan.experiments.reproduce_command",
+        "parplan.experiments.commands.study.reproduce",
         "predict what publications measured, with their tables and figures",
     ),
     "landscape": (
-        "parplan.experiments.landscape_command",
+        "parplan.experiments.commands.predict.landscape",
         "show a metric over any fields of plan, workload or machine",
     ),
     "scale": (
-        "parplan.experiments.scale_command",
+        "parplan.experiments.commands.predict.scale",
         "find the best plan at each size, and where efficiency is lost",
     ),
-    "hardware": ("parplan.experiments.hardware_command", "show accelerators and clusters"),
-    "benchmark": ("parplan.experiments.benchmark_command", "time the simulator on this machine"),
-    "demo": ("parplan.experiments.demo_command", "plan a large model; plan and run a small one"),
+    "hardware": ("parplan.experiments.commands.study.hardware", "show accelerators and clusters"),
+    "benchmark": (
+        "parplan.experiments.commands.study.benchmark",
+        "time the simulator on this machine",
+    ),
+    "demo": (
+        "parplan.experiments.commands.run.demo",
+        "plan a large model; plan and run a small one",
+    ),
 }
 
 

@@ -17,11 +17,11 @@ from typing import Any
 from hypothesis import strategies as st
 
 from parplan.errors import ParplanError
+from parplan.experiments.arguments.workload import requested_cluster, requested_model
 from parplan.experiments.cases.read import read_cases
 from parplan.experiments.cases.request import request_of
-from parplan.experiments.interop.imported import Given, finished
-from parplan.experiments.interop.sources import SOURCES
-from parplan.experiments.request import requested_cluster, requested_model
+from parplan.experiments.interop.importers.imported import Given, finished
+from parplan.experiments.interop.importers.sources import SOURCES
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.search.evaluator import Evaluator

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from parplan.experiments.accuracy_figure import COLOURS, MARKERS, RATIOS, figure
+from parplan.experiments.accuracy.figure import COLOURS, MARKERS, RATIOS, figure
 from parplan.experiments.cases.evaluate import Outcome
 from tests.published_cases import case
 

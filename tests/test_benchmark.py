@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from parplan.errors import ParplanError
-from parplan.experiments import benchmark, benchmark_planners
+from parplan.experiments.benchmarks import planners as benchmark_planners
+from parplan.experiments.benchmarks import simulator as benchmark
 from parplan.experiments.cli import main
 from parplan.planners.bounds.space_table import SpaceTable
 from parplan.planners.search.evaluator import Evaluator

@@ -11,8 +11,8 @@ import pytest
 
 from parplan.errors import ParplanError
 from parplan.experiments.cli import main
-from parplan.experiments.collective_data import SWEEPS, Sweep, read_sweeps, split
-from parplan.experiments.collective_fit import (
+from parplan.experiments.fits.collective_data import SWEEPS, Sweep, read_sweeps, split
+from parplan.experiments.fits.collective_fit import (
     BLOCKS,
     Constants,
     cross_validated_errors,
@@ -21,7 +21,7 @@ from parplan.experiments.collective_fit import (
     relative_errors,
     with_constants,
 )
-from parplan.experiments.collective_report import bandwidth_figure, median_error, rounded
+from parplan.experiments.fits.collective_report import bandwidth_figure, median_error, rounded
 from parplan.hardware.collectives.group import group_of
 from parplan.hardware.collectives.times import LIBRARY, Collective, collective_s
 from parplan.hardware.machines.presets import cluster_preset

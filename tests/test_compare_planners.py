@@ -6,8 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parplan.experiments.compare_planners import Comparison, compare, evaluations_until_near, table
-from parplan.experiments.compare_planners_figure import regret_figure
+from parplan.experiments.benchmarks.compare_planners import (
+    Comparison,
+    compare,
+    evaluations_until_near,
+    table,
+)
+from parplan.experiments.benchmarks.compare_planners_figure import regret_figure
 from parplan.planners.conformance import example_space
 from parplan.planners.search.evaluator import Budget
 from tests.commands import parplan

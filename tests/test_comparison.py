@@ -4,8 +4,8 @@ import pytest
 
 from parplan.backend.execution.result import Executed, Execution, HandWritten
 from parplan.errors import ParplanError
-from parplan.experiments.comparison import CATEGORIES, attribution, categories, compare_set
-from parplan.experiments.execution_benchmark import overheads, plans, workload
+from parplan.experiments.accuracy.comparison import CATEGORIES, attribution, categories, compare_set
+from parplan.experiments.benchmarks.execution import overheads, plans, workload
 from parplan.sim.plan import Plan, check_plan
 from parplan.sim.run import Event, Run
 

@@ -8,7 +8,7 @@ import pytest
 
 from parplan.backend.execution.dry_run import first_ranks, virtual_ranks
 from parplan.errors import ParplanError
-from parplan.experiments.dry_run_command import agrees, predicted
+from parplan.experiments.commands.run.dry_run import agrees, predicted
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.plan_file import plan_table

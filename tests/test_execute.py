@@ -13,9 +13,9 @@ import pytest
 from parplan.backend.execution.execute import execute
 from parplan.backend.execution.result import Execution
 from parplan.errors import ParplanError
-from parplan.experiments.comparison import attribution
-from parplan.experiments.comparison_tables import short_name
-from parplan.experiments.execution_benchmark import plans
+from parplan.experiments.accuracy.comparison import attribution
+from parplan.experiments.accuracy.comparison_tables import short_name
+from parplan.experiments.benchmarks.execution import plans
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import read_plan

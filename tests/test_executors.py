@@ -13,9 +13,9 @@ import distributed
 import pytest
 
 from parplan.errors import ParplanError
-from parplan.experiments import executors
+from parplan.experiments.arguments import dask as executors
+from parplan.experiments.arguments.dask import requested_executor
 from parplan.experiments.cli import main
-from parplan.experiments.executors import requested_executor
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.search.exhaustive import Report, exhaustive
 from parplan.planners.search.workers import in_order

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from parplan.experiments.accuracy_page import shown_table
+from parplan.experiments.accuracy.page import shown_table
 from parplan.experiments.cli import main
+from parplan.experiments.commands.study.reproduce import COMMAND, PAGE, overview_row
 from parplan.experiments.landscape.machine import CHANGES
 from parplan.experiments.landscape.metrics import METRICS
 from parplan.experiments.reproduce import NAMES, experiment
-from parplan.experiments.reproduce_command import COMMAND, PAGE, overview_row
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / PAGE).read_text(encoding="utf-8")

@@ -11,9 +11,9 @@ import pytest
 
 from parplan.errors import ParplanError
 from parplan.experiments.cli import main
-from parplan.experiments.interop.exported import Exported
+from parplan.experiments.interop.exporters.exported import Exported
+from parplan.experiments.interop.exporters.targets import TARGETS
 from parplan.experiments.interop.megatron_plan import pipeline_layout
-from parplan.experiments.interop.targets import TARGETS
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.sim.plan import Plan, check_plan, zero_fields
 from parplan.sim.plan_file import plan_table

@@ -8,8 +8,8 @@ import pytest
 
 from parplan.backend.execution import execute as backend_execute
 from parplan.errors import ParplanError
-from parplan.experiments import plan_command
 from parplan.experiments.cli import main
+from parplan.experiments.commands.predict import plan as plan_command
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.explain.fidelity import (
     Level,

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.collections import PolyCollection
 from matplotlib.patches import Rectangle
 
-from parplan.experiments.figures import COLOURS, cost_landscape, gantt
+from parplan.experiments.figures.gantt import COLOURS, cost_landscape, gantt
 from parplan.planners.costs.trial import Trial
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine.engine import simulate

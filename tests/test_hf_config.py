@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from parplan.errors import ParplanError
-from parplan.experiments.request import requested_model
+from parplan.experiments.arguments.workload import requested_model
 from parplan.sim.models.hf_config import model_from_hf
 from parplan.sim.models.hf_families import FAMILIES
 from parplan.sim.models.model import LocalAttention, model_preset

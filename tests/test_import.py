@@ -9,11 +9,11 @@ import pytest
 
 from parplan.errors import ParplanError
 from parplan.experiments.cli import main
-from parplan.experiments.interop.from_megatron import layers_of_layout
-from parplan.experiments.interop.imported import Given, finished
-from parplan.experiments.interop.launch_text import read_flags
-from parplan.experiments.interop.sources import SOURCES
-from parplan.experiments.interop.targets import TARGETS
+from parplan.experiments.interop.exporters.targets import TARGETS
+from parplan.experiments.interop.importers.from_megatron import layers_of_layout
+from parplan.experiments.interop.importers.imported import Given, finished
+from parplan.experiments.interop.importers.launch_text import read_flags
+from parplan.experiments.interop.importers.sources import SOURCES
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.explain.faster_neighbours import better_plans, changes_between
 from parplan.sim.models.model import Model, model_preset

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from parplan._files import write_whole
 from parplan._journal import Journal, journal_bytes, read_journal
 from parplan.errors import ParplanError
-from parplan.experiments.new_folder import new_folder
-from parplan.experiments.output import OutputFolder
+from parplan.experiments.output.folder import OutputFolder
+from parplan.experiments.output.new_folder import new_folder
 
 HEAD = {"of": "a test"}
 ROWS = [{"n": n, "text": "ä\u2028\n" * n, "value": n / 3} for n in range(6)]
@@ -107,7 +107,7 @@ def test_a_full_disk_keeps_what_was_done(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from parplan.experiments.output import OutputFolder
+from parplan.experiments.output.folder import OutputFolder
 from parplan._journal import Journal
 folder = OutputFolder(Path(sys.argv[1]), [])
 journal = Journal(Path(sys.argv[1], "j.jsonl"), {"of": "a test"})

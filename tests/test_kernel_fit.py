@@ -9,24 +9,24 @@ import pytest
 
 from parplan.errors import ParplanError
 from parplan.experiments.cli import main
-from parplan.experiments.kernel_fit import (
+from parplan.experiments.fits.kernel_fit import (
     ATTENTION_START,
     SOFTMAX_FEATURES,
     fit_attention,
     fit_gemm,
     with_gemm,
 )
-from parplan.experiments.kernel_fit_figure import figure
-from parplan.experiments.kernel_fit_report import (
+from parplan.experiments.fits.kernel_fit_figure import figure
+from parplan.experiments.fits.kernel_fit_report import (
     GEMMS,
     errors,
     fit_all,
     report,
     toml_text,
 )
-from parplan.experiments.kernel_neighbours import corrected
-from parplan.experiments.kernel_peaks import PEAK, peak_errors
-from parplan.experiments.microbench import DATA, Measurement, read_measurements
+from parplan.experiments.fits.kernel_neighbours import corrected
+from parplan.experiments.fits.kernel_peaks import PEAK, peak_errors
+from parplan.experiments.fits.microbench import DATA, Measurement, read_measurements
 from parplan.hardware.estimates.kernel_times import kernel_s
 from parplan.hardware.kernels.efficiency import (
     CONSTANTS,

@@ -213,7 +213,8 @@ def test_measured_accelerators_have_their_own_constants_and_relatives_take_them(
 
 
 def test_planning_loads_neither_scipy_nor_torch() -> None:
-    code = "import sys, parplan.experiments.plan_command, parplan.experiments.hardware_command; "
+    commands = "parplan.experiments.commands"
+    code = f"import sys, {commands}.predict.plan, {commands}.study.hardware; "
     code += "print([m for m in ('scipy', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(120)
 
 EAGER = """
 import sys
-from parplan.experiments import search_record
+from parplan.experiments.planning import record as search_record
 from parplan.experiments.cli import main
 search_record.FIRST_S = search_record.EVERY_S = 0.0
 sys.exit(main(sys.argv[1:]))

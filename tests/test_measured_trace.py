@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from parplan.errors import ParplanError
+from parplan.experiments.accuracy.measured_trace import read_trace, with_measured
 from parplan.experiments.cli import main
-from parplan.experiments.measured_trace import read_trace, with_measured
 from parplan.sim.plan_file import plan_table
 from tests.interop_cases import CASES
 

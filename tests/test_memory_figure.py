@@ -2,7 +2,7 @@
 
 from matplotlib.figure import Figure
 
-from parplan.experiments.memory_figure import GB, MAX_PANELS, memory_figure
+from parplan.experiments.figures.memory import GB, MAX_PANELS, memory_figure
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine.engine import simulate
 from parplan.sim.memory.over_time import MemoryOverTime, memory_over_time

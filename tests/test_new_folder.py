@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from parplan.errors import ParplanError
-from parplan.experiments.journal import Journal
-from parplan.experiments.new_folder import REPORT, is_done, new_folder
+from parplan.experiments.output.journal import Journal
+from parplan.experiments.output.new_folder import REPORT, is_done, new_folder
 from parplan.experiments.report.render import LOG
 from parplan.experiments.report.render import REPORT as PAGE
 

@@ -8,7 +8,7 @@ import pytest
 
 from parplan._files import write_whole
 from parplan.errors import ParplanError
-from parplan.experiments.output import OutputFolder
+from parplan.experiments.output.folder import OutputFolder
 
 
 def test_a_failed_write_leaves_the_good_file(

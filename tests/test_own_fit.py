@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from parplan.errors import ParplanError
-from parplan.experiments.cases.own_checked import fit_checked
-from parplan.experiments.cases.own_constants import (
+from parplan.experiments.cases.own.checked import fit_checked
+from parplan.experiments.cases.own.constants import (
     COUNT,
     OWN_CONSTANTS,
     limits,
@@ -16,7 +16,7 @@ from parplan.experiments.cases.own_constants import (
     standard_errors,
     value_of,
 )
-from parplan.experiments.cases.own_fit import (
+from parplan.experiments.cases.own.fit import (
     FOLDS,
     LEAVE_ONE_OUT_TO,
     OwnFit,
@@ -24,9 +24,9 @@ from parplan.experiments.cases.own_fit import (
     fit_own,
     held_out_parts,
 )
-from parplan.experiments.cases.own_next import neighbours, proposals
-from parplan.experiments.cases.own_runs import OwnRun, own_run, shipped_setting
-from parplan.experiments.machine_factors import Setting
+from parplan.experiments.cases.own.machine_factors import Setting
+from parplan.experiments.cases.own.next import neighbours, proposals
+from parplan.experiments.cases.own.runs import OwnRun, own_run, shipped_setting
 from tests.published_cases import case
 
 NUMBER = {constant.name: i for i, constant in enumerate(OWN_CONSTANTS)}

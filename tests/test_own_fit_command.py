@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from parplan.experiments.accuracy_page import END, STUDY, begin, shown_table
-from parplan.experiments.cases import own_study
+from parplan.experiments.accuracy.page import END, STUDY, begin, shown_table
 from parplan.experiments.cases.evaluate import evaluate
 from parplan.experiments.cases.held_out import CALIBRATION, VALIDATION
-from parplan.experiments.cases.own_constants import OWN_CONSTANTS
+from parplan.experiments.cases.own import study as own_study
+from parplan.experiments.cases.own.constants import OWN_CONSTANTS
+from parplan.experiments.cases.own.machine_factors import setting_named
+from parplan.experiments.cases.own.report import STUDY_HEADER
 from parplan.experiments.cases.read import case_of
 from parplan.experiments.cli import main
-from parplan.experiments.machine_factors import setting_named
-from parplan.experiments.own_fit_report import STUDY_HEADER
 from parplan.sim.software.framework import framework
 from tests.published_cases import table, write_cases
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from parplan.backend.calibration.this_machine import machine_here
 from parplan.errors import ParplanError
-from parplan.experiments.request import PROFILE
+from parplan.experiments.arguments.workload import PROFILE
 from parplan.hardware.estimates.kernel_times import estimate, kernel_s
 from parplan.hardware.estimates.profile import (
     Collective,

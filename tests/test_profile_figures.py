@@ -6,7 +6,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 
-from parplan.experiments.profile_figures import (
+from parplan.experiments.figures.profile import (
     bus_bandwidth,
     figures,
     measured_against_model,

@@ -43,7 +43,7 @@ def test_only_the_report_reads_the_runs_that_are_held_out() -> None:
     assert found == {
         "experiments/cases/held_out.py",
         "experiments/reproduce/published.py",
-        "experiments/validate_command.py",
+        "experiments/commands/study/validate.py",
     }
 
 

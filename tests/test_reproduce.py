@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from parplan.errors import ParplanError
-from parplan.experiments import reproduce, reproduce_command
+from parplan.experiments import reproduce
 from parplan.experiments.cli import main
+from parplan.experiments.commands.study import reproduce as reproduce_command
 from parplan.experiments.reproduce import NAMES, experiment
 from parplan.experiments.reproduce.experiment import Result, relative, table
 from parplan.experiments.reproduce.published import read_in_paper

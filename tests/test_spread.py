@@ -14,8 +14,8 @@ import pytest
 
 from parplan.errors import ParplanError, RunFailedError
 from parplan.experiments.cli import main
-from parplan.experiments.journal import Journal
-from parplan.experiments.sweep import Case, swept
+from parplan.experiments.output.journal import Journal
+from parplan.experiments.output.sweep import Case, swept
 from parplan.planners.conformance import example_space
 from parplan.planners.search import workers as processes
 from parplan.planners.search.evaluator import Budget

@@ -11,9 +11,9 @@ from random import Random
 import pytest
 
 from parplan.errors import ParplanError
-from parplan.experiments import plan_search
-from parplan.experiments.benchmark_planners import SEARCHED
+from parplan.experiments.benchmarks.planners import SEARCHED
 from parplan.experiments.cli import main
+from parplan.experiments.planning import search as plan_search
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.algorithms.exact import streamed as streamed_module
 from parplan.planners.algorithms.exact.streamed import Part, streamed
@@ -173,7 +173,7 @@ def test_the_command_streams_is_interrupted_and_resumed(
     assert main([*WORDS, "-o", "held"]) == 0
     monkeypatch.setattr(plan_search, "MOST_RECORDED", 60)
     monkeypatch.setattr(streamed_module, "PART", 30)
-    monkeypatch.setattr("parplan.experiments.search_record.PART", 30)
+    monkeypatch.setattr("parplan.experiments.planning.record.PART", 30)
     assert main([*WORDS, "-o", "whole"]) == 0
     said = capsys.readouterr().err
     assert "candidates were tried, more than are held" in said

@@ -11,7 +11,7 @@ from torch import nn
 from parplan.backend.models.trace import trace_chain
 from parplan.backend.models.traced_models import trace_config, trace_function, trace_workload
 from parplan.errors import ParplanError
-from parplan.experiments.trace_command import analytical_bytes
+from parplan.experiments.commands.predict.trace import analytical_bytes
 from parplan.sim.models.hf_config import model_from_hf
 from parplan.sim.models.model import model_preset
 from parplan.sim.workload import Workload

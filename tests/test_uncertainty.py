@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parplan.errors import ParplanError
-from parplan.experiments.accuracy_page import shown_table
+from parplan.experiments.accuracy.page import shown_table
 from parplan.experiments.cases.evaluate import Outcome, evaluate
 from parplan.experiments.cases.residuals import (
     FEWEST,
@@ -172,11 +172,11 @@ def test_no_prediction_depends_on_past_accuracy() -> None:
     assert users == {
         "planners/explain/uncertainty.py",
         "experiments/cases/residuals.py",
-        "experiments/explain_output.py",
-        "experiments/import_command.py",
-        "experiments/plan_command.py",
+        "experiments/planning/explain.py",
+        "experiments/commands/predict/import_.py",
+        "experiments/commands/predict/plan.py",
         "experiments/report/decision.py",
-        "experiments/validate_command.py",
+        "experiments/commands/study/validate.py",
     }
     assert RESIDUALS.is_file()
 

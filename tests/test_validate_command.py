@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from parplan.errors import ParplanError
-from parplan.experiments import validate_command
-from parplan.experiments.accuracy_page import (
+from parplan.experiments.accuracy.page import (
     BEGIN,
     END,
     WORST,
@@ -17,10 +16,11 @@ from parplan.experiments.accuracy_page import (
     shown_table,
     written_page,
 )
-from parplan.experiments.accuracy_table import FITTED, HEADER, summary
+from parplan.experiments.accuracy.table import FITTED, HEADER, summary
 from parplan.experiments.cases.evaluate import Outcome, evaluate
 from parplan.experiments.cases.read import Case, read_cases
 from parplan.experiments.cli import main
+from parplan.experiments.commands.study import validate as validate_command
 from parplan.sim.analysis.residuals import read_residuals
 from tests.commands import parplan
 from tests.published_cases import table, write_cases

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from parplan.experiments.cases.accuracy import Errors, errors_of
-from parplan.experiments.tables import columns
+from parplan.experiments.output.tables import columns
 
 Value = str | int | float | bool | None
 Row = Mapping[str, Any]

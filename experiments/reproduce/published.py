@@ -13,7 +13,7 @@ from parplan.errors import ParplanError
 from parplan.experiments.cases.evaluate import Outcome, evaluate
 from parplan.experiments.cases.held_out import CALIBRATION, PAPERS, VALIDATION
 from parplan.experiments.cases.read import Case, case_of, read_cases
-from parplan.experiments.progress import Progress
+from parplan.experiments.output.progress import Progress
 
 FIGURES = PAPERS / "read_in_papers.json"
 

@@ -1,4 +1,4 @@
 """Explanations of a run: critical path, bubble, time split, evidence, residuals.
 
-Figures of them are in `parplan.experiments.figures`.
+Figures of them are in `parplan.experiments.figures.gantt`.
 """

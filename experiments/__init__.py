@@ -1,0 +1,1 @@
+"""The command line, experiments and reports. The entry point is `cli`."""

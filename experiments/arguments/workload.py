@@ -1,0 +1,180 @@
+"""The arguments that several commands share: what is trained, on what machine."""
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+from typing import get_args
+
+from parplan.errors import ParplanError
+from parplan.experiments.cases.own.machine_factors import (
+    MachineFactors,
+    setting_named,
+    with_factors,
+)
+from parplan.hardware.machines.presets import cluster_preset, read_cluster
+from parplan.hardware.machines.unit_check import unit_warnings
+from parplan.hardware.network.cluster import Cluster
+from parplan.sim.models.hf_config import model_from_hf
+from parplan.sim.models.model import Model, model_preset, model_presets
+from parplan.sim.workload import Attention, Workload
+
+HERE = "here"
+"""The cluster that is the machine of `PROFILE`."""
+
+PROFILE = "profile.json"
+
+
+def add_workload_arguments(parser: argparse.ArgumentParser) -> None:
+    """MODEL, --cluster, --seq-len, --global-batch and what refines them."""
+    parser.add_argument(
+        "model",
+        help="a model such as llama2-13b, a TOML file with the table of one, or a config.json of "
+        "Hugging Face",
+    )
+    parser.add_argument(
+        "--cluster",
+        help="a cluster such as 4xLarge.2048GB or 64xh100, a TOML file with the table of one, "
+        "or here: the machine of profile.json",
+    )
+    parser.add_argument(
+        "--profile",
+        metavar="FILE",
+        help="instead of --cluster: the machine that parplan calibrate measured",
+    )
+    parser.add_argument("--seq-len", type=int, required=True, help="tokens of a sequence")
+    parser.add_argument(
+        "--global-batch",
+        required=True,
+        help="sequences of a step; several, as in 256,1, when the batch varies",
+    )
+    parser.add_argument(
+        "--no-mixed-precision", action="store_true", help="fp32 instead of bf16 with fp32 masters"
+    )
+    parser.add_argument(
+        "--tf32",
+        action="store_true",
+        help="with --no-mixed-precision: matrix products at the rate of tf32",
+    )
+    parser.add_argument(
+        "--attention", choices=get_args(Attention), default="flash", help="attention kernel"
+    )
+    parser.add_argument(
+        "--framework",
+        help="what the training software costs beside its kernels: fused (flash attention and "
+        "fused kernels), eager, none, or FILE.toml:NAME, written by parplan validate --fit with "
+        "factors of the machine (default: fused; none for a machine that was measured)",
+    )
+
+
+def requested_cluster(
+    name: str | None, profile: str | None = None, framework_name: str | None = None
+) -> Cluster:
+    """The cluster that `--cluster` names, or the machine of `--profile`, with the factors that
+    `--framework FILE.toml:NAME` has for it.
+
+    Raises `ParplanError` unless exactly one is given.
+    """
+    cluster = _cluster(name, profile)
+    factors = setting_named(framework_name).machine if framework_name else MachineFactors()
+    return with_factors(cluster, factors)
+
+
+def _cluster(name: str | None, profile: str | None) -> Cluster:
+    """The same, as it is described.
+
+    Rates that look as if they were in another unit are warned about on stderr. Raises
+    `ParplanError` unless exactly one is given.
+    """
+    if profile is not None:
+        if name not in (None, HERE):
+            raise ParplanError(f"--profile {profile}: is the cluster; leave out --cluster {name}")
+        name = profile
+    elif name is None:
+        raise ParplanError("--cluster or --profile: one of them is needed")
+    elif name == HERE:
+        name = PROFILE
+        if not Path(name).exists():
+            raise ParplanError(f"--cluster here: there is no {PROFILE}; parplan calibrate makes it")
+        _check_here(Path(name))
+    if name.endswith(".toml"):
+        cluster = read_cluster(Path(name))
+    elif name.endswith(".json"):
+        cluster = _measured_cluster(Path(name))
+    else:
+        return cluster_preset(name)
+    for warning in unit_warnings(cluster):
+        sys.stderr.write(f"parplan: warning: {name}: {warning}\n")
+    return cluster
+
+
+def _check_here(path: Path) -> None:
+    """Warn where the machine was set up differently when it was measured.
+
+    Raises `ParplanError` for the profile of another machine, or where torch is missing, without
+    which this one can't be told.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise ParplanError(
+            "--cluster here: needs torch to tell this machine: pip install 'parplan[torch]', or "
+            f"--profile {path} for whatever machine it is of"
+        )
+    from parplan.backend.calibration.this_machine import machine_here, num_cores
+    from parplan.hardware.estimates.profile_file import check_machine, read_profile
+
+    profile = read_profile(path)
+    count = profile.machine.num_processes
+    if count > num_cores():
+        raise ParplanError(f"{path}: machine.num_processes: {count}, more than the cores here")
+    for warning in check_machine(profile, machine_here(count), str(path)):
+        sys.stderr.write(f"parplan: warning: {warning}\n")
+
+
+def _measured_cluster(path: Path) -> Cluster:
+    # Imported here: look-ups need scipy, which takes long to load.
+    from parplan.hardware.estimates.profile_file import read_profile
+    from parplan.hardware.machines.from_profile import cluster_of_profile
+
+    return cluster_of_profile(read_profile(path), str(path))
+
+
+def requested_model(name: str) -> Model:
+    """The model that MODEL names: a preset, a TOML file, or a config.json."""
+    if name.endswith(".json"):
+        return model_from_hf(Path(name))
+    if not name.endswith(".toml"):
+        return model_preset(name)
+    models = list(model_presets(Path(name)).values())
+    if len(models) != 1:
+        raise ParplanError(f"{name}: expected the table of one model, got {len(models)}")
+    return models[0]
+
+
+def requested_workload(args: argparse.Namespace, global_batch: int) -> Workload:
+    """The workload that the arguments describe."""
+    return Workload(
+        model=requested_model(args.model),
+        seq_len=args.seq_len,
+        global_batch=global_batch,
+        precision="fp32" if args.no_mixed_precision else "bf16",
+        tf32=args.tf32,
+        attention=args.attention,
+        framework=setting_named(
+            args.framework or ("none" if _is_measured(args) else "fused")
+        ).framework,
+    )
+
+
+def _is_measured(args: argparse.Namespace) -> bool:
+    name = args.profile or args.cluster or ""
+    return name == HERE or name.endswith(".json")
+
+
+def batches(text: str) -> list[int]:
+    """The batch sizes of `--global-batch`."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ParplanError(
+            f"--global-batch: expected a number, or several as in 256,1; got {text!r}"
+        ) from None

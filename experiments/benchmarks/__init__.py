@@ -1,0 +1,1 @@
+"""How fast and how good parplan is: simulator, planners, execution."""

@@ -1,0 +1,1 @@
+"""Commands that predict: plan, simulate, landscape, scale, trace, import, export, report."""

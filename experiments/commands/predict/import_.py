@@ -1,0 +1,184 @@
+"""`parplan import`: what would parplan say of the present launch?"""
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+from parplan._strict import read_text
+from parplan.errors import ParplanError
+from parplan.experiments.arguments.workload import requested_cluster, requested_model
+from parplan.experiments.cases.own.machine_factors import setting_named
+from parplan.experiments.interop.importers.imported import Given, finished
+from parplan.experiments.interop.importers.sources import SOURCES
+from parplan.experiments.output.folder import OutputFolder
+from parplan.experiments.output.progress import Progress
+from parplan.experiments.planning.explain import Choice, past_accuracy, step_with_interval
+from parplan.experiments.planning.files import write_plan
+from parplan.hardware.network.cluster import Cluster
+from parplan.planners.costs.trial import Trial
+from parplan.planners.explain.faster_neighbours import Better, better_plans
+from parplan.planners.explain.why import plan_label
+from parplan.sim.analysis.residuals import read_residuals
+from parplan.sim.memory.peak import GB
+from parplan.sim.predict import compile_plan, predict
+from parplan.sim.run import Run
+from parplan.sim.workload import Workload
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `parplan import`."""
+    parser.add_argument("file", help="a launch script, JSON, TOML or YAML; - reads stdin")
+    parser.add_argument(
+        "--from", dest="source", choices=tuple(SOURCES), required=True, help="whose words"
+    )
+    parser.add_argument("--cluster", required=True, help="the machine, as in parplan plan")
+    parser.add_argument("--model", help="the model, where the file does not describe it")
+    parser.add_argument("--seq-len", type=int, help="tokens of a sequence, likewise")
+    parser.add_argument("--global-batch", type=int, help="sequences of a step, likewise")
+    parser.add_argument("--micro-batch", type=int, help="sequences of a micro-batch, likewise")
+    parser.add_argument("--vocab-size", type=int, help="of the tokenizer, likewise")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="fields of the plan that the program sets itself, as in recomputation=full",
+    )
+    parser.add_argument(
+        "--variable",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="variables that a launch script takes from elsewhere",
+    )
+    parser.add_argument("--framework", default="fused", help="as in parplan plan")
+    parser.add_argument(
+        "--memory-ratio",
+        type=float,
+        default=80.0,
+        metavar="PERCENT",
+        help="share of the memory that another plan may use (default %(default)s)",
+    )
+    parser.add_argument("-o", "--output", type=Path, default=Path("out/import"))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, predict, look for better plans, say and write."""
+    if not 0 < args.memory_ratio <= 100:
+        raise ParplanError(f"--memory-ratio: above 0 and at most 100, got {args.memory_ratio}")
+    cluster = requested_cluster(args.cluster, framework_name=args.framework)
+    where = "stdin" if args.file == "-" else args.file
+    text = sys.stdin.read() if args.file == "-" else read_text(Path(args.file))
+    given = _given(args, cluster)
+    settings = SOURCES[args.source](text, where, given)
+    framework = setting_named(args.framework).framework
+    plan, workload = finished(settings, given, _pairs("--set", args.set), framework, where)
+    compiled = compile_plan(workload, cluster, plan)
+    played = predict(compiled)
+    memory = tuple(rank.total_bytes for rank in compiled.memory)
+    trial = Trial(plan=plan, memory_bytes=memory, step_s=played.step_s)
+    output = OutputFolder(args.output, args.argv)
+    for line in settings.notes:
+        print(f"parplan: {line}", file=sys.stderr)
+    _say_present(trial, workload, cluster, played)
+    fits = max(memory) <= cluster.accelerator.memory_bytes
+    better, tried = better_plans(
+        workload,
+        cluster,
+        plan,
+        played.step_s if fits else math.inf,
+        memory_ratio=args.memory_ratio / 100,
+        progress=Progress(),
+    )
+    _say_better(better, tried, played.step_s, fits=fits)
+    choice = Choice(workload=workload, cluster=cluster, best=trial, trials=(), memory_ratio=0.8)
+    accuracy = past_accuracy(choice, read_residuals(), played.step_s)
+    write_plan(output, workload, cluster, trial, accuracy)
+    output.write_csv("better.csv", [_row(b, played.step_s) for b in better] or [_none()])
+    output.write_csv("notes.csv", [_note(line) for line in settings.notes] or [_note(": ")])
+    output.write_manifest({"file": where, "from": args.source, "cluster": cluster.name})
+    print(f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))})", file=sys.stderr)
+    return 0
+
+
+def _given(args: argparse.Namespace, cluster: Cluster) -> Given:
+    for name in ("seq_len", "global_batch", "micro_batch", "vocab_size"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ParplanError(f"--{name.replace('_', '-')}: must be at least 1, got {value}")
+    return Given(
+        devices=cluster.num_accelerators,
+        model=None if args.model is None else requested_model(args.model),
+        seq_len=args.seq_len,
+        global_batch=args.global_batch,
+        micro_batch=args.micro_batch,
+        vocab_size=args.vocab_size,
+        variables=_pairs("--variable", args.variable),
+    )
+
+
+def _pairs(option: str, words: list[str]) -> dict[str, str]:
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise ParplanError(f"{option}: {word!r} is not NAME=VALUE")
+        found[name] = value
+    return found
+
+
+def _say_present(trial: Trial, workload: Workload, cluster: Cluster, played: Run) -> None:
+    choice = Choice(workload=workload, cluster=cluster, best=trial, trials=(), memory_ratio=0.8)
+    peak, size = max(trial.memory_bytes), cluster.accelerator.memory_bytes
+    rate = workload.model_flops / played.step_s / cluster.num_accelerators
+    mfu = rate / cluster.accelerator.peak_flop_per_s.of(workload.product_dtype)
+    short = "" if peak <= size else f", {(peak - size) / GB:.1f} GB more than there is"
+    print(f"present plan: {plan_label(trial.plan)}")
+    print(
+        f"predicted step {step_with_interval(choice, read_residuals(), played.step_s)}, "
+        f"{workload.tokens / played.step_s:,.0f} tokens/s, MFU {mfu:.1%}, bubble "
+        f"{played.bubble:.1%}, peak memory {peak / GB:.1f} GB per device ({peak / size:.0%}){short}"
+    )
+
+
+def _say_better(better: tuple[Better, ...], tried: int, step_s: float, *, fits: bool) -> None:
+    what = "better plan" if fits else "plan that fits"
+    if not better:
+        print(f"none of {tried} other plans {'is faster' if fits else 'fits'}")
+        return
+    print(f"nearest {what}: {_said(better[0], step_s)}")
+    if len(better) > 1:
+        print(f"fastest of {tried} plans: {_said(better[-1], step_s)}")
+
+
+def _said(found: Better, step_s: float) -> str:
+    own_s = found.trial.step_s or step_s
+    change = own_s / step_s - 1
+    return (
+        f"{found.words}: {own_s:.3f} s, {abs(change):.1%} {'longer' if change > 0 else 'shorter'}"
+    )
+
+
+def _row(found: Better, step_s: float) -> dict[str, str]:
+    own_s = found.trial.step_s or step_s
+    return {
+        "changes": str(len(found.changes)),
+        "what": found.words,
+        "plan": plan_label(found.trial.plan),
+        "step_s": repr(own_s),
+        "shorter_percent": f"{100 * (1 - own_s / step_s):.3f}",
+        "peak_gb": f"{max(found.trial.memory_bytes) / GB:.3f}",
+    }
+
+
+def _none() -> dict[str, str]:
+    names = ("changes", "what", "plan", "step_s", "shorter_percent", "peak_gb")
+    return dict.fromkeys(names, "")
+
+
+def _note(line: str) -> dict[str, str]:
+    setting, _, what = line.partition(": ")
+    return {"setting": setting, "what": what}

@@ -1,0 +1,274 @@
+"""`parplan landscape`: any one or two fields of plan, workload or machine against any metric."""
+
+import argparse
+import dataclasses
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from parplan.errors import ParplanError
+from parplan.experiments.arguments.dask import (
+    add_sweep_arguments,
+    check_workers,
+    requested_executor,
+)
+from parplan.experiments.arguments.space import space_name
+from parplan.experiments.arguments.workload import (
+    add_workload_arguments,
+    batches,
+    requested_cluster,
+    requested_workload,
+)
+from parplan.experiments.landscape.axes import Axis, axis, known_fields
+from parplan.experiments.landscape.cells import Cell, Request, Worker
+from parplan.experiments.landscape.figure import Landscape, heat_maps, slices
+from parplan.experiments.landscape.metrics import METRICS, metric
+from parplan.experiments.output.folder import OutputFolder
+from parplan.experiments.output.journal import Journal, fingerprint
+from parplan.experiments.output.new_folder import add_output_arguments, is_done, new_folder
+from parplan.experiments.output.progress import Progress
+from parplan.experiments.output.sweep import swept
+from parplan.hardware.network.cluster import Cluster
+from parplan.planners.costs.objectives import Run
+from parplan.planners.spaces.constraints import Constraints, read_constraints
+from parplan.planners.spaces.options import Options
+from parplan.planners.spaces.space import constraints_of_options
+from parplan.sim.plan import Plan
+from parplan.sim.plan_file import read_plan
+from parplan.sim.workload import Workload
+
+JOURNAL = "cells.jsonl"
+MOST_CELLS = 3000
+SAID_REASONS = 5
+TOGETHER = "no plan has these values together"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `parplan landscape`."""
+    add_workload_arguments(parser)
+    group = parser.add_argument_group("landscape", f"fields: {', '.join(known_fields())}")
+    values = "FIELD[=VALUES]"
+    group.add_argument("--x", required=True, metavar=values, help="as in num_stages=1,2,4,8")
+    group.add_argument("--y", metavar=values, help="a second field: heat maps")
+    group.add_argument("--panels", metavar=values, help="a third field: a panel for each value")
+    group.add_argument(
+        "--metric",
+        default="step-time",
+        metavar="NAME",
+        help=f"{', '.join(METRICS)} (default %(default)s)",
+    )
+    group.add_argument(
+        "--around",
+        type=Path,
+        metavar="PLAN.json",
+        help="keep the other fields of this plan (default: the fastest plan of each cell)",
+    )
+    group.add_argument(
+        "--space", type=space_name, default="full",
+        help="which plans a cell may have: full (default), or a TOML file of constraints",
+    )  # fmt: skip
+    group.add_argument(
+        "--memory-ratio",
+        type=float,
+        default=80.0,
+        metavar="PERCENT",
+        help="share of each device's memory that a plan may use (default 80)",
+    )
+    group.add_argument("--tokens", type=float, help="to train on, for training-time, energy, cost")
+    group.add_argument("--price-per-hour", type=float, help="of an accelerator, for cost")
+    add_sweep_arguments(parser)
+    add_output_arguments(parser, "out/landscape")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate every cell, draw, write; 1 if nothing fits in any of them."""
+    check_workers(args)
+    request = _request(args)
+    chosen = metric(args.metric, request.run, request.cluster)
+    combinations = list(product(*(one.values for one in request.axes)))
+    if len(combinations) > MOST_CELLS:
+        raise ParplanError(f"{len(combinations)} cells; at most {MOST_CELLS}: give fewer values")
+    output = new_folder(args.output, args.argv, force=args.force, unfinished=_left(args.output))
+    cells = _evaluated(request, combinations, output, args)
+    x, *others = request.axes
+    y = others.pop(0) if args.y is not None else None
+    land = Landscape(
+        x=x,
+        y=y,
+        third=others[0] if others else None,
+        cells=cells,
+        name=args.metric,
+        metric=chosen,
+        title=_title(request),
+    )
+    _write(output, land, args)
+    print("\n".join(_summary(land)))
+    print(f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))})", file=sys.stderr)
+    return 0 if land.best is not None else 1
+
+
+def _left(path: Path) -> Sequence[str]:
+    """What an interrupt leaves: cells, and no manifest."""
+    return () if is_done(path) else (JOURNAL, "landscape.png", "slices.png", "landscape.csv")
+
+
+def _request(args: argparse.Namespace) -> Request:
+    around, workload, cluster = _subject(args)
+    base = _base(args)
+    words = [("--x", args.x), ("--y", args.y), ("--panels", args.panels)]
+    axes = [_axis(option, text, workload, cluster, base) for option, text in words if text]
+    names = [one.name for one in axes]
+    if len(set(names)) < len(names):
+        raise ParplanError(f"--x, --y, --panels: a field is there twice: {', '.join(names)}")
+    return Request(
+        workload=workload,
+        cluster=cluster,
+        axes=tuple(axes),
+        base=base,
+        around=around,
+        run=Run(tokens=args.tokens, price_per_hour=args.price_per_hour),
+    )
+
+
+def _subject(args: argparse.Namespace) -> tuple[Plan | None, Workload, Cluster]:
+    cluster = requested_cluster(args.cluster, args.profile, args.framework)
+    (batch, *more) = batches(args.global_batch)
+    if more:
+        raise ParplanError(f"--global-batch: one number, got {args.global_batch}")
+    workload = requested_workload(args, batch)
+    around = None if args.around is None else read_plan(args.around)[0]
+    return around, workload, cluster
+
+
+def _base(args: argparse.Namespace) -> Constraints:
+    if args.space == "ap":
+        raise ParplanError("--space ap: a landscape needs full, or a TOML file")
+    options = Options(memory_ratio_percent=args.memory_ratio)
+    if args.space == "full":
+        return constraints_of_options(options)
+    return replace(read_constraints(Path(args.space)), memory_ratio=options.memory_ratio)
+
+
+def _axis(option: str, text: str, workload: Workload, cluster: Cluster, base: Constraints) -> Axis:
+    try:
+        return axis(text, workload, cluster, base)
+    except ParplanError as error:
+        raise ParplanError(f"{option}: {error}") from None
+
+
+def _evaluated(
+    request: Request,
+    combinations: Sequence[tuple[Any, ...]],
+    output: OutputFolder,
+    args: argparse.Namespace,
+) -> list[Cell]:
+    """All cells, those of an earlier run from its journal."""
+    names = [one.name for one in request.axes]
+    cases = [dict(zip(names, values, strict=True)) for values in combinations]
+    # Cells of one machine and workload together: they share their costs.
+    outer = [one for one in request.axes if one.kind != "plan"]
+    groups: dict[tuple[int, ...], list[dict[str, Any]]] = {}
+    for case in cases:
+        at = tuple(one.values.index(case[one.name]) for one in outer)
+        groups.setdefault(at, []).append(case)
+    progress = Progress()
+    with Journal(output.path / JOURNAL, _head(request)) as journal:
+        if journal.rows:
+            _note(f"{len(journal.rows)} of {len(cases)} cells are done already")
+        try:
+            with requested_executor(args.dask) as executor:
+                swept(
+                    *(journal, [groups[at] for at in sorted(groups)], Worker(request).rows),
+                    workers=args.workers,
+                    executor=executor,
+                    progress=lambda done: progress("cells", done, len(cases)),
+                )
+        except KeyboardInterrupt:
+            _note(f"{len(journal.rows)} of {len(cases)} cells done; the same goes on")
+            raise
+        found = [Cell(**journal.row_of(case)) for case in cases]
+    output.files.append(JOURNAL)
+    return found
+
+
+def _head(request: Request) -> dict[str, Any]:
+    return fingerprint(
+        request.workload,
+        request.cluster,
+        axes=[dataclasses.asdict(one) for one in request.axes],
+        base=dataclasses.asdict(request.base),
+        around=None if request.around is None else request.around.to_json(),
+        run=dataclasses.asdict(request.run),
+    )
+
+
+def _title(request: Request) -> str:
+    others = "the other fields of one plan" if request.around else "the fastest plan of each cell"
+    return f"{request.workload.model.name} on {request.cluster.name}: {others}"
+
+
+def _write(output: OutputFolder, land: Landscape, args: argparse.Namespace) -> None:
+    output.write_csv("landscape.csv", [_row(cell, land) for cell in land.cells])
+    if land.y is not None:
+        output.write_figure("landscape.png", heat_maps(land))
+    output.write_figure("slices.png", slices(land))
+    given = {k: str(v) for k, v in vars(args).items() if k not in ("argv", "command")}
+    output.write_manifest(given)
+
+
+def _row(cell: Cell, land: Landscape) -> dict[str, Any]:
+    metrics = {name: cell.metrics.get(name, "") for name in METRICS}
+    known = {name for other in land.cells for name in other.metrics} | {land.name}
+    plan = {f"plan.{k}": _words_of(v) for k, v in (cell.plan or Plan().to_json()).items()}
+    return {
+        **cell.values,
+        "verdict": cell.verdict,
+        "reason": cell.reason,
+        **{name: value for name, value in metrics.items() if name in known},
+        "memory_gb": "" if cell.memory_gb is None else cell.memory_gb,
+        "limit_gb": "" if cell.limit_gb is None else cell.limit_gb,
+        "plan": cell.label,
+        **(plan if cell.plan is not None else dict.fromkeys(plan, "")),
+    }
+
+
+def _words_of(value: Any) -> Any:
+    """A field of a plan: of several values the words, whether they were read again or not."""
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _summary(land: Landscape) -> Iterator[str]:
+    """The best cell, and why others are not possible."""
+    fitting = sum(cell.verdict == "fits" for cell in land.cells)
+    best = land.best
+    if best is None:
+        yield f"nothing fits in any of the {len(land.cells)} cells"
+        close = [cell for cell in land.cells if cell.memory_gb is not None]
+        nearest = min(close, key=lambda c: (c.memory_gb or 0) / (c.limit_gb or 1), default=None)
+        if nearest is not None:
+            yield f"the nearest: {_words(nearest.values)}: {nearest.reason}"
+    else:
+        yield f"best {land.metric.label}: {best.metrics[land.name]:.4g} at {_words(best.values)}"
+        yield f"its plan: {best.label}"
+        yield f"a plan fits in {fitting} of {len(land.cells)} cells"
+    short = [cell for cell in land.cells if cell.verdict == "does not fit"]
+    if short:
+        yield f"cells where no plan fits in memory: {len(short)}"
+    none = [cell.reason for cell in land.cells if cell.verdict == "no such plan"]
+    reasons = Counter(TOGETHER if reason.startswith("no plan for") else reason for reason in none)
+    for reason, count in reasons.most_common(SAID_REASONS):
+        yield f"cells where {reason}: {count}" if reason == TOGETHER else f"{reason}: {count}"
+    if len(reasons) > SAID_REASONS:
+        yield f"{len(reasons) - SAID_REASONS} more reasons are in landscape.csv"
+
+
+def _words(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _note(line: str) -> None:
+    print(f"parplan: {line}", file=sys.stderr)

@@ -1,0 +1,243 @@
+"""`parplan simulate`: one plan, played by the simulator."""
+
+import argparse
+import dataclasses
+import pickle
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from parplan.errors import ParplanError
+from parplan.experiments.accuracy.measured_trace import (
+    MeasuredTrace,
+    comparison_rows,
+    read_trace,
+    with_measured,
+)
+from parplan.experiments.arguments.workload import requested_cluster
+from parplan.experiments.cases.own.machine_factors import setting_named
+from parplan.experiments.figures.gantt import gantt
+from parplan.experiments.figures.memory import memory_figure
+from parplan.experiments.output.folder import OutputFolder
+from parplan.sim.analysis.bubble import bubble_by_cause
+from parplan.sim.analysis.critical_path import critical_path, sensitivities
+from parplan.sim.analysis.timeline import chrome_trace
+from parplan.sim.cluster.whole_cluster import simulate_cluster
+from parplan.sim.cost_model.stage_costs import message_bytes
+from parplan.sim.memory.moments import moments_of
+from parplan.sim.memory.over_time import MemoryOverTime, memory_over_time
+from parplan.sim.memory.peak import GB, rank_memory, stage_needs
+from parplan.sim.memory.snapshot import memory_snapshot
+from parplan.sim.plan import Plan
+from parplan.sim.plan_file import read_plan
+from parplan.sim.predict import CompiledPlan, compile_plan, predict
+from parplan.sim.programs.instructions import (
+    Program,
+    read_program,
+    without_communication,
+    write_csv,
+)
+from parplan.sim.programs.validate import check_program
+from parplan.sim.run import Run
+from parplan.sim.schedules import schedule_kind
+from parplan.sim.workload import Workload
+
+FASTER = 0.1
+MOST_GAINING = 6
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `parplan simulate`."""
+    parser.add_argument("plan", type=Path, help="a plan.json")
+    parser.add_argument("--cluster", help="another cluster than the one that was planned for")
+    parser.add_argument(
+        "--framework",
+        help="other constants of the software than those of the plan, by name or as "
+        "FILE.toml:NAME, with the factors of the machine",
+    )
+    parser.add_argument(
+        "--schedule",
+        type=Path,
+        help="a CSV of instruction lists, one row per pipeline rank (0F0,1F0,0B0, ...)",
+    )
+    parser.add_argument(
+        "--fragmented-share",
+        type=float,
+        default=0.0,
+        help="what the allocator wastes, as a share of activations and messages (default 0)",
+    )
+    parser.add_argument(
+        "--slow",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="RANK=FACTOR",
+        help="ranks of the cluster that compute so many times as long, as in 5=1.5: what becomes "
+        "of the step of all replicas",
+    )
+    parser.add_argument(
+        "--memory-snapshot",
+        action="store_true",
+        help="also write memory_snapshot.pickle, which pytorch.org/memory_viz draws: a device for "
+        "each pipeline rank",
+    )
+    parser.add_argument(
+        "--measured",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="TRACE",
+        help="traces of torch.profiler, one per rank, to lay beside the prediction",
+    )
+    parser.add_argument(
+        "--measured-step", type=int, help="of which ProfilerStep (default: the last)"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("out/simulate"), help="(default %(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Simulate, print a summary, write."""
+    slowdown = _slowdown(args.slow)
+    plan, workload, planned_for = read_plan(args.plan)
+    cluster = requested_cluster(args.cluster or planned_for, framework_name=args.framework)
+    if args.framework is not None:
+        workload = dataclasses.replace(workload, framework=setting_named(args.framework).framework)
+    compiled = compile_plan(workload, cluster, plan)
+    if args.schedule is not None:
+        compiled = _with_schedule(compiled, workload, args.schedule)
+    measured = [
+        read_trace(path, args.measured_step, number) for number, path in enumerate(args.measured)
+    ]
+    output = OutputFolder(args.output, args.argv)
+    result = predict(compiled)
+    memory = memory_over_time(
+        compiled.schedule,
+        stage_needs(workload, compiled.plan),
+        result,
+        message_bytes=message_bytes(workload, compiled.plan),
+        fragmented_share=args.fragmented_share,
+    )
+    slow = [stragglers(compiled, result, slowdown)] if slowdown else []
+    print("\n".join([summary(compiled, result, memory), *slow]))
+    output.write_text("schedule.csv", write_csv(compiled.schedule))
+    trace = chrome_trace({"predicted": result})
+    output.write_json("timeline.json", with_measured(trace, result.num_ranks, measured))
+    if measured:
+        _write_comparison(output, result, measured)
+    if args.memory_snapshot:
+        output.write_bytes("memory_snapshot.pickle", pickle.dumps(memory_snapshot(memory, result)))
+    output.write_figure("gantt.png", gantt({"predicted": result}))
+    _write_memory(output, memory, result, limit_bytes=cluster.accelerator.memory_bytes)
+    _write_causes(output, compiled, result)
+    inputs = {"plan": str(args.plan), "cluster": cluster.name, "schedule": str(args.schedule)}
+    output.write_manifest(inputs)
+    print(f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))})", file=sys.stderr)
+    return 0
+
+
+def _write_comparison(output: OutputFolder, result: Run, measured: Sequence[MeasuredTrace]) -> None:
+    rows = comparison_rows(result, measured)
+    output.write_csv("measured.csv", rows)
+    for row in rows:
+        print(
+            f"measured rank {row['rank']}, {row['step']}: {row['measured_step_s']} s, predicted "
+            f"{row['error_percent']} % off; computes {row['measured_compute_s']} s, communicates "
+            f"{row['measured_communication_s']} s ({row['measured_exposed_s']} s alone)"
+        )
+
+
+def _slowdown(given: Sequence[str]) -> dict[int, float]:
+    slowdown = {}
+    for text in given:
+        rank, _, factor = text.partition("=")
+        try:
+            slowdown[int(rank)] = float(factor)
+        except ValueError:
+            raise ParplanError(f"--slow: {text!r} is not RANK=FACTOR, such as 5=1.5") from None
+    return slowdown
+
+
+def stragglers(compiled: CompiledPlan, result: Run, slowdown: Mapping[int, float]) -> str:
+    """How much longer the step takes where some ranks are slower."""
+    cluster = simulate_cluster(compiled, slowdown=slowdown)
+    ranks = ", ".join(f"{rank} x {factor:g}" for rank, factor in slowdown.items())
+    longer = cluster.step_s - result.step_s
+    return (
+        f"with slow ranks ({ranks} of {cluster.num_ranks}): step {cluster.step_s:.4g} s, "
+        f"{longer:.4g} s ({longer / result.step_s:.1%}) longer"
+    )
+
+
+def _with_schedule(compiled: CompiledPlan, workload: Workload, path: Path) -> CompiledPlan:
+    """The same plan with the instruction lists of a file."""
+    schedule = _read_schedule(path, compiled.plan)
+    memory = rank_memory(stage_needs(workload, compiled.plan), moments_of(schedule))
+    return dataclasses.replace(compiled, schedule=schedule, memory=memory)
+
+
+def _read_schedule(path: Path, plan: Plan) -> Program:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ParplanError(f"{path}: cannot be read: {error}") from None
+    program = read_program(text, str(path))
+    if len(program) != plan.num_stages:
+        raise ParplanError(
+            f"{path}: {len(program)} rows, but the plan has num_stages {plan.num_stages}"
+        )
+    try:
+        two_copies = not schedule_kind(plan.schedule).one_copy
+        check_program(program, plan.total_stages, plan.num_micro_batches, bidirectional=two_copies)
+    except ParplanError as error:
+        raise ParplanError(f"{path}: {error}") from None
+    return without_communication(program)
+
+
+def summary(compiled: CompiledPlan, result: Run, memory: Sequence[MemoryOverTime]) -> str:
+    """Step, bubble by cause, each rank's busy time and memory, and what would shorten the step."""
+    causes = bubble_by_cause(compiled.schedule, result)
+    shares = [f"{name.replace('_', ' ')} {share:.1%}" for name, share in causes.items() if share]
+    lines = [f"step {result.step_s:.4g} s, bubble {result.bubble:.1%}"]
+    lines[0] += f" ({', '.join(shares)})" if shares else ""
+    lines += [
+        f"rank {m.rank}: computes {result.busy_s(m.rank):.4g} s; "
+        f"peak {m.peak_bytes / GB:.1f} GB at {m.peak_s:.4g} s ({m.state})"
+        for m in memory
+    ]
+    return "\n".join(lines)
+
+
+def _write_memory(
+    output: OutputFolder, memory: Sequence[MemoryOverTime], result: Run, limit_bytes: float
+) -> None:
+    rows = [
+        {
+            "rank": m.rank,
+            "time_s": repr(float(time_s)),
+            "activation_bytes": f"{activations:.0f}",
+            "message_bytes": f"{messages:.0f}",
+            "total_bytes": f"{total:.0f}",
+        }
+        for m in memory
+        for time_s, activations, messages, total in zip(
+            m.times_s, m.activation_bytes, m.message_bytes, m.total_bytes, strict=True
+        )
+    ]
+    output.write_csv("memory.csv", rows)
+    output.write_figure("memory.png", memory_figure(memory, result.step_s, limit_bytes))
+
+
+def _write_causes(output: OutputFolder, compiled: CompiledPlan, result: Run) -> None:
+    path = critical_path(compiled.schedule, compiled.costs, result)
+    output.write_csv("critical_path.csv", [link._asdict() for link in path])
+    found = sensitivities(compiled.schedule, compiled.costs, result, FASTER)
+    output.write_csv("sensitivity.csv", [dataclasses.asdict(row) for row in found])
+    print(f"seconds gained if a resource were {FASTER:.0%} faster, or free:")
+    for row in found[:MOST_GAINING]:
+        where = "" if row.stage is None else f" of stage {row.stage}"
+        print(
+            f"  {row.resource}{where}: {row.gain_s:.4g} s, {row.gain_if_free_s:.4g} s "
+            f"(critical path: {row.on_path_s:.4g} s)"
+        )

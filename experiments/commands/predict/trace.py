@@ -1,0 +1,162 @@
+"""`parplan trace`: what a model's layers need, found without running or allocating them."""
+
+import argparse
+import dataclasses
+import json
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from parplan._files import write_whole
+from parplan.backend.require import require_torch
+from parplan.errors import ParplanError
+from parplan.experiments.arguments.workload import requested_model
+from parplan.sim.layers.blocks import block_ops, embedding_ops, head_ops
+from parplan.sim.layers.ops import all_bytes
+from parplan.sim.layers.shapes import shapes_of
+from parplan.sim.memory.peak import GB
+from parplan.sim.models.model import Model
+from parplan.sim.models.scaled_down import scaled_down
+from parplan.sim.plan import Plan
+from parplan.sim.workload import Workload
+
+if TYPE_CHECKING:
+    from parplan.backend.models.trace import ChainTrace, LayerTrace
+
+COLUMNS = ("layers", "parameters", "forward GFLOP", "backward GFLOP", "saved MB", "output MB")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `parplan trace`."""
+    parser.add_argument(
+        "model",
+        help="a model such as llama2-7b, or a TOML file with the table of one: parplan's layers; "
+        "a config.json of Hugging Face: its layers (needs transformers); or module:function, "
+        "which returns (model, inputs, targets)",
+    )
+    parser.add_argument("--seq-len", type=int, default=1024, help="(default %(default)s)")
+    parser.add_argument("--batch", type=int, default=1, help="sequences (default %(default)s)")
+    parser.add_argument(
+        "--precision", choices=("bf16", "fp16", "fp32"), default="bf16", help="(default bf16)"
+    )
+    parser.add_argument("--scale", type=int, default=1, metavar="N", help="as parplan execute's")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write every layer there")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trace, print, write."""
+    if args.batch < 1:
+        raise ParplanError(f"--batch: must be at least 1, got {args.batch}")
+    require_torch("tracing models")
+    workload = _workload(args)
+    # Only now, so that mistakes are told soon and the time is that of tracing.
+    from parplan.backend.models.traced_models import trace_config, trace_function, trace_workload
+
+    start_s = time.perf_counter()
+    if workload is None:
+        trace = trace_function(args.model)
+    elif args.model.endswith(".json"):
+        trace = trace_config(args.model, workload, args.batch)
+    else:
+        trace = trace_workload(workload, args.batch)
+    seconds = time.perf_counter() - start_s
+    print("\n".join(table(trace)))
+    if workload is not None:
+        print(compared(trace, workload, args.batch))
+    weights = sum(layer.parameter_bytes for layer in trace.layers)
+    _note(
+        f"traced in {seconds:.1f} s; {_resident_bytes() / GB:.2f} GB resident with torch, of which "
+        f"none are the {weights / GB:.2f} GB of the model's weights"
+    )
+    if args.json is not None:
+        write_whole(args.json, _json(trace).encode())
+        _note(f"layers: {args.json}")
+    return 0
+
+
+def _workload(args: argparse.Namespace) -> Workload | None:
+    """None for a function, of which nothing is known before it is called."""
+    if ":" in args.model:
+        return None
+    model: Model = scaled_down(requested_model(args.model), args.scale)
+    if args.scale > 1 and args.model.endswith(".json"):
+        raise ParplanError("--scale: not for a config.json; write the sizes into it")
+    return Workload(
+        model=model, seq_len=args.seq_len, global_batch=args.batch, precision=args.precision
+    )
+
+
+def table(trace: "ChainTrace") -> Iterator[str]:
+    """Runs of equal layers, one line each, then their sums."""
+    rows: list[list[str]] = []
+    for layer, run_of in groupby(trace.layers):
+        count = len(list(run_of))
+        rows.append([f"{count} x {layer.kind}", *_cells(layer)])
+    yield from _aligned([list(COLUMNS), *rows])
+    yield (
+        f"all: {trace.parameters:,} parameters, {trace.flops / 1e12:.4g} TFLOP and "
+        f"{trace.saved_bytes / GB:.3f} GB saved for inputs of shape {list(trace.input_shape)}"
+    )
+
+
+def _cells(layer: "LayerTrace") -> list[str]:
+    return [
+        f"{layer.parameters:,}",
+        f"{layer.forward_flops / 1e9:.4g}",
+        f"{layer.backward_flops / 1e9:.4g}",
+        f"{layer.saved_bytes / 1e6:.4g}",
+        f"{layer.output_bytes / 1e6:.4g}",
+    ]
+
+
+def _aligned(rows: list[list[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *rest in rows:
+        cells = [f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True)]
+        yield "  ".join([f"{first:{widths[0]}}", *cells])
+
+
+def compared(trace: "ChainTrace", workload: Workload, batch: int) -> str:
+    """The same sums by the analytical model, and how far the trace is from them."""
+    fused, eager = (analytical_bytes(workload, batch, fused=f) for f in (True, False))
+    flops = workload.model_flops
+    return (
+        f"analytical model: {workload.model.num_parameters:,} parameters "
+        f"({_off(trace.parameters, workload.model.num_parameters)}), {flops / 1e12:.4g} TFLOP "
+        f"({_off(trace.flops, flops)}), saved {fused / GB:.3f} GB with fused kernels "
+        f"({_off(trace.saved_bytes, fused)}), {eager / GB:.3f} GB with eager ones "
+        f"({_off(trace.saved_bytes, eager)})"
+    )
+
+
+def analytical_bytes(workload: Workload, batch: int, *, fused: bool) -> float:
+    """What the layers of `workload` keep for the backward of one micro-batch, as the simulator
+    counts it, with fused or with eager normalisations, elementwise operations and loss."""
+    given = dataclasses.replace(
+        workload, fused_norms=fused, fused_elementwise=fused, fused_loss=fused
+    )
+    x = shapes_of(given, Plan(batch_per_device=batch))
+    ends = all_bytes(embedding_ops(x)) + all_bytes(head_ops(x))
+    return ends + sum(all_bytes(block_ops(x, kind)) for kind in workload.model.layer_kinds)
+
+
+def _off(found: float, expected: float) -> str:
+    return "equal" if found == expected else f"traced {found / expected - 1:+.1%}"
+
+
+def _resident_bytes() -> float:
+    """The largest so far; Linux counts in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+def _json(trace: "ChainTrace") -> str:
+    found: dict[str, Any] = dataclasses.asdict(trace)
+    return json.dumps(found, indent=1) + "\n"
+
+
+def _note(line: str) -> None:
+    print(f"parplan: {line}", file=sys.stderr, flush=True)

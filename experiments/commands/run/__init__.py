@@ -1,0 +1,1 @@
+"""Commands that use this machine: calibrate, execute, train, dry-run, compare, demo."""

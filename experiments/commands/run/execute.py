@@ -1,0 +1,209 @@
+"""`parplan execute`: run several plans on this machine and compare each with its prediction."""
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+from parplan.backend.execution.execute import OtherNodeError, execute
+from parplan.backend.execution.result import Execution
+from parplan.backend.workers.launch import Nodes
+from parplan.backend.workers.supervise import STALL_S, CutOffError
+from parplan.errors import ParplanError
+from parplan.experiments.accuracy.comparison import compare_set
+from parplan.experiments.accuracy.comparison_tables import (
+    plan_table,
+    row,
+    runs,
+    short_name,
+    summary,
+)
+from parplan.experiments.arguments.workload import requested_model
+from parplan.experiments.figures.gantt import gantt
+from parplan.experiments.output.folder import OutputFolder
+from parplan.sim.analysis.timeline import chrome_trace
+from parplan.sim.models.scaled_down import scaled_down
+from parplan.sim.plan import Plan
+from parplan.sim.plan_file import plan_table as plan_table_json
+from parplan.sim.plan_file import read_plan
+from parplan.sim.workload import Workload
+
+PARTIAL = "partial.json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `parplan execute`."""
+    parser.add_argument("model", nargs="?", default="gpt-tiny", help="(default %(default)s)")
+    parser.add_argument(
+        "--processes", type=int, default=2, help="of all nodes together (default %(default)s)"
+    )
+    parser.add_argument(
+        "--nnodes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="machines, on each of which the same command is started (default 1)",
+    )
+    parser.add_argument(
+        "--node-rank", type=int, default=0, metavar="K", help="of this one, from 0 to N - 1"
+    )
+    parser.add_argument(
+        "--rdzv-endpoint", default="", metavar="HOST:PORT", help="of node 0, where all meet"
+    )
+    parser.add_argument("--seq-len", type=int, default=64, help="(default %(default)s)")
+    parser.add_argument("--global-batch", type=int, default=16, help="(default %(default)s)")
+    parser.add_argument("--layers", type=int, help="instead of the model's own number")
+    parser.add_argument(
+        "--scale",
+        type=int,
+        default=1,
+        metavar="N",
+        help="the model with about 1/N of its layers, width, heads and vocabulary (default 1)",
+    )
+    parser.add_argument(
+        "--plan", type=Path, help="a plan.json: run this one, with its own workload, and the best"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=8, help="timed steps per plan (default %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of weights and data (default 0)")
+    parser.add_argument(
+        "--timeout", type=float, default=1800.0, help="seconds before the run is stopped"
+    )
+    parser.add_argument(
+        "--stall",
+        type=float,
+        default=STALL_S,
+        help="seconds without a step by any worker before the run is stopped (default %(default)g)",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("out/execute"), help="(default %(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Execute, print the table, write."""
+    nodes = Nodes(count=args.nnodes, rank=args.node_rank, endpoint=args.rdzv_endpoint)
+    workload, plans = _request(args)
+    output = OutputFolder(args.output, args.argv)
+    try:
+        execution = execute(
+            workload,
+            args.processes,
+            plans,
+            repeats=args.repeats,
+            seed=args.seed,
+            timeout_s=args.timeout,
+            stall_s=args.stall,
+            nodes=nodes,
+            report=_note,
+        )
+    except OtherNodeError as error:
+        _note(str(error))
+        return 0
+    except CutOffError as error:
+        _keep_partial(output, error)
+        raise
+    print(table(execution), flush=True)
+    _write(output, execution, workload, args)
+    _note(f"results: {output.path}/ ({', '.join(sorted(output.files))})")
+    return 0
+
+
+def _keep_partial(output: OutputFolder, error: CutOffError) -> None:
+    """The steps of a run that ended early, under a name that says so; there is no manifest."""
+    output.write_json(
+        PARTIAL, {"partial": True, "why": str(error), "steps_of_workers": dict(error.steps)}
+    )
+    count = max(map(len, error.steps.values()))
+    _note(f"partial: the {count} steps that were measured before are in {output.path / PARTIAL}")
+
+
+def _request(args: argparse.Namespace) -> tuple[Workload, list[Plan]]:
+    if args.plan is not None:
+        plan, workload, _ = read_plan(args.plan)
+        return workload, [plan]
+    model = scaled_down(requested_model(args.model), args.scale)
+    if args.layers is not None:
+        model = dataclasses.replace(model, num_layers=args.layers)
+    workload = Workload(
+        model=model, seq_len=args.seq_len, global_batch=args.global_batch, precision="fp32"
+    )
+    return workload, default_plans(workload, args.processes)
+
+
+def default_plans(workload: Workload, processes: int) -> list[Plan]:
+    """Data parallel, and pipelines by GPipe and 1F1B, without and with full recomputation.
+
+    Raises `ParplanError` when the batch does not divide or the layers don't suffice.
+    """
+    batch, stages = workload.global_batch, processes
+    if processes < 1 or batch % processes:
+        raise ParplanError(
+            f"global batch: {batch} does not divide over {processes} processes; "
+            "take a multiple of them"
+        )
+    if stages > workload.model.num_layers:
+        raise ParplanError(
+            f"processes: {stages} stages, but {workload.model.name} has "
+            f"{workload.model.num_layers} layers"
+        )
+    # As many micro-batches as keep the bubble small, and as divide the batch.
+    micro_batches = max(m for m in (2, 1) if batch % (m * stages) == 0) * stages
+    if processes == 1:
+        return [Plan(batch_per_device=batch), Plan(batch_per_device=batch, recomputation="full")]
+    plans = []
+    for recomputation in ("none", "full"):
+        changed: dict[str, Any] = {"recomputation": recomputation}
+        plans.append(Plan(data_parallel=processes, batch_per_device=batch // processes, **changed))
+        plans += [
+            Plan(
+                num_stages=stages,
+                num_micro_batches=micro_batches,
+                batch_per_device=batch // micro_batches,
+                schedule=schedule,
+                **changed,
+            )
+            for schedule in ("gpipe", "1f1b")
+        ]
+    return plans
+
+
+def table(execution: Execution) -> str:
+    """Predicted, measured and error per plan, then what they say together."""
+    lines = [plan_table(execution.executed), summary(compare_set(execution.executed))]
+    lines += [
+        f"{short_name(plan)}: out of memory on this machine" for plan in execution.out_of_memory
+    ]
+    if execution.candidates:
+        lines.append(
+            f"of {len(execution.candidates)} candidates the best of each number of stages, by the "
+            f"times of single layers: {', '.join(map(short_name, execution.chosen))}"
+        )
+    worst = max(execution.executed, key=lambda e: e.loss_difference)
+    lines.append(
+        f"losses: at most {worst.loss_difference:.1e} from those of one process without a plan"
+    )
+    return "\n".join(lines)
+
+
+def _write(
+    output: OutputFolder, execution: Execution, workload: Workload, args: argparse.Namespace
+) -> None:
+    output.write_json("execution.json", execution.to_json())
+    output.write_csv("executed.csv", [row(e) for e in execution.executed])
+    pick = compare_set(execution.executed).pick.plan
+    output.write_json("plan.json", plan_table_json(pick, workload, f"{args.processes} processes"))
+    output.write_json("timeline.json", chrome_trace(runs(execution.executed)))
+    shown = [e for e in execution.executed if e.plan.num_stages > 1] or list(execution.executed)
+    name = short_name(shown[-1].plan)
+    pair = {f"predicted {name}": shown[-1].predicted, f"measured {name}": shown[-1].measured}
+    output.write_figure("gantt.png", gantt(pair))
+    inputs = {k: v for k, v in vars(args).items() if k not in ("argv", "command")}
+    inputs |= {"output": str(args.output), "plan": args.plan and str(args.plan)}
+    output.write_manifest(inputs, seed=args.seed)
+
+
+def _note(line: str) -> None:
+    print(f"parplan: {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""Commands that check parplan or fit its constants: validate, reproduce, benchmark, hardware."""

@@ -1,0 +1,91 @@
+"""`parplan compare-planners`: the same space and budget for several planners, several seeds."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from parplan.errors import ParplanError
+from parplan.experiments.arguments.dask import (
+    add_sweep_arguments,
+    check_workers,
+    requested_executor,
+)
+from parplan.experiments.arguments.space import requested_space, space_name
+from parplan.experiments.arguments.workload import (
+    add_workload_arguments,
+    batches,
+    requested_cluster,
+    requested_workload,
+)
+from parplan.experiments.benchmarks.compare_planners import compare, rows, table
+from parplan.experiments.benchmarks.compare_planners_figure import regret_figure
+from parplan.experiments.output.folder import OutputFolder
+from parplan.experiments.output.progress import Progress
+from parplan.planners.ap.candidates import one_batch
+from parplan.planners.search.evaluator import budget_of
+from parplan.planners.search.run import BUILT_IN, find_planner
+from parplan.planners.spaces.checks import check_request
+from parplan.planners.spaces.options import Options
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `parplan compare-planners`."""
+    add_workload_arguments(parser)
+    parser.add_argument(
+        "--space", type=space_name, default="full", help="full (default), or a TOML file"
+    )
+    parser.add_argument(
+        "--planners",
+        metavar="NAMES",
+        default=",".join(name for name in BUILT_IN if name != "exhaustive"),
+        help="separated by commas (default %(default)s)",
+    )
+    parser.add_argument(
+        "--budget",
+        metavar="N",
+        default="300",
+        help="of each search: evaluations, or seconds as in 30s (default %(default)s)",
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="how many (default %(default)s)")
+    add_sweep_arguments(parser)
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("out/compare-planners"), help="(%(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Search, print, write; 1 if nothing fits or a planner fails."""
+    batch, _ = one_batch(batches(args.global_batch))
+    cluster = requested_cluster(args.cluster, args.profile, args.framework)
+    workload = requested_workload(args, batch)
+    options = Options(mixed_precision=not args.no_mixed_precision)
+    check_request(workload, cluster, options)
+    planners, budget = args.planners.split(","), budget_of(args.budget)
+    for planner in planners:
+        find_planner(planner)
+    check_workers(args)
+    if args.seeds < 1:
+        raise ParplanError(f"--seeds: at least 1, got {args.seeds}")
+    space = requested_space(args, workload, cluster, options)
+    output = OutputFolder(args.output, args.argv)
+    # Searches with a limit of time would disturb each other on one machine.
+    workers = args.workers if budget.seconds is None else 1
+    with requested_executor(args.dask) as executor:
+        found = compare(
+            *(space, planners, budget, range(args.seeds), Progress(), workers, executor)
+        )
+    if found is None:
+        print("parplan: no plan of the space fits in memory", file=sys.stderr)
+        return 1
+    title = f"{workload.model.name} on {cluster.name}: {len(space):,} plans"
+    print(f"{title}; the fastest, proven: {found.optimum_s:.4g} s. Medians of {args.seeds} seeds.")
+    for line in table(found):
+        print(line)
+    output.write_csv("searches.csv", rows(found))
+    output.write_figure("regret.png", regret_figure(found, title))
+    output.write_manifest({k: str(v) for k, v in vars(args).items() if k != "argv"}, seed=0)
+    print(f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))})", file=sys.stderr)
+    failed = [report for report in found.reports if report.failed]
+    for report in failed:
+        print(f"parplan: {report.planner}: {report.stopped}", file=sys.stderr)
+    return 1 if failed else 0

@@ -1,0 +1,191 @@
+"""`parplan validate`: predictions beside what others measured."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from parplan._files import check_writable, write_whole
+from parplan.errors import ParplanError
+from parplan.experiments.accuracy.figure import figure
+from parplan.experiments.accuracy.page import COMMAND, WORST, written_page
+from parplan.experiments.accuracy.table import FITTED, row, summary, summary_rows
+from parplan.experiments.accuracy.worst import worst
+from parplan.experiments.arguments.dask import add_executor_argument, requested_executor
+from parplan.experiments.cases.evaluate import Outcome, evaluate
+from parplan.experiments.cases.fit import SOURCES, fit_framework, frameworks_toml
+from parplan.experiments.cases.held_out import CALIBRATION, VALIDATION, refuse_held_out
+from parplan.experiments.cases.read import Case, read_cases
+from parplan.experiments.cases.residuals import residuals_of, residuals_toml
+from parplan.experiments.cases.stack import check_stacks
+from parplan.experiments.commands.study import fit_own as own_fit_command
+from parplan.experiments.output.folder import OutputFolder
+from parplan.experiments.output.progress import Progress
+from parplan.planners.search.workers import in_order
+from parplan.sim.analysis.residuals import Pool
+
+PARTIAL = "predictions-partial.csv"
+"""What an interrupt leaves, until the next whole results."""
+
+AT_A_TIME = 8
+"""Runs that are handed to a process together."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `parplan validate`."""
+    parser.add_argument(
+        "files",
+        nargs="*",
+        type=Path,
+        help="runs, one JSON object per line (default: the shipped validation file)",
+    )
+    parser.add_argument("--group", action="append", help="only the runs of this source")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="processes at most (default %(default)s)"
+    )
+    add_executor_argument(parser)
+    parser.add_argument(
+        "--fit-frameworks",
+        type=Path,
+        metavar="FILE",
+        help="fit the frameworks' constants to the calibration file, and write them there (TOML)",
+    )
+    parser.add_argument(
+        "--write-docs",
+        type=Path,
+        metavar="PAGE",
+        help="put the table into this page (docs/accuracy.md), and the figure beside it",
+    )
+    parser.add_argument(
+        "--worst",
+        action="store_true",
+        help="print the runs whose predictions are furthest off, not the table",
+    )
+    own_fit_command.add_arguments(parser)
+    parser.add_argument(
+        "--write-residuals",
+        type=Path,
+        metavar="FILE",
+        help="write how far the predictions of the shipped runs are off, by kind (TOML)",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("out/validate"), help="(default %(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict, print a line per source, write every run and a figure."""
+    if args.jobs < 1:
+        raise ParplanError(f"--jobs: must be at least 1, got {args.jobs}")
+    if args.fit_frameworks is not None:
+        return _fit(args.fit_frameworks)
+    check_stacks()
+    if args.write_residuals is not None:
+        return _write_residuals(args.write_residuals, args.jobs, args.dask)
+    if args.fit is not None:
+        return own_fit_command.run_fit(args, args.files)
+    args.files = args.files or [VALIDATION]
+    if args.attribute is not None:
+        cases = _chosen(args.files, [args.attribute], "--attribute")
+        return own_fit_command.run_attribution(args, cases)
+    cases = _chosen(args.files, args.group)
+    if args.fit_study:
+        return own_fit_command.run_study(args, cases)
+    if args.write_docs is not None:
+        for command in (COMMAND, WORST):  # So that a page without a place is found at once.
+            written_page(args.write_docs, "", command)
+    output = OutputFolder(args.output, args.argv)
+    outcomes, is_whole = _evaluated(cases, args.jobs, args.dask)
+    if not is_whole:
+        _keep_part(output, outcomes, len(cases))
+        raise KeyboardInterrupt
+    table = summary(outcomes)
+    print(worst(outcomes) if args.worst else table)
+    output.write_csv("summary.csv", summary_rows(outcomes))
+    output.write_csv("predictions.csv", [row(outcome) for outcome in outcomes])
+    (output.path / PARTIAL).unlink(missing_ok=True)
+    output.write_figure("accuracy.png", figure(outcomes))
+    output.write_manifest({"files": [str(path) for path in args.files], "groups": args.group})
+    if args.write_docs is not None:
+        page = written_page(args.write_docs, table)
+        write_whole(args.write_docs, page.encode())
+        page = written_page(args.write_docs, worst(outcomes), WORST)
+        picture = (output.path / "accuracy.png").read_bytes()
+        write_whole(args.write_docs.with_suffix(".png"), picture)
+        write_whole(args.write_docs, page.encode())
+    print(f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))})", file=sys.stderr)
+    return 0
+
+
+def _chosen(
+    files: Sequence[Path], groups: Sequence[str] | None, option: str = "--group"
+) -> list[Case]:
+    cases = [case for path in files for case in read_cases(path)]
+    if not cases:
+        raise ParplanError(f"{', '.join(map(str, files))}: no runs")
+    known = {case.group for case in cases}
+    for group in groups or ():
+        if group not in known:
+            raise ParplanError(f"{option} {group}: known: {', '.join(sorted(known))}")
+    return [case for case in cases if not groups or case.group in groups]
+
+
+def _evaluated(cases: Sequence[Case], jobs: int, dask: str | None) -> tuple[list[Outcome], bool]:
+    """The outcomes in the order of the cases, and whether they are all; an interrupt ends it."""
+    progress, outcomes = Progress(), list[Outcome]()
+    try:
+        with (
+            requested_executor(dask) as executor,
+            in_order(evaluate, cases, jobs, AT_A_TIME, executor) as results,
+        ):
+            for outcome in results:
+                outcomes.append(outcome)
+                progress("validate", len(outcomes), len(cases))
+    except KeyboardInterrupt:
+        return outcomes, False
+    return outcomes, True
+
+
+def _keep_part(output: OutputFolder, outcomes: Sequence[Outcome], of: int) -> None:
+    """What was done before an interrupt, beside the whole results of another time."""
+    if outcomes:
+        output.write_csv(PARTIAL, [row(outcome) for outcome in outcomes])
+        where = output.path / PARTIAL
+        print(f"parplan: {len(outcomes)} of {of} runs done: {where}", file=sys.stderr)
+
+
+def _fit(path: Path) -> int:
+    cases = read_cases(CALIBRATION)
+    refuse_held_out(cases)
+    fitted = [
+        fit_framework(
+            name,
+            [case for case in cases if case.group in groups],
+            lambda line: print(f"parplan: {line}", file=sys.stderr),
+        )
+        for name, groups in SOURCES.items()
+    ]
+    text = frameworks_toml(fitted)
+    print(text, end="")
+    write_whole(path, text.encode())
+    return 0
+
+
+def _write_residuals(path: Path, jobs: int, dask: str | None) -> int:
+    """Past accuracy alone. Sources that constants are fitted to would look better than others."""
+    check_writable(path.parent)
+    pools: tuple[tuple[Pool, Path, frozenset[str]], ...] = (
+        ("reported", VALIDATION, FITTED),
+        ("calibration", CALIBRATION, frozenset()),
+    )
+    tables = []
+    for pool, file, left_out in pools:
+        cases = [case for case in read_cases(file) if case.group not in left_out]
+        outcomes, is_whole = _evaluated(cases, jobs, dask)
+        if not is_whole:
+            raise KeyboardInterrupt
+        tables.append(residuals_of(pool, outcomes))
+    text = residuals_toml(tables)
+    print(text, end="")
+    write_whole(path, text.encode())
+    return 0

@@ -1,0 +1,1 @@
+"""Fits of kernels and collectives to published measurements."""

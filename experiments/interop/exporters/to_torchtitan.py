@@ -1,0 +1,131 @@
+"""Plans for torchtitan: a TOML (versions up to 0.2), a Python function (0.3), and the lists."""
+
+import json
+from typing import Any
+
+from parplan.errors import ParplanError
+from parplan.experiments.interop.exporters.exported import Exported, common_unsaid, layout_line
+from parplan.experiments.interop.importers.torchtitan_settings import (
+    CSV,
+    parallelism,
+    recomputation,
+    training,
+    unsaid,
+    why_no_lists,
+)
+from parplan.hardware.network.cluster import Cluster
+from parplan.sim.plan import Plan
+from parplan.sim.predict import scheduled
+from parplan.sim.programs.instructions import write_csv
+from parplan.sim.schedules import schedule_kind
+from parplan.sim.workload import Workload
+
+TOML = "torchtitan.toml"
+RECIPE = "torchtitan_recipe.py"
+
+FLAVORS = {
+    "llama3-8b": ("llama3", "8B"),
+    "llama3.1-8b": ("llama3", "8B"),
+    "llama3-70b": ("llama3", "70B"),
+    "llama3.1-70b": ("llama3", "70B"),
+    "llama3-405b": ("llama3", "405B"),
+    "llama3.1-405b": ("llama3", "405B"),
+    "qwen3-0.6b": ("qwen3", "0.6B"),
+    "qwen3-1.7b": ("qwen3", "1.7B"),
+    "qwen3-4b": ("qwen3", "4B"),
+    "qwen3-8b": ("qwen3", "8B"),
+    "qwen3-14b": ("qwen3", "14B"),
+    "qwen3-32b": ("qwen3", "32B"),
+    "qwen3-30b-a3b": ("qwen3", "30B-A3B"),
+    "qwen3-235b-a22b": ("qwen3", "235B-A22B"),
+    "deepseek-v2-lite": ("deepseek_v3", "16B"),
+    "deepseek-v2": ("deepseek_v3", "236B"),
+    "deepseek-v3": ("deepseek_v3", "671B"),
+    "gpt-oss-20b": ("gpt_oss", "20b"),
+    "gpt-oss-120b": ("gpt_oss", "120b"),
+}
+"""Presets by name, and what torchtitan calls their family and size."""
+
+BASES = (
+    *("llama3_8b", "llama3_70b", "llama3_405b", "qwen3_0_6b", "qwen3_1_7b", "qwen3_14b"),
+    *("qwen3_32b", "qwen3_30b_a3b", "deepseek_v3_16b", "deepseek_v3_671b"),
+    *("gpt_oss_20b", "gpt_oss_120b"),
+)
+"""Functions of the registries of torchtitan 0.3.0."""
+
+AC = {"none": "None", "full": "FullAC.Config()", "selective": "SelectiveAC.Config()"}
+
+
+def to_torchtitan(plan: Plan, workload: Workload, cluster: Cluster) -> Exported:
+    """`torchtitan.toml`, `torchtitan_recipe.py` and, of a pipeline, `schedule.csv`.
+
+    Raises `ParplanError` for lists that it cannot run.
+    """
+    if reason := why_no_lists(plan):
+        raise ParplanError(reason)
+    family, flavor = FLAVORS.get(workload.model.name, ("", ""))
+    lines = [*unsaid(plan, workload), *common_unsaid(plan, workload)]
+    if not family:
+        lines.append(f"model {workload.model.name}: no flavor of this name; name yours")
+    again, again_unsaid = recomputation(plan, workload)
+    if plan.tensor_parallel > 1 and not plan.sequence_parallel:
+        lines.append("sequence_parallel false: always on in the TOML form")
+    if plan.recomputation == "full" and plan.recomputed_layers is not None:
+        lines.append("recomputed_layers: the Python form recomputes all layers")
+    if plan.expert_tensor_parallel not in (None, plan.tensor_parallel):
+        lines.append("expert_tensor_parallel: no such setting in the Python form")
+    head = f"# {layout_line(plan, workload, cluster)}\n"
+    files = {
+        TOML: head + _toml(plan, workload, family, flavor, again),
+        RECIPE: _recipe(plan, workload, family, flavor, head),
+    }
+    if plan.num_stages > 1:
+        files[CSV] = write_csv(scheduled(plan).schedule)
+    return Exported(files=files, unsaid=(*lines, *again_unsaid))
+
+
+def _toml(plan: Plan, workload: Workload, family: str, flavor: str, again: dict[str, str]) -> str:
+    sections: dict[str, dict[str, Any]] = {
+        "model": {"name": family or "YOUR_MODEL", "flavor": flavor or "YOUR_FLAVOR"},
+        "training": training(plan, workload),
+        "parallelism": parallelism(plan, workload, toml=True),
+        "activation_checkpoint": dict(again),
+        "compile": {"enable": _compiles(plan), "components": ["model", "loss"]},
+    }
+    return "\n".join(
+        f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
+        for name, table in sections.items()
+    )
+
+
+def _compiles(plan: Plan) -> bool:
+    """torch.compile has no backward in parts."""
+    return not schedule_kind(plan.schedule).splits_backward
+
+
+def _recipe(plan: Plan, workload: Workload, family: str, flavor: str, head: str) -> str:
+    own = training(plan, workload)
+    section = parallelism(plan, workload, toml=False)
+    size = flavor.lower().replace("-", "_").replace(".", "_")
+    base = f"{family}_{size}"
+    if base not in BASES:
+        family, base = family or "YOUR_MODEL", "YOUR_BASE"
+    again = AC[plan.recomputation]
+    changed = "".join(f"    config.training.{name} = {value!r}\n" for name, value in own.items())
+    degrees = "".join(f"        {name}={value!r},\n" for name, value in section.items())
+    return f"""{head}# For torchtitan 0.3.0: --module torchtitan_recipe --config parplan
+from torchtitan.config import ParallelismConfig
+from torchtitan.distributed.activation_checkpoint import FullAC, SelectiveAC
+from torchtitan.models.{family}.config_registry import {base} as base
+from torchtitan.trainer import Trainer
+
+
+def parplan() -> Trainer.Config:
+    config = base()
+{changed}    config.parallelism = ParallelismConfig(
+{degrees}    )
+    config.activation_checkpoint = {again}
+    config.compile.enable = {_compiles(plan)}
+    config.compile.enable_async_tensor_parallel = {plan.overlap_tensor_parallel}
+    return config
+"""

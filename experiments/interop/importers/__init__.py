@@ -1,0 +1,1 @@
+"""Readers of launches of other software: scripts, configurations, hardware files."""

@@ -1,0 +1,239 @@
+"""What a launch of Megatron-LM asks for. Defaults are those of its arguments (August 2026)."""
+
+import re
+
+from parplan.errors import ParplanError
+from parplan.experiments.interop.importers.from_megatron_model import model_of, numbers_of
+from parplan.experiments.interop.importers.imported import Given, Settings
+from parplan.experiments.interop.importers.launch_text import Flags, read_flags
+from parplan.experiments.interop.megatron_plan import SELECTIVE
+from parplan.sim.models.model import Model
+from parplan.sim.plan import zero_fields
+from parplan.sim.software.habits import Software
+from parplan.sim.workload import NARROW
+
+MODULES = {
+    "core_attn": ("attention",),
+    "layernorm": ("attention norm", "mlp norm"),
+    "mlp": ("mlp up", "mlp activation", "mlp down"),
+    "moe": ("router", "dispatch", "experts up", "experts activation", "experts down", "combine"),
+    "moe_act": ("experts activation",),
+    "mla_up_proj": ("query up", "kv up"),
+    "shared_experts": ("shared experts up", "shared experts activation", "shared experts down"),
+}
+"""`--recompute-modules` and the operations of a block that they are; see also `SELECTIVE`."""
+
+assert set(SELECTIVE.values()) <= set(MODULES)
+
+MAX_LAYOUT = 10_000
+"""Letters of a pipeline layout."""
+
+NOT_MODELLED = {
+    "--distribute-saved-activations": "saved activations are whole on every rank",
+    "--cpu-offloading-num-layers": "activations stay on the device",
+    "--delay-wgrad-compute": "weight gradients are computed with the others",
+    "--moe-shared-expert-overlap": "shared experts run after the routed ones",
+    "--moe-expert-capacity-factor": "no tokens are dropped",
+    "--fp8-param-gather": "parameters are gathered in 16 bits",
+    "--use-precision-aware-optimizer": "optimizer state is fp32",
+    "--mtp-num-layers": "no layers for further tokens",
+    "--defer-embedding-wgrad-compute": "gradients of the embedding are computed at once",
+    "--microbatch-group-size-per-virtual-pipeline-stage": "groups are as many as there are stages",
+    "--enable-cuda-graph": "launching is that of --framework",
+    "--external-cuda-graph": "launching is that of --framework",
+    "--use-nccl-ub": "collectives are those of the cluster's fabric",
+    "--hierarchical-context-parallel-sizes": "context parallelism is a single ring",
+}
+"""What bears on the time or the memory of a step, and what is assumed instead."""
+
+
+def from_megatron(text: str, where: str, given: Given) -> Settings:
+    """The settings of a launch script, or of the arguments alone."""
+    flags = read_flags(text, where, given.variables)
+    if flags.has("--hybrid-layer-pattern", "--hybrid-override-pattern"):
+        raise ParplanError(f"{where}: --hybrid-layer-pattern: only transformers are known")
+    found = Settings()
+    found.devices = _processes(flags)
+    found.seq_len = flags.number("--seq-length", "--encoder-seq-length")
+    found.global_batch = flags.number("--global-batch-size")
+    found.workload = numbers_of(flags, found)
+    found.workload["software"] = _software(flags, found)
+    tensor = flags.number("--tensor-model-parallel-size") or 1
+    found.model = given.model or model_of(flags, found, given.vocab_size, tensor)
+    found.plan = {
+        "tensor_parallel": tensor,
+        "sequence_parallel": flags.has("--sequence-parallel") and tensor > 1,
+        "context_parallel": flags.number("--context-parallel-size") or 1,
+        "expert_parallel": flags.number("--expert-model-parallel-size") or 1,
+        "batch_per_device": flags.number("--micro-batch-size") or given.micro_batch or 1,
+    }
+    own = flags.number("--expert-tensor-parallel-size")
+    if own is not None and own != tensor:
+        found.plan["expert_tensor_parallel"] = own
+    found.plan |= _pipeline(flags, found.model, where)
+    found.plan |= _recomputation(flags, found)
+    found.plan |= _sharding(flags, found)
+    found.plan |= _overlap(flags, found)
+    _say_the_rest(flags, found)
+    return found
+
+
+def _software(flags: Flags, found: Settings) -> Software:
+    backend = flags.text("--moe-flex-dispatcher-backend")
+    once = flags.has("--moe-enable-deepep") or backend in ("deepep", "hybridep")
+    graphs = flags.text("--cuda-graph-impl")
+    whole = "full_iteration" in (graphs, *flags.texts("--cuda-graph-scope"))
+    if graphs not in (None, "none") and not whole:
+        found.note(f"--cuda-graph-impl {graphs}", "launching is that of --framework")
+    return Software(
+        fused_gradient_accumulation=not flags.has("--no-gradient-accumulation-fusion"),
+        expert_dispatch="nodes" if once else "copies",
+        overlap_expert_exchange=flags.has("--overlap-moe-expert-parallel-comm"),
+        step_graph=whole and graphs != "none",
+    )
+
+
+def _processes(flags: Flags) -> int | None:
+    """None where it is not said, or as `gpu` or `1:4`."""
+    per_node = flags.text("--nproc-per-node") or ""
+    nodes = flags.text("--nnodes") or "1"
+    return int(per_node) * int(nodes) if per_node.isdigit() and nodes.isdigit() else None
+
+
+def _pipeline(flags: Flags, model: Model, where: str) -> dict[str, object]:
+    stages = flags.number("--pipeline-model-parallel-size") or 1
+    layout = flags.text("--pipeline-model-parallel-layout")
+    each = flags.number("--num-layers-per-virtual-pipeline-stage")
+    virtual = flags.number("--num-virtual-stages-per-pipeline-rank") or 1
+    ends = [
+        int(flags.has(f"--account-for-{end}-in-pipeline-split")) for end in ("embedding", "loss")
+    ]
+    if each is not None:
+        virtual = (model.num_layers + sum(ends)) // stages // each
+    layers = None
+    if layout is not None:
+        layers = layers_of_layout(layout, where)
+        virtual = max(1, len(layers) // stages)
+    elif any(ends) and stages > 1:
+        layers = _accounted(model.num_layers, stages * virtual, ends)
+    elif stages > 1:
+        first = flags.number("--decoder-first-pipeline-num-layers")
+        last = flags.number("--decoder-last-pipeline-num-layers")
+        layers = _ends(model.num_layers, stages, virtual, first, last, where)
+    if stages == 1 and virtual > 1:
+        raise ParplanError(f"{where}: virtual stages need --pipeline-model-parallel-size above 1")
+    return {
+        "num_stages": stages,
+        "virtual_stages": max(1, virtual),
+        "schedule": "interleaved-1f1b" if virtual > 1 else "1f1b",
+        "stage_layers": layers,
+    }
+
+
+def layers_of_layout(layout: str, where: str) -> tuple[int, ...]:
+    """Decoder layers of each stage of `Et*3|(t|)*2,m|L`; raises `ParplanError` for other text."""
+    text = layout.replace(",", "").replace(" ", "")
+    while match := re.search(r"\(([^()]*)\)\*(\d{1,4})|([Etm|L])\*(\d{1,4})", text):
+        times = int(match[2] or match[4])
+        text = text[: match.start()] + (match[1] or match[3]) * times + text[match.end() :]
+        if len(text) > MAX_LAYOUT:
+            break
+    if re.search(r"[^EtmL|]", text) or len(text) > MAX_LAYOUT:
+        raise ParplanError(f"{where}: --pipeline-model-parallel-layout: cannot be read: {layout!r}")
+    return tuple(stage.count("t") for stage in text.split("|"))
+
+
+def _accounted(num_layers: int, stages: int, ends: list[int]) -> tuple[int, ...]:
+    layers = [(num_layers + sum(ends)) // stages] * stages
+    layers[0] -= ends[0]
+    layers[-1] -= ends[1]
+    return tuple(layers)
+
+
+def _ends(
+    num_layers: int, stages: int, virtual: int, first: int | None, last: int | None, where: str
+) -> tuple[int, ...] | None:
+    """Layers of each stage where the first or the last rank has a number of its own."""
+    if first is None and last is None:
+        return None
+    inner = num_layers - (first or 0) - (last or 0)
+    ranks = stages - (first is not None) - (last is not None)
+    if ranks < 1 or inner % ranks or any((n or 0) % virtual for n in (first, last)):
+        raise ParplanError(f"{where}: {inner} layers do not divide over {ranks} middle stages")
+    own = [first] if first is not None else []
+    own += [inner // ranks] * ranks
+    own += [last] if last is not None else []
+    return tuple(count // virtual for _ in range(virtual) for count in own)
+
+
+def _recomputation(flags: Flags, found: Settings) -> dict[str, object]:
+    kind = flags.text("--recompute-granularity")
+    if kind is None:
+        kind = "selective" if flags.has("--recompute-activations") else None
+    modules = flags.texts("--recompute-modules") or ["core_attn"]
+    method, count = flags.text("--recompute-method"), flags.number("--recompute-num-layers")
+    if kind is None:
+        return {}
+    if kind == "full":
+        if method == "uniform" and (count or 1) > 1:
+            found.note(
+                f"--recompute-num-layers {count}", "uniform: one layer is recomputed at a time"
+            )
+        layers = count if method == "block" else None
+        return {"recomputation": "full", "recomputed_layers": layers}
+    ops: list[str] = []
+    for module in modules:
+        if module in MODULES:
+            ops += MODULES[module]
+        else:
+            found.note(f"--recompute-modules {module}", "not recomputed")
+    return {"recomputation": "selective", "recomputed_ops": ops}
+
+
+def _sharding(flags: Flags, found: Settings) -> dict[str, object]:
+    optimizer = flags.has("--use-distributed-optimizer")
+    strategy = flags.text("--data-parallel-sharding-strategy") or "optim_grads_params"
+    copies = flags.number("--num-distributed-optimizer-instances") or 1
+    stage = int(optimizer)
+    if flags.has("--use-megatron-fsdp", "--use-custom-fsdp"):
+        known = ("no_shard", "optim", "optim_grads", "optim_grads_params")
+        if strategy not in known:
+            raise ParplanError(
+                f"{flags.where}: --data-parallel-sharding-strategy: {strategy!r} is not one of "
+                f"{', '.join(known)}"
+            )
+        stage = known.index(strategy)
+    elif flags.has("--use-torch-fsdp2"):
+        stage = 2 if flags.has("--torch-fsdp2-no-reshard-after-forward") else 3
+    found.copies = copies if stage else 1
+    return dict(zero_fields(stage))
+
+
+def _overlap(flags: Flags, found: Settings) -> dict[str, object]:
+    in_bf16 = flags.has("--grad-reduce-in-bf16")
+    asked = flags.has("--accumulate-allreduce-grads-in-fp32")
+    precision = found.workload["precision"]
+    fp32 = asked or (precision in ("bf16", *NARROW) and not in_bf16)
+    offload = flags.has("--optimizer-cpu-offload")
+    fine = flags.has("--fine-grained-activation-offloading")
+    if fine:
+        modules = " ".join(flags.texts("--offload-modules"))
+        found.note(f"--offload-modules {modules}", "all that blocks keep is offloaded")
+    return {
+        "gradient_dtype": "fp32" if fp32 else "as computed",
+        "overlap_gradient_reduction": flags.has("--overlap-grad-reduce"),
+        "overlap_parameter_gather": flags.has("--overlap-param-gather"),
+        "overlap_tensor_parallel": flags.has("--tp-comm-overlap"),
+        "offload_optimizer": offload,
+        "offload_activations": fine,
+    }
+
+
+def _say_the_rest(flags: Flags, found: Settings) -> None:
+    others = flags.others()
+    for name in others:
+        if name in NOT_MODELLED:
+            found.note(name, NOT_MODELLED[name])
+    rest = [name for name in others if name not in NOT_MODELLED]
+    if rest:
+        found.note(" ".join(rest), "taken to have no bearing on the time of a step")

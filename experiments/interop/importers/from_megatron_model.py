@@ -1,0 +1,201 @@
+"""The model and its numbers in the arguments of Megatron-LM."""
+
+import ast
+from typing import Any
+
+from parplan._strict import build
+from parplan.errors import ParplanError
+from parplan.experiments.interop.importers.imported import Settings
+from parplan.experiments.interop.importers.launch_text import Flags
+from parplan.sim.models.model import Model
+
+VOCABULARIES = {"GPT2BPETokenizer": 50257, "Llama2Tokenizer": 32000}
+"""Of tokenizers that have one of a known size."""
+
+MOST_LAYERS = 1000
+
+PADDED_TO = 128
+"""`--make-vocab-size-divisible-by`, of which each tensor-parallel rank has a multiple."""
+
+
+def numbers_of(flags: Flags, found: Settings) -> dict[str, Any]:
+    """Precision, optimizer, attention and dropout as fields of `Workload`."""
+    precision = "fp16" if flags.has("--fp16") else "bf16" if flags.has("--bf16") else "fp32"
+    if flags.text("--fp8-format", "--fp8-hybrid", "--fp8-e4m3") is not None:
+        precision = "fp8"
+    if flags.text("--fp4-format") is not None:
+        precision = "fp4"
+    optimizer = flags.text("--optimizer") or "adam"
+    if optimizer not in ("adam", "sgd"):
+        found.note(f"--optimizer {optimizer}", "its state is taken to be that of adam")
+    backend = flags.text("--attention-backend") or "auto"
+    local = flags.text("--transformer-impl") == "local" and not flags.has("--use-flash-attn")
+    unfused = backend in ("unfused", "local") or (local and backend == "auto")
+    rates = [_rate(flags, f"--{name}-dropout") for name in ("attention", "hidden")]
+    return {
+        "precision": precision,
+        "optimizer": "sgd" if optimizer == "sgd" else "adamw",
+        "attention": "unfused" if unfused else "flash",
+        "dropout": any(rate > 0 for rate in rates),
+    }
+
+
+def _rate(flags: Flags, name: str) -> float:
+    text = flags.text(name) or "0.1"
+    try:
+        return float(text)
+    except ValueError:
+        raise ParplanError(f"{flags.where}: {name}: expected a number, got {text!r}") from None
+
+
+def model_of(flags: Flags, found: Settings, vocab_size: int | None, tensor_parallel: int) -> Model:
+    """The model that the arguments describe; raises `ParplanError` for sizes that are missing."""
+    where = flags.where
+    hidden, heads = _size(flags, "--hidden-size"), _size(flags, "--num-attention-heads")
+    gated = flags.has("--swiglu", "--quick-geglu")
+    usual = hidden * 8 // 3 // 64 * 64 if gated else 4 * hidden
+    grouped = flags.has("--group-query-attention")
+    groups = flags.number("--num-query-groups") or 1
+    plain = not flags.has("--disable-bias-linear")
+    kind = flags.text("--position-embedding-type") or "learned_absolute"
+    rotary = flags.has("--use-rotary-position-embeddings") or kind != "learned_absolute"
+    positions = flags.number("--max-position-embeddings") or 0
+    norm = flags.text("--normalization") or "LayerNorm"
+    layers = _size(flags, "--num-layers")
+    table = {
+        "name": f"megatron-{layers}x{hidden}",
+        "num_layers": layers,
+        "hidden_size": hidden,
+        "num_heads": heads,
+        "num_kv_heads": groups if grouped else heads,
+        "ffn_size": flags.number("--ffn-hidden-size") or usual,
+        "vocab_size": _vocabulary(flags, found, vocab_size, tensor_parallel),
+        "mlp": "gated" if gated else "plain",
+        "norm": "rmsnorm" if norm == "RMSNorm" else "layernorm",
+        "bias": plain,
+        "qkv_bias": flags.has("--add-qkv-bias"),
+        "query_key_norm": flags.has("--qk-layernorm"),
+        "tied_embeddings": not flags.has("--untie-embeddings-and-output-weights"),
+        "learned_positions": 0 if rotary else positions,
+        "source": f"arguments in {where}",
+    }
+    channels = flags.number("--kv-channels")
+    if channels is not None and channels * heads != hidden:
+        table["head_dim"] = channels
+    table |= _experts(flags, layers, table["ffn_size"])
+    table |= _latent(flags)
+    table |= _local(flags)
+    return build(Model, table, where)
+
+
+def _size(flags: Flags, name: str) -> int:
+    found = flags.number(name)
+    if found is None:
+        raise ParplanError(f"{flags.where}: {name} is missing; give it, or --model")
+    return found
+
+
+def _vocabulary(flags: Flags, found: Settings, given: int | None, tensor_parallel: int) -> int:
+    # A file of merges is that of GPT-2's tokenizer.
+    usual = "GPT2BPETokenizer" if flags.has("--merge-file") else ""
+    tokenizer = flags.text("--tokenizer-type") or usual
+    size = given or flags.number("--vocab-size") or VOCABULARIES.get(tokenizer)
+    divisor = flags.number("--make-vocab-size-divisible-by") or PADDED_TO
+    if size is None:
+        raise ParplanError(
+            f"{flags.where}: the vocabulary is that of {tokenizer or 'a tokenizer'}; "
+            "give --vocab-size"
+        )
+    padded = -(-size // (divisor * tensor_parallel)) * divisor * tensor_parallel
+    if padded != size:
+        found.note(f"--vocab-size {size}", f"padded to {padded}, as Megatron-LM does")
+    return padded
+
+
+def _experts(flags: Flags, layers: int, ffn: object) -> dict[str, Any]:
+    experts = flags.number("--num-experts")
+    width = flags.number("--moe-ffn-hidden-size") or ffn
+    top = flags.number("--moe-router-topk") or 2
+    shared = flags.number("--moe-shared-expert-intermediate-size") or 0
+    kinds = _pattern(flags, flags.text("--moe-layer-freq") or "1", layers)
+    if experts is None:
+        return {}
+    if not isinstance(width, int) or shared % width:
+        raise ParplanError(
+            f"{flags.where}: --moe-shared-expert-intermediate-size {shared}: expected a multiple "
+            f"of the {width} of one expert"
+        )
+    first = kinds.index(1) if 1 in kinds else layers
+    dense = first if len(kinds) > 1 else 0
+    gap = kinds[first + 1 :].index(1) + 1 if 1 in kinds[first + 1 :] else 1
+    # Layers count from the first that may have experts: each so-manieth, the last of each group.
+    moe = {
+        "num_experts": experts,
+        "top_k": top,
+        "ffn_size": width,
+        "shared_experts": shared // width,
+        "every": gap,
+        "first_dense_layers": max(0, dense - gap + 1),
+    }
+    rebuilt = [
+        int(i >= moe["first_dense_layers"] and (i - moe["first_dense_layers"] + 1) % gap == 0)
+        for i in range(layers)
+    ]
+    if rebuilt != kinds:
+        raise ParplanError(
+            f"{flags.where}: --moe-layer-freq: experts in each so-manieth layer after some dense "
+            "ones are known, no other pattern"
+        )
+    return {"moe": moe}
+
+
+def _pattern(flags: Flags, text: str, layers: int) -> list[int]:
+    """1 for a layer with experts: `2`, or `([0]*1+[1]*26)`."""
+    if text.isdigit():
+        return [int(i % int(text) == 0) for i in range(layers)]
+    try:
+        kinds = _list(ast.parse(text, mode="eval").body)
+    except (SyntaxError, ValueError, TypeError):
+        kinds = None
+    if not isinstance(kinds, list) or len(kinds) != layers:
+        raise ParplanError(f"{flags.where}: --moe-layer-freq: expected {layers} of 0 and 1: {text}")
+    return kinds
+
+
+def _list(node: ast.expr) -> Any:
+    if isinstance(node, ast.Constant) and isinstance(node.value, int):
+        return node.value
+    if isinstance(node, ast.List):
+        return [_list(item) for item in node.elts]
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Mult):
+        left, right = _list(node.left), _list(node.right)
+        if isinstance(node.op, ast.Add):
+            return left + right
+        if isinstance(right, int) and right <= MOST_LAYERS and len(left) <= MOST_LAYERS:
+            return left * right
+    raise ValueError(node)
+
+
+def _latent(flags: Flags) -> dict[str, Any]:
+    names = ("--kv-lora-rank", "--q-lora-rank", "--qk-head-dim", "--qk-pos-emb-head-dim")
+    kv, query, nope, rope = (flags.number(name) for name in names)
+    value = flags.number("--v-head-dim")
+    if not flags.has("--multi-latent-attention"):
+        return {}
+    sizes = {"kv_rank": kv or 32, "query_rank": query or 0, "nope_size": nope or 128}
+    return {"mla": sizes | {"rope_size": rope or 64, "value_size": value or 128}}
+
+
+def _local(flags: Flags) -> dict[str, Any]:
+    window, every = flags.text("--window-size"), flags.text("--window-attn-skip-freq")
+    if window is None:
+        return {}
+    try:
+        before = int(window.strip("()").split(",")[0])
+        globally = int(every or 0)
+    except ValueError:
+        raise ParplanError(
+            f"{flags.where}: --window-size {window}, --window-attn-skip-freq {every}: expected "
+            "numbers, as in 4095,0 and 2"
+        ) from None
+    return {"local": {"window": before + 1, "global_every": globally}}

@@ -1,0 +1,1 @@
+"""Folders of results, journals, provenance, progress, tables of text."""

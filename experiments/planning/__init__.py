@@ -1,0 +1,1 @@
+"""What `parplan plan` does beyond the search: files, explanations, checks."""

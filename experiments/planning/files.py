@@ -1,0 +1,63 @@
+"""What `parplan plan` writes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from parplan.experiments.figures.gantt import cost_landscape, gantt
+from parplan.experiments.output.folder import OutputFolder
+from parplan.hardware.network.cluster import Cluster
+from parplan.planners.costs.trial import Trial
+from parplan.planners.search.exhaustive import Report
+from parplan.sim.analysis.streams import with_streams
+from parplan.sim.analysis.timeline import chrome_trace
+from parplan.sim.plan_file import plan_table
+from parplan.sim.predict import compile_plan, predict
+from parplan.sim.run import Run
+from parplan.sim.workload import Workload
+
+
+def write_report(output: OutputFolder, report: Report, title: str) -> None:
+    """`trials.csv` and `landscape.png`: every candidate of the search, or those that were held."""
+    numbers = report.numbers or range(1, len(report.trials) + 1)
+    rows = [_row(i, t) for i, t in zip(numbers, report.trials, strict=True)]
+    output.write_csv("trials.csv", rows)
+    output.write_figure("landscape.png", cost_landscape(report.trials, title))
+
+
+def _row(number: int, trial: Trial) -> dict[str, Any]:
+    layers = trial.plan.stage_layers
+    return {
+        "candidate": number,
+        **trial.plan.to_json(),
+        "stage_layers": " ".join(map(str, layers)) if layers else "",
+        "verdict": "fits" if trial.fits else "does not fit",
+        "reason": trial.reason,
+        "memory_bytes_per_stage": " ".join(f"{b:.0f}" for b in trial.memory_bytes),
+        "step_s": "" if trial.step_s is None else repr(trial.step_s),
+    }
+
+
+def write_plan(
+    output: OutputFolder,
+    workload: Workload,
+    cluster: Cluster,
+    best: Trial,
+    past_accuracy: Mapping[str, Any],
+) -> Run:
+    """`plan.json`, `timeline.json` and `gantt.png` of the chosen plan; returns its run.
+
+    `past_accuracy`: intervals around its step, for `plan.json`.
+    """
+    run = predict(compile_plan(workload, cluster, best.plan))
+    prediction = {
+        "step_s": run.step_s,
+        "bubble": run.bubble,
+        "memory_bytes_per_stage": list(best.memory_bytes),
+        "past_accuracy": dict(past_accuracy),
+    }
+    table = plan_table(best.plan, workload, cluster.name)
+    detailed = with_streams(run, workload, cluster, best.plan)
+    output.write_json("plan.json", {**table, "predicted": prediction})
+    output.write_json("timeline.json", chrome_trace({"predicted": detailed}))
+    output.write_figure("gantt.png", gantt({"predicted": run}))
+    return run

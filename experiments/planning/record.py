@@ -1,0 +1,233 @@
+"""What a search has tried, in a journal, so that a search that was cut off can be taken up.
+
+`search.jsonl`: what was searched in the first line, then a line for each plan
+(`parplan._journal`).
+"""
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from parplan._journal import Journal, read_journal
+from parplan.errors import ParplanError
+from parplan.experiments.output.progress import Progress
+from parplan.hardware.network.cluster import Cluster
+from parplan.planners.algorithms.exact.streamed import PART, Numbered, Part
+from parplan.planners.costs.cost_cache import SharedCosts
+from parplan.planners.costs.goal import STEP_TIME
+from parplan.planners.costs.trial import Trial
+from parplan.planners.search.evaluator import Evaluator
+from parplan.planners.search.limits import MOST_RECORDED
+from parplan.sim.plan import Plan
+from parplan.sim.workload import Workload
+
+NAME = "search.jsonl"
+FORMAT = 2
+FIRST_S = 3.0
+"""A search that is over sooner is not worth a record of each plan while it goes on."""
+EVERY_S = 1.0
+"""Between two writes of a record while a search goes on: what an end by force may cost."""
+
+
+class Record:
+    """The file of one search."""
+
+    def __init__(
+        self, folder: Path, workload: Workload, cluster: Cluster, memory_ratio: float
+    ) -> None:
+        self.path = folder / NAME
+        self._workload, self._cluster = workload, cluster
+        described = repr((cluster, workload)).encode()
+        self._head: dict[str, Any] = {
+            "parplan_search": FORMAT,
+            "model": workload.model.name,
+            "cluster": cluster.name,
+            "memory_ratio": memory_ratio,
+            "digest": hashlib.sha256(described).hexdigest(),
+        }
+
+    def read(self) -> list[Trial]:
+        """What an earlier search for the same has tried.
+
+        Raises `ParplanError` where there is none, or where it was another search.
+        """
+        try:
+            found = read_journal(self.path)
+        except ParplanError as error:
+            raise ParplanError(f"--resume: {error}") from None
+        rows = self._rows(found, self._head)
+        trials = [_trial(row, f"{self.path}: line {n}") for n, row in enumerate(rows, start=2)]
+        self._check_times(trials)
+        return trials
+
+    def _rows(
+        self, found: Sequence[dict[str, Any]], own: dict[str, Any]
+    ) -> Sequence[dict[str, Any]]:
+        head, *rows = found or [{}]
+        if head != own:
+            raise ParplanError(
+                f"--resume: {self.path}: is of another search: {_differing(own, head)}"
+            )
+        return rows
+
+    def _check_times(self, trials: Sequence[Trial]) -> None:
+        """Raise `ParplanError` unless one of the steps, the best, comes out again."""
+        best = STEP_TIME.best(trials)
+        if best is None:
+            return
+        (again,) = SharedCosts(self._workload, self._cluster).timed([best])
+        if again.step_s != best.step_s:
+            raise ParplanError(
+                f"--resume: {self.path}: is of another version of parplan: a step of {best.step_s} "
+                f"s is now predicted to take {again.step_s} s; search again without --resume"
+            )
+
+    def begin(self, known: Iterable[Trial]) -> "Kept":
+        """Add to the record: one of the trials that were `read`, else a new one."""
+        known = list(known)
+        return Kept(Journal(self.path, self._head, anew=not known), known)
+
+    def parts(self, candidates: int, about: object, known: bool) -> "Parts":
+        """The record of a search whose trials are not all held: of a new one, or of one that is
+        `known`. `about`: what else it depends on.
+
+        Raises `ParplanError` as `read` does.
+        """
+        head = {**self._head, "candidates": candidates, "part": PART}
+        head["about"] = hashlib.sha256(repr(about).encode()).hexdigest()
+        found: list[Part] = []
+        if known:
+            try:
+                rows = self._rows(read_journal(self.path), head)
+            except ParplanError as error:
+                text = str(error).removeprefix("--resume: ")
+                raise ParplanError(f"--resume: {text}") from None
+            found = [_part(row, f"{self.path}: line {n}") for n, row in enumerate(rows, start=2)]
+            self._check_times([one.trial for part in found for one in part.held])
+        return Parts(Journal(self.path, head, anew=not known), found)
+
+    def remove(self) -> None:
+        """There is nothing to take up."""
+        self.path.unlink(missing_ok=True)
+
+
+class Kept:
+    """The trials of a search, each in its record soon after it is there."""
+
+    def __init__(self, journal: Journal, known: Iterable[Trial]) -> None:
+        self._journal = journal
+        self._known = {trial.plan for trial in known}
+        self._new: list[Trial] = []
+        self._next_s = time.monotonic() + FIRST_S
+
+    def add(self, trial: Trial) -> None:
+        """One more."""
+        if trial.plan not in self._known and _is_done(trial):
+            self._new.append(trial)
+        if time.monotonic() >= self._next_s:
+            self.write()
+
+    def write(self) -> None:
+        """All that is there, now."""
+        self._journal.extend(_row(trial) for trial in self._new)
+        self._new.clear()
+        self._next_s = time.monotonic() + EVERY_S
+
+    def close(self) -> None:
+        """All that is there, and no more."""
+        self.write()
+        self._journal.close()
+
+
+class Parts:
+    """The parts of a search whose trials are not all held."""
+
+    def __init__(self, journal: Journal, known: Sequence[Part]) -> None:
+        self.known = known
+        self._journal = journal
+
+    def add(self, part: Part) -> None:
+        """One more, in the order of the candidates."""
+        held = [{"number": one.number, **_row(one.trial)} for one in part.held]
+        self._journal.extend([{"fitting": part.num_fitting, "held": held}])
+
+    def close(self) -> None:
+        """No more."""
+        self._journal.close()
+
+
+def _part(row: Any, where: str) -> Part:
+    try:
+        held = [Numbered(own["number"], _trial(own, where)) for own in row["held"]]
+        return Part(row["fitting"], tuple(held))
+    except (KeyError, TypeError):
+        raise ParplanError(f"--resume: {where}: not a part of a search") from None
+
+
+def _differing(own: dict[str, Any], other: Any) -> str:
+    if not isinstance(other, dict) or other.get("parplan_search") != FORMAT:
+        return "unknown format"
+    for name in ("model", "cluster", "memory_ratio"):
+        if own[name] != other.get(name):
+            return f"{name}: {other.get(name)}, not {own[name]}"
+    if own["digest"] == other.get("digest"):
+        return "the candidates are others"
+    return "the workload or the cluster is described otherwise"
+
+
+def _is_done(trial: Trial) -> bool:
+    return trial.step_s is not None or not trial.fits
+
+
+def _row(trial: Trial) -> dict[str, Any]:
+    default = Plan()
+    fields = {f.name: getattr(trial.plan, f.name) for f in dataclasses.fields(Plan)}
+    return {
+        "plan": {name: v for name, v in fields.items() if v != getattr(default, name)},
+        "reason": trial.reason,
+        "memory_bytes": trial.memory_bytes,
+        "step_s": trial.step_s,
+    }
+
+
+def _trial(row: Any, where: str) -> Trial:
+    try:
+        return Trial(
+            plan=Plan.from_json(row["plan"], where),
+            reason=row["reason"],
+            memory_bytes=tuple(row["memory_bytes"]),
+            step_s=row["step_s"],
+        )
+    except (KeyError, TypeError):
+        raise ParplanError(f"--resume: {where}: not a trial: {row!r}") from None
+
+
+class Watch:
+    """Tells how a search goes on stderr, and keeps its record."""
+
+    def __init__(self, kept: Kept, most: int) -> None:
+        self._kept = kept
+        self._most = most
+        self._num_seen = 0
+        self._progress = Progress()
+
+    def __call__(self, evaluator: Evaluator) -> None:
+        """After an ask."""
+        if evaluator.improvements:
+            what = f"evaluations (best step {evaluator.improvements[-1].step_s:.4g} s)"
+        else:
+            what = "evaluations (nothing fits yet)"
+        budget = evaluator.budget.evaluations
+        of = self._most if budget in (None, MOST_RECORDED) else budget
+        self._progress(what, evaluator.num_asked, of or self._most)
+        for trial in evaluator.trials_since(self._num_seen):
+            self._num_seen += 1
+            self._kept.add(trial)
+
+    def end(self) -> None:
+        """When the search is over."""
+        self._progress.end()
+        self._kept.close()

@@ -1,0 +1,204 @@
+"""The search that the arguments of `parplan plan` ask for."""
+
+import argparse
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from parplan.backend.executable import executable_only
+from parplan.errors import ParplanError
+from parplan.experiments.arguments.dask import requested_executor
+from parplan.experiments.arguments.objective import Chosen
+from parplan.experiments.arguments.space import requested_space
+from parplan.experiments.output.progress import Progress
+from parplan.experiments.planning.record import Record, Watch
+from parplan.hardware.network.cluster import Cluster
+from parplan.planners.algorithms.exact.streamed import streamed
+from parplan.planners.ap.candidates import ap_candidates
+from parplan.planners.costs.trial import Trial
+from parplan.planners.search.evaluator import budget_of
+from parplan.planners.search.exhaustive import Report, exhaustive
+from parplan.planners.search.limits import MOST_RECORDED, check_record
+from parplan.planners.search.run import ONE_BY_ONE, find_planner, planner_names, run_planner
+from parplan.planners.spaces.checks import check_candidates
+from parplan.planners.spaces.options import Options
+from parplan.planners.spaces.space import Space, full_candidates
+from parplan.sim.plan import Plan
+from parplan.sim.workload import Workload
+
+
+class Search(NamedTuple):
+    """A search that is ready to run."""
+
+    num_candidates: int
+    memory_ratio: float
+    space: Space | None
+    """None: a list of candidates."""
+    run: Callable[[], Report]
+    left_out: str = ""
+    """What is said about candidates that cannot be executed."""
+
+
+class Asked(NamedTuple):
+    """What is searched for, and where."""
+
+    args: argparse.Namespace
+    workload: Workload
+    cluster: Cluster
+    options: Options
+    vary: bool
+    """Whether the size of batches does, which rules pipelines out."""
+    chosen: Chosen
+
+    def record(self, memory_ratio: float) -> Record:
+        """The file of what was tried."""
+        return Record(self.args.output, self.workload, self.cluster, memory_ratio)
+
+
+def search_of(asked: Asked) -> Search:
+    """The search that is asked for; raises `ParplanError` for what it cannot be."""
+    args, workload, cluster, options = asked[:4]
+    if args.planner is not None:
+        return _by_planner(asked)
+    if args.budget is not None:
+        raise ParplanError("--budget: needs --planner; the default tries every candidate")
+    ratio, found = options.memory_ratio, None
+    if args.space == "ap":
+        candidates = ap_candidates(workload, cluster, options, args.ap_version, asked.vary)
+    elif args.space == "full":
+        candidates = full_candidates(workload, cluster, options)
+    else:
+        found = requested_space(args, workload, cluster, options)
+        ratio = found.constraints.memory_ratio
+        if len(found) > MOST_RECORDED:
+            return _streamed(asked, found)
+        candidates = list(found)
+    left_out = ""
+    if args.executable:
+        candidates, left_out = _executable(workload, cluster, candidates)
+    check_candidates(workload, cluster, candidates)
+    known = asked.record(ratio).read() if args.resume else []
+    run = partial(_exhaustive, asked, candidates, ratio, known)
+    return Search(len(candidates), ratio, found, run, left_out)
+
+
+def _by_planner(asked: Asked) -> Search:
+    args, workload, cluster, options = asked[:4]
+    find_planner(args.planner)
+    if args.dask is not None and args.planner in ONE_BY_ONE:
+        others = [name for name in planner_names() if name not in ONE_BY_ONE]
+        raise ParplanError(
+            f"--dask: {args.planner} asks for one plan after the other, so that there is nothing "
+            f"to spread; these do: {', '.join(others)}"
+        )
+    space = requested_space(args, workload, cluster, options)
+    ratio = space.constraints.memory_ratio
+    budget = None if args.budget is None else budget_of(args.budget)
+    record = asked.record(ratio)
+    check_record(args.planner, space, budget)
+    known = record.read() if args.resume else []
+
+    def run() -> Report:
+        with contextlib.ExitStack() as stack:
+            watch = Watch(record.begin(known), len(space))
+            stack.callback(watch.end)
+            executor = stack.enter_context(requested_executor(args.dask))
+            return run_planner(
+                args.planner,
+                space,
+                budget=budget,
+                seed=args.seed,
+                goal=asked.chosen.goal,
+                known=known,
+                watch=watch,
+                with_gap=True,
+                workers=options.workers,
+                executor=executor,
+            )
+
+    return Search(len(space), ratio, space, run)
+
+
+def _exhaustive(
+    asked: Asked, candidates: list[Plan], memory_ratio: float, known: list[Trial]
+) -> Report:
+    progress, record = Progress(), asked.record(memory_ratio)
+    kept = record.begin(known)
+    with contextlib.ExitStack() as stack:
+        stack.callback(progress.end)
+        stack.callback(kept.close)
+        executor = stack.enter_context(requested_executor(asked.args.dask))
+        report = exhaustive(
+            asked.workload,
+            asked.cluster,
+            candidates,
+            memory_ratio=memory_ratio,
+            workers=asked.options.workers,
+            progress=progress,
+            goal=asked.chosen.goal,
+            known=known,
+            keep=kept.add,
+            executor=executor,
+        )
+    if report.stopped == "finished":
+        record.remove()
+    return report
+
+
+def _streamed(asked: Asked, space: Space) -> Search:
+    """More candidates than memory holds."""
+    args, ratio = asked.args, space.constraints.memory_ratio
+    if asked.options.detailed_log:
+        raise ParplanError(
+            f"--detailed-log: says every candidate, of at most {MOST_RECORDED:,}; {args.space} has "
+            f"{len(space):,}"
+        )
+    about = space.constraints, bool(args.executable), asked.chosen.goal.name
+
+    def run() -> Report:
+        progress, record = Progress(), asked.record(ratio)
+        kept = record.parts(len(space), about, args.resume)
+        with contextlib.ExitStack() as stack:
+            stack.callback(progress.end)
+            stack.callback(kept.close)
+            executor = stack.enter_context(requested_executor(args.dask))
+            report = streamed(
+                *(asked.workload, asked.cluster, space),
+                memory_ratio=ratio,
+                workers=asked.options.workers,
+                progress=progress,
+                goal=asked.chosen.goal,
+                why_not=space.why_not,
+                known=kept.known,
+                keep=kept.add,
+                executor=executor,
+            )
+        if report.stopped == "finished":
+            record.remove()
+        return report
+
+    return Search(len(space), ratio, space, run)
+
+
+def _executable(
+    workload: Workload, cluster: Cluster, candidates: Sequence[Plan]
+) -> tuple[list[Plan], str]:
+    """Those that can be executed, and how many cannot, with the most frequent reason.
+
+    Raises `ParplanError` with it when none can.
+    """
+    why_not = executable_only(workload, cluster.num_accelerators)
+    reasons = [why_not(plan) for plan in candidates]
+    kept = [plan for plan, reason in zip(candidates, reasons, strict=True) if not reason]
+    refused = Counter(reason for reason in reasons if reason).most_common(1)
+    if not refused:
+        return kept, ""
+    said = (
+        f"{len(candidates) - len(kept)} of {len(candidates)} candidates cannot be executed, most "
+        f"often because: {refused[0][0]}"
+    )
+    if not kept:
+        raise ParplanError(f"--executable: {said}")
+    return kept, said

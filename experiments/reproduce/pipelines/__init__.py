@@ -1,0 +1,1 @@
+"""Experiments on pipelines: bubbles, schedules, layouts, scaling."""
