@@ -7,8 +7,11 @@ BIN := $(VENV)/bin
 # elsewhere the range in pyproject.toml decides.
 TORCH := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo "torch>=2.11,<2.14" || echo "torch==2.13.0")
 
-MINIMUM_TESTS := $(addprefix tests/test_,$(addsuffix .py,engine schedules stages models space exhaustive \
-	presets collectives journal output figures plan_command kernel_fit))
+MINIMUM_TESTS := tests/sim/engine/test_engine.py tests/sim/schedules/test_schedules.py \
+	tests/sim/models tests/planners/spaces/test_space.py tests/planners/search/test_exhaustive.py \
+	tests/hardware/test_presets.py tests/hardware/test_collectives.py tests/hardware/test_kernel_fit.py \
+	tests/experiments/output/test_journal.py tests/experiments/output/test_output.py \
+	tests/experiments/output/test_figures.py tests/experiments/commands/test_plan_command.py
 
 .PHONY: demo test test-all fuzz coverage mutants minimum wheel hash-seeds licences check format typing docs clean
 
@@ -24,33 +27,33 @@ test-all: check
 
 # Over 20,000 inputs that are nearly right.
 fuzz: $(VENV)/ready typing
-	$(BIN)/python -m pytest -q -s -m long --timeout 3600 tests/test_fuzz.py
+	$(BIN)/python -m pytest -q -s -m long --timeout 3600 tests/system/test_fuzz.py
 
 # Branch coverage of the simulator's core by the tests that are about it.
 coverage: $(VENV)/ready typing
-	$(BIN)/python -m tests.core_coverage
+	$(BIN)/python -m tests.tools.core_coverage
 
 # Changes of the simulator's core and of the planners, and how many of them the tests notice.
 mutants: $(VENV)/ready typing
-	$(BIN)/python -m tests.core_mutants
+	$(BIN)/python -m tests.tools.core_mutants
 
 # The tests that need no torch, with the oldest releases that are allowed.
 minimum: typing
 	$(PYTHON) -m venv .venv-minimum
-	.venv-minimum/bin/python -m pip install --quiet -r tests/minimum.txt hypothesis pytest pytest-timeout pyyaml
+	.venv-minimum/bin/python -m pip install --quiet -r tests/tools/minimum.txt hypothesis pytest pytest-timeout pyyaml
 	.venv-minimum/bin/python -m pip install --quiet --no-deps -e .
 	.venv-minimum/bin/python -m pytest -q $(MINIMUM_TESTS)
 
 # The wheel alone, in a new environment without torch, used in another folder.
 wheel: $(VENV)/ready
-	$(BIN)/python -m tests.installed_wheel
+	$(BIN)/python -m tests.tools.installed_wheel
 
 # The same bytes under several values of PYTHONHASHSEED.
 hash-seeds: $(VENV)/ready typing
-	$(BIN)/python -m tests.hash_seeds
+	$(BIN)/python -m tests.tools.hash_seeds
 
 licences: $(VENV)/ready
-	$(BIN)/python -m tests.licences
+	$(BIN)/python -m tests.tools.licences
 
 check: $(VENV)/ready typing
 	$(BIN)/ruff format --check .
@@ -63,7 +66,7 @@ format: $(VENV)/ready
 
 # Writes what the commands print now into the pages that show it; look at the difference.
 docs: $(VENV)/ready
-	PARPLAN_WRITE_DOCS=1 $(BIN)/python -m pytest -q tests/test_docs.py tests/test_notebook.py
+	PARPLAN_WRITE_DOCS=1 $(BIN)/python -m pytest -q tests/docs/test_docs.py tests/docs/test_notebook.py
 	git diff --stat docs
 
 typing:

@@ -149,7 +149,7 @@ def reduces_by_hooks(plan: Plan) -> bool:
 
 
 def _sharding_reasons(plan: Plan) -> Iterator[str]:
-    """What torch does not compose, as tests/test_sharded_parity.py found it."""
+    """What torch does not compose, as tests/backend/runtime/test_sharded_parity.py found it."""
     if plan.replicas == 1:
         return
     split_backward = plan.num_stages > 1 and schedule_kind(plan.schedule).splits_backward

@@ -1,0 +1,138 @@
+"""The one line in ordinary scripts: as real processes (one_line_worker.py)."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from parplan.sim.plan import zero_fields
+from tests.torchrun import torchrun
+
+TOLERANCE = 1e-9
+"""Relative, in float64, as in test_pipeline_parity.py."""
+
+PLANS = {
+    "dp2": {"data_parallel": 2, "num_micro_batches": 2, "batch_per_device": 4},
+    "pp2": {"num_stages": 2, "num_micro_batches": 4, "batch_per_device": 4},
+}
+
+SHARDED = {f"dp2 zero{stage}": {**PLANS["dp2"], **zero_fields(stage)} for stage in (2, 3)}
+"""Planned by an example; the optimizer is made after the line."""
+
+LOOPS = ("usual", "accumulating", "zeroing_after_forward", "evaluating", "smaller_last_batch")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    worker = Path(__file__).with_name("one_line_worker.py")
+    done = torchrun(2, worker, json.dumps(PLANS | SHARDED), cwd=tmp_path_factory.mktemp("worker"))
+    lines = defaultdict(list)
+    for line in map(json.loads, done.stdout.splitlines()):
+        lines[line["plan"], line["loop"]].append(line)
+    return lines
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("loop", LOOPS)
+def test_usual_loops_train_as_without_the_line(found, plan, loop):
+    lines = found[plan, loop]
+    assert len(lines) == 4  # two processes, optimizer made before and after
+    for line in lines:
+        assert line["loss"] < TOLERANCE
+        assert line["weight"] < TOLERANCE
+
+
+@pytest.mark.parametrize("plan", SHARDED)
+@pytest.mark.parametrize("loop", LOOPS)
+def test_usual_loops_train_sharded_parameters(found, plan, loop):
+    lines = found[plan, loop]
+    assert len(lines) == 2
+    for line in lines:
+        assert line["loss"] < TOLERANCE
+        assert line["weight"] < TOLERANCE
+        assert line["names"] == line["all_names"]
+
+
+def test_each_process_of_a_pipeline_has_its_part_of_the_state(found):
+    lines = [line for line in found["pp2", "usual"] if line["optimizer_first"]]
+    first, second = ({*line["names"]} for line in lines)
+    assert first
+    assert second
+    assert not first & second
+    assert first | second == {*lines[0]["all_names"]}
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_different_batches_are_refused_everywhere(found, plan):
+    texts = [line["text"] for line in found[plan, "error"]]
+    assert len(texts) == 2
+    assert all("process 1 was given another first batch" in text for text in texts)
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "one-line.md"
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory):
+    """The page's script in a folder of its own, with and without the line."""
+    folder = tmp_path_factory.mktemp("script")
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    plain = "".join(
+        line for line in code.splitlines(keepends=True) if "enable_advanced" not in line
+    )
+    assert len(plain.splitlines()) == len(code.splitlines()) - 2  # the line and its import
+    (folder / "train.py").write_text(code)
+    (folder / "plain.py").write_text(plain)
+    return folder
+
+
+def losses(text):
+    # Both processes print; their lines may run into each other.
+    return re.findall(r"step \d: loss (\d+\.\d{4})", text)
+
+
+def test_the_pages_script_plans_logs_and_trains_as_without_its_line(script):
+    done = torchrun(2, "train.py", cwd=script)
+    command = [sys.executable, "plain.py"]
+    plain = subprocess.run(command, cwd=script, capture_output=True, text=True, check=True)
+    expected = losses(plain.stdout)
+    assert len(expected) == 5
+    assert sorted(losses(done.stdout)) == sorted(2 * expected)
+    log = [line for line in done.stderr.splitlines() if line.startswith("[info] ")]
+    dump = (script / "advanced_parallelization_selected_config.dump").read_text()
+    patterns = [
+        r"Got DBs from backend for auto config\.",
+        r"The number of candidates is [1-9]\d*\.",
+        r"Parallel Graph Compile start\.\.\.",
+        r"Elapsed Time to compile all candidates = \d+ \[ms\]",
+        r"Parallel Graph Compile finished\.",
+        r"The number of possible candidates is [1-9]\d*\.",
+        r"SelectBestGraphFromCandidates start\.\.\.",
+        r"Elapsed Time to compute cost for survived candidates = \d+ \[ms\]",
+        r"SelectBestGraphFromCandidates finished\.",
+        r"Configuration for parallelism is selected\.",
+        re.escape(dump.rstrip("\n")),
+        r"train: true",
+    ]
+    assert len(log) == len(patterns)
+    for line, pattern in zip(log, patterns, strict=True):
+        assert re.fullmatch(rf"\[info\] {pattern}", line), line
+
+
+@pytest.mark.long
+def test_the_switch_turns_the_line_off(script):
+    done = subprocess.run(
+        [sys.executable, "train.py"],
+        cwd=script,
+        env={**os.environ, "PARPLAN_ENABLE_ADVANCED_PARALLELIZATION": "0"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(losses(done.stdout)) == 5
+    assert "[info]" not in done.stderr

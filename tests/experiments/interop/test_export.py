@@ -1,0 +1,191 @@
+"""Exported configurations are the golden ones; what a target cannot say is said."""
+
+import csv
+import json
+import os
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from parplan.errors import ParplanError
+from parplan.experiments.cli import main
+from parplan.experiments.interop.exporters.exported import Exported
+from parplan.experiments.interop.exporters.targets import TARGETS
+from parplan.experiments.interop.megatron_plan import pipeline_layout
+from parplan.hardware.machines.presets import cluster_preset
+from parplan.sim.plan import Plan, check_plan, zero_fields
+from parplan.sim.plan_file import plan_table
+from parplan.sim.predict import scheduled
+from parplan.sim.programs.instructions import read_program
+from tests.experiments.interop.interop_cases import CASES
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "interop"
+"""Written by `PARPLAN_WRITE_GOLDEN=1 python -m pytest tests/experiments/interop/test_export.py`."""
+
+
+def exported(case: str, target: str) -> Exported | ParplanError:
+    plan, workload, name = CASES[case]
+    cluster = cluster_preset(name)
+    check_plan(plan, workload, cluster.num_accelerators)
+    try:
+        return TARGETS[target](plan, workload, cluster)
+    except ParplanError as error:
+        return error
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("case", CASES)
+def test_files_are_the_golden_ones(case: str, target: str) -> None:
+    found = exported(case, target)
+    texts = {"refused": f"{found}\n"} if isinstance(found, ParplanError) else dict(found.files)
+    if isinstance(found, Exported):
+        texts["not_said"] = "".join(f"{line}\n" for line in found.unsaid)
+    folder = GOLDEN / case / target
+    if os.environ.get("PARPLAN_WRITE_GOLDEN"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    golden = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+    assert texts == golden
+
+
+CHANGED = {
+    "num_stages": 8,
+    "num_micro_batches": 16,
+    "batch_per_device": 2,
+    "data_parallel": 8,
+    "tensor_parallel": 4,
+    "sequence_parallel": False,
+    "context_parallel": 4,
+    "expert_parallel": 2,
+    "expert_tensor_parallel": 2,
+    "recomputation": "full",
+    "recomputed_ops": ("qkv",),
+    "recomputed_layers": 5,
+    "recomputed_of_stages": (5, 4, 5, 5, 5, 5, 5, 5),
+    "distribute_param": False,
+    "distribute_gradient": True,
+    "distribute_low_prec_param": True,
+    "shard_group": 2,
+    "gradient_dtype": "as computed",
+    "overlap_gradient_reduction": False,
+    "overlap_parameter_gather": False,
+    "overlap_tensor_parallel": True,
+    "offload_optimizer": True,
+    "offload_activations": True,
+    "schedule": "looped-bfs",
+    "virtual_stages": 3,
+    "stage_layers": (11, 13, *[12] * 6),
+}
+
+SILENT = {
+    # What follows from the other degrees, the batch and the number of processes.
+    "megatron": {"num_micro_batches", "data_parallel"},
+    "megatron-bridge": {"num_micro_batches", "data_parallel"},
+    "deepspeed": {"data_parallel"},
+    # FSDP gathers block by block whatever the plan says, which is said in either case.
+    "torchtitan": {"overlap_parameter_gather"},
+    # What a plan without a pipeline, experts or selective recomputation has no use for.
+    "accelerate": {"schedule", "virtual_stages", "stage_layers", "expert_tensor_parallel"},
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_field_of_a_plan_is_exported_or_said(target: str) -> None:
+    """Another value of any one field changes what is exported or what is said, or is refused."""
+    assert set(CHANGED) == set(Plan.__dataclass_fields__)
+    case = "long-sequences" if target == "accelerate" else "three-dimensions"
+    plan, workload, name = CASES[case]
+    plan = replace(plan, recomputation="selective")
+    cluster = cluster_preset(name)
+
+    def said(other: Plan) -> object:
+        try:
+            found = TARGETS[target](other, workload, cluster)
+        except ParplanError as error:
+            return str(error)
+        texts = "".join(found.files.values()).splitlines()
+        return [line for line in texts if not line.startswith("#")], found.unsaid
+
+    same = {
+        field for field, value in CHANGED.items() if said(_with(plan, field, value)) == said(plan)
+    }
+    assert same == SILENT[target]
+
+
+def _with(plan: Plan, field: str, value: object) -> Plan:
+    if getattr(plan, field) == value:
+        value = not value
+    needs = {"distribute_gradient": 2, "distribute_low_prec_param": 3}
+    fields = zero_fields(needs[field]) if field in needs and value else {field: value}
+    if field == "distribute_param" and not value:
+        fields = zero_fields(0)
+    if field == "distribute_gradient" and not value:
+        fields = zero_fields(1)
+    if plan.num_stages == 1 and field in ("stage_layers", "recomputed_of_stages"):
+        fields = {field: (32,)}
+    return replace(plan, **fields)  # type: ignore[arg-type]
+
+
+def test_a_schedule_without_a_name_comes_as_lists() -> None:
+    found = exported("experts", "torchtitan")
+    assert isinstance(found, Exported)
+    table = tomllib.loads(found.files["torchtitan.toml"])["parallelism"]
+    assert table["pipeline_parallel_schedule_csv"] == "schedule.csv"
+    program = read_program(found.files["schedule.csv"])
+    assert program == scheduled(CASES["experts"][0]).schedule
+    parts = table["module_fqns_per_model_part"]
+    assert parts[0] == ["tok_embeddings", *(f"layers.{i}" for i in range(14))]
+    assert parts[1] == [*(f"layers.{i}" for i in range(14, 27)), "norm", "output"]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "virtual", "name"),
+    [
+        ("hanayo", 2, "ZBVZeroBubble"),
+        ("zb-v", 2, "ZBVZeroBubble"),
+        ("zb-h2", 1, "PipelineScheduleMulti"),
+    ],
+)
+def test_stages_lie_as_the_schedule_has_them(schedule: str, virtual: int, name: str) -> None:
+    plan, workload, _ = CASES["experts"]
+    plan = replace(plan, schedule=schedule, virtual_stages=virtual, stage_layers=None)
+    found = TARGETS["torchtitan"](plan, workload, cluster_preset("8xh100"))
+    table = tomllib.loads(found.files["torchtitan.toml"])["parallelism"]
+    assert table["pipeline_parallel_schedule"] == name
+    assert ("pipeline_parallel_schedule_csv" in table) == (schedule != "zb-v")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "virtual", "reason"),
+    [("hanayo", 4, "no other number"), ("dualpipe", 1, "each stage is on two ranks")],
+)
+def test_lists_that_torchtitan_cannot_run_are_refused(
+    schedule: str, virtual: int, reason: str
+) -> None:
+    plan, workload, _ = CASES["experts"]
+    plan = replace(plan, schedule=schedule, virtual_stages=virtual, stage_layers=None)
+    with pytest.raises(ParplanError, match=reason):
+        TARGETS["torchtitan"](plan, workload, cluster_preset("8xh100"))
+
+
+def test_an_uneven_pipeline_is_megatrons_layout() -> None:
+    assert pipeline_layout((2, 3, 1, 0)) == "Et*2|t*3|t|L"
+
+
+def test_the_command_writes_and_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan, workload, cluster = CASES["experts"]
+    Path("plan.json").write_text(json.dumps(plan_table(plan, workload, cluster)))
+    assert main(["export", "plan.json", "--to", "megatron"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "out/export/megatron.sh\n"
+    assert "megatron does not say: schedule zb-h1: there are 1f1b and interleaved-1f1b" in err
+    rows = list(csv.DictReader(Path("out/export/not_said.csv").read_text().splitlines()))
+    assert rows[0]["field"] == "schedule zb-h1"
+    assert main(["export", "plan.json", "--to", "accelerate"]) == 2
+    assert "cannot be exported to accelerate: num_stages 2" in capsys.readouterr().err

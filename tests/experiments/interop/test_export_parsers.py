@@ -1,0 +1,58 @@
+"""Exported files in the parsers of the software itself, where that is installed."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.experiments.interop.interop_cases import CASES
+from tests.experiments.interop.test_export import GOLDEN
+
+
+def files(name: str) -> list[Path]:
+    found = sorted(GOLDEN.glob(f"*/*/{name}"))
+    assert found
+    return found
+
+
+def test_accelerate_reads_its_yaml() -> None:
+    config = pytest.importorskip("accelerate.commands.config.config_args")
+    launch = pytest.importorskip("accelerate.commands.launch")
+    for path in files("accelerate.yaml"):
+        plan = CASES[path.parts[-3]][0]
+        assert config.load_config_from_file(str(path)).num_processes == plan.num_devices
+        parser = launch.launch_command_parser()
+        args = parser.parse_args(["--config_file", str(path), "train.py"])
+        args, _, _ = launch._validate_launch_command(args)
+        assert args.use_fsdp
+        assert args.fsdp_reshard_after_forward == (plan.zero_stage == 3)
+        assert args.parallelism_config_tp_size == plan.tensor_parallel
+
+
+def test_deepspeed_reads_its_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = pytest.importorskip("deepspeed.runtime.config")
+    for path in files("deepspeed.json"):
+        plan = CASES[path.parts[-3]][0]
+        own = {"get_rank": lambda *_: 0, "is_initialized": lambda: True}
+        for name, function in own.items():
+            monkeypatch.setattr(config.dist, name, function)
+        monkeypatch.setattr(config.dist, "get_world_size", lambda *_, d=plan.data_parallel: d)
+        mpu = SimpleNamespace(
+            get_data_parallel_world_size=lambda d=plan.data_parallel: d,
+            get_model_parallel_world_size=lambda: 1,
+        )
+        found = config.DeepSpeedConfig(json.loads(path.read_text()), mpu=mpu)
+        assert found.zero_config.stage == plan.zero_stage
+        assert found.gradient_accumulation_steps == plan.num_micro_batches
+
+
+def test_torchtitan_reads_its_toml() -> None:
+    """Of versions that read TOML, up to 0.2."""
+    pytest.importorskip("torchtitan.config.job_config")
+    config = pytest.importorskip("torchtitan.config")
+    for path in files("torchtitan.toml"):
+        plan = CASES[path.parts[-3]][0]
+        found = config.ConfigManager().parse_args(["--job.config_file", str(path)]).parallelism
+        assert found.tensor_parallel_degree == plan.tensor_parallel
+        assert len(found.module_fqns_per_model_part or [0]) == plan.total_stages

@@ -1,0 +1,94 @@
+"""Inputs that are nearly right end in a result that makes sense, or in one clear line.
+
+The quick tests try a few, always the same; `make fuzz` tries over 20,000 new ones.
+"""
+
+import os
+import signal
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from parplan.errors import ParplanError
+from tests.system.fuzz_targets import TARGETS
+
+LIMIT_S = 20
+"""An input that takes longer hangs."""
+
+SHARE = {"commands": 0.25}
+"""Of the inputs of others: a command takes longer."""
+
+LEAST_ACCEPTED = {"commands": 1 / 3}
+"""Share of the inputs that have to get through; of others at least one."""
+
+LONG = int(os.environ.get("PARPLAN_FUZZ", "2600"))
+
+
+@contextmanager
+def alarm(seconds: int) -> Iterator[None]:
+    def ring(*_: object) -> None:
+        raise AssertionError(f"hangs: took over {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def tried(name: str, count: int, seen: Counter[str], *, fixed: bool) -> None:
+    """So many inputs of one kind; `seen` counts how many were accepted, refused, and failed."""
+
+    @settings(
+        max_examples=max(1, round(count * SHARE.get(name, 1))),
+        derandomize=fixed,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=(Phase.generate,) if fixed else (Phase.generate, Phase.shrink),
+    )
+    @given(data=st.data())
+    def run(data: st.DataObject) -> None:
+        with tempfile.TemporaryDirectory() as folder, alarm(LIMIT_S):
+            try:
+                accepted = TARGETS[name](data.draw, Path(folder))
+            except ParplanError as error:
+                said, accepted = str(error), False
+            except Exception:
+                seen["failed"] += 1
+                raise
+            else:
+                said = "a result"
+            assert said
+            assert "\n" not in said
+        seen["accepted" if accepted else "refused"] += 1
+
+    run()
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_few_inputs_that_are_nearly_right(name: str) -> None:
+    tried(name, 25, Counter(), fixed=True)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", TARGETS)
+def test_many_inputs_that_are_nearly_right(name: str) -> None:
+    seen: Counter[str] = Counter()
+    try:
+        tried(name, LONG, seen, fixed=False)
+    finally:
+        # A failing input is tried again while it is made smaller.
+        counts = f"{seen['accepted']} accepted, {seen['refused']} refused, {seen['failed']} failed"
+        sys.stdout.write(f"\n{name}: {seen.total()} tried, {counts}\n")
+    least = LEAST_ACCEPTED.get(name, 0.0) * seen.total()
+    assert seen["accepted"] > least, "too few inputs got through: the rest is not reached"
