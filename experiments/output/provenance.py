@@ -24,7 +24,7 @@ def provenance() -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "commit": _commit(),
         "presets_sha256": {
-            f"{path.parent.name}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest()
+            path.relative_to(ROOT).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
             for folder in ("hardware", "sim")
             for path in sorted((ROOT / folder).rglob("*.toml"))
         },

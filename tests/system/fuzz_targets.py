@@ -114,7 +114,7 @@ def clusters(draw: Draw, folder: Path) -> bool:
 def models(draw: Draw, folder: Path) -> bool:
     """A model in TOML."""
     names = ["llama3-8b", "mixtral-8x7b", "deepseek-v2-lite", "gpt-tiny"]
-    known = {n: t for f in sorted((ROOT / "sim").glob("models*.toml"))
+    known = {n: t for f in sorted((ROOT / "sim/models").glob("models*.toml"))
              for n, t in tomllib.loads(f.read_text()).items()}  # fmt: skip
     table = {"mine": known[draw(st.sampled_from(names))]}
     path = _written(folder, "model.toml", _document(draw, table, as_toml, ()))

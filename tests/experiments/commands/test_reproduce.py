@@ -82,7 +82,7 @@ def test_every_number_that_was_read_says_where_and_how() -> None:
         assert one["source"], name
         assert one["how"].split(":")[0].split(",")[0] in ("printed", "figure", "run"), name
         assert one["unit"], name
-    used = "".join(path.read_text() for path in (ROOT / "experiments/reproduce").glob("*.py"))
+    used = "".join(path.read_text() for path in (ROOT / "experiments/reproduce").rglob("*.py"))
     for name in tables:
         assert f'"{name}"' in used or name in ("sc21-pipeline-data", "sc21-tensor-data"), name
     assert read_in_paper("sc21-pipeline-data")["points"]

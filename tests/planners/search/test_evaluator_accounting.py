@@ -509,5 +509,5 @@ def test_a_planner_has_as_many_evaluations_as_there_are_plans() -> None:
 
     failed = run_planner(broken, small)
     assert failed.stopped.startswith("failed: ValueError: no good (")
-    assert "test_evaluator_books.py, line " in failed.stopped
+    assert "test_evaluator_accounting.py, line " in failed.stopped
     assert len(failed.trials) == 1
