@@ -26,10 +26,11 @@ from parplan.planners.costs.trial import judge
 from parplan.planners.search.evaluator import Budget, Evaluator
 from parplan.planners.search.run import SearchReport, find_planner, run_planner
 from parplan.planners.spaces.constraints import Constraints, Range
-from parplan.planners.spaces.space import Space, make_space
+from parplan.planners.spaces.make import make_space
+from parplan.planners.spaces.space import Space
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
-from parplan.sim.predict import compile_plan, predict
+from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.workload import Workload
 
 EVALUATIONS = 60

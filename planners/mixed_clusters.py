@@ -14,10 +14,9 @@ from math import gcd
 from typing import NamedTuple
 
 from parplan.errors import ParplanError
-from parplan.hardware.network.cluster import Cluster, Link
+from parplan.hardware.network.cluster import Cluster, Link, enlarged
 from parplan.planners.algorithms.exact.split import moves
 from parplan.planners.costs.goal import IMPOSSIBLE
-from parplan.planners.explain.ways_to_fit import enlarged
 from parplan.planners.spaces.layouts import divisors
 from parplan.sim.cost_model.stage_costs import message_bytes, model_costs, stage_costs
 from parplan.sim.costs import ModelCosts, StageCosts
@@ -25,7 +24,7 @@ from parplan.sim.fast.fast import fast_step_s
 from parplan.sim.memory.moments import Moments
 from parplan.sim.memory.peak import rank_memory, stage_needs
 from parplan.sim.plan import Plan, Recomputation, zero_fields
-from parplan.sim.predict import scheduled
+from parplan.sim.prediction.predict import scheduled
 from parplan.sim.schedules import why_not
 from parplan.sim.step.tape import Tape, lower
 from parplan.sim.workload import Workload

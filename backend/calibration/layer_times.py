@@ -18,8 +18,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from parplan.backend.models.boundary_shapes import boundary_shapes
+from parplan.backend.models.chain import LossFunction
 from parplan.backend.models.recompute import LINEAR_PRODUCTS, recomputed
-from parplan.backend.runtime.pipeline import LossFunction, StageModule
+from parplan.backend.runtime.pipeline import StageModule
 from parplan.sim.plan import Recomputation
 
 REPETITIONS = 7

@@ -2,9 +2,12 @@
 
 import contextlib
 import copy
+import math
+import os
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -13,7 +16,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from parplan.backend.models.chain import Chain
 from parplan.backend.runtime.pipeline import StageModule
-from parplan.backend.script.choose import MachineCosts, memory_of_process
 
 REPETITIONS = 9
 MESSAGE_BYTES = (2**12, 2**17, 2**20)
@@ -21,6 +23,21 @@ DEPTHS = (1, 4)
 """Blocks of the two small models whose gradients are reduced."""
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineCosts:
+    """What communication and the optimizer cost, measured on the processes that run."""
+
+    latency_s: float = 0.0
+    bytes_per_s: float = math.inf
+    """Of a message between two processes."""
+    reduce_latency_s: float = 0.0
+    reduce_s_per_byte: float = 0.0
+    """What reducing gradients over all processes adds to a backward."""
+    optimizer_s_per_parameter: float = 0.0
+    memory_bytes: float = math.inf
+    """What one process may use."""
 
 
 def measure_machine(
@@ -140,3 +157,11 @@ def _now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def memory_of_process(device: torch.device) -> float:
+    """Bytes that one process can have: of its GPU, or its share of the machine's memory."""
+    if device.type == "cuda":
+        return float(torch.cuda.get_device_properties(device).total_memory)
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return total / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from parplan.backend.script.choose import memory_of_process
+from parplan.backend.calibration.machine_costs import memory_of_process
 from parplan.errors import ParplanError
 from parplan.hardware.estimates.profile import Machine
 

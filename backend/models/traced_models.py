@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from parplan.backend.models.chain import find_chain
+from parplan.backend.models.find_chain import find_chain
 from parplan.backend.models.gpt import gpt_layers, language_loss
 from parplan.backend.models.hf_chain import hf_chain, hf_model
 from parplan.backend.models.trace import ChainTrace, trace_chain

@@ -7,7 +7,7 @@ instruction lists (`parplan.sim.schedules`) and adds the messages itself. Ranks 
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from parplan.backend.executable import check_executable, reduces_by_hooks
 from parplan.backend.models.boundary_shapes import boundary_shapes, part_shapes
+from parplan.backend.models.chain import LossFunction
 from parplan.backend.models.partition import cut
 from parplan.backend.runtime.batch_division import divide
 from parplan.backend.runtime.groups import Groups, make_groups
@@ -38,9 +39,6 @@ from parplan.sim.plan import Plan
 from parplan.sim.programs.instructions import Schedule, rank_of_stages, write_csv
 from parplan.sim.programs.validate import check_program
 from parplan.sim.schedules import make_schedule
-
-LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""(outputs, targets) -> the mean loss of a micro-batch."""
 
 
 class StageModule(nn.Module):

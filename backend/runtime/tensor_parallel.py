@@ -7,7 +7,7 @@ module to module are plain tensors of this rank's part, so that a pipeline can b
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,13 +23,12 @@ from torch.distributed.tensor.parallel import (
 )
 from torch.distributed.tensor.placement_types import Placement
 
+from parplan.backend.models.chain import LossFunction
 from parplan.backend.models.gpt import Block, Embedding, Head
 from parplan.errors import ParplanError
 
 NORMS = ("attention_norm", "mlp_norm", "attention_post_norm", "mlp_post_norm")
 """Those of a block, where it has them."""
-
-_LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def check_splittable(layers: Sequence[nn.Module], ranks: int) -> None:
@@ -80,7 +79,7 @@ def split(layer: nn.Module, mesh: DeviceMesh, sequence_parallel: bool) -> None:
     parallelize_module(layer, mesh, styles)
 
 
-def loss_of_parts(loss_fn: _LossFunction, mesh: DeviceMesh) -> _LossFunction:
+def loss_of_parts(loss_fn: LossFunction, mesh: DeviceMesh) -> LossFunction:
     """`loss_fn` for logits of which every rank has a part of the vocabulary.
 
     It and its backward run under `torch.distributed.tensor.parallel.loss_parallel`.

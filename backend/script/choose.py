@@ -1,11 +1,8 @@
 """Searching the best plan for a chain of layers on the processes that run, from measured costs."""
 
 import logging
-import math
-import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,6 +10,7 @@ from torch import nn
 
 from parplan._files import write_whole
 from parplan.backend.calibration.layer_times import LayerTimes, Setting
+from parplan.backend.calibration.machine_costs import MachineCosts
 from parplan.backend.executable import why_not_executable
 from parplan.backend.models.chain import Chain
 from parplan.errors import ParplanError
@@ -33,21 +31,6 @@ LOG = logging.getLogger("parplan")
 
 STATE_COPIES = 4
 """Parameter, gradient and the two moments of Adam, all in the parameters' precision."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MachineCosts:
-    """What communication and the optimizer cost, measured on the processes that run."""
-
-    latency_s: float = 0.0
-    bytes_per_s: float = math.inf
-    """Of a message between two processes."""
-    reduce_latency_s: float = 0.0
-    reduce_s_per_byte: float = 0.0
-    """What reducing gradients over all processes adds to a backward."""
-    optimizer_s_per_parameter: float = 0.0
-    memory_bytes: float = math.inf
-    """What one process may use."""
 
 
 def executable_plans(
@@ -212,11 +195,3 @@ def _stage_costs(
         reduce_s=reduce_s,
         optimizer_s=machine.optimizer_s_per_parameter * sum(p.numel() for p in parameters),
     )
-
-
-def memory_of_process(device: torch.device) -> float:
-    """Bytes that one process can have: of its GPU, or its share of the machine's memory."""
-    if device.type == "cuda":
-        return float(torch.cuda.get_device_properties(device).total_memory)
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return total / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import nn
 
-from parplan.backend.models.chain import find_chain
-from parplan.backend.runtime.pipeline import LossFunction
+from parplan.backend.models.chain import LossFunction
+from parplan.backend.models.find_chain import find_chain
 from parplan.backend.script.planned_forward import PlannedForward
 from parplan.backend.script.why_not_in_script import check_in_script
 from parplan.errors import ParplanError, RunFailedError

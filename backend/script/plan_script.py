@@ -19,8 +19,8 @@ from parplan.hardware.estimates.profile_file import read_profile
 from parplan.hardware.machines.from_profile import cluster_of_profile
 from parplan.planners.ap import log as ap_log
 from parplan.planners.search.exhaustive import exhaustive
+from parplan.planners.spaces.make import full_candidates
 from parplan.planners.spaces.options import Options
-from parplan.planners.spaces.space import full_candidates
 from parplan.sim.models.hf_config import model_from_table
 from parplan.sim.models.model import Model
 from parplan.sim.plan import Plan

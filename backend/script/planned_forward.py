@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from parplan.backend.executable import check_executable
-from parplan.backend.models.chain import Chain, check_chain, is_hf_model
+from parplan.backend.models.chain import Chain, check_chain
+from parplan.backend.models.find_chain import is_hf_model
 from parplan.backend.runtime.gradient_norm import share_norms
 from parplan.backend.runtime.pipeline import PipelineStep
 from parplan.backend.script.plan_script import announce, find_plan

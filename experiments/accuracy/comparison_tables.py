@@ -32,7 +32,7 @@ def short_name(plan: Plan) -> str:
     return " ".join(parts)
 
 
-def plan_table(executed: Sequence[Executed]) -> str:
+def executed_plans_text(executed: Sequence[Executed]) -> str:
     """Step and memory of every plan."""
     head = ["plan", "predicted", "measured", "error", "spread", "memory", "measured", "error"]
     return columns([head, *(_cells(e) for e in executed)])

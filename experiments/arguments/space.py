@@ -8,8 +8,9 @@ from parplan.backend.executable import executable_only
 from parplan.errors import ParplanError
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.spaces.constraints import read_constraints
+from parplan.planners.spaces.make import full_space, make_space
 from parplan.planners.spaces.options import Options
-from parplan.planners.spaces.space import Space, full_space, make_space
+from parplan.planners.spaces.space import Space
 from parplan.sim.workload import Workload
 
 IN_THE_FILE = (

@@ -12,7 +12,7 @@ from parplan.backend.execution.result import Execution
 from parplan.experiments.accuracy.comparison import compare_set
 from parplan.experiments.accuracy.comparison_tables import (
     attribution_table,
-    plan_table,
+    executed_plans_text,
     short_name,
     summary,
 )
@@ -105,7 +105,7 @@ def report(execution: Execution) -> str:
     compared = compare_set(execution.executed)
     return "\n".join(
         [
-            plan_table(execution.executed),
+            executed_plans_text(execution.executed),
             "",
             "the error by where it comes from, in % of the measured step; bubbles",
             attribution_table(execution.executed),

@@ -21,13 +21,14 @@ from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.search.exhaustive import exhaustive
 from parplan.planners.search.run import run_planner
 from parplan.planners.spaces.constraints import Constraints, Range
+from parplan.planners.spaces.make import make_space
 from parplan.planners.spaces.options import Options
-from parplan.planners.spaces.space import Space, make_space
+from parplan.planners.spaces.space import Space
 from parplan.planners.spaces.variants import Box
 from parplan.sim.fast.fast import Kernel, fast_many
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
-from parplan.sim.predict import schedule_key
+from parplan.sim.prediction.predict import schedule_key
 from parplan.sim.schedules import make_program
 from parplan.sim.step.sweep import compiled_loops
 from parplan.sim.step.tape import lower

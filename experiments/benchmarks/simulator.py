@@ -20,7 +20,7 @@ from parplan.sim.fast.fast import Kernel, fast_many, fast_many_ps, fast_step_s
 from parplan.sim.fast.numpy_sweep import LANES
 from parplan.sim.fast.shared_link_evaluator import contended_many_ps
 from parplan.sim.plan import Plan
-from parplan.sim.predict import CompiledPlan
+from parplan.sim.prediction.predict import CompiledPlan
 from parplan.sim.programs.arrays import action_arrays
 from parplan.sim.programs.instructions import Schedule
 from parplan.sim.schedules import make_schedule

@@ -7,7 +7,7 @@ from parplan.errors import ParplanError
 from parplan.experiments.cases.read import Case
 from parplan.experiments.cases.request import Request, request_of
 from parplan.sim.analysis.time_split import BUBBLE, time_split
-from parplan.sim.predict import compile_plan, predict
+from parplan.sim.prediction.predict import compile_plan, predict
 
 FRAGMENTED_SHARE = 0.048
 """What the allocator reserves beyond what is allocated: mean of peak_reserved_gib over

@@ -12,7 +12,7 @@ from parplan.experiments.cases.held_out import refuse_held_out
 from parplan.experiments.cases.read import Case
 from parplan.experiments.cases.request import Request, request_of
 from parplan.hardware.machines.cached_cluster import remembering
-from parplan.sim.predict import compile_plan, predict
+from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.software.framework import Framework
 
 SOURCES: Mapping[str, tuple[str, ...]] = {

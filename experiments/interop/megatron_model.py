@@ -1,6 +1,6 @@
 """A model and its numbers as settings of Megatron-LM and Megatron-Bridge."""
 
-from parplan.experiments.interop.importers.settings import Setting
+from parplan.experiments.interop.megatron_settings import Setting
 from parplan.sim.models.model import Model
 from parplan.sim.workload import Workload
 

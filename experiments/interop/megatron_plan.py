@@ -1,6 +1,6 @@
 """A plan as settings of Megatron-LM and Megatron-Bridge, and what they leave out."""
 
-from parplan.experiments.interop.importers.settings import Setting
+from parplan.experiments.interop.megatron_settings import Setting
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 

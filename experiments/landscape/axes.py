@@ -10,7 +10,7 @@ from parplan.errors import ParplanError, unknown_name
 from parplan.experiments.landscape.machine import CHANGES, changed
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.spaces.constraints import DIMENSIONS, NUMBERS, PLAYABLE, VARIANTS, Constraints
-from parplan.planners.spaces.space import make_space
+from parplan.planners.spaces.make import make_space
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 

@@ -18,7 +18,8 @@ from parplan.planners.explain.why import plan_label
 from parplan.planners.search.evaluator import Evaluator
 from parplan.planners.search.run import run_planner
 from parplan.planners.spaces.constraints import DIMENSIONS, Constraints
-from parplan.planners.spaces.space import Space, make_space
+from parplan.planners.spaces.make import make_space
+from parplan.planners.spaces.space import Space
 from parplan.sim.memory.peak import GB
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.workload import Workload

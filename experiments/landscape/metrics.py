@@ -15,7 +15,7 @@ from parplan.planners.costs.objectives import (
 )
 from parplan.planners.costs.trial import Trial
 from parplan.sim.memory.peak import GB
-from parplan.sim.predict import compile_plan, predict
+from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.workload import Workload
 
 DAY_S = 86400.0

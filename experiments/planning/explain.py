@@ -22,7 +22,7 @@ from parplan.planners.spaces.space import Space
 from parplan.sim.analysis.residuals import Pairs, Residuals
 from parplan.sim.analysis.time_split import BUBBLE, PARTS, TimeSplit, time_split
 from parplan.sim.memory.peak import GB
-from parplan.sim.predict import compile_plan, predict
+from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.workload import Workload
 
 CLOSE = 0.03

@@ -11,7 +11,7 @@ from parplan.planners.search.exhaustive import Report
 from parplan.sim.analysis.streams import with_streams
 from parplan.sim.analysis.timeline import chrome_trace
 from parplan.sim.plan_file import plan_table
-from parplan.sim.predict import compile_plan, predict
+from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.run import Run
 from parplan.sim.workload import Workload
 

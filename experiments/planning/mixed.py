@@ -15,7 +15,7 @@ from parplan.planners.ap.candidates import one_batch
 from parplan.planners.explain.why import plan_label
 from parplan.planners.mixed_clusters import MixedReport, MixedSearch, MixedTrial, mixed_search
 from parplan.sim.engine.engine import simulate
-from parplan.sim.predict import scheduled
+from parplan.sim.prediction.predict import scheduled
 
 GB = 1e9
 NOT_MIXED = (

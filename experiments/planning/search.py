@@ -23,8 +23,9 @@ from parplan.planners.search.exhaustive import Report, exhaustive
 from parplan.planners.search.limits import MOST_RECORDED, check_record
 from parplan.planners.search.run import ONE_BY_ONE, find_planner, planner_names, run_planner
 from parplan.planners.spaces.checks import check_candidates
+from parplan.planners.spaces.make import full_candidates
 from parplan.planners.spaces.options import Options
-from parplan.planners.spaces.space import Space, full_candidates
+from parplan.planners.spaces.space import Space
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 

@@ -15,7 +15,7 @@ from parplan.experiments.reproduce.published import (
 )
 from parplan.sim.memory.peak import RankMemory
 from parplan.sim.plan import Plan
-from parplan.sim.predict import compile_plan
+from parplan.sim.prediction.predict import compile_plan
 
 GIB = 2**30
 

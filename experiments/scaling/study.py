@@ -13,10 +13,10 @@ from parplan.planners.costs.trial import Trial
 from parplan.planners.explain.why import plan_label
 from parplan.planners.search.run import run_planner
 from parplan.planners.spaces.constraints import Constraints
-from parplan.planners.spaces.space import make_space
+from parplan.planners.spaces.make import make_space
 from parplan.sim.analysis.time_split import BUBBLE, time_split
 from parplan.sim.memory.peak import GB
-from parplan.sim.predict import compile_plan, predict
+from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.workload import Workload
 
 GROUPS = {

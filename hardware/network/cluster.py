@@ -1,7 +1,7 @@
 """Accelerators joined by links: nested tiers, and which of them a group of ranks has to cross."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from parplan.errors import ParplanError
 from parplan.hardware.estimates.estimate import Measurements
@@ -89,3 +89,12 @@ class Cluster:
     def link_between(self, a: int, b: int) -> Link:
         """The link that a message from rank `a` to rank `b` crosses."""
         return self.tier_of((a, b)).link
+
+
+def enlarged(cluster: Cluster, times: int) -> Cluster:
+    """A cluster of so many times as many nodes, joined as these are."""
+    last = cluster.tiers[-1]
+    tiers = (*cluster.tiers[:-1], replace(last, size=last.size * times))
+    return replace(
+        cluster, name=f"{times} x {cluster.name}", tiers=tiers, num_nodes=cluster.num_nodes * times
+    )

@@ -34,7 +34,7 @@ from parplan.sim.ticks import Ints, StageTicks, ticks_of_seconds
 IMPOSSIBLE = float("inf")
 
 ScheduleKey = tuple[str, int, int, int]
-"""What `parplan.sim.predict.schedule_key` gives."""
+"""What `parplan.sim.prediction.predict.schedule_key` gives."""
 
 Bools = npt.NDArray[np.bool_]
 

@@ -11,7 +11,7 @@ from parplan.sim.costs import StageCosts
 from parplan.sim.memory.moments import Moments
 from parplan.sim.memory.peak import StageNeeds, stage_needs
 from parplan.sim.plan import Plan
-from parplan.sim.predict import scheduled
+from parplan.sim.prediction.predict import scheduled
 from parplan.sim.workload import Workload
 
 

@@ -22,7 +22,7 @@ from parplan.sim.fast.fast import Kernel, fast_many
 from parplan.sim.memory.moments import Moments
 from parplan.sim.memory.peak import RankMemory, StageNeeds, rank_memory, stage_needs
 from parplan.sim.plan import Plan, check_plan
-from parplan.sim.predict import Scheduled, schedule_key, scheduled
+from parplan.sim.prediction.predict import Scheduled, schedule_key, scheduled
 from parplan.sim.schedules import schedule_kind
 from parplan.sim.step.tape import Tape, lower
 from parplan.sim.ticks import stage_ticks

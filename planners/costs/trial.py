@@ -7,7 +7,7 @@ from parplan.errors import ParplanError
 from parplan.hardware.network.cluster import Cluster
 from parplan.sim.memory.peak import GB, RankMemory
 from parplan.sim.plan import Plan
-from parplan.sim.predict import Scheduled, compile_plan
+from parplan.sim.prediction.predict import Scheduled, compile_plan
 from parplan.sim.workload import Workload
 
 
@@ -67,3 +67,14 @@ def _too_large(plan: Plan, memory: Sequence[RankMemory], limit: float, ratio: fl
         f"{what} {rank}: {fullest.total_bytes / GB:.1f} of {limit / GB:.1f} GB "
         f"({ratio:.0%} of the device): {fullest}"
     )
+
+
+def kind_of(plan: Plan) -> tuple[bool, ...]:
+    """Which ways of splitting a plan uses."""
+    degrees = (
+        plan.num_stages,
+        plan.tensor_parallel,
+        plan.context_parallel,
+        plan.expert_parallel,
+    )
+    return *(degree > 1 for degree in degrees), plan.zero_stage == 3

@@ -9,7 +9,7 @@ from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.trial import Trial
 from parplan.planners.search.exhaustive import Progress, exhaustive, no_progress
 from parplan.planners.spaces.constraints import Constraints
-from parplan.planners.spaces.space import make_space
+from parplan.planners.spaces.make import make_space
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 

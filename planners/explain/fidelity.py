@@ -17,7 +17,7 @@ from parplan.sim.cluster.replica_links import ClusterLinks
 from parplan.sim.cluster.whole_cluster import simulate_cluster
 from parplan.sim.cost_model.stage_costs import message_bytes
 from parplan.sim.plan import Plan
-from parplan.sim.predict import compile_plan
+from parplan.sim.prediction.predict import compile_plan
 from parplan.sim.workload import Workload
 
 Outcome = float | str

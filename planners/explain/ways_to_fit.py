@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from parplan.errors import ParplanError
-from parplan.hardware.network.cluster import Cluster
+from parplan.hardware.network.cluster import Cluster, enlarged
 from parplan.planners.costs.trial import Trial, judge
 from parplan.planners.spaces.space import divisors
 from parplan.sim.plan import Plan, zero_fields
@@ -100,12 +100,3 @@ def _larger(workload: Workload, cluster: Cluster, plan: Plan, memory_ratio: floa
                 return Way(change=f"{larger.num_accelerators} devices with {what}", trial=trial)
         times *= 2
     return None
-
-
-def enlarged(cluster: Cluster, times: int) -> Cluster:
-    """A cluster of so many times as many nodes, joined as these are."""
-    last = cluster.tiers[-1]
-    tiers = (*cluster.tiers[:-1], replace(last, size=last.size * times))
-    return replace(
-        cluster, name=f"{times} x {cluster.name}", tiers=tiers, num_nodes=cluster.num_nodes * times
-    )

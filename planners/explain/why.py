@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.cost_cache import SharedCosts
-from parplan.planners.costs.trial import Trial
+from parplan.planners.costs.trial import Trial, kind_of
 from parplan.planners.spaces.space import Space, point_of
 from parplan.sim.memory.peak import GB
 from parplan.sim.plan import Plan
@@ -188,17 +188,6 @@ def best_of_kinds(
     for trial in close_trials(trials, best, within):
         found.setdefault(kind_of(trial.plan), trial)
     return list(found.values())[:at_most]
-
-
-def kind_of(plan: Plan) -> tuple[bool, ...]:
-    """Which ways of splitting a plan uses."""
-    degrees = (
-        plan.num_stages,
-        plan.tensor_parallel,
-        plan.context_parallel,
-        plan.expert_parallel,
-    )
-    return *(degree > 1 for degree in degrees), plan.zero_stage == 3
 
 
 def plan_label(plan: Plan) -> str:

@@ -25,7 +25,7 @@ from parplan.planners.search.workers import Spread
 from parplan.planners.spaces.space import Space
 from parplan.planners.spaces.variants import Box
 from parplan.sim.plan import Plan
-from parplan.sim.predict import schedule_key
+from parplan.sim.prediction.predict import schedule_key
 from parplan.sim.schedules import schedule_kind
 from parplan.sim.workload import Workload
 

@@ -20,7 +20,7 @@ from parplan.planners.costs.trial import Trial
 from parplan.planners.search.workers import Spread
 from parplan.sim.fast.fast import Kernel, kernel_for
 from parplan.sim.plan import Plan
-from parplan.sim.predict import compile_plan, predict, schedule_key
+from parplan.sim.prediction.predict import compile_plan, predict, schedule_key
 from parplan.sim.workload import Workload
 
 Item = TypeVar("Item")

@@ -7,19 +7,17 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from random import Random
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from parplan.errors import ParplanError
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.spaces.constraints import Constraints, Range, text
-from parplan.planners.spaces.layouts import Group, Layout, Ordering, divisors, groups
-from parplan.planners.spaces.options import Options
+from parplan.planners.spaces.constraints import Constraints
+from parplan.planners.spaces.layouts import Group, Layout, Ordering, divisors
 from parplan.planners.spaces.variants import PLAIN, Box, Variant, having, variant_of
 from parplan.sim.plan import Plan, Recomputation
-from parplan.sim.schedules import SCHEDULES
 from parplan.sim.workload import Workload
 
-__all__ = ["Point", "Space", "divisors", "full_candidates", "full_space", "make_space"]
+__all__ = ["Point", "Space", "divisors", "point_of"]
 
 
 class Point(NamedTuple):
@@ -248,96 +246,3 @@ def _place(values: Sequence[Any], wanted: Any, named: str = "") -> int:
     if wanted in values:
         return values.index(wanted)
     return next((i for i, value in enumerate(values) if named and value[0] == named), 0)
-
-
-def make_space(
-    workload: Workload,
-    cluster: Cluster,
-    constraints: Constraints | None = None,
-    why_not: Callable[[Plan], str] | None = None,
-) -> Space:
-    """The space of `workload` on `cluster`; `why_not`: as in `Space`.
-
-    Raises `ParplanError` when it is empty, naming the constraints that rule every plan out.
-    """
-    allowed = Constraints() if constraints is None else constraints
-    found = tuple(groups(workload, cluster, allowed))
-    if not found:
-        raise _empty(workload, cluster, allowed)
-    kind = Space
-    if allowed.has_variants:
-        # A wide space is a space; imported here, since it needs this module.
-        from parplan.planners.spaces.wide_space import WideSpace
-
-        kind = WideSpace
-    return kind(
-        workload=workload, cluster=cluster, constraints=allowed, groups=found, why_not=why_not
-    )
-
-
-def _empty(workload: Workload, cluster: Cluster, allowed: Constraints) -> ParplanError:
-    """Why there is no plan: the constraints of which none can be left out."""
-    for name in allowed.given():
-        fewer = allowed.without(name)
-        if next(groups(workload, cluster, fewer), None) is None:
-            allowed = fewer
-    guilty = allowed.given()
-    if not guilty:
-        batch, devices = workload.global_batch, cluster.num_accelerators
-        return ParplanError(
-            f"global batch: {batch} sequences do not divide over {devices} accelerators in any "
-            f"plan of {workload.model.name}; a multiple of {devices} does"
-        )
-    said = "; ".join(f"{name}: {text(values)}" for name, values in guilty.items())
-    if len(guilty) > 1:
-        return ParplanError(f"no plan for {cluster.name} fulfils all of: {said}")
-    (name,) = guilty
-    relaxed = make_space(workload, cluster, allowed.without(name))
-    return ParplanError(f"{said}; possible on {cluster.name}: {_possible(relaxed, name)}")
-
-
-def _possible(space: Space, name: str) -> str:
-    if name in ("schedule", "virtual_stages"):
-        found = [value[name == "virtual_stages"] for value in space.dimensions["ordering"]]
-    elif name in space.dimensions:
-        found = list(space.dimensions[name])
-    else:
-        found = [getattr(group, name) for group in space.groups]
-    values = list(dict.fromkeys(found))
-    return text(values if isinstance(values[0], str) else sorted(values))
-
-
-def full_space(workload: Workload, cluster: Cluster, options: Options) -> Space:
-    """TP x PP x DP x micro-batch x schedule x recomputation x ZeRO under the user's options.
-
-    Tensor parallelism stays inside a node and brings sequence parallelism where it divides the
-    sequence. Raises `ParplanError` as `make_space` does.
-    """
-    return make_space(workload, cluster, constraints_of_options(options))
-
-
-def constraints_of_options(options: Options) -> Constraints:
-    """The options that a search has, as constraints."""
-    recomputation = get_args(Recomputation)
-    if options.activation_recomputation != "auto":
-        recomputation = ("selective", "full") if options.activation_recomputation else ("none",)
-    zero = {"auto": (0, 1, 2, 3), True: (1, 2, 3), False: (0,)}[options.distribute_parameter]
-    count = options.num_micro_batches
-    stages = None if options.num_stages == "auto" else options.num_stages
-    return Constraints(
-        num_stages=Range(max=stages if options.pipeline_parallel else 1),
-        expert_parallel=(1,),
-        num_micro_batches=Range() if count == "auto" else (count,),
-        virtual_stages=(1,),
-        schedule=tuple(SCHEDULES),
-        recomputation=recomputation,
-        zero_stage=zero,
-        sequence_parallel=(True,),
-        memory_ratio=options.memory_ratio,
-    )
-
-
-def full_candidates(workload: Workload, cluster: Cluster, options: Options) -> list[Plan]:
-    """The plans of `full_space` as a list; empty where there is none."""
-    constraints = constraints_of_options(options)
-    return [p for g in groups(workload, cluster, constraints) for p in map(g.plan, range(g.size))]

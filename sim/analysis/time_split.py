@@ -23,7 +23,7 @@ from parplan.sim.layers.times import (
     layer_costs,
     split_by_cause,
 )
-from parplan.sim.predict import CompiledPlan
+from parplan.sim.prediction.predict import CompiledPlan
 from parplan.sim.programs.instructions import parse_action
 from parplan.sim.run import Event, Run
 from parplan.sim.workload import Workload

@@ -34,7 +34,7 @@ from parplan.sim.cluster.replica_play import MakeLinks, ReplicaTimes, play_repli
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine.group_reduction import GroupEnd, finish_group
 from parplan.sim.engine.links import OwnLinks
-from parplan.sim.predict import CompiledPlan
+from parplan.sim.prediction.predict import CompiledPlan
 from parplan.sim.programs.arrays import ActionArrays, action_arrays, check_arrays
 from parplan.sim.programs.instructions import Schedule, computations
 from parplan.sim.run import Run

@@ -23,13 +23,12 @@ from parplan.errors import ParplanError
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine.links import Process, call_after
 from parplan.sim.engine.rank_processes import Options, Processes
-from parplan.sim.engine.slowdown import slow_rate
 from parplan.sim.programs.arrays import ActionArrays, action_arrays, check_arrays
 from parplan.sim.programs.instructions import Program
 from parplan.sim.run import Run
 from parplan.sim.step.recording import as_run
 from parplan.sim.step.self_check import check_played
-from parplan.sim.step.shared_links import SharedLinks
+from parplan.sim.step.shared_links import SharedLinks, slow_rate
 from parplan.sim.step.steps import Failing, Failure, Steps
 from parplan.sim.step.tape import lower_arrays
 from parplan.sim.ticks import PS_PER_S, check_span, to_ps

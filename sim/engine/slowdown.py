@@ -9,16 +9,8 @@ from functools import partial
 
 import simpy
 
-from parplan.errors import ParplanError
 from parplan.sim.engine.links import Process, call_after
-from parplan.sim.step.shared_links import FULL_RATE, Pair
-
-
-def slow_rate(slowdown: float) -> int:
-    """Parts of a picosecond's work while messages run, at least one."""
-    if not slowdown >= 1.0:
-        raise ParplanError(f"compute_slowdown_during_messages: must be at least 1, got {slowdown}")
-    return max(1, int(FULL_RATE / slowdown))
+from parplan.sim.step.shared_links import FULL_RATE, Pair, slow_rate
 
 
 class Pace:

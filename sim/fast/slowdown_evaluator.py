@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 
 from parplan.sim.costs import StageCosts
-from parplan.sim.engine.slowdown import slow_rate
 from parplan.sim.fast.as_run import Swept, run_of
 from parplan.sim.programs.instructions import Program
 from parplan.sim.run import Run
 from parplan.sim.step.data_parallel import bucket_spans
-from parplan.sim.step.shared_links import FULL_RATE
+from parplan.sim.step.shared_links import FULL_RATE, slow_rate
 from parplan.sim.step.step_tables import SweepTables, sweep_tables
 from parplan.sim.step.tape import REDUCES, Tape, lower
 from parplan.sim.ticks import StageTicks, stage_ticks

@@ -85,3 +85,10 @@ def fair_rates(links: Mapping[Pair, Sequence[int]], active: Iterable[Pair]) -> d
                 if not waiting[link]:
                     del waiting[link]
     return rates
+
+
+def slow_rate(slowdown: float) -> int:
+    """Parts of a picosecond's work while messages run, at least one."""
+    if not slowdown >= 1.0:
+        raise ParplanError(f"compute_slowdown_during_messages: must be at least 1, got {slowdown}")
+    return max(1, int(FULL_RATE / slowdown))

@@ -14,13 +14,13 @@ from parplan.hardware.machines.presets import cluster_preset
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.search.exhaustive import exhaustive
 from parplan.planners.spaces.constraints import Constraints
-from parplan.planners.spaces.space import make_space
+from parplan.planners.spaces.make import make_space
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine.engine import simulate
 from parplan.sim.fast.fast import fast_step_s
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
-from parplan.sim.predict import compile_plan, predict
+from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.programs.arrays import action_arrays
 from parplan.sim.schedules import CATALOGUE, make_program, why_not
 from parplan.sim.step.recording import Played

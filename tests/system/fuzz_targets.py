@@ -26,11 +26,11 @@ from parplan.hardware.machines.presets import cluster_preset
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.search.evaluator import Evaluator
 from parplan.planners.spaces.constraints import read_constraints
-from parplan.planners.spaces.space import make_space
+from parplan.planners.spaces.make import make_space
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import plan_table, read_plan
-from parplan.sim.predict import compile_plan, predict
+from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.programs.instructions import read_program, without_communication, write_csv
 from parplan.sim.programs.validate import check_program
 from parplan.sim.schedules import CATALOGUE, make_program, why_not

@@ -1,7 +1,16 @@
-"""The layers parplan, hardware, sim, planners, backend, experiments; torch in backend alone."""
+"""Layers, folders and imports of the packages.
+
+A file imports from its own layer and from those below (parplan, hardware, sim, planners, backend,
+experiments); torch is imported in backend alone. Imports form no cycle, neither between files nor
+between folders. Every import statement counts: those inside of functions and those for type
+checkers as well. An `__init__.py` is no part of its folder here: it offers names of the folder's
+files to others (its door), and is a place of its own.
+"""
 
 import ast
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -9,18 +18,50 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LAYERS = ("parplan", "hardware", "sim", "planners", "backend", "experiments")
 FILES = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
+FOLDERS = sorted({path.parent for path in FILES})
+
+MOST_LINES = 420
+MOST_FILES = 13
+"""In a folder, `__init__.py` not counted."""
 
 
 def imports(path: Path) -> Iterator[str]:
+    """The modules that a file imports; `from a import b` gives `a.b` where that is a module."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.module or ""
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in MODULES else node.module or ""
 
 
 def layer_of(path: Path) -> str:
     return path.relative_to(ROOT).parts[0]
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts if parts[0] == "parplan" else ("parplan", *parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def folder_of(path: Path) -> str:
+    """Where a file belongs between folders: its folder, or itself for an `__init__.py`."""
+    place = path if path.name == "__init__.py" else path.parent
+    return str(place.relative_to(ROOT))
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def first_cycle(edges: Mapping[str, Iterable[str]]) -> list[str]:
+    """The nodes of a cycle, the first one again at the end; empty if there is none."""
+    try:
+        TopologicalSorter(edges).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
 
 
 def test_there_is_something_to_check() -> None:
@@ -39,6 +80,44 @@ def test_imports_go_from_right_to_left(path: Path) -> None:
             assert layer_of(path) == "backend", "torch is imported under backend/ alone"
 
 
+def test_a_cycle_would_be_found() -> None:
+    assert first_cycle({"a": ["b"], "b": ["c"], "c": ["a"], "d": []}) != []
+    assert first_cycle({"a": ["b", "c"], "b": ["c"]}) == []
+
+
+def test_imports_between_files_form_no_cycle() -> None:
+    edges = {
+        module: {name for name in imports(path) if name in MODULES}
+        for module, path in MODULES.items()
+    }
+    assert sum(map(len, edges.values())) > len(FILES), "imports are found"
+    assert first_cycle(edges) == []
+
+
+def test_imports_between_folders_form_no_cycle() -> None:
+    edges: dict[str, set[str]] = {}
+    for path in FILES:
+        reached = {folder_of(MODULES[name]) for name in imports(path) if name in MODULES}
+        edges.setdefault(folder_of(path), set()).update(reached - {folder_of(path)})
+    assert len(edges) > len(FOLDERS), "folders and their doors"
+    assert first_cycle(edges) == []
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_folders_are_small_and_say_what_lives_there(folder: Path) -> None:
+    files = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+    assert len(files) <= MOST_FILES
+    door = folder / "__init__.py"
+    assert door.is_file()
+    assert ast.get_docstring(ast.parse(door.read_text())), f"{door} has no docstring"
+
+
+def test_every_folder_is_packaged() -> None:
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = table["tool"]["setuptools"]["packages"]
+    assert sorted(packages) == sorted(module_of(folder / "__init__.py") for folder in FOLDERS)
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_file_swells(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 420
+    assert len(path.read_text().splitlines()) <= MOST_LINES

@@ -8,10 +8,10 @@ import pytest
 from parplan.errors import ParplanError
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.spaces.constraints import Constraints
-from parplan.planners.spaces.space import make_space
+from parplan.planners.spaces.make import make_space
 from parplan.sim.models.model import MOST_LAYERS, Model
 from parplan.sim.plan import Plan
-from parplan.sim.predict import compile_plan
+from parplan.sim.prediction.predict import compile_plan
 from parplan.sim.schedules import CATALOGUE, MOST_ACTIONS, make_program, why_not
 from parplan.sim.workload import Workload
 
@@ -27,7 +27,7 @@ import resource
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.sim.models.model import Model
 from parplan.sim.plan import Plan
-from parplan.sim.predict import compile_plan, predict
+from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.workload import Workload
 resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
 plan = Plan(num_stages=10, num_micro_batches=10_000, data_parallel=1250, tensor_parallel=8,

@@ -14,7 +14,7 @@ from parplan.experiments.cases.request import Request, request_of
 from parplan.hardware.machines.cached_cluster import remembering
 from parplan.hardware.network.cluster import Cluster
 from parplan.sim.fast.fast import fast_step_s
-from parplan.sim.predict import Scheduled, compile_plan, scheduled
+from parplan.sim.prediction.predict import Scheduled, compile_plan, scheduled
 from parplan.sim.step.tape import Tape, lower
 
 

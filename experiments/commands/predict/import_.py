@@ -21,7 +21,7 @@ from parplan.planners.explain.faster_neighbours import Better, better_plans
 from parplan.planners.explain.why import plan_label
 from parplan.sim.analysis.residuals import read_residuals
 from parplan.sim.memory.peak import GB
-from parplan.sim.predict import compile_plan, predict
+from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.run import Run
 from parplan.sim.workload import Workload
 

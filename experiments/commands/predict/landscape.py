@@ -35,8 +35,8 @@ from parplan.experiments.output.sweep import swept
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.objectives import Run
 from parplan.planners.spaces.constraints import Constraints, read_constraints
+from parplan.planners.spaces.make import constraints_of_options
 from parplan.planners.spaces.options import Options
-from parplan.planners.spaces.space import constraints_of_options
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import read_plan
 from parplan.sim.workload import Workload

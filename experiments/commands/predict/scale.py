@@ -31,8 +31,8 @@ from parplan.experiments.scaling.figure import Curves, efficiency, figure
 from parplan.experiments.scaling.machines import AS_IT_IS, Machine, node_named, what_if
 from parplan.experiments.scaling.study import GROUPS, RESOURCES, Point, point_rows
 from parplan.planners.spaces.constraints import Constraints, read_constraints
+from parplan.planners.spaces.make import constraints_of_options
 from parplan.planners.spaces.options import Options
-from parplan.planners.spaces.space import constraints_of_options
 from parplan.sim.workload import Workload
 
 JOURNAL = "points.jsonl"

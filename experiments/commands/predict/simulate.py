@@ -30,7 +30,7 @@ from parplan.sim.memory.peak import GB, rank_memory, stage_needs
 from parplan.sim.memory.snapshot import memory_snapshot
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import read_plan
-from parplan.sim.predict import CompiledPlan, compile_plan, predict
+from parplan.sim.prediction.predict import CompiledPlan, compile_plan, predict
 from parplan.sim.programs.instructions import (
     Program,
     read_program,

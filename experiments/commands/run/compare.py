@@ -10,7 +10,7 @@ from parplan.errors import ParplanError
 from parplan.experiments.accuracy.comparison import compare_set
 from parplan.experiments.accuracy.comparison_tables import (
     attribution_table,
-    plan_table,
+    executed_plans_text,
     row,
     runs,
     short_name,
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         executed = [e for e in executed if args.plan in short_name(e.plan)]
         if not executed:
             raise ParplanError(f"--plan: {args.plan!r} is in none of {', '.join(names)}")
-    print(plan_table(executed))
+    print(executed_plans_text(executed))
     print("\nthe error by where it comes from, in % of the measured step; bubbles")
     print(attribution_table(executed))
     compared = compare_set(executed)

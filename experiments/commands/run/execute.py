@@ -13,7 +13,7 @@ from parplan.backend.workers.supervise import STALL_S, CutOffError
 from parplan.errors import ParplanError
 from parplan.experiments.accuracy.comparison import compare_set
 from parplan.experiments.accuracy.comparison_tables import (
-    plan_table,
+    executed_plans_text,
     row,
     runs,
     short_name,
@@ -25,8 +25,7 @@ from parplan.experiments.output.folder import OutputFolder
 from parplan.sim.analysis.timeline import chrome_trace
 from parplan.sim.models.scaled_down import scaled_down
 from parplan.sim.plan import Plan
-from parplan.sim.plan_file import plan_table as plan_table_json
-from parplan.sim.plan_file import read_plan
+from parplan.sim.plan_file import plan_table, read_plan
 from parplan.sim.workload import Workload
 
 PARTIAL = "partial.json"
@@ -172,7 +171,7 @@ def default_plans(workload: Workload, processes: int) -> list[Plan]:
 
 def table(execution: Execution) -> str:
     """Predicted, measured and error per plan, then what they say together."""
-    lines = [plan_table(execution.executed), summary(compare_set(execution.executed))]
+    lines = [executed_plans_text(execution.executed), summary(compare_set(execution.executed))]
     lines += [
         f"{short_name(plan)}: out of memory on this machine" for plan in execution.out_of_memory
     ]
@@ -194,7 +193,7 @@ def _write(
     output.write_json("execution.json", execution.to_json())
     output.write_csv("executed.csv", [row(e) for e in execution.executed])
     pick = compare_set(execution.executed).pick.plan
-    output.write_json("plan.json", plan_table_json(pick, workload, f"{args.processes} processes"))
+    output.write_json("plan.json", plan_table(pick, workload, f"{args.processes} processes"))
     output.write_json("timeline.json", chrome_trace(runs(execution.executed)))
     shown = [e for e in execution.executed if e.plan.num_stages > 1] or list(execution.executed)
     name = short_name(shown[-1].plan)

@@ -5,7 +5,7 @@ import importlib
 from pathlib import Path
 
 from parplan.experiments.arguments.kernel_fit import add_fit_arguments
-from parplan.experiments.commands.predict import convert as convert_command
+from parplan.experiments.commands.study import convert as convert_command
 from parplan.experiments.commands.study import fit_collectives as fit_collectives_command
 from parplan.experiments.commands.study.hardware_tables import (
     compared_rows,

@@ -7,8 +7,8 @@ from typing import Any
 
 from parplan.errors import ParplanError
 from parplan.experiments.interop.exporters.exported import Exported, common_unsaid, layout_line
-from parplan.experiments.interop.importers.settings import as_yaml
-from parplan.experiments.interop.importers.torchtitan_settings import sharding
+from parplan.experiments.interop.megatron_settings import as_yaml
+from parplan.experiments.interop.torchtitan_settings import sharding
 from parplan.hardware.network.cluster import Cluster
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload

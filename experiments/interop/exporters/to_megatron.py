@@ -10,9 +10,9 @@ from parplan.experiments.interop.exporters.exported import (
     layout_line,
     per_node,
 )
-from parplan.experiments.interop.importers.settings import Setting, as_arguments, as_tables, as_yaml
 from parplan.experiments.interop.megatron_model import model_settings
 from parplan.experiments.interop.megatron_plan import plan_settings
+from parplan.experiments.interop.megatron_settings import Setting, as_arguments, as_tables, as_yaml
 from parplan.hardware.network.cluster import Cluster
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload

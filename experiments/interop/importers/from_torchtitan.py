@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from parplan.errors import ParplanError, unknown_name
-from parplan.experiments.interop.exporters.to_torchtitan import FLAVORS
 from parplan.experiments.interop.importers.imported import Given, Settings
-from parplan.experiments.interop.importers.torchtitan_settings import SCHEDULES
+from parplan.experiments.interop.torchtitan_settings import FLAVORS, SCHEDULES
 from parplan.sim.models.model import Model, model_preset
 from parplan.sim.plan import zero_fields
 from parplan.sim.software.habits import Software

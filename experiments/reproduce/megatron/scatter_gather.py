@@ -15,7 +15,7 @@ from parplan.experiments.reproduce.megatron.published_runs import (
 )
 from parplan.experiments.reproduce.published import FIGURES_WORDS, read_in_paper
 from parplan.sim.engine.engine import simulate
-from parplan.sim.predict import compile_plan
+from parplan.sim.prediction.predict import compile_plan
 
 CHUNKS = 2
 

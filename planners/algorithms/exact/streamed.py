@@ -16,8 +16,7 @@ from typing import NamedTuple
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.goal import STEP_TIME, Goal
-from parplan.planners.costs.trial import Trial
-from parplan.planners.explain.why import kind_of
+from parplan.planners.costs.trial import Trial, kind_of
 from parplan.planners.search.exhaustive import Progress, Report, confirm, no_progress
 from parplan.planners.search.workers import Spread
 from parplan.sim.plan import Plan

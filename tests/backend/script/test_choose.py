@@ -6,13 +6,9 @@ import pytest
 from torch import nn
 
 from parplan.backend.calibration.layer_times import LayerTimes, Setting
+from parplan.backend.calibration.machine_costs import MachineCosts
 from parplan.backend.models.chain import Chain
-from parplan.backend.script.choose import (
-    MachineCosts,
-    choose_plan,
-    compile_measured,
-    executable_plans,
-)
+from parplan.backend.script.choose import choose_plan, compile_measured, executable_plans
 from parplan.errors import ParplanError
 from parplan.planners.spaces.options import Options
 from parplan.sim.plan import Plan

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from parplan.backend.executable import reduces_by_hooks, why_not_executable
-from parplan.backend.models.chain import find_chain
+from parplan.backend.models.find_chain import find_chain
 from parplan.backend.models.gpt import gpt_layers, language_loss
 from parplan.backend.script import plan_script as planning
 from parplan.backend.script.plan_script import described, find_plan

@@ -9,7 +9,7 @@ from parplan.errors import ParplanError
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.search.run import run_planner
 from parplan.planners.spaces.constraints import Constraints, Range
-from parplan.planners.spaces.space import make_space
+from parplan.planners.spaces.make import make_space
 from parplan.sim.models.model import model_preset
 from parplan.sim.workload import Workload
 from tests.commands import parplan

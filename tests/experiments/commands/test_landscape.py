@@ -18,8 +18,8 @@ from parplan.experiments.landscape.machine import CHANGES, changed
 from parplan.experiments.landscape.metrics import METRICS
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.search.exhaustive import exhaustive
+from parplan.planners.spaces.make import constraints_of_options, full_candidates
 from parplan.planners.spaces.options import Options
-from parplan.planners.spaces.space import constraints_of_options, full_candidates
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload

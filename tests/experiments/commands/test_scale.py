@@ -16,12 +16,12 @@ from parplan.experiments.scaling.machines import AS_IT_IS, Machine, node_named, 
 from parplan.experiments.scaling.study import GROUPS, Point, point
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.search.exhaustive import exhaustive
+from parplan.planners.spaces.make import constraints_of_options, full_candidates
 from parplan.planners.spaces.options import Options
-from parplan.planners.spaces.space import constraints_of_options, full_candidates
 from parplan.sim.analysis.time_split import PARTS
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
-from parplan.sim.predict import compile_plan, predict
+from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.workload import Workload
 
 WORKLOAD = Workload(model=model_preset("llama2-7b"), seq_len=2048, global_batch=64)

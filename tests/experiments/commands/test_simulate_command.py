@@ -10,7 +10,7 @@ from parplan.hardware.machines.presets import cluster_preset
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import plan_table
-from parplan.sim.predict import compile_plan, predict
+from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.programs.instructions import write_csv
 from parplan.sim.programs.with_messages import add_communication
 from parplan.sim.schedules import make_schedule

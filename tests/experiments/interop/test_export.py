@@ -17,7 +17,7 @@ from parplan.experiments.interop.megatron_plan import pipeline_layout
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.sim.plan import Plan, check_plan, zero_fields
 from parplan.sim.plan_file import plan_table
-from parplan.sim.predict import scheduled
+from parplan.sim.prediction.predict import scheduled
 from parplan.sim.programs.instructions import read_program
 from tests.experiments.interop.interop_cases import CASES
 

@@ -19,7 +19,7 @@ from parplan.planners.explain.faster_neighbours import better_plans, changes_bet
 from parplan.sim.models.model import Model, model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import read_plan
-from parplan.sim.predict import compile_plan, predict
+from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.software.framework import framework
 from parplan.sim.software.habits import Software
 from parplan.sim.workload import Workload

@@ -31,7 +31,7 @@ from parplan.planners.costs.trial import Trial
 from parplan.planners.search.evaluator import Budget, Evaluator
 from parplan.planners.search.run import run_planner
 from parplan.planners.spaces.constraints import Constraints
-from parplan.planners.spaces.space import make_space
+from parplan.planners.spaces.make import make_space
 from parplan.sim.plan import Plan
 
 SPACE = example_space()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from parplan.errors import ParplanError
-from parplan.planners.explain.ways_to_fit import enlarged
+from parplan.hardware.network.cluster import enlarged
 from parplan.planners.mixed_clusters import (
     Layout,
     MixedReport,

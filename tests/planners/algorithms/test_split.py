@@ -10,7 +10,7 @@ from parplan.planners.algorithms.exact.split import balanced, even_load, improve
 from parplan.planners.costs.trial import judge
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
-from parplan.sim.predict import compile_plan, predict
+from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.workload import Workload
 
 CLUSTER = cluster_preset("8xh100")

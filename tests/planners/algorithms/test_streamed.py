@@ -25,7 +25,7 @@ from parplan.planners.search.exhaustive import exhaustive
 from parplan.planners.search.limits import MOST_RECORDED
 from parplan.planners.search.run import run_planner
 from parplan.planners.spaces.constraints import Constraints, Range
-from parplan.planners.spaces.space import make_space
+from parplan.planners.spaces.make import make_space
 from parplan.sim.models.model import model_preset
 from parplan.sim.workload import Workload
 

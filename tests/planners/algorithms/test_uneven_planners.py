@@ -13,7 +13,8 @@ from parplan.planners.costs.trial import Trial
 from parplan.planners.search.evaluator import Budget, Evaluator
 from parplan.planners.search.run import run_planner
 from parplan.planners.spaces.constraints import Constraints
-from parplan.planners.spaces.space import Space, make_space
+from parplan.planners.spaces.make import make_space
+from parplan.planners.spaces.space import Space
 from parplan.sim.models.model import Model, model_preset
 from parplan.sim.workload import Workload
 

@@ -7,7 +7,7 @@ from parplan.planners.bounds.exact_steps import all_steps_s
 from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.search.exhaustive import exhaustive
 from parplan.planners.spaces.constraints import Constraints
-from parplan.planners.spaces.space import make_space
+from parplan.planners.spaces.make import make_space
 from tests.planners.bounds.test_space_table import space_of
 
 

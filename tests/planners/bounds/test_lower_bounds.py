@@ -10,7 +10,7 @@ from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.bounds.schedule_bounds import step_bounds_s
 from parplan.planners.search.evaluator import IMPOSSIBLE, Evaluator
 from parplan.planners.spaces.constraints import PLAYABLE, Constraints
-from parplan.planners.spaces.space import make_space
+from parplan.planners.spaces.make import make_space
 from parplan.sim.costs import StageCosts
 from parplan.sim.fast.fast import fast_many
 from parplan.sim.models.model import model_preset

@@ -12,7 +12,8 @@ from parplan.planners.search.evaluator import IMPOSSIBLE, Evaluator
 from parplan.planners.search.exhaustive import exhaustive
 from parplan.planners.search.run import run_planner
 from parplan.planners.spaces.constraints import Constraints, Range
-from parplan.planners.spaces.space import Space, make_space
+from parplan.planners.spaces.make import make_space
+from parplan.planners.spaces.space import Space
 from parplan.sim.models.model import model_preset
 from parplan.sim.software.habits import TORCH
 from parplan.sim.workload import Workload

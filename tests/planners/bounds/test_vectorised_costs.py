@@ -19,13 +19,13 @@ from parplan.planners.costs.goal import LEAST_MEMORY, STEP_TIME
 from parplan.planners.costs.minimum_tables import SLACK, RelaxedParts, _ends
 from parplan.planners.search.evaluator import IMPOSSIBLE, Evaluator
 from parplan.planners.spaces.constraints import Constraints
-from parplan.planners.spaces.space import make_space
+from parplan.planners.spaces.make import make_space
 from parplan.planners.spaces.variants import Box, having
 from parplan.sim.cost_model.stage_costs import model_costs
 from parplan.sim.memory.peak import stage_needs
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
-from parplan.sim.predict import schedule_key
+from parplan.sim.prediction.predict import schedule_key
 from parplan.sim.schedules import schedule_kind
 from parplan.sim.ticks import stage_ticks
 from parplan.sim.workload import Workload

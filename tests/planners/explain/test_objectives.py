@@ -20,7 +20,7 @@ from parplan.planners.costs.objectives import (
 from parplan.planners.costs.trial import Trial
 from parplan.planners.search.run import run_planner
 from parplan.planners.spaces.constraints import Constraints
-from parplan.planners.spaces.space import make_space
+from parplan.planners.spaces.make import make_space
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.step.failures import Failures

@@ -8,7 +8,7 @@ from parplan.planners.costs.trial import Trial
 from parplan.planners.explain.robust import Disturbance, robust_order
 from parplan.planners.search.exhaustive import exhaustive
 from parplan.planners.spaces.constraints import Constraints
-from parplan.planners.spaces.space import make_space
+from parplan.planners.spaces.make import make_space
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload

@@ -9,6 +9,7 @@ import pytest
 
 from parplan.errors import ParplanError
 from parplan.hardware.machines.presets import cluster_preset
+from parplan.hardware.network.cluster import enlarged
 from parplan.planners.costs.trial import Trial, judge
 from parplan.planners.explain import ways_to_fit as module
 from parplan.planners.explain.faster_neighbours import (
@@ -18,10 +19,10 @@ from parplan.planners.explain.faster_neighbours import (
     better_plans,
     changes_between,
 )
-from parplan.planners.explain.ways_to_fit import _changes, _options, enlarged, ways_to_fit
+from parplan.planners.explain.ways_to_fit import _changes, _options, ways_to_fit
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
-from parplan.sim.predict import compile_plan, predict
+from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.software.framework import framework
 from parplan.sim.workload import Workload
 

@@ -17,11 +17,12 @@ from parplan.planners.explain.why import (
 )
 from parplan.planners.search.exhaustive import Report, exhaustive
 from parplan.planners.spaces.constraints import Constraints
-from parplan.planners.spaces.space import Space, make_space, point_of
+from parplan.planners.spaces.make import make_space
+from parplan.planners.spaces.space import Space, point_of
 from parplan.sim.memory.peak import GB
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
-from parplan.sim.predict import compile_plan, predict
+from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.software.framework import framework
 from parplan.sim.workload import Workload
 

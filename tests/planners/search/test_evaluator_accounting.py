@@ -20,12 +20,13 @@ from parplan.planners.search.evaluator import IMPOSSIBLE, Evaluator
 from parplan.planners.search.exhaustive import Report, exhaustive
 from parplan.planners.search.run import run_planner
 from parplan.planners.spaces.constraints import Constraints
-from parplan.planners.spaces.space import Space, make_space
+from parplan.planners.spaces.make import make_space
+from parplan.planners.spaces.space import Space
 from parplan.sim.cost_model.stage_costs import model_costs, stage_costs
 from parplan.sim.memory.peak import RankMemory, rank_memory, stage_needs
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
-from parplan.sim.predict import compile_plan, schedule_key, scheduled
+from parplan.sim.prediction.predict import compile_plan, schedule_key, scheduled
 from tests.planners.search.test_evaluator import CLUSTER, ELSEWHERE, PLANS, SPACE, WORKLOAD
 
 

@@ -19,8 +19,8 @@ from parplan.experiments.cli import main
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.search.exhaustive import Report, exhaustive
 from parplan.planners.search.workers import in_order
+from parplan.planners.spaces.make import full_candidates
 from parplan.planners.spaces.options import Options
-from parplan.planners.spaces.space import full_candidates
 from parplan.sim.models.model import model_preset
 from parplan.sim.workload import Workload
 from tests.commands import wait_for

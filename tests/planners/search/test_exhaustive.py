@@ -10,12 +10,13 @@ from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.search import workers as processes
 from parplan.planners.search.exhaustive import exhaustive
 from parplan.planners.spaces.checks import check_candidates, check_request
+from parplan.planners.spaces.make import full_candidates
 from parplan.planners.spaces.options import Options
-from parplan.planners.spaces.space import divisors, full_candidates
+from parplan.planners.spaces.space import divisors
 from parplan.sim.fast.fast import fast_many
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import check_plan
-from parplan.sim.predict import compile_plan, predict
+from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.workload import Workload
 
 CLUSTER = cluster_preset("8xa100-40gb")

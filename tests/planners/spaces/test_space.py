@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from parplan.errors import ParplanError
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.spaces.constraints import Constraints, Range, read_constraints
+from parplan.planners.spaces.make import full_candidates, full_space, make_space
 from parplan.planners.spaces.options import Options
-from parplan.planners.spaces.space import Space, full_candidates, full_space, make_space, point_of
+from parplan.planners.spaces.space import Space, point_of
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import check_plan
 from parplan.sim.schedules import why_not

@@ -23,15 +23,9 @@ from parplan.planners.ap.log import (
 from parplan.planners.spaces.checks import check_candidates, check_request
 from parplan.planners.spaces.constraints import PLAYABLE, Constraints, Range, constraints_of, text
 from parplan.planners.spaces.layouts import Layout, Ordering, divisors
+from parplan.planners.spaces.make import constraints_of_options, full_candidates, make_space
 from parplan.planners.spaces.options import Options
-from parplan.planners.spaces.space import (
-    Point,
-    Space,
-    constraints_of_options,
-    full_candidates,
-    make_space,
-    point_of,
-)
+from parplan.planners.spaces.space import Point, Space, point_of
 from parplan.planners.spaces.variants import Choices, Variant, _near
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields

@@ -14,7 +14,8 @@ from parplan.planners.search.evaluator import Budget, Evaluator
 from parplan.planners.search.exhaustive import exhaustive
 from parplan.planners.search.run import run_planner
 from parplan.planners.spaces.constraints import Constraints, Range
-from parplan.planners.spaces.space import Space, make_space, point_of
+from parplan.planners.spaces.make import make_space
+from parplan.planners.spaces.space import Space, point_of
 from parplan.planners.spaces.variants import Box
 from parplan.planners.spaces.wide_space import WideSpace
 from parplan.sim.models.model import model_preset

@@ -9,7 +9,7 @@ from parplan.hardware.machines.presets import cluster_preset
 from parplan.sim.analysis.streams import with_streams
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
-from parplan.sim.predict import compile_plan, predict
+from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.run import Run
 from parplan.sim.software.habits import Software
 from parplan.sim.workload import Workload

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.spaces.constraints import Constraints
-from parplan.planners.spaces.space import Space, make_space
+from parplan.planners.spaces.make import make_space
+from parplan.planners.spaces.space import Space
 from parplan.sim.analysis.bubble import bubble_by_cause
 from parplan.sim.analysis.time_split import BUBBLE, PARTS, TimeSplit, time_split
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
-from parplan.sim.predict import compile_plan, predict
+from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.software.framework import NO_OVERHEAD, framework
 from parplan.sim.software.habits import Software
 from parplan.sim.workload import Workload

@@ -19,7 +19,7 @@ from parplan.sim.cluster.replica_links import ClusterLinks
 from parplan.sim.cluster.whole_cluster import simulate_cluster
 from parplan.sim.engine.engine import simulate
 from parplan.sim.plan import Plan
-from parplan.sim.predict import CompiledPlan
+from parplan.sim.prediction.predict import CompiledPlan
 from parplan.sim.schedules import make_schedule
 from parplan.sim.step.shared_links import node_links
 from parplan.sim.ticks import PS_PER_S

@@ -26,7 +26,7 @@ from parplan.sim.engine.engine import simulate
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import plan_table
-from parplan.sim.predict import CompiledPlan, compile_plan, predict
+from parplan.sim.prediction.predict import CompiledPlan, compile_plan, predict
 from parplan.sim.schedules import make_program, make_schedule
 from parplan.sim.workload import Workload
 from tests.sim.engine.random_lists import random_costs, random_lists

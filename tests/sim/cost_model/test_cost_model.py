@@ -18,7 +18,7 @@ from parplan.sim.memory.moments import moments_of
 from parplan.sim.memory.peak import rank_memory, stage_needs
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
-from parplan.sim.predict import CompiledPlan, compile_plan, predict
+from parplan.sim.prediction.predict import CompiledPlan, compile_plan, predict
 from parplan.sim.schedules import make_schedule
 from parplan.sim.software.habits import TORCH
 from parplan.sim.workload import Workload

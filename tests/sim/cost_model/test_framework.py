@@ -14,7 +14,7 @@ from parplan.hardware.machines.presets import cluster_preset
 from parplan.hardware.network.cluster import Cluster
 from parplan.sim.models.model import MixtureOfExperts, Model
 from parplan.sim.plan import Plan
-from parplan.sim.predict import compile_plan, predict
+from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.software.framework import FRAMEWORKS, NO_OVERHEAD, Framework, framework
 from parplan.sim.workload import Workload
 

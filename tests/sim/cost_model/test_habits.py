@@ -14,7 +14,7 @@ from parplan.sim.layers.shapes import Shapes, shapes_of
 from parplan.sim.memory.peak import stage_needs
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
-from parplan.sim.predict import compile_plan, predict
+from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.software.habits import Software
 from parplan.sim.workload import Workload

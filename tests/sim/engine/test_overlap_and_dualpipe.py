@@ -17,7 +17,7 @@ from parplan.sim.memory.moments import moments_of
 from parplan.sim.memory.peak import StageNeeds, rank_memory
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
-from parplan.sim.predict import compile_plan, predict
+from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.programs.instructions import Overlap, computations, read_program
 from parplan.sim.run import Run
 from parplan.sim.schedules import make_program

@@ -16,7 +16,7 @@ from parplan.sim.memory.over_time import MemoryOverTime, memory_over_time
 from parplan.sim.memory.peak import stage_needs
 from parplan.sim.memory.snapshot import memory_snapshot
 from parplan.sim.plan_file import plan_table
-from parplan.sim.predict import compile_plan, predict
+from parplan.sim.prediction.predict import compile_plan, predict
 from tests.experiments.interop.interop_cases import CASES
 
 

@@ -16,7 +16,7 @@ from parplan.sim.cost_model.offload import exposed_s
 from parplan.sim.cost_model.stage_costs import model_costs, stage_costs
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
-from parplan.sim.predict import CompiledPlan, compile_plan, predict
+from parplan.sim.prediction.predict import CompiledPlan, compile_plan, predict
 from parplan.sim.workload import Workload
 
 DEVICE = Accelerator(

@@ -23,6 +23,29 @@ SCHEDULES = {
 }
 """What torch.distributed.pipelining calls them; the others are run from their lists."""
 
+FLAVORS = {
+    "llama3-8b": ("llama3", "8B"),
+    "llama3.1-8b": ("llama3", "8B"),
+    "llama3-70b": ("llama3", "70B"),
+    "llama3.1-70b": ("llama3", "70B"),
+    "llama3-405b": ("llama3", "405B"),
+    "llama3.1-405b": ("llama3", "405B"),
+    "qwen3-0.6b": ("qwen3", "0.6B"),
+    "qwen3-1.7b": ("qwen3", "1.7B"),
+    "qwen3-4b": ("qwen3", "4B"),
+    "qwen3-8b": ("qwen3", "8B"),
+    "qwen3-14b": ("qwen3", "14B"),
+    "qwen3-32b": ("qwen3", "32B"),
+    "qwen3-30b-a3b": ("qwen3", "30B-A3B"),
+    "qwen3-235b-a22b": ("qwen3", "235B-A22B"),
+    "deepseek-v2-lite": ("deepseek_v3", "16B"),
+    "deepseek-v2": ("deepseek_v3", "236B"),
+    "deepseek-v3": ("deepseek_v3", "671B"),
+    "gpt-oss-20b": ("gpt_oss", "20b"),
+    "gpt-oss-120b": ("gpt_oss", "120b"),
+}
+"""Presets by name, and what torchtitan calls their family and size."""
+
 MULTI = "PipelineScheduleMulti"
 
 

@@ -1,0 +1,1 @@
+"""From a plan to its predicted step: compile it (lists, costs, memory), then simulate it."""
