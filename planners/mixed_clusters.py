@@ -41,7 +41,7 @@ NEAR = 1.1
 class MixedTrial:
     """A plan over several parts: `plan` has the stages of all of them."""
 
-    layout: "Layout"
+    layout: "MixedLayout"
     plan: Plan
     parts: tuple[str, ...]
     """The cluster that each stage is on."""
@@ -53,7 +53,7 @@ class MixedTrial:
     """Why it does not fit."""
 
 
-class Layout(NamedTuple):
+class MixedLayout(NamedTuple):
     """How the devices and the batch are divided, without the blocks."""
 
     order: tuple[int, ...]
@@ -88,7 +88,7 @@ class MixedSearch:
         self._layers: dict[tuple[object, ...], ModelCosts] = {}
         self._lists: dict[tuple[object, ...], tuple[Tape, tuple[Moments, ...]]] = {}
 
-    def layouts(self) -> Iterator[Layout]:
+    def layouts(self) -> Iterator[MixedLayout]:
         """Every division of the devices and the batch."""
         counts = [part.num_accelerators for part in self.parts]
         node = gcd(*(part.num_accelerators // part.num_nodes for part in self.parts))
@@ -102,7 +102,7 @@ class MixedSearch:
                 for order in permutations(range(len(counts))):
                     own = tuple(stages[part] for part in order)
                     for plan in self._plans(tensor, data, sum(stages)):
-                        yield Layout(order, own, plan)
+                        yield MixedLayout(order, own, plan)
 
     def _plans(self, tensor: int, data: int, stages: int) -> Iterator[Plan]:
         per_replica = self.workload.global_batch // data
@@ -125,7 +125,7 @@ class MixedSearch:
                             **zero_fields(zero),  # type: ignore[arg-type]
                         )
 
-    def bound_s(self, layout: Layout) -> float:
+    def bound_s(self, layout: MixedLayout) -> float:
         """Seconds of a step at least: all blocks of all micro-batches, spread over the ranks by
         their speed."""
         rate = sum(
@@ -154,12 +154,12 @@ class MixedSearch:
             self._layers[key] = model_costs(self.workload, self._views[part], plan)
         return self._layers[key]
 
-    def part_of_stages(self, layout: Layout) -> list[int]:
+    def part_of_stages(self, layout: MixedLayout) -> list[int]:
         """The part that each stage is on."""
         pairs = zip(layout.order, layout.stages, strict=True)
         return [part for part, count in pairs for _ in range(count)]
 
-    def costs(self, layout: Layout, plan: Plan) -> tuple[StageCosts, ...]:
+    def costs(self, layout: MixedLayout, plan: Plan) -> tuple[StageCosts, ...]:
         """Of every stage, on the devices that it is on.
 
         Messages of a stage that has a neighbour elsewhere take as long as between the parts, in
@@ -181,7 +181,7 @@ class MixedSearch:
                 )
         return tuple(found)
 
-    def trial(self, layout: Layout, layers: tuple[int, ...], bound_s: float) -> MixedTrial:
+    def trial(self, layout: MixedLayout, layers: tuple[int, ...], bound_s: float) -> MixedTrial:
         """The plan with so many blocks on each stage."""
         plan = replace(layout.plan, stage_layers=layers)
         tape, moments = self._of_lists(plan)
@@ -217,7 +217,7 @@ class MixedSearch:
             self._lists[key] = lower(lists.schedule), lists.moments
         return self._lists[key]
 
-    def first_division(self, layout: Layout) -> tuple[int, ...]:
+    def first_division(self, layout: MixedLayout) -> tuple[int, ...]:
         """Blocks of each stage by the speed of its devices, one after the other to the rank that is
         soonest done; the ends of the model count as well."""
         on, plan = self.part_of_stages(layout), layout.plan
@@ -233,7 +233,7 @@ class MixedSearch:
             busy[stage] += each[stage]
         return tuple(layers)
 
-    def best_division(self, layout: Layout, bound_s: float, best_s: float) -> MixedTrial:
+    def best_division(self, layout: MixedLayout, bound_s: float, best_s: float) -> MixedTrial:
         """Single blocks are moved as long as the step gets shorter, or less memory lacks.
 
         The first division is left as it is where it is far slower than `best_s`, or where all the

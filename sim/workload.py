@@ -13,7 +13,7 @@ Precision = Literal["bf16", "fp16", "fp32", "fp8", "fp4"]
 
 NARROW = ("fp8", "fp4")
 """Precisions of products alone: everything else is as in bf16."""
-Attention = Literal["flash", "flash-2", "flash-1", "flash-triton", "unfused", "eager"]
+AttentionKind = Literal["flash", "flash-2", "flash-1", "flash-triton", "unfused", "eager"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class Workload:
     tf32: bool = False
     """Whether matrix products of fp32 values are computed at the rate of tf32."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    attention: Attention = "flash"
+    attention: AttentionKind = "flash"
     """flash-2: FlashAttention-2's kernels, which leave unused what Hopper and later ones add.
     flash-1, flash-triton: the first version of them, in CUDA or in Triton.
     unfused: writes the seq_len x seq_len scores of every head; scales, masks and softmaxes them in

@@ -17,8 +17,8 @@ from typing import Any
 from parplan.backend.calibration.grid import (
     LAYERS,
     RECOMPUTATIONS,
+    CalibrationSettings,
     OptimizerStep,
-    Settings,
     grid,
     micro_batches,
 )
@@ -26,7 +26,7 @@ from parplan.backend.calibration.partial_file import Line, PartialFile, read_par
 from parplan.backend.workers.launch import launch
 from parplan.errors import ParplanError
 from parplan.hardware.estimates.profile import (
-    Collective,
+    CollectiveCall,
     Machine,
     MeasuredCollective,
     MeasuredKernel,
@@ -47,7 +47,7 @@ Progress = Callable[[str, int, int], None]
 
 def settings_here(
     model: Model, seq_len: int, processes: int | None, grid: str
-) -> tuple[Settings, Machine]:
+) -> tuple[CalibrationSettings, Machine]:
     """What to measure on this machine, with one process per GPU or two on a CPU by default.
 
     Raises `ParplanError` without torch and for what this machine can't do.
@@ -60,7 +60,7 @@ def settings_here(
     machine = machine_here(count)
     # One block stands for all; a tied projection costs the same.
     shape = dataclasses.replace(model, num_layers=1, tied_embeddings=False)
-    settings = Settings(
+    settings = CalibrationSettings(
         model=shape,
         seq_len=seq_len,
         processes=count,
@@ -70,7 +70,7 @@ def settings_here(
 
 
 def calibrate(
-    settings: Settings,
+    settings: CalibrationSettings,
     machine: Machine,
     path: Path,
     *,
@@ -98,7 +98,7 @@ def calibrate(
 def _sit(
     sitting: int,
     own: Sequence[Line],
-    settings: Settings,
+    settings: CalibrationSettings,
     partial: PartialFile,
     budget_s: float,
     progress: Progress,
@@ -130,7 +130,7 @@ def _sit(
     partial.begin([*before, *found["lines"], done])
 
 
-def profile_of(lines: Sequence[Line], settings: Settings, machine: Machine) -> Profile:
+def profile_of(lines: Sequence[Line], settings: CalibrationSettings, machine: Machine) -> Profile:
     """The medians and noise of all samples; what could not be measured is left out."""
     items = grid(settings, machine.device_kind)
     rounds = [line for line in lines if line["kind"] == "round"]
@@ -141,7 +141,7 @@ def profile_of(lines: Sequence[Line], settings: Settings, machine: Machine) -> P
         timing = timing_of([(r["sitting"], r["seconds"][i]) for r in rounds])
         if timing is None:
             continue
-        if isinstance(item, Collective):
+        if isinstance(item, CollectiveCall):
             collectives.append(MeasuredCollective(collective=item, timing=timing))
         elif isinstance(item, OptimizerStep):
             optimizer = MeasuredOptimizer(num_parameters=item.num_parameters, timing=timing)
@@ -157,7 +157,9 @@ def profile_of(lines: Sequence[Line], settings: Settings, machine: Machine) -> P
     )
 
 
-def _layers(lines: Sequence[Line], settings: Settings, machine: Machine) -> list[MeasuredLayer]:
+def _layers(
+    lines: Sequence[Line], settings: CalibrationSettings, machine: Machine
+) -> list[MeasuredLayer]:
     passes = [line for line in lines if line["kind"] == "layers"]
     keys = [
         (size, level, layer)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from parplan.errors import ParplanError
-from parplan.hardware.estimates.profile import Collective, Op
+from parplan.hardware.estimates.profile import CollectiveCall, CollectiveOp
 from parplan.hardware.kernels.kernel import Attention, Direction, Gemm, Kernel, MemoryBound
 from parplan.sim.models.model import Model
 
@@ -18,7 +18,7 @@ RECOMPUTATIONS: tuple[Literal["none", "full"], ...] = ("none", "full")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class CalibrationSettings:
     """What is asked of a calibration; a resumed one has to have the same."""
 
     model: Model
@@ -40,7 +40,7 @@ class OptimizerStep:
     num_parameters: int
 
 
-Item = Kernel | Collective | OptimizerStep
+Item = Kernel | CollectiveCall | OptimizerStep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,12 +118,12 @@ RANGES = {
 }
 
 
-def micro_batches(settings: Settings, device_kind: str) -> tuple[int, ...]:
+def micro_batches(settings: CalibrationSettings, device_kind: str) -> tuple[int, ...]:
     """The micro-batch sizes whose layers are timed."""
     return RANGES[device_kind, settings.grid].micro_batches
 
 
-def grid(settings: Settings, device_kind: str) -> list[Item]:
+def grid(settings: CalibrationSettings, device_kind: str) -> list[Item]:
     """Everything that the rounds measure, once each, always in the same order."""
     ranges = RANGES[device_kind, settings.grid]
     items: list[Item] = [*_gemms(ranges), *_attentions(ranges), *_copies(ranges)]
@@ -177,16 +177,16 @@ def _copies(ranges: _Ranges) -> Iterator[MemoryBound]:
         yield MemoryBound(num_bytes=float(2**exponent))
 
 
-def _collectives(ranges: _Ranges, processes: int) -> Iterator[Collective]:
+def _collectives(ranges: _Ranges, processes: int) -> Iterator[CollectiveCall]:
     """Over all processes, and over groups of every power of two; messages between two."""
     sizes = [n for n in (2**e for e in range(1, 20)) if n < processes]
     sizes += [processes] if processes > 1 else []
-    for op in get_args(Op):
+    for op in get_args(CollectiveOp):
         for num_ranks in sizes[:1] if op == "send" else sizes:
             for exponent in ranges.message_exponents:
                 # A whole number of 4-byte values on every rank.
                 num_bytes = -(-(2**exponent) // (4 * num_ranks)) * 4 * num_ranks
-                yield Collective(
+                yield CollectiveCall(
                     op=op,
                     num_bytes=num_bytes,
                     num_ranks=2 if op == "send" else num_ranks,

@@ -43,7 +43,7 @@ class LayerTimes:
     output_bytes: float
 
 
-class Setting(NamedTuple):
+class LayerSetting(NamedTuple):
     """What the costs of a layer depend on."""
 
     batch_per_device: int
@@ -154,18 +154,18 @@ def measure_layers(
     layers: Sequence[nn.Module],
     loss_fn: LossFunction,
     batch: tuple[torch.Tensor, torch.Tensor],
-    settings: Iterable[Setting],
+    settings: Iterable[LayerSetting],
     blocks: range,
     device: torch.device,
     precision: str = "fp32",
-) -> dict[Setting, tuple[LayerTimes, ...]]:
+) -> dict[LayerSetting, tuple[LayerTimes, ...]]:
     """The times of every layer in every setting; the last layer's include the loss.
 
     `batch`: inputs and targets, at least as many rows as the largest micro-batch. Only the layers
     in `blocks` are recomputed. Model, gradients and random numbers stay as they are.
     """
     probes: dict[tuple[Any, ...], _Probe] = {}
-    places: dict[Setting, list[tuple[Any, ...]]] = {}
+    places: dict[LayerSetting, list[tuple[Any, ...]]] = {}
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.enable_grad():
         for setting in settings:

@@ -6,10 +6,10 @@ import torch
 import torch.distributed as dist
 
 from parplan.backend.calibration.kernel_runs import Run
-from parplan.hardware.estimates.profile import Collective
+from parplan.hardware.estimates.profile import CollectiveCall
 
 
-class Groups:
+class NeighbourGroups:
     """Groups of neighbouring processes, one of each asked size that this process belongs to."""
 
     def __init__(self, sizes: set[int]) -> None:
@@ -28,7 +28,9 @@ class Groups:
         return self._groups.get(size)
 
 
-def collective_run(collective: Collective, groups: Groups, device: torch.device) -> Run | None:
+def collective_run(
+    collective: CollectiveCall, groups: NeighbourGroups, device: torch.device
+) -> Run | None:
     """What repeats `collective`; None on a process that takes no part.
 
     Raises `RuntimeError` or the like where the backend has no such operation.

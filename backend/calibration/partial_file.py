@@ -9,7 +9,7 @@ from typing import Any
 from parplan._files import write_whole
 from parplan._journal import Journal, journal_bytes, read_journal
 from parplan._strict import build
-from parplan.backend.calibration.grid import Settings
+from parplan.backend.calibration.grid import CalibrationSettings
 from parplan.errors import ParplanError
 from parplan.hardware.estimates.profile import Machine
 from parplan.hardware.estimates.profile_file import machine_differences
@@ -24,7 +24,7 @@ Line = dict[str, Any]
 class PartialFile:
     """The lines so far, in memory and on disk. `path` lies beside the profile."""
 
-    def __init__(self, profile: Path, machine: Machine, settings: Settings) -> None:
+    def __init__(self, profile: Path, machine: Machine, settings: CalibrationSettings) -> None:
         self.path = partial_path(profile)
         self.machine = machine
         self.head = {
@@ -69,7 +69,7 @@ def partial_path(profile: Path) -> Path:
     return profile.with_suffix(".partial.jsonl")
 
 
-def read_partial(path: Path, machine: Machine, settings: Settings) -> list[Line]:
+def read_partial(path: Path, machine: Machine, settings: CalibrationSettings) -> list[Line]:
     """The lines that are left, without a last one that was cut off.
 
     Raises `ParplanError` for another machine, other settings, or a file that is none of this.
@@ -83,12 +83,12 @@ def read_partial(path: Path, machine: Machine, settings: Settings) -> list[Line]
     return [_checked(path, i, line) for i, line in enumerate(lines, start=2)]
 
 
-def _check_same(path: Path, head: Line, machine: Machine, settings: Settings) -> None:
+def _check_same(path: Path, head: Line, machine: Machine, settings: CalibrationSettings) -> None:
     measured = build(Machine, head.get("machine"), f"{path}: machine")
     for difference in machine_differences(measured, machine):
         raise ParplanError(f"{path}: begun on another machine: {difference}")
-    asked = build(Settings, head.get("settings"), f"{path}: settings")
-    for field in dataclasses.fields(Settings):
+    asked = build(CalibrationSettings, head.get("settings"), f"{path}: settings")
+    for field in dataclasses.fields(CalibrationSettings):
         old, new = getattr(asked, field.name), getattr(settings, field.name)
         if old != new:
             old, new = (getattr(value, "name", value) for value in (old, new))

@@ -15,18 +15,18 @@ from parplan._strict import build
 from parplan.backend.calibration.grid import (
     LAYERS,
     RECOMPUTATIONS,
+    CalibrationSettings,
     Item,
     OptimizerStep,
-    Settings,
     grid,
     micro_batches,
 )
 from parplan.backend.calibration.kernel_runs import Operands, Run, kernel_run, optimizer_run
-from parplan.backend.calibration.layer_times import Setting, measure_layers
-from parplan.backend.calibration.message_runs import Groups, collective_run
+from parplan.backend.calibration.layer_times import LayerSetting, measure_layers
+from parplan.backend.calibration.message_runs import NeighbourGroups, collective_run
 from parplan.backend.models.gpt import gpt_layers, initialise, language_loss
 from parplan.backend.workers.processes import agree, is_first, join_processes, num_processes
-from parplan.hardware.estimates.profile import Collective
+from parplan.hardware.estimates.profile import CollectiveCall
 from parplan.hardware.kernels.kernel import Gemm, MemoryBound
 
 MIN_SAMPLE_S = 2e-3
@@ -64,11 +64,11 @@ class _Sitting:
 
     def __init__(self, job: dict[str, Any], device: torch.device, say: Say) -> None:
         self.job, self.device, self._say = job, device, say
-        self.settings = build(Settings, job["settings"], "job.settings")
+        self.settings = build(CalibrationSettings, job["settings"], "job.settings")
         self.items = grid(self.settings, device.type)
         self.operands = Operands(device)
-        sizes = {item.num_ranks for item in self.items if isinstance(item, Collective)}
-        self.groups = Groups(sizes) if sizes else None
+        sizes = {item.num_ranks for item in self.items if isinstance(item, CollectiveCall)}
+        self.groups = NeighbourGroups(sizes) if sizes else None
         self.optimizer: Run | None = None
         self.counts: list[int | None] = [None] * len(self.items)
         self.shuffle = random.Random(f"{job['sitting']} {job['used_s']}")
@@ -167,7 +167,7 @@ class _Sitting:
             if self.optimizer is None:
                 self.optimizer = optimizer_run(item.num_parameters, self.device)
             return self.optimizer
-        if isinstance(item, Collective):
+        if isinstance(item, CollectiveCall):
             assert self.groups is not None
             return collective_run(item, self.groups, self.device)
         return kernel_run(item, self.operands)
@@ -180,7 +180,7 @@ class _Sitting:
         """
         if self.device.type == "cuda":
             return self._gpu_now
-        if isinstance(item, Collective) or torch.get_num_threads() > 1:
+        if isinstance(item, CollectiveCall) or torch.get_num_threads() > 1:
             return time.perf_counter
         return time.thread_time
 
@@ -206,7 +206,7 @@ class _Sitting:
         return time.perf_counter() - start_s
 
 
-def _layer_times(settings: Settings, device: torch.device) -> list[tuple[float, float]]:
+def _layer_times(settings: CalibrationSettings, device: torch.device) -> list[tuple[float, float]]:
     """Forward and backward of every layer for every micro-batch size and recomputation."""
     sizes = micro_batches(settings, device.type)
     layers = gpt_layers(settings.model, settings.seq_len)
@@ -216,7 +216,7 @@ def _layer_times(settings: Settings, device: torch.device) -> list[tuple[float, 
         settings.model.vocab_size, shape, generator=torch.Generator().manual_seed(0)
     )
     batch = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
-    asked = [Setting(size, level) for size in sizes for level in RECOMPUTATIONS]
+    asked = [LayerSetting(size, level) for size in sizes for level in RECOMPUTATIONS]
     precision = "fp32" if device.type == "cpu" else "bf16"
     times = measure_layers(
         layers, language_loss, batch, asked, range(1, len(LAYERS) - 1), device, precision
@@ -226,7 +226,9 @@ def _layer_times(settings: Settings, device: torch.device) -> list[tuple[float, 
 
 def _least(item: Item) -> int:
     """Repetitions that make a whole: a message there and back, a copy and a sum."""
-    pairs = isinstance(item, MemoryBound) or (isinstance(item, Collective) and item.op == "send")
+    pairs = isinstance(item, MemoryBound) or (
+        isinstance(item, CollectiveCall) and item.op == "send"
+    )
     return 2 if pairs else 1
 
 
@@ -244,6 +246,6 @@ def _merged(item: Item, samples: Sequence[float | None]) -> float | None:
     if not found:
         return None
     pick: Callable[[list[float]], float] = (
-        max if isinstance(item, Collective) else statistics.median
+        max if isinstance(item, CollectiveCall) else statistics.median
     )
     return float(pick(found))

@@ -57,7 +57,7 @@ class ProfiledStep:
         return found
 
 
-class Place:
+class SharedSetup:
     """What all contestants share: batch, device, precision, and the groups of processes.
 
     Every group of gloo has threads that wake up all the time, so there is one of each size.
@@ -78,7 +78,9 @@ class Place:
 class Contestant(TrialRun):
     """A plan with the memory of its second step."""
 
-    def __init__(self, chain: Chain, plan: Plan, place: Place, batch: Batch | None = None) -> None:
+    def __init__(
+        self, chain: Chain, plan: Plan, place: SharedSetup, batch: Batch | None = None
+    ) -> None:
         watch = MemoryWatch(place.device)
         given = batch or place.batch, place.device, place.precision, watch, place.groups(plan)
         with watch.watching():
@@ -115,7 +117,7 @@ class Contestant(TrialRun):
 class MiniRun(Contestant):
     """A mini, ready to be timed."""
 
-    def __init__(self, mini: Mini, chain: Chain, place: Place) -> None:
+    def __init__(self, mini: Mini, chain: Chain, place: SharedSetup) -> None:
         plan, batch = mini.plan, place.batch
         rows = plan.data_parallel * plan.num_micro_batches * plan.batch_per_device
         places = torch.arange(rows) % len(batch[0])

@@ -9,14 +9,14 @@ import torch
 import torch.distributed as dist
 
 from parplan._strict import build
-from parplan.backend.calibration.layer_times import Setting, measure_layers
+from parplan.backend.calibration.layer_times import LayerSetting, measure_layers
 from parplan.backend.calibration.machine_costs import measure_machine
 from parplan.backend.execution.hand_written import HandWrittenRun, hand_written
 from parplan.backend.execution.interleaved_runs import (
     WATCHED_STEPS,
     Contestant,
     MiniRun,
-    Place,
+    SharedSetup,
     everyone,
     take_turns,
 )
@@ -77,7 +77,7 @@ def _candidates(work: "_Work", say: Say) -> list[tuple[Plan, float]]:
         num_processes(), workload.model.num_layers, workload.global_batch, Options()
     )
     say(f"calibrating for {len(plans)} candidate plans")
-    settings = sorted({Setting(p.batch_per_device, p.recomputation) for p in plans})
+    settings = sorted({LayerSetting(p.batch_per_device, p.recomputation) for p in plans})
     blocks, precision = range(1, 1 + chain.num_blocks), workload.precision
     inputs = chain.layers, language_loss, work.batch, settings, blocks, work.device, precision
     times = measure_layers(*inputs)
@@ -114,7 +114,7 @@ class _Contest:
     def __init__(self, work: _Work, plans: Sequence[Plan], by_hand: bool, say: Say) -> None:
         self.work, self.say = work, say
         self.num_blocks = work.workload.model.num_layers
-        shared = Place(work.batch, work.device, work.workload.precision)
+        shared = SharedSetup(work.batch, work.device, work.workload.precision)
         self.trials = []
         for place, plan in enumerate(plans):
             with noticing(place):

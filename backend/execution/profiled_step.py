@@ -22,7 +22,7 @@ NS_PER_S = 1e9
 Span = tuple[float, float]
 
 
-class Collective(NamedTuple):
+class TracedCollective(NamedTuple):
     """One collective or message."""
 
     stream: str
@@ -36,7 +36,7 @@ class Collective(NamedTuple):
 class Profiled:
     """One step of one process; times of `time.perf_counter`."""
 
-    collectives: tuple[Collective, ...]
+    collectives: tuple[TracedCollective, ...]
     computing: tuple[Span, ...]
     """When operations ran, in order, without overlaps."""
 
@@ -81,7 +81,7 @@ def profiled(step: Callable[[], None], plan: Plan, device: torch.device) -> Prof
     collectives, operations, waits = found
     return Profiled(
         collectives=tuple(
-            Collective(_stream(plan, e, launched(e), functional), e.name(), *span(e))
+            TracedCollective(_stream(plan, e, launched(e), functional), e.name(), *span(e))
             for e in sorted(collectives, key=lambda e: e.start_ns())
         ),
         computing=tuple(without(union(map(span, operations)), union(map(span, waits)))),

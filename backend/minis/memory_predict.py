@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from parplan.backend.minis.mini import Family, Mini, minis_of
-from parplan.backend.minis.mini_costs import Part, turns
+from parplan.backend.minis.mini_costs import CostPart, turns
 from parplan.backend.minis.predict import OTHER_TURNS
 from parplan.sim.plan import Plan
 from parplan.sim.programs.instructions import Action, RankActions, rank_of_stages
@@ -40,7 +40,7 @@ def places_of(plan: Plan, actions: RankActions) -> dict[Action, str]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class HeldBytes:
     """Bytes that one part of a step holds, relative to its start."""
 
     change: float
@@ -55,7 +55,7 @@ class MiniMemory:
     """By pipeline rank: bytes when the first action begins."""
     received: Mapping[int, float]
     """By pipeline rank: bytes of what is received for one micro-batch, held for the whole step."""
-    parts: Mapping[Part, Held]
+    parts: Mapping[CostPart, HeldBytes]
     """Actions with what precedes them, `reduce`, and the `optimizer` by pipeline rank."""
 
 
@@ -88,14 +88,14 @@ class _Rank:
         held = peak = self._start()
         turn, places = turns(self.actions), places_of(self.plan, self.actions)
         for action in self.actions:
-            part = self._part(Part(action.op, action.stage, places[action]))
+            part = self._part(CostPart(action.op, action.stage, places[action]))
             peak = max(peak, held + part.peak)
             held += part.change
             if action.op in "BW" and turn[action] in ("last", "only"):
-                reduction = self._part(Part("reduce", action.stage))
+                reduction = self._part(CostPart("reduce", action.stage))
                 peak = max(peak, held + reduction.peak)
                 held += reduction.change
-        return max(peak, held + self._part(Part("optimizer", self.rank)).peak)
+        return max(peak, held + self._part(CostPart("optimizer", self.rank)).peak)
 
     def _start(self) -> float:
         """What is held when the first action begins."""
@@ -105,7 +105,7 @@ class _Rank:
         received = self.measured[self.family.deep].received[self.rank]
         return self.family.at(mean_blocks, (values[0], values[1])) + more * received
 
-    def _part(self, part: Part) -> Held:
+    def _part(self, part: CostPart) -> HeldBytes:
         if part.name == "optimizer":
             blocks: float = statistics.mean(self.blocks[stage] for stage in self.own)
         else:
@@ -115,7 +115,7 @@ class _Rank:
         assert family is not None
         return self._recomputed(family, part, blocks)
 
-    def _recomputed(self, family: Family, part: Part, blocks: float) -> Held:
+    def _recomputed(self, family: Family, part: CostPart, blocks: float) -> HeldBytes:
         whole = self._line(family, part, blocks)
         if self.minis.kept is None or part.name == "optimizer":
             return whole
@@ -129,9 +129,11 @@ class _Rank:
             self._line(plain, part, again),
         )
         change = without.change + recomputed.change - same.change
-        return Held(change=change, peak=max(without.peak + recomputed.peak - same.peak, change))
+        return HeldBytes(
+            change=change, peak=max(without.peak + recomputed.peak - same.peak, change)
+        )
 
-    def _line(self, family: Family, part: Part, blocks: float) -> Held:
+    def _line(self, family: Family, part: CostPart, blocks: float) -> HeldBytes:
         shallow, deep = (self._held(mini, part) for mini in family)
         change = family.at(blocks, (shallow.change, deep.change))
         if part.name == "B":
@@ -141,14 +143,14 @@ class _Rank:
             peak = deep.peak + grows * (blocks - family.deep.depth)
         else:
             peak = family.at(blocks, (shallow.peak, deep.peak))
-        return Held(change=change, peak=max(peak, change, 0.0))
+        return HeldBytes(change=change, peak=max(peak, change, 0.0))
 
-    def _held(self, mini: Mini, part: Part) -> Held:
+    def _held(self, mini: Mini, part: CostPart) -> HeldBytes:
         parts = self.measured[mini].parts
         if part in parts:
             return parts[part]
         if not part.turn:
-            return Held(change=0.0, peak=0.0)
+            return HeldBytes(change=0.0, peak=0.0)
         turn, _, before = part.turn.partition(" ")
         others = (
             part._replace(turn=f"{its_turn} {its_before}".strip())
@@ -180,7 +182,7 @@ def mini_memory(
     )
     turn = {str(a): (a, t) for own in schedule for a, t in places_of(plan, own).items()}
     start: dict[int, list[float]] = {}
-    parts: dict[Part, list[Held]] = {}
+    parts: dict[CostPart, list[HeldBytes]] = {}
     for process, (own, base) in enumerate(zip(segments, starts, strict=True)):
         rank, change, peak, begun = process // width, 0.0, 0.0, False
         for name, more, top in own:
@@ -194,7 +196,7 @@ def mini_memory(
             part = _part_of(name, rank, turn)
             if part is None:
                 continue
-            parts.setdefault(part, []).append(Held(change=change, peak=peak))
+            parts.setdefault(part, []).append(HeldBytes(change=change, peak=peak))
             change, peak = 0.0, 0.0
     return MiniMemory(
         start={rank: statistics.mean(values) for rank, values in start.items()},
@@ -203,17 +205,17 @@ def mini_memory(
     )
 
 
-def _part_of(name: str, rank: int, turn: Mapping[str, tuple[object, str]]) -> Part | None:
+def _part_of(name: str, rank: int, turn: Mapping[str, tuple[object, str]]) -> CostPart | None:
     word, _, stage = name.partition(" ")
     if word == "optimizer":
-        return Part(word, rank)
+        return CostPart(word, rank)
     if stage:
-        return Part(word, int(stage)) if word == "reduce" else None
+        return CostPart(word, int(stage)) if word == "reduce" else None
     action, its_turn = turn[name]
-    return Part(action.op, action.stage, its_turn)  # type: ignore[attr-defined]
+    return CostPart(action.op, action.stage, its_turn)  # type: ignore[attr-defined]
 
 
-def _mean(held: Sequence[Held]) -> Held:
-    return Held(
+def _mean(held: Sequence[HeldBytes]) -> HeldBytes:
+    return HeldBytes(
         change=statistics.mean(h.change for h in held), peak=statistics.mean(h.peak for h in held)
     )

@@ -23,7 +23,7 @@ class Stepped(Protocol):
     def marks(self) -> Sequence[Mark]: ...  # noqa: D102
 
 
-class Part(NamedTuple):
+class CostPart(NamedTuple):
     """What a cost belongs to."""
 
     name: str
@@ -38,7 +38,7 @@ class Part(NamedTuple):
 class MiniCosts:
     """One mini."""
 
-    seconds: Mapping[Part, float]
+    seconds: Mapping[CostPart, float]
     """Medians, of the mean over the ranks of a stage."""
     free_gap_s: float
     """Between two actions of a rank, where the second one has all it needs on its rank."""
@@ -54,7 +54,7 @@ class MiniCosts:
     """Steps."""
     noise: Mapping[tuple[str, int], tuple[float, ...]]
     """By the name and place of parts: every sample over the median of its part."""
-    exposed: Mapping[Part, Mapping[str, float]]
+    exposed: Mapping[CostPart, Mapping[str, float]]
     """By stream: what of `seconds` is spent waiting for collectives."""
 
 
@@ -119,11 +119,11 @@ class _Found:
             for user, maker in producers(schedule).items()
             if rank_of[user.stage] != rank_of[maker.stage]
         }
-        self.parts: dict[Part, list[float]] = defaultdict(list)
+        self.parts: dict[CostPart, list[float]] = defaultdict(list)
         self.gaps: dict[str, list[float]] = defaultdict(list)
 
     def add(self, samples: Sequence[Stepped]) -> None:
-        of_step: dict[Part, list[float]] = defaultdict(list)
+        of_step: dict[CostPart, list[float]] = defaultdict(list)
         width = self.plan.replicas * self.plan.tensor_parallel
         for rank, sample in enumerate(samples):
             for name, start_s, end_s in sample.marks:
@@ -133,14 +133,14 @@ class _Found:
         for column in range(width):
             self._gaps(samples[column::width])
 
-    def _part(self, name: str, rank: int) -> Part:
+    def _part(self, name: str, rank: int) -> CostPart:
         word, _, stage = name.partition(" ")
         if word == "optimizer":
-            return Part(word, rank)
+            return CostPart(word, rank)
         if stage:
-            return Part(word, int(stage))
+            return CostPart(word, int(stage))
         action = parse_action(name)
-        return Part(action.op, action.stage, self.turns[action])
+        return CostPart(action.op, action.stage, self.turns[action])
 
     def _gaps(self, column: Sequence[Stepped]) -> None:
         """What lies between the marks of the pipeline ranks of one replica."""
@@ -168,7 +168,7 @@ class _Found:
             else:
                 self.gaps["message"].append(gap)
 
-    def _noise(self, medians: Mapping[Part, float]) -> dict[tuple[str, int], tuple[float, ...]]:
+    def _noise(self, medians: Mapping[CostPart, float]) -> dict[tuple[str, int], tuple[float, ...]]:
         found: dict[tuple[str, int], list[float]] = defaultdict(list)
         for part, values in self.parts.items():
             if medians[part] > 0:
@@ -177,11 +177,11 @@ class _Found:
 
     def shares(
         self, samples: Sequence[Stepped], exposed: Sequence[Exposed]
-    ) -> dict[Part, dict[str, float]]:
+    ) -> dict[CostPart, dict[str, float]]:
         """What share of each part was spent waiting, by stream."""
         width = self.plan.replicas * self.plan.tensor_parallel
-        whole: dict[Part, float] = defaultdict(float)
-        waited: dict[Part, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        whole: dict[CostPart, float] = defaultdict(float)
+        waited: dict[CostPart, dict[str, float]] = defaultdict(lambda: defaultdict(float))
         for rank, (sample, own) in enumerate(zip(samples, exposed, strict=True)):
             for name, start_s, end_s in sample.marks:
                 part = self._part(name, rank // width)
@@ -193,7 +193,7 @@ class _Found:
             for part, streams in waited.items()
         }
 
-    def costs(self, count: int, shares: Mapping[Part, Mapping[str, float]]) -> MiniCosts:
+    def costs(self, count: int, shares: Mapping[CostPart, Mapping[str, float]]) -> MiniCosts:
         gap = {name: statistics.median(values) for name, values in self.gaps.items()}
         free = gap.get("free", 0.0)
         seconds = {part: statistics.median(values) for part, values in self.parts.items()}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from parplan.backend.minis.mini import Family, Mini, minis_of
-from parplan.backend.minis.mini_costs import MiniCosts, Part, turns
+from parplan.backend.minis.mini_costs import CostPart, MiniCosts, turns
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine.engine import simulate, to_ps
 from parplan.sim.plan import Plan
@@ -30,26 +30,26 @@ OTHER_TURNS = {
 """Where a mini has no action of a turn, that of the nearest one counts."""
 
 
-Values = Callable[[MiniCosts], Mapping[Part, float]]
+Values = Callable[[MiniCosts], Mapping[CostPart, float]]
 
 
-def _durations(costs: MiniCosts) -> Mapping[Part, float]:
+def _durations(costs: MiniCosts) -> Mapping[CostPart, float]:
     return costs.seconds
 
 
-def _waits(stream: str, costs: MiniCosts) -> Mapping[Part, float]:
+def _waits(stream: str, costs: MiniCosts) -> Mapping[CostPart, float]:
     return {part: waits.get(stream, 0.0) for part, waits in costs.exposed.items()}
 
 
 def _line(
-    measured: Mapping[Mini, MiniCosts], family: Family, part: Part, blocks: float, of: Values
+    measured: Mapping[Mini, MiniCosts], family: Family, part: CostPart, blocks: float, of: Values
 ) -> float:
     """The value of `part` at a stage of so many blocks."""
     shallow, deep = (_value(of(measured[mini]), part) for mini in family)
     return family.at(blocks, (shallow, deep))
 
 
-def _value(values: Mapping[Part, float], part: Part) -> float:
+def _value(values: Mapping[CostPart, float], part: CostPart) -> float:
     if part in values:
         return values[part]
     if not values or not part.turn:  # Nothing is waited for, gathered or reduced.
@@ -159,7 +159,9 @@ class _Prediction:
         ranks = len(self.schedule)
         for rank, actions in enumerate(self.schedule):
             turn = turns(actions)
-            parts = [Part(a.op, a.stage, turn[a]) for a in actions] + [Part("optimizer", rank)]
+            parts = [CostPart(a.op, a.stage, turn[a]) for a in actions] + [
+                CostPart("optimizer", rank)
+            ]
             for part in parts:
                 for stream in STREAMS:
                     seconds = self._seconds(part, functools.partial(_waits, stream))
@@ -180,9 +182,9 @@ class _Prediction:
             found.append(
                 ActionCost(
                     gap_s=self._gap(action, first=place == 0),
-                    gather_s=self._time_s(Part("gather", stage)) if begins else 0.0,
-                    compute_s=self._time_s(Part(op, stage, turn[action])),
-                    reduce_s=self._time_s(Part("reduce", stage)) if ends else 0.0,
+                    gather_s=self._time_s(CostPart("gather", stage)) if begins else 0.0,
+                    compute_s=self._time_s(CostPart(op, stage, turn[action])),
+                    reduce_s=self._time_s(CostPart("reduce", stage)) if ends else 0.0,
                 )
             )
         return found
@@ -201,7 +203,7 @@ class _Prediction:
             optimizer_s = 0.0
             if rank not in leads:
                 ratio = self._ratio("optimizer", rank, rng)
-                optimizer_s = self._time_s(Part("optimizer", rank)) * ratio
+                optimizer_s = self._time_s(CostPart("optimizer", rank)) * ratio
             leads.add(rank)
             costs.append(
                 StageCosts(
@@ -215,11 +217,11 @@ class _Prediction:
             )
         return costs
 
-    def _time_s(self, part: Part) -> float:
+    def _time_s(self, part: CostPart) -> float:
         """At least zero: a line through noisy minis can end below it."""
         return max(0.0, self._seconds(part))
 
-    def _seconds(self, part: Part, of: Values = _durations) -> float:
+    def _seconds(self, part: CostPart, of: Values = _durations) -> float:
         """A line over the blocks of a stage, or, for the optimizer, of the stages of a rank."""
         split = part.name in ("I", "W") or self.minis.whole is None
         family = self.minis.split if split else self.minis.whole

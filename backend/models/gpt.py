@@ -12,10 +12,10 @@ from parplan.backend.models.gpt_attention import CausalAttention
 from parplan.errors import ParplanError
 from parplan.sim.models.model import Model
 from parplan.sim.models.parts import LayerKind, is_local
-from parplan.sim.workload import Attention
+from parplan.sim.workload import AttentionKind
 
 
-def gpt_layers(model: Model, seq_len: int, attention: Attention = "flash") -> list[nn.Module]:
+def gpt_layers(model: Model, seq_len: int, attention: AttentionKind = "flash") -> list[nn.Module]:
     """The layers of `model`: embedding, num_layers blocks, head.
 
     The embedding takes tokens (batch, seq_len), the head returns logits (batch, seq_len, vocab).
@@ -102,7 +102,7 @@ class Block(nn.Module):
     """Tensor-parallel ranks that each have a part of it."""
 
     def __init__(
-        self, model: Model, seq_len: int, attention: Attention, kind: LayerKind = "dense"
+        self, model: Model, seq_len: int, attention: AttentionKind, kind: LayerKind = "dense"
     ) -> None:
         super().__init__()
         window = model.local.window if model.local is not None and is_local(kind) else None

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from parplan.sim.layers.attention import FLASH
 from parplan.sim.models.model import Model
-from parplan.sim.workload import Attention
+from parplan.sim.workload import AttentionKind
 
 ROTARY_BASE = 10_000.0
 """Su et al. 2021 (arXiv:2104.09864), section 3.2.2."""
@@ -21,7 +21,7 @@ class CausalAttention(nn.Module):
     """
 
     def __init__(
-        self, model: Model, seq_len: int, attention: Attention, window: int | None = None
+        self, model: Model, seq_len: int, attention: AttentionKind, window: int | None = None
     ) -> None:
         super().__init__()
         self.heads, self.kv_heads = model.num_heads, model.num_kv_heads

@@ -17,7 +17,7 @@ from parplan.errors import ParplanError
 from parplan.sim.plan import Plan
 
 
-class Place(NamedTuple):
+class ParameterUse(NamedTuple):
     """Where a shared parameter is used."""
 
     stage: int
@@ -33,13 +33,13 @@ class Place(NamedTuple):
 class Tie(NamedTuple):
     """One shared parameter: all places of the whole model."""
 
-    places: tuple[Place, ...]
+    places: tuple[ParameterUse, ...]
 
     def ranks(self, on_rank: Mapping[int, int] | Sequence[int]) -> list[int]:
         """The pipeline ranks that have a copy, given the rank of every stage."""
         return sorted({on_rank[place.stage] for place in self.places})
 
-    def own(self, stages: Iterable[int]) -> list[Place]:
+    def own(self, stages: Iterable[int]) -> list[ParameterUse]:
         """The places on these stages."""
         kept = set(stages)
         return [place for place in self.places if place.stage in kept]
@@ -47,11 +47,11 @@ class Tie(NamedTuple):
 
 def find_ties(stages: Sequence[nn.Module]) -> list[Tie]:
     """The parameters that are used by more than one module."""
-    places: dict[int, list[Place]] = {}
+    places: dict[int, list[ParameterUse]] = {}
     for index, stage in enumerate(stages):
         for module in stage.modules():
             for name, parameter in module.named_parameters(recurse=False):
-                places.setdefault(id(parameter), []).append(Place(index, module, name))
+                places.setdefault(id(parameter), []).append(ParameterUse(index, module, name))
     return [Tie(tuple(found)) for found in places.values() if len(found) > 1]
 
 
@@ -84,7 +84,7 @@ class TiedGradients:
     def __init__(
         self, ties: Sequence[Tie], on_rank: Mapping[int, int] | Sequence[int], groups: Groups
     ) -> None:
-        self.copies: list[tuple[Place, dist.ProcessGroup]] = []
+        self.copies: list[tuple[ParameterUse, dist.ProcessGroup]] = []
         used = {place.stage for tie in ties for place in tie.places}
         mine = [stage for stage in used if on_rank[stage] == groups.pipeline_rank]
         for tie in ties:

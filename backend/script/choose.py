@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from parplan._files import write_whole
-from parplan.backend.calibration.layer_times import LayerTimes, Setting
+from parplan.backend.calibration.layer_times import LayerSetting, LayerTimes
 from parplan.backend.calibration.machine_costs import MachineCosts
 from parplan.backend.executable import why_not_executable
 from parplan.backend.models.chain import Chain
@@ -87,7 +87,7 @@ def _plans(stages: int, replicas: int, global_batch: int, options: Options) -> l
 def choose_plan(
     plans: Sequence[Plan],
     chain: Chain,
-    times: dict[Setting, tuple[LayerTimes, ...]],
+    times: dict[LayerSetting, tuple[LayerTimes, ...]],
     machine: MachineCosts,
     options: Options,
 ) -> Plan:
@@ -137,7 +137,7 @@ def log_details(trials: Sequence[Trial], level: int) -> None:
 def compile_measured(
     plan: Plan,
     chain: Chain,
-    times: dict[Setting, tuple[LayerTimes, ...]],
+    times: dict[LayerSetting, tuple[LayerTimes, ...]],
     machine: MachineCosts,
     options: Options,
 ) -> tuple[Schedule, list[StageCosts], str]:
@@ -145,7 +145,7 @@ def compile_measured(
     schedule = make_schedule(
         plan.schedule, plan.num_stages, plan.num_micro_batches, plan.virtual_stages
     )
-    layer_times = times[Setting(plan.batch_per_device, plan.recomputation)]
+    layer_times = times[LayerSetting(plan.batch_per_device, plan.recomputation)]
     in_flight = micro_batches_in_flight(schedule, plan.total_stages)
     costs, reason, first = [], "", 0
     counts = list(plan.layers_of_stages(chain.num_blocks))

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from parplan._files import write_whole
-from parplan.backend.calibration.layer_times import Setting, measure_layers
+from parplan.backend.calibration.layer_times import LayerSetting, measure_layers
 from parplan.backend.calibration.machine_costs import measure_machine
 from parplan.backend.executable import executable_only
 from parplan.backend.models.chain import Chain
@@ -17,7 +17,7 @@ from parplan.backend.workers.processes import agree, num_processes
 from parplan.errors import ParplanError
 from parplan.hardware.estimates.profile_file import read_profile
 from parplan.hardware.machines.from_profile import cluster_of_profile
-from parplan.planners.ap import log as ap_log
+from parplan.planners.ap import log
 from parplan.planners.search.exhaustive import exhaustive
 from parplan.planners.spaces.make import full_candidates
 from parplan.planners.spaces.options import Options
@@ -56,7 +56,7 @@ def _measured(chain: Chain, batch: Batch, options: Options, device: torch.device
     inputs, targets = batch
     precision = "bf16" if options.mixed_precision else "fp32"
     plans = executable_plans(num_processes(), chain.num_blocks, len(inputs), options)
-    settings = sorted({Setting(p.batch_per_device, p.recomputation) for p in plans})
+    settings = sorted({LayerSetting(p.batch_per_device, p.recomputation) for p in plans})
     blocks = range(chain.num_first, chain.num_first + chain.num_blocks)
     times = measure_layers(chain.layers, chain.loss_fn, batch, settings, blocks, device, precision)
     own = max(1, len(inputs) // num_processes())
@@ -91,16 +91,16 @@ def _from_profile(
             f"no plan for a global batch of {len(batch[0])} on {num_processes()} processes can "
             "be executed in this script"
         )
-    LOG.info(ap_log.GOT_DATABASES)
-    LOG.info(ap_log.num_candidates(len(candidates)))
-    LOG.info(ap_log.COMPILE_START)
+    LOG.info(log.GOT_DATABASES)
+    LOG.info(log.num_candidates(len(candidates)))
+    LOG.info(log.COMPILE_START)
     report = exhaustive(workload, cluster, candidates, memory_ratio=options.memory_ratio, workers=1)
-    LOG.info(ap_log.compile_time(report.compile_s))
-    LOG.info(ap_log.COMPILE_FINISHED)
-    LOG.info(ap_log.num_possible(report.num_possible))
-    LOG.info(ap_log.SELECT_START)
-    LOG.info(ap_log.cost_time(report.cost_s))
-    LOG.info(ap_log.SELECT_FINISHED)
+    LOG.info(log.compile_time(report.compile_s))
+    LOG.info(log.COMPILE_FINISHED)
+    LOG.info(log.num_possible(report.num_possible))
+    LOG.info(log.SELECT_START)
+    LOG.info(log.cost_time(report.cost_s))
+    LOG.info(log.SELECT_FINISHED)
     log_details(report.trials, options.detailed_log)
     if report.best is None:
         raise ParplanError(f"no plan fits in memory: {report.trials[0].reason}")
@@ -126,7 +126,7 @@ def described(chain: Chain, where: str) -> Model:
 
 def announce(plan: Plan, folder: Path) -> None:
     """AP's last lines, and its dump file where the script was started."""
-    line = ap_log.selected_line(plan)
-    write_whole(folder / ap_log.DUMP_NAME, f"{line}\n".encode())
-    for text in (ap_log.SELECTED, line, "train: true"):
+    line = log.selected_line(plan)
+    write_whole(folder / log.DUMP_NAME, f"{line}\n".encode())
+    for text in (log.SELECTED, line, "train: true"):
         LOG.info(text)

@@ -45,7 +45,7 @@ def timeout_s(environment: Mapping[str, str] | None = None) -> float:
     return seconds
 
 
-class Watch:
+class NeighbourWatch:
     """The count of this process and the look at the next one, in a thread of its own."""
 
     def __init__(self, rank: int, world: int, limit_s: float) -> None:

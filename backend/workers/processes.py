@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from parplan.backend.workers.neighbour_watch import Watch, timeout_s
+from parplan.backend.workers.neighbour_watch import NeighbourWatch, timeout_s
 from parplan.errors import ParplanError
 
 T = TypeVar("T")
@@ -21,7 +21,7 @@ LOG = logging.getLogger("parplan")
 
 ADDRESS = ("MASTER_ADDR", "MASTER_PORT", "RANK")
 
-_WATCH: list[Watch] = []
+_WATCH: list[NeighbourWatch] = []
 """Of this process, once it has joined others."""
 
 
@@ -44,7 +44,7 @@ def join_processes() -> torch.device:
             atexit.register(leave)
     if dist.is_initialized() and dist.get_world_size() > 1 and not _WATCH:
         with contextlib.suppress(RuntimeError, KeyError):  # no store of torchrun: nobody watches
-            _WATCH.append(Watch(dist.get_rank(), dist.get_world_size(), timeout_s()))
+            _WATCH.append(NeighbourWatch(dist.get_rank(), dist.get_world_size(), timeout_s()))
             atexit.register(_WATCH[0].stop)
     on_gpu = dist.get_backend() == "nccl" if dist.is_initialized() else torch.cuda.is_available()
     if not on_gpu:

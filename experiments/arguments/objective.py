@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from parplan.errors import ParplanError, unknown_name
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.goal import STEP_TIME, Goal
-from parplan.planners.costs.objectives import HOUR_S, OBJECTIVES, Run, Setting, goal_of
+from parplan.planners.costs.objectives import (
+    HOUR_S,
+    OBJECTIVES,
+    ObjectiveInputs,
+    TrainingRun,
+    goal_of,
+)
 from parplan.planners.costs.trial import Trial
 from parplan.planners.explain.robust import Disturbance, expected_step
 from parplan.sim.step.failures import Failures, best_checkpoint_interval
@@ -79,7 +85,7 @@ class Chosen:
 
     name: str
     goal: Goal
-    setting: Setting
+    setting: ObjectiveInputs
 
     def lines(self, best: Trial) -> list[str]:
         """What is said of the best plan, beside its step time: nothing where that is all."""
@@ -111,7 +117,7 @@ def chosen_objective(args: argparse.Namespace, workload: Workload, cluster: Clus
     """The objective; raises `ParplanError` where something that it needs was not given."""
     if args.objective not in NAMES:
         raise unknown_name("objective", args.objective, NAMES)
-    setting = Setting(workload, cluster, _run_of(args, cluster))
+    setting = ObjectiveInputs(workload, cluster, _run_of(args, cluster))
     if args.objective == EXPECTED:
         goal = expected_step(workload, cluster, _disturbance(args), seed=args.seed)
         return Chosen(name=EXPECTED, goal=goal, setting=setting)
@@ -137,7 +143,7 @@ def _options(message: str) -> str:
     return message
 
 
-def _run_of(args: argparse.Namespace, cluster: Cluster) -> Run:
+def _run_of(args: argparse.Namespace, cluster: Cluster) -> TrainingRun:
     failures = None
     if args.accelerator_mtbf_hours is not None:
         failures = Failures(
@@ -145,7 +151,7 @@ def _run_of(args: argparse.Namespace, cluster: Cluster) -> Run:
             restart_s=args.restart_s,
             checkpoint_s=args.checkpoint_s,
         )
-    return Run(
+    return TrainingRun(
         tokens=args.tokens,
         price_per_hour=args.price_per_hour,
         failures=failures,

@@ -17,7 +17,7 @@ from parplan.hardware.machines.unit_check import unit_warnings
 from parplan.hardware.network.cluster import Cluster
 from parplan.sim.models.hf_config import model_from_hf
 from parplan.sim.models.model import Model, model_preset, model_presets
-from parplan.sim.workload import Attention, Workload
+from parplan.sim.workload import AttentionKind, Workload
 
 HERE = "here"
 """The cluster that is the machine of `PROFILE`."""
@@ -57,7 +57,7 @@ def add_workload_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --no-mixed-precision: matrix products at the rate of tf32",
     )
     parser.add_argument(
-        "--attention", choices=get_args(Attention), default="flash", help="attention kernel"
+        "--attention", choices=get_args(AttentionKind), default="flash", help="attention kernel"
     )
     parser.add_argument(
         "--framework",

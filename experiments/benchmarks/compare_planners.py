@@ -8,7 +8,7 @@ from statistics import median
 
 from parplan.planners.search.evaluator import Budget
 from parplan.planners.search.run import SearchReport, run_planner
-from parplan.planners.search.workers import Spread
+from parplan.planners.search.workers import WorkerPool
 from parplan.planners.spaces.space import Space
 
 NEAR = 0.01
@@ -54,15 +54,16 @@ def compare(
 ) -> Comparison | None:
     """Prove the optimum, then run every planner with every seed; None if no plan fits.
 
-    `workers`, `executor`: where the searches run, as `parplan.planners.search.workers.Spread` has
-    it; each is on one process, so that its times are those of one.
+    `workers`, `executor`: where the searches run, as
+    `parplan.planners.search.workers.WorkerPool` has it;
+    each is on one process, so that its times are those of one.
     """
     best = run_planner("branch-and-bound", space).best
     if best is None or best.step_s is None:
         return None
     reports: list[SearchReport] = []
     asked = [(planner, seed) for planner in planners for seed in seeds]
-    with Spread(workers, executor) as spread:
+    with WorkerPool(workers, executor) as spread:
         for report in spread.in_order(partial(_search, space, budget), asked):
             reports.append(report)
             progress("searches", len(reports), len(asked))

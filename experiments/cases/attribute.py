@@ -14,11 +14,11 @@ import numpy as np
 
 from parplan.errors import ParplanError
 from parplan.experiments.cases.evaluate import Outcome
-from parplan.experiments.cases.request import Request
+from parplan.experiments.cases.request import CaseRequest
 
 FEWEST_OUTCOMES = 8
 
-FEATURES: Mapping[str, Callable[[Request], object]] = {
+FEATURES: Mapping[str, Callable[[CaseRequest], object]] = {
     "tp": lambda r: r.plan.tensor_parallel,
     "pp": lambda r: r.plan.num_stages,
     "dp": lambda r: r.plan.data_parallel,

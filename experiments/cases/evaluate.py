@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from parplan.errors import ParplanError
 from parplan.experiments.cases.read import Case
-from parplan.experiments.cases.request import Request, request_of
+from parplan.experiments.cases.request import CaseRequest, request_of
 from parplan.sim.analysis.time_split import BUBBLE, time_split
 from parplan.sim.prediction.predict import compile_plan, predict
 
@@ -36,7 +36,7 @@ class Outcome:
     """One case: predicted and measured, or why it could not be predicted."""
 
     case: Case
-    request: Request | None = None
+    request: CaseRequest | None = None
     reason: str = ""
     """Why there is no prediction; empty if there is one."""
     step_s: float | None = None

@@ -10,7 +10,7 @@ from scipy.optimize import least_squares
 from parplan.errors import ParplanError
 from parplan.experiments.cases.held_out import refuse_held_out
 from parplan.experiments.cases.read import Case
-from parplan.experiments.cases.request import Request, request_of
+from parplan.experiments.cases.request import CaseRequest, request_of
 from parplan.hardware.machines.cached_cluster import remembering
 from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.software.framework import Framework
@@ -114,7 +114,7 @@ def frameworks_toml(frameworks: Sequence[Framework]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _timed(case: Case) -> Request | None:
+def _timed(case: Case) -> CaseRequest | None:
     if case.step_s is None or case.measured.oom:
         return None
     try:
@@ -130,7 +130,7 @@ def _framework(name: str, values: np.ndarray, source: str) -> Framework:
     return Framework(name=name, source=source, overlapped_share=OVERLAPPED_SHARE, **fields)
 
 
-def _log_error(case: Case, request: Request, framework: Framework) -> float:
+def _log_error(case: Case, request: CaseRequest, framework: Framework) -> float:
     workload = dataclasses.replace(request.workload, framework=framework)
     step_s = predict(compile_plan(workload, request.cluster, request.plan)).step_s
     assert case.step_s is not None

@@ -20,7 +20,7 @@ LOW_PRECISION = ("fp8", "fp4", "int8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class CaseRequest:
     """What is predicted for a case, and what had to be assumed."""
 
     workload: Workload
@@ -30,13 +30,13 @@ class Request:
     assumed: tuple[str, ...]
 
 
-def request_of(case: Case) -> Request:
+def request_of(case: Case) -> CaseRequest:
     """Lay out `case`; raises `ParplanError` saying what is missing or cannot be expressed."""
     stack, assumed = stack_of(case), list[str]()
     cluster = cluster_of_case(case.hardware)
     workload = _workload(case, stack, cluster)
     plan = _plan(case, stack, workload, assumed)
-    return Request(
+    return CaseRequest(
         workload=workload, cluster=cluster, plan=plan, stack=stack, assumed=tuple(assumed)
     )
 

@@ -11,9 +11,9 @@ from parplan.errors import ParplanError
 from parplan.experiments.cases.read import Case
 from parplan.sim.software.framework import framework
 from parplan.sim.software.habits import MEGATRON, Software
-from parplan.sim.workload import Attention
+from parplan.sim.workload import AttentionKind
 
-ATTENTION: dict[str, Attention] = {
+ATTENTION: dict[str, AttentionKind] = {
     "flashattention-1": "flash-1",
     "flash": "flash",
     "fused softmax": "unfused",
@@ -28,7 +28,7 @@ STACKS = Path(__file__).parent / "stacks.toml"
 class Stack:
     """Kernels and overlap of a training stack."""
 
-    attention: Attention
+    attention: AttentionKind
     dropout: bool
     fused_norms: bool
     fused_elementwise: bool

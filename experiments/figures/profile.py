@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from parplan.hardware.estimates.kernel_times import kernel_s
-from parplan.hardware.estimates.profile import MeasuredKernel, Op, Profile
+from parplan.hardware.estimates.profile import CollectiveOp, MeasuredKernel, Profile
 from parplan.hardware.kernels.kernel import Attention, Kernel, MemoryBound
 from parplan.hardware.machines.from_profile import (
     best_rates,
@@ -84,7 +84,7 @@ def bus_bandwidth(profile: Profile) -> Figure:
     """Bus bandwidth over message size, a line per operation and number of ranks, with its noise."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    lines: dict[tuple[Op, int], list[tuple[int, float, float]]] = {}
+    lines: dict[tuple[CollectiveOp, int], list[tuple[int, float, float]]] = {}
     for m in profile.collectives:
         rate = m.collective.bus_bytes / m.timing.seconds / 1e9
         key = (m.collective.op, m.collective.num_ranks)

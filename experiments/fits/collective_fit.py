@@ -41,7 +41,7 @@ LOW_LATENCY = ("low_latency_step_latencies", "low_latency_share")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
+class FitBlock:
     """What is fitted together: the free constants of each class."""
 
     free: Mapping[str, tuple[str, ...]]
@@ -70,11 +70,11 @@ class Constants:
 # sweep with short messages, so it is taken from the table in NCCL's src/graph/tuning.cc (LL on
 # NVLink: about 0.5 us a step, a quarter of the bandwidth); NVLink 4 stays at 1.4 %, NVLink 5 5.6 %.
 BLOCKS = (
-    Block(free={"nvlink2-mesh": ("launch_us", *RAMP, *LOW_LATENCY)}, shared={}),
-    Block(
+    FitBlock(free={"nvlink2-mesh": ("launch_us", *RAMP, *LOW_LATENCY)}, shared={}),
+    FitBlock(
         free={"nvlink3-switch": ("launch_us", *RAMP, *LOW_LATENCY, "all_to_all_share")}, shared={}
     ),
-    Block(
+    FitBlock(
         free={
             "nvlink4-switch": ("launch_us", *RAMP, "switch_share"),
             "nvlink5-switch": (*RAMP[1:], "switch_share"),
@@ -84,16 +84,16 @@ BLOCKS = (
         fixed={"low_latency_step_latencies": 0.25, "low_latency_share": 0.25},
         fixed_source="low-latency protocol as in NCCL's src/graph/tuning.cc",
     ),
-    Block(free={"xgmi-mesh": ("bandwidth_share",)}, shared={}),
-    Block(free={"infiniband": (*RAMP, *LOW_LATENCY)}, shared={}),
-    Block(free={"efa": (*RAMP, *LOW_LATENCY)}, shared={}),
+    FitBlock(free={"xgmi-mesh": ("bandwidth_share",)}, shared={}),
+    FitBlock(free={"infiniband": (*RAMP, *LOW_LATENCY)}, shared={}),
+    FitBlock(free={"efa": (*RAMP, *LOW_LATENCY)}, shared={}),
 )
 
 LATENCIES = ("launch_us", "step_latencies", "low_latency_step_latencies")
 
 
 def fit(
-    sweeps: Sequence[Sweep], blocks: Sequence[Block] = BLOCKS, num_starts: int = 6, seed: int = 0
+    sweeps: Sequence[Sweep], blocks: Sequence[FitBlock] = BLOCKS, num_starts: int = 6, seed: int = 0
 ) -> Constants:
     """The constants that fit `sweeps` best; the same for the same arguments."""
     constants = Constants(classes={})
@@ -140,7 +140,7 @@ def relative_errors(sweep: Sweep, constants: Constants) -> Array:
 
 
 def cross_validated_errors(
-    sweeps: Sequence[Sweep], blocks: Sequence[Block], num_starts: int = 2
+    sweeps: Sequence[Sweep], blocks: Sequence[FitBlock], num_starts: int = 2
 ) -> dict[str, Array]:
     """Relative errors of each sweep when it is left out of the fit of all others, by id.
 
@@ -159,7 +159,7 @@ def cross_validated_errors(
 
 def _fit_block(
     sweeps: Sequence[Sweep],
-    block: Block,
+    block: FitBlock,
     known: Constants,
     num_starts: int,
     rng: np.random.Generator,
@@ -189,7 +189,7 @@ def _fit_block(
 
 
 def _constants(
-    names: Sequence[tuple[str, str]], x: Array, block: Block, known: Constants
+    names: Sequence[tuple[str, str]], x: Array, block: FitBlock, known: Constants
 ) -> Constants:
     values: dict[str, dict[str, float]] = {}
     for (cls, name), value in zip(names, np.exp(x), strict=True):

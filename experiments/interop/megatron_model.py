@@ -1,6 +1,6 @@
 """A model and its numbers as settings of Megatron-LM and Megatron-Bridge."""
 
-from parplan.experiments.interop.megatron_settings import Setting
+from parplan.experiments.interop.megatron_settings import MegatronSetting
 from parplan.sim.models.model import Model
 from parplan.sim.workload import Workload
 
@@ -12,30 +12,32 @@ RECIPES = {
 """What Megatron-Bridge calls mixed precision of bf16 and narrower products."""
 
 
-def model_settings(workload: Workload) -> tuple[list[Setting], list[str]]:
+def model_settings(workload: Workload) -> tuple[list[MegatronSetting], list[str]]:
     """The architecture and the data, and what cannot be said of them."""
     m = workload.model
     settings = [
-        Setting("--num-layers", "model.num_layers", m.num_layers),
-        Setting("--hidden-size", "model.hidden_size", m.hidden_size),
-        Setting("--ffn-hidden-size", "model.ffn_hidden_size", m.ffn_size),
-        Setting("--num-attention-heads", "model.num_attention_heads", m.num_heads),
+        MegatronSetting("--num-layers", "model.num_layers", m.num_layers),
+        MegatronSetting("--hidden-size", "model.hidden_size", m.hidden_size),
+        MegatronSetting("--ffn-hidden-size", "model.ffn_hidden_size", m.ffn_size),
+        MegatronSetting("--num-attention-heads", "model.num_attention_heads", m.num_heads),
         *_heads(m),
-        Setting("--seq-length", "model.seq_length", workload.seq_len),
-        Setting("--max-position-embeddings", "", max(workload.seq_len, m.learned_positions)),
+        MegatronSetting("--seq-length", "model.seq_length", workload.seq_len),
+        MegatronSetting(
+            "--max-position-embeddings", "", max(workload.seq_len, m.learned_positions)
+        ),
         *_positions(m),
-        Setting("--vocab-size", "model.vocab_size", m.vocab_size),
-        Setting("--tokenizer-type", "", "NullTokenizer"),
-        Setting(
+        MegatronSetting("--vocab-size", "model.vocab_size", m.vocab_size),
+        MegatronSetting("--tokenizer-type", "", "NullTokenizer"),
+        MegatronSetting(
             "--normalization",
             "model.normalization",
             "RMSNorm" if m.norm == "rmsnorm" else "LayerNorm",
         ),
-        Setting("--swiglu", "model.gated_linear_unit", m.mlp == "gated"),
-        Setting("--disable-bias-linear", "model.add_bias_linear", not m.bias, m.bias),
-        Setting("--add-qkv-bias", "model.add_qkv_bias", m.qkv_bias and not m.bias),
-        Setting("--qk-layernorm", "model.qk_layernorm", m.query_key_norm),
-        Setting(
+        MegatronSetting("--swiglu", "model.gated_linear_unit", m.mlp == "gated"),
+        MegatronSetting("--disable-bias-linear", "model.add_bias_linear", not m.bias, m.bias),
+        MegatronSetting("--add-qkv-bias", "model.add_qkv_bias", m.qkv_bias and not m.bias),
+        MegatronSetting("--qk-layernorm", "model.qk_layernorm", m.query_key_norm),
+        MegatronSetting(
             "--untie-embeddings-and-output-weights",
             "model.share_embeddings_and_output_weights",
             not m.tied_embeddings,
@@ -49,90 +51,96 @@ def model_settings(workload: Workload) -> tuple[list[Setting], list[str]]:
     return settings, _unsaid(workload)
 
 
-def _heads(m: Model) -> list[Setting]:
+def _heads(m: Model) -> list[MegatronSetting]:
     found = []
     if m.num_kv_heads != m.num_heads and m.mla is None:
-        found.append(Setting("--group-query-attention", "", True))
-        found.append(Setting("--num-query-groups", "model.num_query_groups", m.num_kv_heads))
+        found.append(MegatronSetting("--group-query-attention", "", True))
+        found.append(
+            MegatronSetting("--num-query-groups", "model.num_query_groups", m.num_kv_heads)
+        )
     if m.head_dim is not None:
-        found.append(Setting("--kv-channels", "model.kv_channels", m.head_dim))
+        found.append(MegatronSetting("--kv-channels", "model.kv_channels", m.head_dim))
     return found
 
 
-def _positions(m: Model) -> list[Setting]:
+def _positions(m: Model) -> list[MegatronSetting]:
     kind = "none" if m.alibi else "learned_absolute" if m.learned_positions else "rope"
-    return [Setting("--position-embedding-type", "model.position_embedding_type", kind)]
+    return [MegatronSetting("--position-embedding-type", "model.position_embedding_type", kind)]
 
 
-def _experts(m: Model) -> list[Setting]:
+def _experts(m: Model) -> list[MegatronSetting]:
     if m.moe is None:
         return []
     moe = m.moe
     found = [
-        Setting("--num-experts", "model.num_moe_experts", moe.num_experts),
-        Setting("--moe-router-topk", "model.moe_router_topk", moe.top_k),
-        Setting("--moe-ffn-hidden-size", "model.moe_ffn_hidden_size", moe.ffn_size),
-        Setting("--moe-grouped-gemm", "model.moe_grouped_gemm", True),
-        Setting("--moe-token-dispatcher-type", "model.moe_token_dispatcher_type", "alltoall"),
+        MegatronSetting("--num-experts", "model.num_moe_experts", moe.num_experts),
+        MegatronSetting("--moe-router-topk", "model.moe_router_topk", moe.top_k),
+        MegatronSetting("--moe-ffn-hidden-size", "model.moe_ffn_hidden_size", moe.ffn_size),
+        MegatronSetting("--moe-grouped-gemm", "model.moe_grouped_gemm", True),
+        MegatronSetting(
+            "--moe-token-dispatcher-type", "model.moe_token_dispatcher_type", "alltoall"
+        ),
     ]
     if moe.shared_experts:
         name = "moe_shared_expert_intermediate_size"
         flag = "--moe-shared-expert-intermediate-size"
-        found.append(Setting(flag, f"model.{name}", moe.shared_experts * moe.ffn_size))
+        found.append(MegatronSetting(flag, f"model.{name}", moe.shared_experts * moe.ffn_size))
     kinds = [int("moe" in kind) for kind in m.layer_kinds]
     if not all(kinds):
         found.append(
-            Setting("--moe-layer-freq", "model.moe_layer_freq", str(kinds).replace(" ", ""))
+            MegatronSetting("--moe-layer-freq", "model.moe_layer_freq", str(kinds).replace(" ", ""))
         )
     return found
 
 
-def _latent(m: Model) -> list[Setting]:
+def _latent(m: Model) -> list[MegatronSetting]:
     if m.mla is None:
         return []
-    ranks = [Setting("--q-lora-rank", "model.q_lora_rank", m.mla.query_rank)]
+    ranks = [MegatronSetting("--q-lora-rank", "model.q_lora_rank", m.mla.query_rank)]
     return [
-        Setting("--multi-latent-attention", "model.multi_latent_attention", True),
+        MegatronSetting("--multi-latent-attention", "model.multi_latent_attention", True),
         *(ranks if m.mla.query_rank else []),
-        Setting("--kv-lora-rank", "model.kv_lora_rank", m.mla.kv_rank),
-        Setting("--qk-head-dim", "model.qk_head_dim", m.mla.nope_size),
-        Setting("--qk-pos-emb-head-dim", "model.qk_pos_emb_head_dim", m.mla.rope_size),
-        Setting("--v-head-dim", "model.v_head_dim", m.mla.value_size),
+        MegatronSetting("--kv-lora-rank", "model.kv_lora_rank", m.mla.kv_rank),
+        MegatronSetting("--qk-head-dim", "model.qk_head_dim", m.mla.nope_size),
+        MegatronSetting("--qk-pos-emb-head-dim", "model.qk_pos_emb_head_dim", m.mla.rope_size),
+        MegatronSetting("--v-head-dim", "model.v_head_dim", m.mla.value_size),
     ]
 
 
-def _local(m: Model) -> list[Setting]:
+def _local(m: Model) -> list[MegatronSetting]:
     """A window counts the tokens before a token, here also the token itself."""
     if m.local is None:
         return []
     size = f"{m.local.window - 1},0"
-    found = [Setting("--window-size", "model.window_size", size)]
+    found = [MegatronSetting("--window-size", "model.window_size", size)]
     if m.local.global_every:
         every = m.local.global_every
-        found.append(Setting("--window-attn-skip-freq", "model.window_attn_skip_freq", every))
+        found.append(
+            MegatronSetting("--window-attn-skip-freq", "model.window_attn_skip_freq", every)
+        )
     return found
 
 
-def _numbers(workload: Workload) -> list[Setting]:
+def _numbers(workload: Workload) -> list[MegatronSetting]:
     precision = workload.precision
     found = []
     if precision in RECIPES:
-        found.append(Setting("--bf16", "mixed_precision", True, RECIPES[precision]))
+        found.append(MegatronSetting("--bf16", "mixed_precision", True, RECIPES[precision]))
     if precision == "fp16":
-        found.append(Setting("--fp16", "mixed_precision", True, "fp16_mixed"))
+        found.append(MegatronSetting("--fp16", "mixed_precision", True, "fp16_mixed"))
     if precision == "fp8":
-        found.append(Setting("--fp8-format", "", "hybrid"))
+        found.append(MegatronSetting("--fp8-format", "", "hybrid"))
     if precision == "fp4":
-        found.append(Setting("--fp4-format", "", "e2m1"))
+        found.append(MegatronSetting("--fp4-format", "", "e2m1"))
     optimizer = "adam" if workload.optimizer == "adamw" else "sgd"
-    found.append(Setting("--optimizer", "optimizer.optimizer", optimizer))
+    found.append(MegatronSetting("--optimizer", "optimizer.optimizer", optimizer))
     rate = 0.1 if workload.dropout else 0.0
     found += [
-        Setting("--attention-dropout", "model.attention_dropout", rate),
-        Setting("--hidden-dropout", "model.hidden_dropout", rate),
+        MegatronSetting("--attention-dropout", "model.attention_dropout", rate),
+        MegatronSetting("--hidden-dropout", "model.hidden_dropout", rate),
     ]
     backend = "unfused" if workload.attention in ("unfused", "eager") else "flash"
-    return [*found, Setting("--attention-backend", "model.attention_backend", backend)]
+    return [*found, MegatronSetting("--attention-backend", "model.attention_backend", backend)]
 
 
 def _unsaid(workload: Workload) -> list[str]:

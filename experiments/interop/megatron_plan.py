@@ -1,6 +1,6 @@
 """A plan as settings of Megatron-LM and Megatron-Bridge, and what they leave out."""
 
-from parplan.experiments.interop.megatron_settings import Setting
+from parplan.experiments.interop.megatron_settings import MegatronSetting
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 
@@ -19,7 +19,7 @@ OFFLOADED = ("attn_norm", "qkv_linear", "core_attn", "attn_proj", "mlp_norm")
 FSDP = {2: "optim_grads", 3: "optim_grads_params"}
 """`--data-parallel-sharding-strategy` by ZeRO stage."""
 
-Settings = tuple[list[Setting], list[str]]
+Settings = tuple[list[MegatronSetting], list[str]]
 
 
 def plan_settings(plan: Plan, workload: Workload) -> Settings:
@@ -38,29 +38,33 @@ def plan_settings(plan: Plan, workload: Workload) -> Settings:
 
 def _degrees(plan: Plan) -> Settings:
     found = [
-        Setting(
+        MegatronSetting(
             "--tensor-model-parallel-size", "model.tensor_model_parallel_size", plan.tensor_parallel
         ),
-        Setting(
+        MegatronSetting(
             "--pipeline-model-parallel-size", "model.pipeline_model_parallel_size", plan.num_stages
         ),
-        Setting("--context-parallel-size", "model.context_parallel_size", plan.context_parallel),
+        MegatronSetting(
+            "--context-parallel-size", "model.context_parallel_size", plan.context_parallel
+        ),
     ]
     if plan.expert_parallel > 1:
         name = "expert_model_parallel_size"
-        found.append(Setting("--expert-model-parallel-size", f"model.{name}", plan.expert_parallel))
+        found.append(
+            MegatronSetting("--expert-model-parallel-size", f"model.{name}", plan.expert_parallel)
+        )
     if plan.expert_tensor_parallel is not None:
         name, size = "expert_tensor_parallel_size", plan.expert_tensor_parallel
-        found.append(Setting("--expert-tensor-parallel-size", f"model.{name}", size))
+        found.append(MegatronSetting("--expert-tensor-parallel-size", f"model.{name}", size))
     if plan.sequence_parallel and plan.tensor_parallel > 1:
-        found.append(Setting("--sequence-parallel", "model.sequence_parallel", True))
+        found.append(MegatronSetting("--sequence-parallel", "model.sequence_parallel", True))
     return found, []
 
 
 def _batches(plan: Plan, workload: Workload) -> Settings:
     return [
-        Setting("--micro-batch-size", "train.micro_batch_size", plan.batch_per_device),
-        Setting("--global-batch-size", "train.global_batch_size", workload.global_batch),
+        MegatronSetting("--micro-batch-size", "train.micro_batch_size", plan.batch_per_device),
+        MegatronSetting("--global-batch-size", "train.global_batch_size", workload.global_batch),
     ], []
 
 
@@ -72,11 +76,11 @@ def _pipeline(plan: Plan, workload: Workload) -> Settings:
     if uneven:
         name = "pipeline_model_parallel_layout"
         layout = pipeline_layout(plan.layers_of_stages(workload.model.num_layers))
-        found.append(Setting("--pipeline-model-parallel-layout", f"model.{name}", layout))
+        found.append(MegatronSetting("--pipeline-model-parallel-layout", f"model.{name}", layout))
     if plan.virtual_stages > 1:
         flag = "" if uneven else "--num-virtual-stages-per-pipeline-rank"
         name = "virtual_pipeline_model_parallel_size"
-        found.append(Setting(flag, f"model.{name}", plan.virtual_stages))
+        found.append(MegatronSetting(flag, f"model.{name}", plan.virtual_stages))
     wanted = "1f1b" if plan.virtual_stages == 1 else "interleaved-1f1b"
     if plan.schedule != wanted:
         lines.append(
@@ -102,7 +106,9 @@ def pipeline_layout(layers: tuple[int, ...]) -> str:
 def _recomputation(plan: Plan) -> Settings:
     if plan.recomputation == "none":
         return [], []
-    kind = Setting("--recompute-granularity", "model.recompute_granularity", plan.recomputation)
+    kind = MegatronSetting(
+        "--recompute-granularity", "model.recompute_granularity", plan.recomputation
+    )
     if plan.recomputation == "full":
         return _full(plan, kind)
     modules = dict.fromkeys(SELECTIVE[op] for op in plan.recomputed_ops if op in SELECTIVE)
@@ -116,10 +122,13 @@ def _recomputation(plan: Plan) -> Settings:
         for name in ("recomputed_layers", "recomputed_of_stages")
         if getattr(plan, name) is not None
     ]
-    return [kind, Setting("--recompute-modules", "model.recompute_modules", tuple(modules))], lines
+    return [
+        kind,
+        MegatronSetting("--recompute-modules", "model.recompute_modules", tuple(modules)),
+    ], lines
 
 
-def _full(plan: Plan, kind: Setting) -> Settings:
+def _full(plan: Plan, kind: MegatronSetting) -> Settings:
     """Whole layers: all of them, or the first ones of every stage."""
     count, lines = plan.recomputed_layers, []
     if plan.recomputed_of_stages is not None:
@@ -132,8 +141,8 @@ def _full(plan: Plan, kind: Setting) -> Settings:
     count = 1 if count is None else count
     return [
         kind,
-        Setting("--recompute-method", "model.recompute_method", method),
-        Setting("--recompute-num-layers", "model.recompute_num_layers", count),
+        MegatronSetting("--recompute-method", "model.recompute_method", method),
+        MegatronSetting("--recompute-num-layers", "model.recompute_num_layers", count),
     ], lines
 
 
@@ -142,16 +151,18 @@ def _sharding(plan: Plan) -> Settings:
         return [], []
     found, lines = [], []
     if plan.distribute_param:
-        found.append(Setting("--use-distributed-optimizer", "ddp.use_distributed_optimizer", True))
+        found.append(
+            MegatronSetting("--use-distributed-optimizer", "ddp.use_distributed_optimizer", True)
+        )
     if plan.zero_stage >= 2:
         strategy = FSDP[plan.zero_stage]
         found += [
-            Setting("--use-megatron-fsdp", "dist.use_megatron_fsdp", True),
-            Setting("", "ddp.use_megatron_fsdp", True),
-            Setting(
+            MegatronSetting("--use-megatron-fsdp", "dist.use_megatron_fsdp", True),
+            MegatronSetting("", "ddp.use_megatron_fsdp", True),
+            MegatronSetting(
                 "--data-parallel-sharding-strategy", "ddp.data_parallel_sharding_strategy", strategy
             ),
-            Setting("--ckpt-format", "checkpoint.ckpt_format", "fsdp_dtensor"),
+            MegatronSetting("--ckpt-format", "checkpoint.ckpt_format", "fsdp_dtensor"),
         ]
         lines.append(
             f"distribute_gradient (ZeRO-{plan.zero_stage}): needs Megatron-FSDP, and "
@@ -160,7 +171,9 @@ def _sharding(plan: Plan) -> Settings:
     if plan.shard_group is not None and plan.shard_group != plan.replicas:
         copies = plan.replicas // plan.shard_group
         name = "num_distributed_optimizer_instances"
-        found.append(Setting("--num-distributed-optimizer-instances", f"ddp.{name}", copies))
+        found.append(
+            MegatronSetting("--num-distributed-optimizer-instances", f"ddp.{name}", copies)
+        )
     return found, lines
 
 
@@ -168,7 +181,7 @@ def _overlap(plan: Plan) -> Settings:
     found, lines = [], []
     fp32 = plan.gradient_dtype == "fp32"
     found.append(
-        Setting(
+        MegatronSetting(
             "--accumulate-allreduce-grads-in-fp32" if fp32 else "--grad-reduce-in-bf16",
             "ddp.grad_reduce_in_fp32",
             True,
@@ -178,16 +191,18 @@ def _overlap(plan: Plan) -> Settings:
     if plan.replicas > 1:
         gather = plan.overlap_parameter_gather
         if plan.overlap_gradient_reduction:
-            found.append(Setting("--overlap-grad-reduce", "ddp.overlap_grad_reduce", True))
+            found.append(MegatronSetting("--overlap-grad-reduce", "ddp.overlap_grad_reduce", True))
         if gather and plan.distribute_param and plan.overlap_gradient_reduction:
-            found.append(Setting("--overlap-param-gather", "ddp.overlap_param_gather", True))
+            found.append(
+                MegatronSetting("--overlap-param-gather", "ddp.overlap_param_gather", True)
+            )
         elif gather:
             lines.append(
                 "overlap_parameter_gather: needs a distributed optimizer and "
                 "overlap_gradient_reduction"
             )
     if plan.overlap_tensor_parallel and plan.sequence_parallel:
-        found.append(Setting("--tp-comm-overlap", "comm_overlap.tp_comm_overlap", True))
+        found.append(MegatronSetting("--tp-comm-overlap", "comm_overlap.tp_comm_overlap", True))
     elif plan.overlap_tensor_parallel:
         lines.append("overlap_tensor_parallel: needs sequence_parallel")
     return found, lines
@@ -197,17 +212,19 @@ def _offloading(plan: Plan) -> Settings:
     found, lines = [], []
     if plan.offload_optimizer:
         found += [
-            Setting("--optimizer-cpu-offload", "optimizer.optimizer_cpu_offload", True),
-            Setting("--optimizer-offload-fraction", "optimizer.optimizer_offload_fraction", 1.0),
-            Setting(
+            MegatronSetting("--optimizer-cpu-offload", "optimizer.optimizer_cpu_offload", True),
+            MegatronSetting(
+                "--optimizer-offload-fraction", "optimizer.optimizer_offload_fraction", 1.0
+            ),
+            MegatronSetting(
                 "--use-precision-aware-optimizer", "optimizer.use_precision_aware_optimizer", True
             ),
         ]
     if plan.offload_activations:
         name = "fine_grained_activation_offloading"
         found += [
-            Setting("--fine-grained-activation-offloading", f"model.{name}", True),
-            Setting("--offload-modules", "model.offload_modules", OFFLOADED),
+            MegatronSetting("--fine-grained-activation-offloading", f"model.{name}", True),
+            MegatronSetting("--offload-modules", "model.offload_modules", OFFLOADED),
         ]
         lines.append(
             "offload_activations: the inputs of attention and normalisations alone, "

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 Value = bool | int | float | str | tuple[str, ...]
 
 
-class Setting(NamedTuple):
+class MegatronSetting(NamedTuple):
     """One value under both names."""
 
     flag: str
@@ -18,7 +18,7 @@ class Setting(NamedTuple):
     """Where it differs from that of Megatron-LM."""
 
 
-def as_arguments(settings: Iterable[Setting]) -> list[str]:
+def as_arguments(settings: Iterable[MegatronSetting]) -> list[str]:
     """The words of a command line, each flag with its values in one string."""
     words = []
     for setting in settings:
@@ -39,7 +39,7 @@ def quoted(value: Value) -> str:
     return f"'{text}'" if set(text) & set("|()[]*, ") else text
 
 
-def as_tables(settings: Iterable[Setting]) -> dict[str, Any]:
+def as_tables(settings: Iterable[MegatronSetting]) -> dict[str, Any]:
     """The nested tables of Megatron-Bridge's configuration."""
     tables: dict[str, Any] = {}
     for setting in settings:

@@ -12,7 +12,7 @@ from parplan.experiments.landscape.metrics import measures
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.goal import STEP_TIME
-from parplan.planners.costs.objectives import Run
+from parplan.planners.costs.objectives import TrainingRun
 from parplan.planners.costs.trial import Trial
 from parplan.planners.explain.why import plan_label
 from parplan.planners.search.evaluator import Evaluator
@@ -48,7 +48,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class LandscapeRequest:
     """What a landscape is of."""
 
     workload: Workload
@@ -58,7 +58,7 @@ class Request:
     """What the plans of a cell may be, beside the values of its fields."""
     around: Plan | None = None
     """The plan whose other fields all cells keep; None: the best of all plans."""
-    run: Run = field(default_factory=Run)
+    run: TrainingRun = field(default_factory=TrainingRun)
 
     def names(self, kind: str) -> list[str]:
         """The fields of one kind."""
@@ -71,11 +71,11 @@ class Worker:
     Handed to another process, it knows the request alone.
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: LandscapeRequest) -> None:
         self.request = request
         self._shared: SharedCosts | None = None
 
-    def __reduce__(self) -> tuple[type["Worker"], tuple[Request]]:
+    def __reduce__(self) -> tuple[type["Worker"], tuple[LandscapeRequest]]:
         return Worker, (self.request,)
 
     def rows(self, cells: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

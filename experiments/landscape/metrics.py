@@ -6,8 +6,8 @@ from typing import NamedTuple
 from parplan.errors import ParplanError, unknown_name
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.objectives import (
-    Run,
-    Setting,
+    ObjectiveInputs,
+    TrainingRun,
     cost,
     energy_kwh,
     tokens_per_s,
@@ -21,19 +21,19 @@ from parplan.sim.workload import Workload
 DAY_S = 86400.0
 
 
-def mfu(trial: Trial, setting: Setting) -> float:
+def mfu(trial: Trial, setting: ObjectiveInputs) -> float:
     """Model FLOP/s over the peak rate, per cent."""
     workload, cluster = setting.workload, setting.cluster
     peak = cluster.accelerator.peak_flop_per_s.of(workload.product_dtype)
     return 100 * workload.model_flops / (trial.step_s or 0) / cluster.num_accelerators / peak
 
 
-def bubble(trial: Trial, setting: Setting) -> float:
+def bubble(trial: Trial, setting: ObjectiveInputs) -> float:
     """Share of the step in which compute streams idle, per cent."""
     return 100 * predict(compile_plan(setting.workload, setting.cluster, trial.plan)).bubble
 
 
-def memory_gb(trial: Trial, setting: Setting) -> float:
+def memory_gb(trial: Trial, setting: ObjectiveInputs) -> float:
     """Peak memory of the fullest accelerator."""
     return max(trial.memory_bytes) / GB
 
@@ -42,10 +42,10 @@ class Metric(NamedTuple):
     """One number of a plan with a step time."""
 
     label: str
-    value: Callable[[Trial, Setting], float]
+    value: Callable[[Trial, ObjectiveInputs], float]
     more_is_better: bool = False
     needs: tuple[str, ...] = ()
-    """Fields of `Run` without which it is not known."""
+    """Fields of `TrainingRun` without which it is not known."""
 
 
 METRICS: dict[str, Metric] = {
@@ -67,7 +67,7 @@ METRICS: dict[str, Metric] = {
 OPTIONS = {"tokens": "--tokens", "price_per_hour": "--price-per-hour"}
 
 
-def metric(name: str, run: Run, cluster: Cluster) -> Metric:
+def metric(name: str, run: TrainingRun, cluster: Cluster) -> Metric:
     """The metric of that name; raises `ParplanError` that suggests near names, or says what it
     needs."""
     if name not in METRICS:
@@ -80,9 +80,11 @@ def metric(name: str, run: Run, cluster: Cluster) -> Metric:
     return METRICS[name]
 
 
-def measures(trial: Trial, workload: Workload, cluster: Cluster, run: Run) -> dict[str, float]:
+def measures(
+    trial: Trial, workload: Workload, cluster: Cluster, run: TrainingRun
+) -> dict[str, float]:
     """All metrics that can be told of a plan with a step time, by name."""
-    setting = Setting(workload, cluster, run)
+    setting = ObjectiveInputs(workload, cluster, run)
     return {
         name: one.value(trial, setting)
         for name, one in METRICS.items()

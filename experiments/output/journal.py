@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from parplan import _journal as journal
+from parplan import _journal
 from parplan._files import write_whole
 from parplan.errors import ParplanError
 from parplan.hardware.network.cluster import Cluster
@@ -25,7 +25,7 @@ def fingerprint(workload: Workload, cluster: Cluster | None, **others: Any) -> d
     return found
 
 
-class Journal:
+class RowJournal:
     """Rows by their keys: those of an earlier run, and the ones that are added.
 
     `head`: what the rows are of. Raises `ParplanError` where the file holds rows of other work, is
@@ -34,13 +34,13 @@ class Journal:
 
     def __init__(self, path: Path, head: Row) -> None:
         try:
-            self._kept = journal.Journal(path, head)
+            self._kept = _journal.Journal(path, head)
         except ParplanError as error:
             raise ParplanError(f"{error}; --force begins anew, -o names another folder") from None
         self._path, self._head = path, head
         self.rows: dict[str, Row] = {_text(row["key"]): row["row"] for row in self._kept.rows}
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> "RowJournal":
         return self
 
     def __exit__(
@@ -70,7 +70,7 @@ class Journal:
         rows = [{"key": dict(key), "row": dict(self.row_of(key))} for key in keys]
         self._kept.close()
         if self._kept.rows != rows:
-            write_whole(self._path, journal.journal_bytes([self._head, *rows]))
+            write_whole(self._path, _journal.journal_bytes([self._head, *rows]))
 
 
 def _text(key: Row) -> str:

@@ -5,7 +5,7 @@ import time
 from typing import TextIO
 
 
-class Progress:
+class ProgressLine:
     """Called with (what, done, of); speaks after `quiet_s`, then every `every_s` at most.
 
     On a terminal it rewrites one line; elsewhere it writes lines, less often.

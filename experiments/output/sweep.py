@@ -11,8 +11,8 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
-from parplan.experiments.output.journal import Journal, Row
-from parplan.planners.search.workers import Spread
+from parplan.experiments.output.journal import Row, RowJournal
+from parplan.planners.search.workers import WorkerPool
 
 AT_ONCE = 8
 """Cases that are handed over together at most: they share what they have in common."""
@@ -25,7 +25,7 @@ Compute = Callable[[Sequence[Case]], Iterator[Row]]
 
 
 def swept(
-    journal: Journal,
+    journal: RowJournal,
     groups: Sequence[Sequence[Case]],
     compute: Compute,
     *,
@@ -37,8 +37,9 @@ def swept(
     """The rows of all cases: those that are in the journal, and new ones from `compute`.
 
     `groups`: cases that share much, which are computed together where that leaves enough to
-    spread. `workers`, `executor`: as `parplan.planners.search.workers.Spread` has them. `progress`:
-    is told how many cases are done. Whatever ends it, the journal has what was computed.
+    spread. `workers`, `executor`: as `parplan.planners.search.workers.WorkerPool` has them.
+    `progress`: is told how many cases are done. Whatever ends it, the journal has what
+    was computed.
     """
     cases = [case for group in groups for case in group]
     left = [[case for case in group if journal.find(case) is None] for group in groups]
@@ -49,7 +50,7 @@ def swept(
         journal.add(case, row)
         progress(len(journal.rows))
 
-    with Spread(workers, executor) as spread:
+    with WorkerPool(workers, executor) as spread:
         alone = executor is None and len(pieces) == 1
         while pieces and (alone or not spread.is_elsewhere):
             # One by one, so that an end by force costs no more than one.

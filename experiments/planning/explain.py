@@ -39,7 +39,7 @@ SAID = 0.005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class PlanChoice:
     """What was chosen, from what."""
 
     workload: Workload
@@ -50,7 +50,7 @@ class Choice:
     space: Space | None = None
 
 
-def write_time_split(output: OutputFolder, choice: Choice) -> str:
+def write_time_split(output: OutputFolder, choice: PlanChoice) -> str:
     """`time_split.csv` and `time_split.png`; returns the line that says the main shares."""
     splits = {}
     for trial in best_of_kinds(choice.trials, choice.best, DRAWN):
@@ -75,7 +75,7 @@ def main_shares(found: TimeSplit) -> str:
     return ", ".join(f"{part} {share:.1%}" for part, share in said)
 
 
-def write_why(output: OutputFolder, choice: Choice, residuals: Residuals) -> list[str]:
+def write_why(output: OutputFolder, choice: PlanChoice, residuals: Residuals) -> list[str]:
     """`why.csv`; returns what keeps the plan from being faster, then a line for each row."""
     best = without_split(choice.best)
     if best != choice.best:
@@ -153,13 +153,13 @@ def _plan_row(kind: str, trial: Trial, best: Trial) -> dict[str, Any]:
     }
 
 
-def step_with_interval(choice: Choice, residuals: Residuals, step_s: float) -> str:
+def step_with_interval(choice: PlanChoice, residuals: Residuals, step_s: float) -> str:
     """A predicted step, and within what like published runs were."""
     found = interval(residuals, choice.cluster, choice.best.plan, step_s)
     return f"{step_s:.3f} s" + (f" ({found})" if found else "")
 
 
-def past_accuracy(choice: Choice, residuals: Residuals, step_s: float) -> dict[str, Any]:
+def past_accuracy(choice: PlanChoice, residuals: Residuals, step_s: float) -> dict[str, Any]:
     """The intervals around a predicted step, by the runs that they are from."""
     found: dict[str, Any] = {}
     for pool in ("reported", "calibration"):

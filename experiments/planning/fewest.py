@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from parplan.errors import ParplanError
 from parplan.experiments.arguments.objective import deadline_s, value_text
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.costs.objectives import Setting, training_s
+from parplan.planners.costs.objectives import ObjectiveInputs, training_s
 from parplan.planners.search.exhaustive import Report
 
 
 def fewest(
     clusters: Sequence[Cluster],
     args: argparse.Namespace,
-    setting_of: Callable[[Cluster], Setting],
+    setting_of: Callable[[Cluster], ObjectiveInputs],
     search: Callable[[Cluster], Report],
 ) -> Cluster | None:
     """The first by number of accelerators that meets the deadline; says how long each one takes.

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from parplan.errors import ParplanError
 from parplan.experiments.output.folder import OutputFolder
-from parplan.experiments.output.progress import Progress
+from parplan.experiments.output.progress import ProgressLine
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.goal import STEP_TIME
 from parplan.planners.costs.trial import Trial
@@ -76,7 +76,7 @@ def checked(
     }
     if args.measure:
         levels["measured"] = _measured_level(workload, cluster, note)
-    progress = Progress()
+    progress = ProgressLine()
     standings = compared([trial.plan for trial in best], levels, progress)
     progress.end()
     output.write_csv("levels.csv", [_row(s, list(levels)) for s in standings])

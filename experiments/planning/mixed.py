@@ -9,7 +9,7 @@ from parplan.errors import ParplanError
 from parplan.experiments.arguments.workload import batches, requested_cluster, requested_workload
 from parplan.experiments.figures.gantt import gantt
 from parplan.experiments.output.folder import OutputFolder
-from parplan.experiments.output.progress import Progress
+from parplan.experiments.output.progress import ProgressLine
 from parplan.hardware.network.cluster import Cluster, Link
 from parplan.planners.ap.candidates import one_batch
 from parplan.planners.explain.why import plan_label
@@ -47,7 +47,7 @@ def run_mixed(args: argparse.Namespace, memory_ratio: float) -> int:
     workload = requested_workload(args, batch)
     search = MixedSearch(workload, parts, between(args.between, parts), memory_ratio)
     output = OutputFolder(args.output, args.argv)
-    progress = Progress()
+    progress = ProgressLine()
     report = mixed_search(search, progress)
     progress.end()
     output.write_csv("layouts.csv", [_row(trial) for trial in report.trials])

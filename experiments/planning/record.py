@@ -13,9 +13,9 @@ from typing import Any
 
 from parplan._journal import Journal, read_journal
 from parplan.errors import ParplanError
-from parplan.experiments.output.progress import Progress
+from parplan.experiments.output.progress import ProgressLine
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.algorithms.exact.streamed import PART, Numbered, Part
+from parplan.planners.algorithms.exact.streamed import PART, Numbered, PartResult
 from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.goal import STEP_TIME
 from parplan.planners.costs.trial import Trial
@@ -90,7 +90,7 @@ class Record:
         known = list(known)
         return Kept(Journal(self.path, self._head, anew=not known), known)
 
-    def parts(self, candidates: int, about: object, known: bool) -> "Parts":
+    def parts(self, candidates: int, about: object, known: bool) -> "SearchParts":
         """The record of a search whose trials are not all held: of a new one, or of one that is
         `known`. `about`: what else it depends on.
 
@@ -98,7 +98,7 @@ class Record:
         """
         head = {**self._head, "candidates": candidates, "part": PART}
         head["about"] = hashlib.sha256(repr(about).encode()).hexdigest()
-        found: list[Part] = []
+        found: list[PartResult] = []
         if known:
             try:
                 rows = self._rows(read_journal(self.path), head)
@@ -107,7 +107,7 @@ class Record:
                 raise ParplanError(f"--resume: {text}") from None
             found = [_part(row, f"{self.path}: line {n}") for n, row in enumerate(rows, start=2)]
             self._check_times([one.trial for part in found for one in part.held])
-        return Parts(Journal(self.path, head, anew=not known), found)
+        return SearchParts(Journal(self.path, head, anew=not known), found)
 
     def remove(self) -> None:
         """There is nothing to take up."""
@@ -142,14 +142,14 @@ class Kept:
         self._journal.close()
 
 
-class Parts:
+class SearchParts:
     """The parts of a search whose trials are not all held."""
 
-    def __init__(self, journal: Journal, known: Sequence[Part]) -> None:
+    def __init__(self, journal: Journal, known: Sequence[PartResult]) -> None:
         self.known = known
         self._journal = journal
 
-    def add(self, part: Part) -> None:
+    def add(self, part: PartResult) -> None:
         """One more, in the order of the candidates."""
         held = [{"number": one.number, **_row(one.trial)} for one in part.held]
         self._journal.extend([{"fitting": part.num_fitting, "held": held}])
@@ -159,10 +159,10 @@ class Parts:
         self._journal.close()
 
 
-def _part(row: Any, where: str) -> Part:
+def _part(row: Any, where: str) -> PartResult:
     try:
         held = [Numbered(own["number"], _trial(own, where)) for own in row["held"]]
-        return Part(row["fitting"], tuple(held))
+        return PartResult(row["fitting"], tuple(held))
     except (KeyError, TypeError):
         raise ParplanError(f"--resume: {where}: not a part of a search") from None
 
@@ -205,14 +205,14 @@ def _trial(row: Any, where: str) -> Trial:
         raise ParplanError(f"--resume: {where}: not a trial: {row!r}") from None
 
 
-class Watch:
+class SearchRecorder:
     """Tells how a search goes on stderr, and keeps its record."""
 
     def __init__(self, kept: Kept, most: int) -> None:
         self._kept = kept
         self._most = most
         self._num_seen = 0
-        self._progress = Progress()
+        self._progress = ProgressLine()
 
     def __call__(self, evaluator: Evaluator) -> None:
         """After an ask."""

@@ -12,8 +12,8 @@ from parplan.errors import ParplanError
 from parplan.experiments.arguments.dask import requested_executor
 from parplan.experiments.arguments.objective import Chosen
 from parplan.experiments.arguments.space import requested_space
-from parplan.experiments.output.progress import Progress
-from parplan.experiments.planning.record import Record, Watch
+from parplan.experiments.output.progress import ProgressLine
+from parplan.experiments.planning.record import Record, SearchRecorder
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.algorithms.exact.streamed import streamed
 from parplan.planners.ap.candidates import ap_candidates
@@ -42,7 +42,7 @@ class Search(NamedTuple):
     """What is said about candidates that cannot be executed."""
 
 
-class Asked(NamedTuple):
+class SearchRequest(NamedTuple):
     """What is searched for, and where."""
 
     args: argparse.Namespace
@@ -58,7 +58,7 @@ class Asked(NamedTuple):
         return Record(self.args.output, self.workload, self.cluster, memory_ratio)
 
 
-def search_of(asked: Asked) -> Search:
+def search_of(asked: SearchRequest) -> Search:
     """The search that is asked for; raises `ParplanError` for what it cannot be."""
     args, workload, cluster, options = asked[:4]
     if args.planner is not None:
@@ -85,7 +85,7 @@ def search_of(asked: Asked) -> Search:
     return Search(len(candidates), ratio, found, run, left_out)
 
 
-def _by_planner(asked: Asked) -> Search:
+def _by_planner(asked: SearchRequest) -> Search:
     args, workload, cluster, options = asked[:4]
     find_planner(args.planner)
     if args.dask is not None and args.planner in ONE_BY_ONE:
@@ -103,7 +103,7 @@ def _by_planner(asked: Asked) -> Search:
 
     def run() -> Report:
         with contextlib.ExitStack() as stack:
-            watch = Watch(record.begin(known), len(space))
+            watch = SearchRecorder(record.begin(known), len(space))
             stack.callback(watch.end)
             executor = stack.enter_context(requested_executor(args.dask))
             return run_planner(
@@ -123,9 +123,9 @@ def _by_planner(asked: Asked) -> Search:
 
 
 def _exhaustive(
-    asked: Asked, candidates: list[Plan], memory_ratio: float, known: list[Trial]
+    asked: SearchRequest, candidates: list[Plan], memory_ratio: float, known: list[Trial]
 ) -> Report:
-    progress, record = Progress(), asked.record(memory_ratio)
+    progress, record = ProgressLine(), asked.record(memory_ratio)
     kept = record.begin(known)
     with contextlib.ExitStack() as stack:
         stack.callback(progress.end)
@@ -148,7 +148,7 @@ def _exhaustive(
     return report
 
 
-def _streamed(asked: Asked, space: Space) -> Search:
+def _streamed(asked: SearchRequest, space: Space) -> Search:
     """More candidates than memory holds."""
     args, ratio = asked.args, space.constraints.memory_ratio
     if asked.options.detailed_log:
@@ -159,7 +159,7 @@ def _streamed(asked: Asked, space: Space) -> Search:
     about = space.constraints, bool(args.executable), asked.chosen.goal.name
 
     def run() -> Report:
-        progress, record = Progress(), asked.record(ratio)
+        progress, record = ProgressLine(), asked.record(ratio)
         kept = record.parts(len(space), about, args.resume)
         with contextlib.ExitStack() as stack:
             stack.callback(progress.end)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from parplan.experiments.cases.read import case_of
-from parplan.experiments.cases.request import Request, request_of
+from parplan.experiments.cases.request import CaseRequest, request_of
 from parplan.experiments.reproduce.draw import pairs, panels, slanted
 from parplan.experiments.reproduce.experiment import Experiment, Result, Row, number, relative
 from parplan.experiments.reproduce.korthikanti_time import SOURCE
@@ -20,7 +20,7 @@ from parplan.sim.prediction.predict import compile_plan
 GIB = 2**30
 
 
-def _first_rank(request: Request, plan: Plan) -> RankMemory:
+def _first_rank(request: CaseRequest, plan: Plan) -> RankMemory:
     return compile_plan(request.workload, request.cluster, plan).memory[0]
 
 

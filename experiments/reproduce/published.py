@@ -13,7 +13,7 @@ from parplan.errors import ParplanError
 from parplan.experiments.cases.evaluate import Outcome, evaluate
 from parplan.experiments.cases.held_out import CALIBRATION, PAPERS, VALIDATION
 from parplan.experiments.cases.read import Case, case_of, read_cases
-from parplan.experiments.output.progress import Progress
+from parplan.experiments.output.progress import ProgressLine
 
 FIGURES = PAPERS / "read_in_papers.json"
 
@@ -46,7 +46,7 @@ def raw(group: str) -> list[dict[str, Any]]:
 
 def predicted(found: Iterable[Case], what: str = "predict") -> list[Outcome]:
     """The predictions of these runs; those that cannot be laid out have a reason."""
-    found, progress, outcomes = list(found), Progress(), list[Outcome]()
+    found, progress, outcomes = list(found), ProgressLine(), list[Outcome]()
     for case in found:
         outcomes.append(evaluate(case))
         progress(what, len(outcomes), len(found))

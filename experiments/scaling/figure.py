@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from parplan.experiments.scaling.machines import AS_IT_IS
-from parplan.experiments.scaling.study import GROUPS, Point
+from parplan.experiments.scaling.study import GROUPS, ScalePoint
 
 COLOURS = {
     "compute": "#56b4e9",
@@ -22,11 +22,11 @@ COLOURS = {
 LINES = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 
-Curves = Mapping[str, Sequence[Point]]
+Curves = Mapping[str, Sequence[ScalePoint]]
 """Points by machine."""
 
 
-def efficiency(points: Sequence[Point]) -> list[float]:
+def efficiency(points: Sequence[ScalePoint]) -> list[float]:
     """Tokens per second and accelerator, over those of the first size that fits; not a number where
     nothing does."""
     each = [p.tokens_per_s / p.accelerators if p.tokens_per_s else float("nan") for p in points]
@@ -50,7 +50,7 @@ def figure(kinds: Mapping[str, Curves], title: str) -> Figure:
     return drawing
 
 
-def _heading(kind: str, points: Sequence[Point]) -> str:
+def _heading(kind: str, points: Sequence[ScalePoint]) -> str:
     first, last = points[0].global_batch, points[-1].global_batch
     batch = f"{first}" if first == last else f"{first} to {last}"
     return f"{kind} scaling, global batch {batch}"
@@ -91,7 +91,7 @@ def _efficiency(axes: Axes, curves: Curves, sizes: Sequence[int]) -> None:
     _plain(axes)
 
 
-def _stack(axes: Axes, points: Sequence[Point]) -> None:
+def _stack(axes: Axes, points: Sequence[ScalePoint]) -> None:
     bottoms = [0.0] * len(points)
     for name in GROUPS:
         heights = [100 * p.shares.get(name, 0.0) for p in points]

@@ -20,7 +20,7 @@ AS_IT_IS = "as it is"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
+class ScaledMachine:
     """So many accelerators of one kind of node, with at most one thing changed."""
 
     node: str
@@ -75,7 +75,7 @@ def node_named(name: str) -> str:
     raise unknown_name("accelerator or node", name, [*accelerator_names(), *cluster_names()])
 
 
-def what_if(node: str, text: str) -> Machine:
+def what_if(node: str, text: str) -> ScaledMachine:
     """The machine that `PART=FACTOR` or `accelerator=NAME` makes of those of `node`.
 
     Raises `ParplanError` for anything else.
@@ -86,7 +86,7 @@ def what_if(node: str, text: str) -> Machine:
     if not equals:
         raise ParplanError(f"--what-if: expected PART=FACTOR, as in memory=2, got {text!r}")
     if name == "accelerator":
-        return Machine(node=node_named(value), label=value)
+        return ScaledMachine(node=node_named(value), label=value)
     if name not in CHANGES:
         raise unknown_name("part of a machine", name, known)
     try:
@@ -96,4 +96,4 @@ def what_if(node: str, text: str) -> Machine:
     if not factor > 0:
         raise ParplanError(f"--what-if: {name}: the factor has to be above 0, got {value}")
     label = f"{name.replace('_', ' ')} x {factor:g}"
-    return Machine(node=node, change=name, factor=factor, label=label)
+    return ScaledMachine(node=node, change=name, factor=factor, label=label)

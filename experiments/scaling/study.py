@@ -6,7 +6,7 @@ from typing import Any
 
 from parplan.errors import ParplanError
 from parplan.experiments.landscape.machine import changed
-from parplan.experiments.scaling.machines import AS_IT_IS, Machine
+from parplan.experiments.scaling.machines import AS_IT_IS, ScaledMachine
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.trial import Trial
@@ -35,7 +35,7 @@ RESOURCES = ("compute", "memory_bandwidth", "node_bandwidth", "network_bandwidth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
+class ScalePoint:
     """One size of one machine."""
 
     accelerators: int
@@ -69,14 +69,14 @@ class Point:
 
 
 def point(
-    workload: Workload, machine: Machine, count: int, base: Constraints, *, ask_why: bool
-) -> Point:
+    workload: Workload, machine: ScaledMachine, count: int, base: Constraints, *, ask_why: bool
+) -> ScalePoint:
     """The best plan for `workload` on `count` accelerators of `machine`, within `base`.
 
     `ask_why`: also find what would make it faster.
     """
     cluster = machine.sized(count)
-    found = Point(accelerators=count, global_batch=workload.global_batch)
+    found = ScalePoint(accelerators=count, global_batch=workload.global_batch)
     try:
         best, reason = _best(workload, cluster, base)
     except ParplanError as error:
@@ -101,7 +101,7 @@ def point(
 
 def point_rows(
     workload: Workload,
-    machines: Sequence[Machine],
+    machines: Sequence[ScaledMachine],
     base: Constraints,
     cases: Sequence[Mapping[str, Any]],
 ) -> Iterator[dict[str, Any]]:

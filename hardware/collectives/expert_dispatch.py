@@ -9,7 +9,7 @@ from math import comb
 
 from parplan.hardware.collectives.group import Group
 from parplan.hardware.collectives.times import PROTOCOLS, available, work_s
-from parplan.hardware.collectives.work import Work
+from parplan.hardware.collectives.work import CollectiveWork
 
 
 def needed_share(num_experts: int, top_k: int, num_parts: int) -> float:
@@ -23,12 +23,12 @@ def needed_share(num_experts: int, top_k: int, num_parts: int) -> float:
 
 def dispatch_work(
     num_experts: int, top_k: int, num_ranks: int, num_nodes: int, num_bytes: float
-) -> Work:
+) -> CollectiveWork:
     """What is sent of tokens whose copies for each of their experts are `num_bytes` on one rank."""
     once, m = num_bytes / top_k, num_ranks / num_nodes
     nodes = needed_share(num_experts, top_k, num_nodes) * (num_nodes - 1)
     ranks = needed_share(num_experts, top_k, num_ranks) * num_ranks
-    return Work(
+    return CollectiveWork(
         inside_steps=m - 1,
         across_steps=num_nodes - 1,
         # All that a rank's tokens need, but what is sent to a rank of the place itself.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from parplan.errors import ParplanError
 from parplan.hardware.collectives.group import Group, GroupLink
-from parplan.hardware.collectives.work import OPS, Work, work
+from parplan.hardware.collectives.work import OPS, CollectiveWork, work
 
 PROTOCOLS = ("simple", "low-latency")
 
@@ -35,7 +35,7 @@ class Collective:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class AlgorithmChoice:
     """How a collective is done, and how long it takes."""
 
     algorithm: str
@@ -50,7 +50,9 @@ def collective_s(
     return choose(collective, group, algorithms).seconds
 
 
-def choose(collective: Collective, group: Group, algorithms: Collection[str] = LIBRARY) -> Choice:
+def choose(
+    collective: Collective, group: Group, algorithms: Collection[str] = LIBRARY
+) -> AlgorithmChoice:
     """The fastest algorithm and protocol. One rank alone needs no time.
 
     Raises `ParplanError` when none of `algorithms` can do it, or for an unknown one.
@@ -58,7 +60,7 @@ def choose(collective: Collective, group: Group, algorithms: Collection[str] = L
     if collective.op == "send_recv" and group.num_ranks > 2:
         raise ParplanError(f"send_recv: expected 2 ranks, got {group.num_ranks}")
     if group.num_ranks == 1:
-        return Choice(algorithm="direct", protocol=PROTOCOLS[0], seconds=0.0)
+        return AlgorithmChoice(algorithm="direct", protocol=PROTOCOLS[0], seconds=0.0)
     choices = list(_choices(collective, group, algorithms))
     if not choices:
         raise ParplanError(
@@ -91,7 +93,9 @@ def bus_bandwidth(collective: Collective, num_ranks: int, seconds: float) -> flo
     return factor * algorithm_bandwidth(collective.num_bytes, seconds)
 
 
-def _choices(collective: Collective, group: Group, algorithms: Collection[str]) -> Iterator[Choice]:
+def _choices(
+    collective: Collective, group: Group, algorithms: Collection[str]
+) -> Iterator[AlgorithmChoice]:
     for algorithm in algorithms:
         done = work(
             collective.op, algorithm, group.num_ranks, group.num_nodes, collective.num_bytes
@@ -101,7 +105,7 @@ def _choices(collective: Collective, group: Group, algorithms: Collection[str]) 
         for protocol in PROTOCOLS:
             if available(group, algorithm, protocol):
                 seconds = work_s(done, group, collective.op, algorithm, protocol)
-                yield Choice(algorithm=algorithm, protocol=protocol, seconds=seconds)
+                yield AlgorithmChoice(algorithm=algorithm, protocol=protocol, seconds=seconds)
 
 
 def available(group: Group, algorithm: str, protocol: str) -> bool:
@@ -119,7 +123,7 @@ def available(group: Group, algorithm: str, protocol: str) -> bool:
     )
 
 
-def work_s(done: Work, group: Group, op: str, algorithm: str, protocol: str) -> float:
+def work_s(done: CollectiveWork, group: Group, op: str, algorithm: str, protocol: str) -> float:
     """Seconds that `done` takes over the links of `group`; its bytes may be numpy arrays."""
     seconds, transfers = 0.0, []
     for link, steps, num_bytes in (

@@ -32,7 +32,7 @@ ALGORITHMS = ("ring", "tree", "halving-doubling", "hierarchical", "in-switch", "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class CollectiveWork:
     """One algorithm on one collective. Steps count latencies on the longest path."""
 
     inside_steps: float = 0.0
@@ -45,7 +45,9 @@ class Work:
     """Whether both kinds of links work at the same time; else one after the other."""
 
 
-def work(op: str, algorithm: str, num_ranks: int, num_nodes: int, num_bytes: float) -> Work | None:
+def work(
+    op: str, algorithm: str, num_ranks: int, num_nodes: int, num_bytes: float
+) -> CollectiveWork | None:
     """What `algorithm` does for `op` of size `num_bytes`; None where it cannot do it.
 
     Raises `ParplanError` for an unknown op or algorithm, or ranks that do not fill the nodes.
@@ -57,7 +59,7 @@ def work(op: str, algorithm: str, num_ranks: int, num_nodes: int, num_bytes: flo
     if not 1 <= num_nodes <= num_ranks:
         raise ParplanError(f"{num_ranks} ranks cannot be in {num_nodes} nodes")
     if num_ranks == 1:
-        return Work()
+        return CollectiveWork()
     n, nodes, size = num_ranks, num_nodes, num_bytes
     if op == "send_recv":
         return _send(nodes, size) if algorithm == "direct" else None
@@ -70,25 +72,25 @@ def work(op: str, algorithm: str, num_ranks: int, num_nodes: int, num_bytes: flo
     return _gather(algorithm, n, nodes, size)
 
 
-def _send(nodes: int, size: float) -> Work:
+def _send(nodes: int, size: float) -> CollectiveWork:
     if nodes > 1:
-        return Work(across_steps=1, across_bytes=size)
-    return Work(inside_steps=1, inside_bytes=size)
+        return CollectiveWork(across_steps=1, across_bytes=size)
+    return CollectiveWork(inside_steps=1, inside_bytes=size)
 
 
-def _gather(algorithm: str, n: int, nodes: int, size: float) -> Work | None:
+def _gather(algorithm: str, n: int, nodes: int, size: float) -> CollectiveWork | None:
     """All-gather; a reduce-scatter is the same backwards."""
     m, share = n / nodes, (n - 1) / n * size
     if algorithm == "ring":
         across = share if nodes > 1 else 0.0
-        return Work(
+        return CollectiveWork(
             inside_steps=n - nodes,
             across_steps=nodes - 1,
             inside_bytes=share,
             across_bytes=across,
         )
     if algorithm == "halving-doubling" and _power_of_two(n) and _power_of_two(nodes):
-        return Work(
+        return CollectiveWork(
             inside_steps=log2(m),
             across_steps=log2(nodes),
             inside_bytes=(m - 1) / m * size,
@@ -96,7 +98,7 @@ def _gather(algorithm: str, n: int, nodes: int, size: float) -> Work | None:
             overlapped=False,
         )
     if algorithm == "hierarchical" and nodes > 1 and n % nodes == 0 and m > 1:
-        return Work(
+        return CollectiveWork(
             inside_steps=m - 1,
             across_steps=nodes - 1,
             inside_bytes=(m - 1) / m * size,
@@ -106,16 +108,16 @@ def _gather(algorithm: str, n: int, nodes: int, size: float) -> Work | None:
     return None
 
 
-def _all_reduce(algorithm: str, n: int, nodes: int, size: float) -> Work | None:
+def _all_reduce(algorithm: str, n: int, nodes: int, size: float) -> CollectiveWork | None:
     if algorithm == "tree":
-        return Work(
+        return CollectiveWork(
             inside_steps=2 * (ceil(n / nodes) - 1 if nodes > 1 else ceil(log2(n))),
             across_steps=2 * ceil(log2(nodes)),
             inside_bytes=tree_bytes(n, size),
             across_bytes=tree_bytes(nodes, size),
         )
     if algorithm == "in-switch":
-        return Work(
+        return CollectiveWork(
             inside_steps=2,
             across_steps=2 * ceil(log2(nodes)),
             inside_bytes=size,
@@ -123,7 +125,7 @@ def _all_reduce(algorithm: str, n: int, nodes: int, size: float) -> Work | None:
         )
     if algorithm == "halving-doubling" and nodes == 1 and not _power_of_two(n):
         whole = 2 ** int(log2(n))
-        return Work(
+        return CollectiveWork(
             inside_steps=2 * log2(whole) + 2,
             inside_bytes=2 * (whole - 1) / whole * size + 2 * size,
             overlapped=False,
@@ -131,7 +133,7 @@ def _all_reduce(algorithm: str, n: int, nodes: int, size: float) -> Work | None:
     half = _gather(algorithm, n, nodes, size)
     if half is None:
         return None
-    return Work(
+    return CollectiveWork(
         inside_steps=2 * half.inside_steps,
         across_steps=2 * half.across_steps,
         inside_bytes=2 * half.inside_bytes,
@@ -148,7 +150,7 @@ def tree_bytes(n: int, size: float) -> float:
     return {1: 0.0, 2: size}.get(n, 2 * size)
 
 
-def _broadcast(algorithm: str, n: int, nodes: int, size: float) -> Work | None:
+def _broadcast(algorithm: str, n: int, nodes: int, size: float) -> CollectiveWork | None:
     if algorithm == "in-switch":
         inside, across = 1.0, float(ceil(log2(nodes)))
     elif algorithm == "tree":
@@ -158,7 +160,7 @@ def _broadcast(algorithm: str, n: int, nodes: int, size: float) -> Work | None:
         inside, across = float(n - nodes), float(nodes - 1)
     else:
         return None
-    return Work(
+    return CollectiveWork(
         inside_steps=inside,
         across_steps=across,
         inside_bytes=size if n > nodes else 0.0,
@@ -166,18 +168,18 @@ def _broadcast(algorithm: str, n: int, nodes: int, size: float) -> Work | None:
     )
 
 
-def _all_to_all(algorithm: str, n: int, nodes: int, size: float) -> Work | None:
+def _all_to_all(algorithm: str, n: int, nodes: int, size: float) -> CollectiveWork | None:
     m = n / nodes
     across = m * size * (n - m) / n
     if algorithm == "direct":
-        return Work(
+        return CollectiveWork(
             inside_steps=m - 1,
             across_steps=n - m,
             inside_bytes=size * (m - 1) / n,
             across_bytes=across,
         )
     if algorithm == "hierarchical" and nodes > 1 and n % nodes == 0 and m > 1:
-        return Work(
+        return CollectiveWork(
             inside_steps=m - 1,
             across_steps=nodes - 1,
             inside_bytes=size * (m - 1) / m,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from parplan.hardware.estimates.profile import Collective
+from parplan.hardware.estimates.profile import CollectiveCall
 from parplan.hardware.kernels.kernel import Kernel
 
 Origin = Literal["measured", "interpolated", "extrapolated", "modelled"]
@@ -25,5 +25,5 @@ class Measurements(Protocol):
     def kernel(self, kernel: Kernel) -> Estimate | None:
         """How long a kernel takes; None when nothing of its kind was measured."""
 
-    def collective(self, collective: Collective) -> Estimate | None:
+    def collective(self, collective: CollectiveCall) -> Estimate | None:
         """How long a collective takes; None when nothing of its kind was measured."""

@@ -11,7 +11,9 @@ from typing import Literal
 from parplan.errors import ParplanError, unknown_name
 from parplan.hardware.kernels.kernel import BYTES, Attention, Gemm, Kernel, MemoryBound
 
-Op = Literal["all_reduce", "all_gather", "reduce_scatter", "broadcast", "all_to_all", "send"]
+CollectiveOp = Literal[
+    "all_reduce", "all_gather", "reduce_scatter", "broadcast", "all_to_all", "send"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,14 +88,14 @@ class MeasuredKernel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Collective:
+class CollectiveCall:
     """One collective operation as a value.
 
     num_bytes: all_reduce, broadcast: of the buffer; all_gather: of the gathered buffer;
     reduce_scatter, all_to_all: of one rank's input; send: of the message, one way.
     """
 
-    op: Op
+    op: CollectiveOp
     num_bytes: int
     num_ranks: int
     ranks_per_node: int
@@ -123,7 +125,7 @@ class Collective:
 class MeasuredCollective:
     """A collective until its last rank was done; all groups of that size at the same time."""
 
-    collective: Collective
+    collective: CollectiveCall
     timing: Timing
 
 

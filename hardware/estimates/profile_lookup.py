@@ -14,7 +14,7 @@ import numpy as np
 from scipy.spatial import Delaunay, QhullError
 
 from parplan.hardware.estimates.estimate import Estimate, Origin
-from parplan.hardware.estimates.profile import Collective, Profile, Timing
+from parplan.hardware.estimates.profile import CollectiveCall, Profile, Timing
 from parplan.hardware.kernels.kernel import Attention, Gemm, Kernel, MemoryBound
 
 T = TypeVar("T", bound=Hashable)
@@ -67,13 +67,13 @@ class ProfileIndex:
 
     profile: Profile
     kernels: _Table[Kernel]
-    collectives: _Table[Collective]
+    collectives: _Table[CollectiveCall]
 
     def kernel(self, kernel: Kernel) -> Estimate | None:
         """How long `kernel` takes; None when none of its kind was measured."""
         return _look_up(self.kernels, kernel, _kernel_place(kernel))
 
-    def collective(self, collective: Collective) -> Estimate | None:
+    def collective(self, collective: CollectiveCall) -> Estimate | None:
         """How long `collective` takes; None when that operation was not measured."""
         return _look_up(self.collectives, collective, _collective_place(collective))
 
@@ -110,7 +110,7 @@ def _attention_place(kernel: Attention) -> _Place:
     return _Place(family, (kernel.causal, float(kernel.head_size)), sizes, kernel.flops)
 
 
-def _collective_place(c: Collective) -> _Place:
+def _collective_place(c: CollectiveCall) -> _Place:
     sizes = (float(c.num_bytes), float(c.num_ranks), c.num_ranks / c.ranks_per_node)
     return _Place(c.op, (), sizes, c.bus_bytes)
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from parplan.hardware.estimates.estimate import Estimate, Measurements
 from parplan.hardware.estimates.kernel_times import estimate
-from parplan.hardware.estimates.profile import Collective
+from parplan.hardware.estimates.profile import CollectiveCall
 from parplan.hardware.kernels.accelerator import Accelerator
 from parplan.hardware.kernels.kernel import Kernel
 from parplan.hardware.network.cluster import Cluster
@@ -24,7 +24,7 @@ class _Remembered:
             self.known[kernel] = estimate(self.accelerator, self.measured, kernel)
         return self.known[kernel]
 
-    def collective(self, collective: Collective) -> Estimate | None:
+    def collective(self, collective: CollectiveCall) -> Estimate | None:
         """What was measured of a collective, if anything was."""
         return None if self.measured is None else self.measured.collective(collective)
 

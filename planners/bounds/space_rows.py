@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parplan.planners.costs.cost_tables import Floats
-from parplan.planners.spaces.layouts import Group
+from parplan.planners.spaces.layouts import LayoutGroup
 from parplan.planners.spaces.space import Space
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import ScheduleKind, schedule_kind
@@ -15,10 +15,10 @@ from parplan.sim.ticks import Ints
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class RowBlock:
     """The rows of one group with one number of chunks: recomputation x ZeRO x sequence parallel."""
 
-    group: Group
+    group: LayoutGroup
     first: int
     """The place of the group's first plan in the space."""
     virtual: int
@@ -56,7 +56,7 @@ class Block:
         return self.plans[key]
 
 
-def blocks_of(space: Space) -> Iterator[Block]:
+def blocks_of(space: Space) -> Iterator[RowBlock]:
     """Every group of `space` by its numbers of chunks."""
     first = 0
     patterns: dict[tuple[int, int, int], tuple[Ints, Ints, Ints]] = {}
@@ -72,7 +72,7 @@ def blocks_of(space: Space) -> Iterator[Block]:
             inner = radices[0], radices[1], radices[2]
             known = patterns.get(inner) or patterns.setdefault(inner, _patterns(inner))
             size = group.size // len(group.orderings)
-            yield Block(group, first, virtual, kinds, numbers, inner, size, known, {})
+            yield RowBlock(group, first, virtual, kinds, numbers, inner, size, known, {})
         first += group.size
 
 
@@ -98,7 +98,7 @@ class Column:
         self.values: list[Floats] = []
         self.chosen: list[Ints] = []
 
-    def add(self, block: Block, by: int, values: list[Floats]) -> None:
+    def add(self, block: RowBlock, by: int, values: list[Floats]) -> None:
         """The rows of a block, of values in order."""
         self.chosen.append(len(self.values) + block.patterns[by])
         self.values += values
@@ -119,7 +119,7 @@ def _patterns(inner: tuple[int, int, int]) -> tuple[Ints, Ints, Ints]:
 class Rows:
     """Blocks with as many ranks and chunks, one below the other."""
 
-    blocks: list[Block]
+    blocks: list[RowBlock]
     begins: list[int]
     """The first row of each block."""
     place: npt.NDArray[np.int64]
@@ -134,7 +134,7 @@ class Rows:
         """Pipeline ranks."""
         return self.blocks[0].group.layout.num_stages
 
-    def members(self) -> Iterator[tuple[Block, slice]]:
+    def members(self) -> Iterator[tuple[RowBlock, slice]]:
         """Each block with its rows."""
         for block, begin in zip(self.blocks, self.begins, strict=True):
             yield block, slice(begin, begin + block.size)

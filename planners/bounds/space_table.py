@@ -14,14 +14,14 @@ import numpy.typing as npt
 
 from parplan.hardware.machines.cached_cluster import remembering
 from parplan.planners.bounds.schedule_bounds import step_bounds_s
-from parplan.planners.bounds.space_rows import ONE, OUTER, ZERO, Block, Column, Rows, blocks_of
+from parplan.planners.bounds.space_rows import ONE, OUTER, ZERO, Column, RowBlock, Rows, blocks_of
 from parplan.planners.bounds.vectorised_costs import (
     fit_exactly,
     least_bytes,
     seconds_of_rows,
     stages_of_rows,
 )
-from parplan.planners.costs.cost_tables import Floats, Parts
+from parplan.planners.costs.cost_tables import CostTables, Floats
 from parplan.planners.spaces.space import Space
 from parplan.sim.cost_model.stage_costs import LayerWork
 from parplan.sim.fast.fast import Kernel, fast_many
@@ -42,11 +42,13 @@ Bools = npt.NDArray[np.bool_]
 class SpaceTable:
     """The rows of a space. Memory is at hand when it is made, bounds after `bounds`."""
 
-    def __init__(self, space: Space, memory_ratio: float, parts: Parts | None = None) -> None:
+    def __init__(self, space: Space, memory_ratio: float, parts: CostTables | None = None) -> None:
         self.space = space
         self.limit = memory_ratio * space.cluster.accelerator.memory_bytes
-        self.parts = Parts(space.workload, remembering(space.cluster)) if parts is None else parts
-        by_shape: dict[tuple[int, int], list[Block]] = {}
+        self.parts = (
+            CostTables(space.workload, remembering(space.cluster)) if parts is None else parts
+        )
+        by_shape: dict[tuple[int, int], list[RowBlock]] = {}
         for block in blocks_of(space):
             by_shape.setdefault((block.group.layout.num_stages, block.virtual), []).append(block)
         self._rows = {shape: self._with_memory(blocks) for shape, blocks in by_shape.items()}
@@ -148,7 +150,7 @@ class SpaceTable:
                 )
                 bounds[block.places(number)][~fits] = IMPOSSIBLE
 
-    def _with_memory(self, blocks: list[Block]) -> Rows:
+    def _with_memory(self, blocks: list[RowBlock]) -> Rows:
         activations, states = Column(), Column()
         for block in blocks:
             a, b, c = block.inner
@@ -186,7 +188,7 @@ class SpaceTable:
         pipeline = np.concatenate([np.full(size, several) for size, several in sizes])
         return np.where(pipeline, found, self.bounds())
 
-    def _work_of_all(self, block: Block, *, least: bool) -> list[float]:
+    def _work_of_all(self, block: RowBlock, *, least: bool) -> list[float]:
         """Seconds of all stages for one micro-batch, by recomputation and sequence parallelism.
 
         `least`: without recomputation.
@@ -236,7 +238,7 @@ class SpaceTable:
         )
         return ticks_of_seconds(**costs), whole[:, 2].astype(np.int64)
 
-    def _layers(self, block: Block, needed: Bools) -> list[Floats]:
+    def _layers(self, block: RowBlock, needed: Bools) -> list[Floats]:
         """`LayerWork` by recomputation and sequence parallelism, zeros where it is not needed."""
         kinds = len(self.parts.kinds(block.plan()).stages)
         nothing = np.zeros((kinds, len(LayerWork._fields)))

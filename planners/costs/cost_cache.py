@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from parplan.errors import ParplanError
 from parplan.hardware.machines.cached_cluster import remembering
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.costs.cost_tables import Parts
+from parplan.planners.costs.cost_tables import CostTables
 from parplan.planners.costs.minimum_tables import RelaxedParts
 from parplan.planners.costs.trial import Trial, verdict
 from parplan.planners.spaces.constraints import Constraints
@@ -63,7 +63,7 @@ class SharedCosts:
     def __init__(self, workload: Workload, cluster: Cluster) -> None:
         self.workload = workload
         self.cluster = remembering(cluster)
-        self.parts = Parts(workload, self.cluster)
+        self.parts = CostTables(workload, self.cluster)
         """For all plans of a space at once."""
         self._given = cluster
         self._relaxed: dict[Constraints, RelaxedParts] = {}
@@ -91,7 +91,7 @@ class SharedCosts:
         """Whether these are what the costs are for."""
         return (workload, cluster) == (self.workload, self._given)
 
-    def parts_of(self, constraints: Constraints) -> Parts:
+    def parts_of(self, constraints: Constraints) -> CostTables:
         """The parts of the plans of a space; where they have variants, the least of these."""
         if not constraints.has_variants:
             return self.parts

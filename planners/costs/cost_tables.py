@@ -28,7 +28,7 @@ from parplan.sim.cost_model.stages import StageLayers, StageParameters, stage_pa
 from parplan.sim.costs import LayerCosts, ModelCosts
 from parplan.sim.layers.blocks import Ops, block_ops, embedding_ops, head_ops, recomputed_ops
 from parplan.sim.layers.shapes import Shapes, shapes_of
-from parplan.sim.layers.times import Timing, layer_costs
+from parplan.sim.layers.times import MachineTimes, layer_costs
 from parplan.sim.memory.peak import (
     Activations,
     LayerBytes,
@@ -62,7 +62,7 @@ class ModelBytes(NamedTuple):
     head: LayerBytes
 
 
-class Parts:
+class CostTables:
     """The parts for one workload on one cluster, remembered. Plans come from one `Space`."""
 
     def __init__(self, workload: Workload, cluster: Cluster) -> None:
@@ -79,7 +79,9 @@ class Parts:
         self._links: dict[Key, Communication] = {}
         self._messages: dict[Key, tuple[float, float]] = {}
         self._costs: dict[Key, ModelCosts] = {}
-        self._not_recomputed: dict[Key, tuple[Timing, dict[str, Ops], dict[str, LayerCosts]]] = {}
+        self._not_recomputed: dict[
+            Key, tuple[MachineTimes, dict[str, Ops], dict[str, LayerCosts]]
+        ] = {}
         self._layer_kinds = tuple(dict.fromkeys(workload.model.layer_kinds))
         self._layers: dict[Key, Floats] = {}
 
@@ -188,7 +190,7 @@ class Parts:
             )
         return self._costs[key]
 
-    def _plain(self, plan: Plan) -> tuple[Timing, dict[str, Ops], dict[str, LayerCosts]]:
+    def _plain(self, plan: Plan) -> tuple[MachineTimes, dict[str, Ops], dict[str, LayerCosts]]:
         """Operations and costs of layers that are not recomputed."""
         key = *_layer_key(plan)[:-1], plan.num_micro_batches > 1
         if key not in self._not_recomputed:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.costs.cost_tables import Floats, Parts
+from parplan.planners.costs.cost_tables import CostTables, Floats
 from parplan.planners.spaces.constraints import Constraints
 from parplan.planners.spaces.variants import Box, Choices
 from parplan.sim.plan import Plan
@@ -23,7 +23,7 @@ SLACK = 1 - 1e-9
 """What sums in another order, and rounding to picoseconds, may add."""
 
 
-class RelaxedParts(Parts):
+class RelaxedParts(CostTables):
     """The least parts of the variants of plain plans, remembered.
 
     What its methods say of a plan holds for all of its variants; with `_in`, for those in a box.

@@ -23,7 +23,7 @@ J_PER_KWH = 3.6e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class TrainingRun:
     """The training that plans are compared for; what an objective needs has to be given."""
 
     tokens: float | None = None
@@ -47,45 +47,45 @@ class Run:
         return math.ceil(self.tokens / (workload.global_batch * workload.seq_len))
 
 
-class Setting(NamedTuple):
+class ObjectiveInputs(NamedTuple):
     """Where plans are compared."""
 
     workload: Workload
     cluster: Cluster
-    run: Run
+    run: TrainingRun
 
 
 class Objective(NamedTuple):
     """One way to compare plans."""
 
     unit: str
-    value: Callable[[Trial, Setting], float]
+    value: Callable[[Trial, ObjectiveInputs], float]
     """Of a plan with a step time, as it is shown."""
     more_is_better: bool = False
     by_step_time: bool = True
     """Whether the plan with the shortest step is the best one."""
 
-    def key(self, trial: Trial, setting: Setting) -> float:
+    def key(self, trial: Trial, setting: ObjectiveInputs) -> float:
         """What to sort by: less is better."""
         value = self.value(trial, setting)
         return -value if self.more_is_better else value
 
 
-def step_s(trial: Trial, setting: Setting) -> float:
+def step_s(trial: Trial, setting: ObjectiveInputs) -> float:
     """Seconds of one training step; raises `ParplanError` for a plan that does not fit."""
     if trial.step_s is None:
         raise ParplanError(f"objective: a plan without a step time: {trial.reason or trial.plan}")
     return trial.step_s
 
 
-def tokens_per_s(trial: Trial, setting: Setting) -> float:
+def tokens_per_s(trial: Trial, setting: ObjectiveInputs) -> float:
     """Tokens that one accelerator trains on in a second."""
     workload, cluster = setting.workload, setting.cluster
     tokens = workload.global_batch * workload.seq_len
     return tokens / step_s(trial, setting) / cluster.num_accelerators
 
 
-def training_s(trial: Trial, setting: Setting) -> float:
+def training_s(trial: Trial, setting: ObjectiveInputs) -> float:
     """Seconds until all tokens are seen, with failures where these are given."""
     seconds, count = step_s(trial, setting), setting.run.num_steps(setting.workload)
     failures = setting.run.failures
@@ -101,7 +101,7 @@ def training_s(trial: Trial, setting: Setting) -> float:
         ) from None
 
 
-def cost(trial: Trial, setting: Setting) -> float:
+def cost(trial: Trial, setting: ObjectiveInputs) -> float:
     """What all accelerators cost until all tokens are seen."""
     price = setting.run.price_per_hour
     if price is None:
@@ -109,7 +109,7 @@ def cost(trial: Trial, setting: Setting) -> float:
     return price * setting.cluster.num_accelerators * training_s(trial, setting) / HOUR_S
 
 
-def goodput(trial: Trial, setting: Setting) -> float:
+def goodput(trial: Trial, setting: ObjectiveInputs) -> float:
     """Tokens per second of the cluster, in the mean, over failures, restarts and checkpoints."""
     if setting.run.failures is None:
         raise ParplanError("failures: the goodput needs how often accelerators fail")
@@ -118,12 +118,12 @@ def goodput(trial: Trial, setting: Setting) -> float:
     return tokens / training_s(trial, setting)
 
 
-def head_room(trial: Trial, setting: Setting) -> float:
+def head_room(trial: Trial, setting: ObjectiveInputs) -> float:
     """The share of its memory that the fullest device has left."""
     return 1 - max(trial.memory_bytes) / setting.cluster.accelerator.memory_bytes
 
 
-def energy_kwh(trial: Trial, setting: Setting) -> float:
+def energy_kwh(trial: Trial, setting: ObjectiveInputs) -> float:
     """Kilowatt hours of all accelerators until all tokens are seen, at most: at full power."""
     accelerator = setting.cluster.accelerator
     if accelerator.board_power_w is None:
@@ -151,7 +151,7 @@ def objective(name: str) -> Objective:
     return OBJECTIVES[name]
 
 
-def goal_of(name: str, setting: Setting) -> Goal:
+def goal_of(name: str, setting: ObjectiveInputs) -> Goal:
     """What a search for the best plan by that objective makes small.
 
     Raises `ParplanError` for an unknown objective, and for one that lacks what it needs.
@@ -161,7 +161,7 @@ def goal_of(name: str, setting: Setting) -> Goal:
     return STEP_TIME if chosen.by_step_time else LEAST_MEMORY
 
 
-def ranked(trials: Iterable[Trial], name: str, setting: Setting) -> list[Trial]:
+def ranked(trials: Iterable[Trial], name: str, setting: ObjectiveInputs) -> list[Trial]:
     """The possible plans, the best by the objective first; of equals the one with a shorter step.
 
     Raises `ParplanError` for an unknown objective, and for one that lacks what it needs.
@@ -193,7 +193,7 @@ class Smallest(NamedTuple):
 
 def fewest_accelerators(
     spaces: Sequence[Space],
-    run: Run,
+    run: TrainingRun,
     deadline_s: float,
     search: Callable[[Space], Trial | None],
 ) -> Smallest | None:
@@ -206,7 +206,7 @@ def fewest_accelerators(
         raise ParplanError(f"deadline_s: must be above 0, got {deadline_s}")
     for space in sorted(spaces, key=lambda space: space.cluster.num_accelerators):
         best = search(space)
-        setting = Setting(space.workload, space.cluster, run)
+        setting = ObjectiveInputs(space.workload, space.cluster, run)
         if best is not None and training_s(best, setting) <= deadline_s:
             return Smallest(space, best)
     return None

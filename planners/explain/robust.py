@@ -42,7 +42,7 @@ class Disturbance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
+class StepDistribution:
     """The step times of one plan under a disturbance."""
 
     trial: Trial
@@ -68,7 +68,7 @@ def robust_order(
     top: int = 10,
     samples: int = 32,
     seed: int = 0,
-) -> list[Spread]:
+) -> list[StepDistribution]:
     """The `top` fastest of `trials`, the one with the least expected step time first.
 
     Every sample is a step of all replicas, each with its own draws; the slowest one ends it, which
@@ -83,7 +83,7 @@ def robust_order(
         )
     shared = SharedCosts(workload, cluster)
     spreads = [
-        Spread(
+        StepDistribution(
             trial=trial,
             steps_s=tuple(
                 _steps_s(shared, trial, disturbance, samples, np.random.default_rng(seed)).tolist()

@@ -21,7 +21,7 @@ from parplan.planners.costs.minimum_tables import RelaxedParts
 from parplan.planners.costs.trial import Trial
 from parplan.planners.search.budget import Budget, Clock, Improvement, Stopped, budget_of
 from parplan.planners.search.remote import evaluated_elsewhere
-from parplan.planners.search.workers import Spread
+from parplan.planners.search.workers import WorkerPool
 from parplan.planners.spaces.space import Space
 from parplan.planners.spaces.variants import Box
 from parplan.sim.plan import Plan
@@ -52,7 +52,7 @@ class Evaluator:
         goal: Goal = STEP_TIME,
         known: Iterable[Trial] = (),
         watch: Callable[["Evaluator"], None] | None = None,
-        spread: Spread | None = None,
+        spread: WorkerPool | None = None,
     ) -> None:
         """`space`: what plans have to be in to be possible; None: any that can be laid out.
 
@@ -377,7 +377,7 @@ class Evaluator:
             self.cost_s += self._clock() - begin
 
     def _evaluate_elsewhere(
-        self, spread: Spread, groups: Sequence[list[Plan]], done: dict[Plan, Trial]
+        self, spread: WorkerPool, groups: Sequence[list[Plan]], done: dict[Plan, Trial]
     ) -> None:
         """Fill `done` with what others find of the plans that the space offers."""
         for plan in (plan for group in groups for plan in group):

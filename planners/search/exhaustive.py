@@ -17,7 +17,7 @@ from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.goal import STEP_TIME, Goal
 from parplan.planners.costs.trial import Trial
-from parplan.planners.search.workers import Spread
+from parplan.planners.search.workers import WorkerPool
 from parplan.sim.fast.fast import Kernel, kernel_for
 from parplan.sim.plan import Plan
 from parplan.sim.prediction.predict import compile_plan, predict, schedule_key
@@ -95,7 +95,7 @@ def exhaustive(
     start = compiled = time.perf_counter()
     stopped = "finished"
     try:
-        with Spread(workers, executor) as spread:
+        with WorkerPool(workers, executor) as spread:
             new = [(i, plan) for i, plan in enumerate(candidates) if i not in trials]
             _in_groups(spread, check, new, schedule_key, "compile", progress, trials, keep)
             compiled = time.perf_counter()
@@ -148,7 +148,7 @@ def confirm(workload: Workload, cluster: Cluster, best: Trial | None) -> None:
 
 
 def _in_groups(
-    spread: Spread,
+    spread: WorkerPool,
     function: Callable[[Sequence[Item]], list[Trial]],
     items: Sequence[tuple[int, Item]],
     key: Callable[[Item], object],

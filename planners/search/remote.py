@@ -6,7 +6,7 @@ from functools import partial
 
 from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.trial import Trial
-from parplan.planners.search.workers import Spread
+from parplan.planners.search.workers import WorkerPool
 from parplan.sim.plan import Plan
 
 AT_ONCE = 64
@@ -14,7 +14,7 @@ AT_ONCE = 64
 
 
 def evaluated_elsewhere(
-    spread: Spread, shared: SharedCosts, memory_ratio: float, groups: Sequence[Sequence[Plan]]
+    spread: WorkerPool, shared: SharedCosts, memory_ratio: float, groups: Sequence[Sequence[Plan]]
 ) -> Generator[Sequence[Trial], None, None]:
     """The trials of plans in groups that share their lists, some at a time, in order."""
     pieces = [group[i : i + AT_ONCE] for group in groups for i in range(0, len(group), AT_ONCE)]

@@ -16,7 +16,7 @@ from parplan.planners.costs.trial import Trial
 from parplan.planners.search.evaluator import Budget, Clock, Evaluator, Improvement, Stopped
 from parplan.planners.search.exhaustive import Report, confirm
 from parplan.planners.search.limits import MOST_RECORDED, check_record
-from parplan.planners.search.workers import Spread
+from parplan.planners.search.workers import WorkerPool
 from parplan.planners.spaces.space import Space
 
 GROUP = "parplan.planners"
@@ -106,13 +106,13 @@ def run_planner(
     this one then takes up: it asks the same again, and gets these answers at once. `watch`: called
     after every ask. `with_gap`: bound the whole space afterwards where the planner did not.
     `workers`, `executor`: where the plans that are asked about together are evaluated, as in
-    `parplan.planners.search.workers.Spread`; what is found is the same.
+    `parplan.planners.search.workers.WorkerPool`; what is found is the same.
     Raises `ParplanError` for a planner that is not known, or for more evaluations than a record
     may have, and `RunFailedError` where workers are lost.
     """
     function = find_planner(planner) if isinstance(planner, str) else planner
     check_record(planner if isinstance(planner, str) else _name(planner), space, budget)
-    spread = Spread(workers, executor)
+    spread = WorkerPool(workers, executor)
     evaluator = Evaluator(
         space.workload,
         space.cluster,

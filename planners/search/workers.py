@@ -30,7 +30,7 @@ ON_EXECUTOR = 1024
 """The same for an executor of the caller's, which may have many machines."""
 
 
-class Spread:
+class WorkerPool:
     """Where pieces of work are done: in this process for the first `here_s` (`HERE_S`) seconds of
     work, then on at most `workers` processes (and one for each core); or all of them on `executor`.
 
@@ -49,7 +49,7 @@ class Spread:
         self._own: ProcessPoolExecutor | None = None
         self._before: set[int | None] = set()
 
-    def __enter__(self) -> "Spread":
+    def __enter__(self) -> "WorkerPool":
         return self
 
     def __exit__(
@@ -205,10 +205,10 @@ def in_order(
 ) -> Iterator[Iterator[Result]]:
     """The results of `function` for `items`, one after the other, on at most `workers` processes.
 
-    `at_a_time` items are handed over together; the rest is as `Spread` has it.
+    `at_a_time` items are handed over together; the rest is as `WorkerPool` has it.
     """
     parts = (items[i : i + at_a_time] for i in range(0, len(items), at_a_time))
-    with Spread(min(workers, len(items)), executor, here_s) as spread:
+    with WorkerPool(min(workers, len(items)), executor, here_s) as spread:
         if spread.is_elsewhere:
             with closing(_flat(spread.in_order(partial(_all_of, function), parts))) as results:
                 yield results

@@ -34,7 +34,7 @@ class Ordering(NamedTuple):
     virtual_stages: int
 
 
-class Group(NamedTuple):
+class LayoutGroup(NamedTuple):
     """All plans of one layout: every combination of the last four."""
 
     layout: Layout
@@ -89,7 +89,7 @@ def divisors(number: int) -> list[int]:
     return sorted({*small, *(number // d for d in small)})
 
 
-def groups(workload: Workload, cluster: Cluster, allowed: Constraints) -> Iterator[Group]:
+def groups(workload: Workload, cluster: Cluster, allowed: Constraints) -> Iterator[LayoutGroup]:
     """Every layout that has plans, in canonical order."""
     for tensor in tensor_degrees(workload, cluster, allowed):
         devices = cluster.num_accelerators // tensor
@@ -118,7 +118,7 @@ def tensor_degrees(workload: Workload, cluster: Cluster, allowed: Constraints) -
 
 def _groups(
     workload: Workload, allowed: Constraints, tensor: int, context: int, stages: int, data: int
-) -> Iterator[Group]:
+) -> Iterator[LayoutGroup]:
     moe = workload.model.moe
     experts = 1 if moe is None else gcd(moe.num_experts, data * context)
     can_split = tensor > 1 and workload.seq_len % tensor == 0
@@ -135,7 +135,9 @@ def _groups(
                 continue
             orderings = _orderings(workload, allowed, stages, count)
             layout = Layout(tensor, context, stages, expert, size)
-            group = Group(layout, data, count, orderings, allowed.recomputation, zero, sequence)
+            group = LayoutGroup(
+                layout, data, count, orderings, allowed.recomputation, zero, sequence
+            )
             if group.size:
                 yield group
 

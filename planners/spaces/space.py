@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from parplan.errors import ParplanError
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.spaces.constraints import Constraints
-from parplan.planners.spaces.layouts import Group, Layout, Ordering, divisors
+from parplan.planners.spaces.layouts import Layout, LayoutGroup, Ordering, divisors
 from parplan.planners.spaces.variants import PLAIN, Box, Variant, having, variant_of
 from parplan.sim.plan import Plan, Recomputation
 from parplan.sim.workload import Workload
@@ -72,7 +72,7 @@ class Space(Sequence[Plan]):
     workload: Workload
     cluster: Cluster
     constraints: Constraints
-    groups: tuple[Group, ...] = field(repr=False)
+    groups: tuple[LayoutGroup, ...] = field(repr=False)
     why_not: Callable[[Plan], str] | None = field(default=None, repr=False)
     """Why a plan of the space is not wanted, in one line; empty if it is. Evaluators then report it
     as not possible, for this reason. None: all are wanted."""
@@ -221,7 +221,7 @@ def _moved(degrees: tuple[int, ...], origin: tuple[int, ...], axes: tuple[int, .
     return len(axes) == 1 or math.prod(degrees) == math.prod(origin)
 
 
-def _choices(group: Group, point: Point) -> Iterator[Point]:
+def _choices(group: LayoutGroup, point: Point) -> Iterator[Point]:
     """Points of the same layout that differ in one dimension."""
     yield from (point._replace(ordering=value) for value in group.orderings)
     yield from (point._replace(recomputation=value) for value in group.recomputations)
@@ -229,7 +229,7 @@ def _choices(group: Group, point: Point) -> Iterator[Point]:
     yield from (point._replace(sequence_parallel=value) for value in group.sequence_parallel)
 
 
-def _distance(group: Group, point: Point, keep: str) -> tuple[float, float, float]:
+def _distance(group: LayoutGroup, point: Point, keep: str) -> tuple[float, float, float]:
     apart = [abs(math.log(a / b)) for a, b in zip(group.layout, point.layout, strict=True)]
     first = apart[Layout._fields.index(keep)] if keep in Layout._fields else 0.0
     if keep == "ordering":

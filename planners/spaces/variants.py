@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.spaces.constraints import Constraints
-from parplan.planners.spaces.layouts import Group, divisors
+from parplan.planners.spaces.layouts import LayoutGroup, divisors
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 
@@ -99,7 +99,7 @@ class Choices:
             values[name] = allowed[digit]
         return replace(plan, **values)
 
-    def counts(self, group: Group) -> npt.NDArray[np.int64]:
+    def counts(self, group: LayoutGroup) -> npt.NDArray[np.int64]:
         """How many variants each plan of a group has, in its order."""
         _, b, c, d = group.radices
         found = np.empty(group.radices, dtype=np.int64)

@@ -12,7 +12,7 @@ from parplan.sim.programs.instructions import Action, Overlap, Program, computat
 from parplan.sim.run import Event, Run
 
 
-class Link(NamedTuple):
+class PathSegment(NamedTuple):
     """One piece of the critical path."""
 
     resource: str
@@ -41,7 +41,9 @@ RESOURCES: dict[str, tuple[str, ...]] = {
 """What a step's time is spent on, and the fields of `StageCosts` that say how much."""
 
 
-def critical_path(schedule: Program, costs: Sequence[StageCosts], run: Run) -> tuple[Link, ...]:
+def critical_path(
+    schedule: Program, costs: Sequence[StageCosts], run: Run
+) -> tuple[PathSegment, ...]:
     """A chain of causes from the start of the step to its end, without a gap, first piece first.
 
     `run` is what `simulate(schedule, costs)` returned. Of equally long chains one is taken: the
@@ -133,9 +135,9 @@ class _Walk:
                 self.named[event.name] = event
         self.place = {id(e): i for lane in self.order.values() for i, e in enumerate(lane)}
 
-    def path(self) -> tuple[Link, ...]:
+    def path(self) -> tuple[PathSegment, ...]:
         ends = [e for e in self.run.events if e.end_s == self.run.step_s]
-        links: list[Link] = []
+        links: list[PathSegment] = []
         event: Event | None = min(ends, key=lambda e: (e.rank, e.stream), default=None)
         until_s = self.run.step_s
         while event is not None:
@@ -149,7 +151,9 @@ class _Walk:
             if latency_ps:
                 stage = parse_action(before.name.partition(">")[0]).stage
                 sent_s = (_ps(until_s) - latency_ps) / PS_PER_S
-                links.append(Link("latency", stage, before.rank, before.name, sent_s, until_s))
+                links.append(
+                    PathSegment("latency", stage, before.rank, before.name, sent_s, until_s)
+                )
                 until_s = sent_s
             event = before
         return tuple(reversed(links))
@@ -229,10 +233,12 @@ def _gives_gradients(event: Event, stage: int) -> bool:
     return action.stage == stage and action.op in "BW"
 
 
-def _link(event: Event, until_s: float) -> Link:
+def _link(event: Event, until_s: float) -> PathSegment:
     name = event.name
     if event.stream == "send":
-        return Link("bandwidth", parse_action(name.partition(">")[0]).stage, *_span(event, until_s))
+        return PathSegment(
+            "bandwidth", parse_action(name.partition(">")[0]).stage, *_span(event, until_s)
+        )
     for word, resource in (
         ("optimizer", "optimizer"),
         ("gather", "gather"),
@@ -240,8 +246,8 @@ def _link(event: Event, until_s: float) -> Link:
         ("norm", "norm"),
     ):
         if name.startswith(word):
-            return Link(resource, int(name.split()[1]), *_span(event, until_s))
-    return Link("compute", parse_action(name).stage, *_span(event, until_s))
+            return PathSegment(resource, int(name.split()[1]), *_span(event, until_s))
+    return PathSegment("compute", parse_action(name).stage, *_span(event, until_s))
 
 
 def _span(event: Event, until_s: float) -> tuple[int, str, float, float]:

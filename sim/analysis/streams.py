@@ -16,7 +16,7 @@ from parplan.sim.cost_model.stage_costs import ops_of, timing_of
 from parplan.sim.cost_model.stages import stages_of
 from parplan.sim.layers.blocks import Ops, recomputed_ops
 from parplan.sim.layers.ops import Exchange, Op
-from parplan.sim.layers.times import Timing, exposed_experts
+from parplan.sim.layers.times import MachineTimes, exposed_experts
 from parplan.sim.plan import Plan
 from parplan.sim.programs.instructions import parse_action
 from parplan.sim.run import Event, Run
@@ -25,7 +25,7 @@ from parplan.sim.workload import Workload
 STREAMS = {"tensor": "tensor-parallel", "context": "context-parallel", "expert": "expert-parallel"}
 
 
-class Piece(NamedTuple):
+class StreamExchange(NamedTuple):
     """One exchange within an action: shares of the action's time."""
 
     stream: str
@@ -74,8 +74,8 @@ def with_streams(run: Run, workload: Workload, cluster: Cluster, plan: Plan) -> 
 
 
 def _pieces(
-    plan: Plan, layers: Iterable[tuple[Ops, bool, int]], op: str, timing: Timing
-) -> tuple[Piece, ...]:
+    plan: Plan, layers: Iterable[tuple[Ops, bool, int]], op: str, timing: MachineTimes
+) -> tuple[StreamExchange, ...]:
     layout = _Layout(timing)
     kinds = list(layers)
     if op != "F":
@@ -90,7 +90,7 @@ def _pieces(
 class _Layout:
     """Lays operations out one after the other."""
 
-    def __init__(self, timing: Timing) -> None:
+    def __init__(self, timing: MachineTimes) -> None:
         self.timing = timing
         self.now_s = 0.0
         self.experts_free_s = 0.0
@@ -138,9 +138,9 @@ class _Layout:
                 self.now_s = beside_s = begin_s + seconds
         self.now_s = max(self.now_s, beside_s)
 
-    def shares(self) -> tuple[Piece, ...]:
+    def shares(self) -> tuple[StreamExchange, ...]:
         whole_s = max(self.now_s, self.experts_free_s) or 1.0
         return tuple(
-            Piece(STREAMS[group], name, start_s / whole_s, end_s / whole_s)
+            StreamExchange(STREAMS[group], name, start_s / whole_s, end_s / whole_s)
             for group, name, start_s, end_s in self.placed
         )

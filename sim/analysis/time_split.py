@@ -17,7 +17,7 @@ from parplan.sim.costs import StageCosts
 from parplan.sim.layers.blocks import Ops, recomputed_ops
 from parplan.sim.layers.ops import Op
 from parplan.sim.layers.times import (
-    Timing,
+    MachineTimes,
     experts_s,
     exposed_experts,
     layer_costs,
@@ -140,7 +140,7 @@ def _stage(
     stage: StageLayers,
     parameters: StageParameters,
     costs: StageCosts,
-    timing: Timing,
+    timing: MachineTimes,
     links: Communication,
 ) -> dict[str, Seconds]:
     plan = compiled.plan
@@ -176,7 +176,7 @@ def _add(into: Seconds, causes: Mapping[str, float], times: float = 1) -> None:
         into[part] = into.get(part, 0.0) + times * seconds
 
 
-def forward_causes(ops: Ops, timing: Timing) -> Seconds:
+def forward_causes(ops: Ops, timing: MachineTimes) -> Seconds:
     """What the forward of one layer consists of."""
     only = [replace(op, input_gradient=(), weight_gradient=(), backward_exchanges=()) for op in ops]
     whole_s = layer_costs(ops, frozenset(), timing).forward_s
@@ -184,7 +184,7 @@ def forward_causes(ops: Ops, timing: Timing) -> Seconds:
     return _with_host(_named(causes), ops, whole_s, timing)
 
 
-def input_gradient_causes(ops: Ops, recomputed: frozenset[str], timing: Timing) -> Seconds:
+def input_gradient_causes(ops: Ops, recomputed: frozenset[str], timing: MachineTimes) -> Seconds:
     """What the input gradient of one layer consists of, with the recomputation before it."""
     kernels = [_kernels_alone(op) for op in ops]
     exchanges = [replace(op, forward=(), forward_exchanges=()) for op in ops]
@@ -208,7 +208,7 @@ def _named(causes: Mapping[str, float]) -> Seconds:
     return {f"{k} exchange" if k in EXCHANGES else k: seconds for k, seconds in causes.items()}
 
 
-def _with_host(causes: Seconds, ops: Ops, whole_s: float, timing: Timing) -> Seconds:
+def _with_host(causes: Seconds, ops: Ops, whole_s: float, timing: MachineTimes) -> Seconds:
     """With what lies between the device's seconds and those of the layer as a whole."""
     waits_s = experts_s(ops, timing)
     left_s = max(0.0, whole_s - sum(causes.values()))

@@ -32,7 +32,7 @@ class Transfer(NamedTuple):
     """Which of the group's rings or trees it belongs to."""
 
 
-class Asked(NamedTuple):
+class CollectiveRequest(NamedTuple):
     """What is asked of an algorithm: the ranks of each node, the size, pieces of trees."""
 
     op: str
@@ -45,7 +45,7 @@ class Asked(NamedTuple):
         """All of them, node by node."""
         return tuple(rank for node in self.nodes for rank in node)
 
-    def channels(self) -> list["Asked"]:
+    def channels(self) -> list["CollectiveRequest"]:
         """The same once for each channel: its part of the bytes, its order within the nodes."""
         count = min(map(len, self.nodes)) if len(self.nodes) > 1 else 1
         turned = [
@@ -66,7 +66,7 @@ def transfers(
     `nodes`: the ranks of the group on each node. Size and bytes as `collective_work` counts them; a
     broadcast starts at the first rank. Raises `ParplanError` where the algorithm cannot do it.
     """
-    asked = Asked(collective.op, collective.num_bytes, tuple(map(tuple, nodes)), pieces)
+    asked = CollectiveRequest(collective.op, collective.num_bytes, tuple(map(tuple, nodes)), pieces)
     if len(asked.ranks) < 2:
         return []
     if pieces < 1:
@@ -100,7 +100,7 @@ def _ring(
     return after
 
 
-def _rings(asked: Asked, sent: list[Transfer]) -> None:
+def _rings(asked: CollectiveRequest, sent: list[Transfer]) -> None:
     rounds = 2 if asked.op == "all_reduce" else 1
     for channel, own in enumerate(asked.channels()):
         n = len(own.ranks)
@@ -121,11 +121,11 @@ def _pairwise(sent: list[Transfer], ranks: Sequence[int], num_bytes: float, afte
     return after
 
 
-def _direct(asked: Asked, sent: list[Transfer]) -> None:
+def _direct(asked: CollectiveRequest, sent: list[Transfer]) -> None:
     _pairwise(sent, asked.ranks, asked.num_bytes / len(asked.ranks), {})
 
 
-def _hierarchy(asked: Asked, sent: list[Transfer]) -> None:
+def _hierarchy(asked: CollectiveRequest, sent: list[Transfer]) -> None:
     """Inside the nodes; across them, between the ranks at the same place; inside again."""
     nodes, m = asked.nodes, len(asked.nodes[0])
     if any(len(node) != m for node in nodes) or len(nodes) < 2 or m < 2:
@@ -158,7 +158,7 @@ def _hierarchy(asked: Asked, sent: list[Transfer]) -> None:
         inside()
 
 
-def _chain(asked: Asked, sent: list[Transfer]) -> None:
+def _chain(asked: CollectiveRequest, sent: list[Transfer]) -> None:
     """A broadcast from rank to rank, piece by piece."""
     parents = dict(zip(asked.ranks[1:], asked.ranks, strict=False))
     _down(sent, asked.ranks[0], parents, (asked.num_bytes / asked.pieces, asked.pieces), {}, 0)
@@ -209,7 +209,7 @@ def two_broadcast_trees(num_ranks: int) -> tuple[list[int | None], list[int | No
     return first, second
 
 
-def _trees(asked: Asked, sent: list[Transfer]) -> None:
+def _trees(asked: CollectiveRequest, sent: list[Transfer]) -> None:
     """Trees over the nodes, with a chain in each; within one node, over its ranks."""
     reduces = asked.op == "all_reduce"
     for channel, own in enumerate(asked.channels() if reduces else [asked]):
@@ -280,7 +280,7 @@ def _down(
             sent.append(Transfer(parents[rank], rank, cut[0], before, channel))
 
 
-ALGORITHMS: dict[tuple[str, str], Callable[[Asked, list[Transfer]], None]] = {
+ALGORITHMS: dict[tuple[str, str], Callable[[CollectiveRequest, list[Transfer]], None]] = {
     ("ring", "all_reduce"): _rings,
     ("ring", "all_gather"): _rings,
     ("ring", "reduce_scatter"): _rings,

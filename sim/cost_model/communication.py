@@ -9,8 +9,7 @@ from typing import cast, get_args
 from parplan.hardware.collectives.expert_dispatch import dispatch_s
 from parplan.hardware.collectives.group import Group, group_of
 from parplan.hardware.collectives.times import Collective, collective_s
-from parplan.hardware.estimates.profile import Collective as MeasuredCollective
-from parplan.hardware.estimates.profile import Op as MeasuredOp
+from parplan.hardware.estimates.profile import CollectiveCall, CollectiveOp
 from parplan.hardware.network.cluster import Cluster, Link
 from parplan.sim.layers.ops import Exchange
 from parplan.sim.plan import Plan
@@ -71,9 +70,9 @@ class Communication:
 
     def _seconds(self, op: str, num_bytes: float, group: str) -> float:
         measured, (size, _) = self.cluster.measured, self.groups[group]
-        if measured is not None and op in get_args(MeasuredOp):
-            what = MeasuredCollective(
-                op=cast(MeasuredOp, op),
+        if measured is not None and op in get_args(CollectiveOp):
+            what = CollectiveCall(
+                op=cast(CollectiveOp, op),
                 num_bytes=max(1, round(num_bytes)),
                 num_ranks=size,
                 ranks_per_node=size,

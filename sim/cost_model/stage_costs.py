@@ -18,7 +18,7 @@ from parplan.sim.cost_model.stages import StageLayers, StageParameters, stage_pa
 from parplan.sim.costs import LayerCosts, ModelCosts, StageCosts
 from parplan.sim.layers.blocks import Ops, block_ops, embedding_ops, head_ops, recomputed_ops
 from parplan.sim.layers.shapes import shapes_of
-from parplan.sim.layers.times import Timing, layer_costs
+from parplan.sim.layers.times import MachineTimes, layer_costs
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import schedule_kind
 from parplan.sim.software.habits import Software
@@ -57,7 +57,7 @@ def recomputes_head(workload: Workload, plan: Plan) -> bool:
     return workload.software.recomputed_head and plan.recomputation == "full"
 
 
-def timing_of(workload: Workload, cluster: Cluster, plan: Plan) -> Timing:
+def timing_of(workload: Workload, cluster: Cluster, plan: Plan) -> MachineTimes:
     """Kernels and exchanges of `plan` on `cluster`; equal kernels are timed once."""
     known: dict[Kernel, float] = {}
     slowdown = workload.framework.kernel_slowdown
@@ -67,7 +67,7 @@ def timing_of(workload: Workload, cluster: Cluster, plan: Plan) -> Timing:
             known[kernel] = slowdown * kernel_estimate(cluster, kernel).seconds
         return known[kernel]
 
-    return Timing(
+    return MachineTimes(
         kernel_s=seconds,
         exchange_s=Communication(cluster, plan).exchange_s,
         framework=workload.framework,

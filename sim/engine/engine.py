@@ -22,7 +22,7 @@ import simpy
 from parplan.errors import ParplanError
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine.links import Process, call_after
-from parplan.sim.engine.rank_processes import Options, Processes
+from parplan.sim.engine.rank_processes import Processes, SimulationOptions
 from parplan.sim.programs.arrays import ActionArrays, action_arrays, check_arrays
 from parplan.sim.programs.instructions import Program
 from parplan.sim.run import Run
@@ -63,7 +63,7 @@ def simulate(
     lists = _checked(schedule, costs, links, compute_slowdown_during_messages)
     if durations_ps is not None and len(durations_ps) != len(lists):
         raise ParplanError(f"durations_ps: {len(durations_ps)} durations for {len(lists)} actions")
-    options = Options(
+    options = SimulationOptions(
         durations_ps=durations_ps,
         blocking_sends=blocking_sends,
         links=links,
@@ -98,7 +98,7 @@ def simulate_steps(
     if num_steps < 1:
         raise ParplanError(f"num_steps: must be at least 1, got {num_steps}")
     lists = _checked(schedule, costs, links, compute_slowdown_during_messages)
-    options = Options(
+    options = SimulationOptions(
         durations_ps=None,
         blocking_sends=blocking_sends,
         links=links,
@@ -162,7 +162,7 @@ class _Training:
         schedule: Program,
         lists: ActionArrays,
         costs: Sequence[StageCosts],
-        options: Options,
+        options: SimulationOptions,
         num_steps: int,
         failing: Failing,
     ) -> None:

@@ -42,7 +42,7 @@ def call_after(
     env.schedule(event, priority=priority, delay=delay_ps)  # type: ignore[arg-type]
 
 
-class Watch(Protocol):
+class LinkObserver(Protocol):
     """Who wants to know when links are in use."""
 
     def occupied(self, pair: Pair, start: int, end: int) -> None:
@@ -78,7 +78,7 @@ class OwnLinks:
     """
 
     def __init__(
-        self, env: simpy.Environment, num_actions: int, watch: Watch | None = None
+        self, env: simpy.Environment, num_actions: int, watch: LinkObserver | None = None
     ) -> None:
         self.env = env
         self.watch = watch
@@ -231,7 +231,7 @@ class FairLinks(OwnLinks):
 
 
 def make_links(
-    env: simpy.Environment, num_actions: int, shared: SharedLinks | None, watch: Watch | None
+    env: simpy.Environment, num_actions: int, shared: SharedLinks | None, watch: LinkObserver | None
 ) -> Links:
     """The links of one simulation; `watch` sees those that are not shared."""
     if shared is None:

@@ -14,7 +14,7 @@ from parplan.sim.costs import StageCosts
 from parplan.sim.engine.barriers import Meetings
 from parplan.sim.engine.links import Arrival, Process, make_links, times
 from parplan.sim.engine.slowdown import Pace
-from parplan.sim.engine.stage_work import Work, stage_work, works_of_micro_batches
+from parplan.sim.engine.stage_work import StageAction, stage_work, works_of_micro_batches
 from parplan.sim.event_table import NORM, REDUCE
 from parplan.sim.programs.arrays import ActionArrays
 from parplan.sim.programs.instructions import Action, Overlap, Program, last_gradient_index, parts
@@ -27,7 +27,7 @@ from parplan.sim.ticks import pair_ps, to_ps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class SimulationOptions:
     """How the lists are played: the keywords of `parplan.sim.engine.engine.simulate`."""
 
     durations_ps: Sequence[int] | None
@@ -46,7 +46,7 @@ class Processes:
         program: Program,
         lists: ActionArrays,
         costs: Sequence[StageCosts],
-        options: Options,
+        options: SimulationOptions,
         num_steps: int = 1,
     ) -> None:
         self.env, self.lists = env, lists
@@ -227,7 +227,7 @@ class Processes:
                     now = yield arrival
         return now
 
-    def _await(self, rank: int, step: int, action: Action, work: Work) -> Process:
+    def _await(self, rank: int, step: int, action: Action, work: StageAction) -> Process:
         """Until the message for `action` is there."""
         if work.receives:
             key = action.stage, work.forward, action.micro_batch + step * len(self.works)

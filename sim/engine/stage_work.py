@@ -26,7 +26,7 @@ class StageWork(NamedTuple):
     overlap_share: float
 
 
-class Work(NamedTuple):
+class StageAction(NamedTuple):
     """What an action of one stage is, and its messages."""
 
     duration: int
@@ -41,7 +41,7 @@ class Work(NamedTuple):
     latency: int
 
 
-Works = list[dict[str, Work]]
+Works = list[dict[str, StageAction]]
 """By stage and op."""
 
 
@@ -72,12 +72,12 @@ def works_of_micro_batches(lists: ActionArrays, costs: Sequence[StageCosts]) -> 
     return [known[w] for w in way.reshape(-1).tolist()]
 
 
-def _work(stage: int, op: str, cost: StageCosts, rank_of: Sequence[int]) -> Work:
+def _work(stage: int, op: str, cost: StageCosts, rank_of: Sequence[int]) -> StageAction:
     from_stage, to_stage = (stage - 1, stage + 1) if op == "F" else (stage + 1, stage - 1)
     stages = range(len(rank_of))
     has_messages = op != "W"
     makes = has_messages and to_stage in stages
-    return Work(
+    return StageAction(
         to_ps(max(cost.action_s(op), 0.0)),
         op in "BW",
         op == "F",

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from parplan.errors import ParplanError
 from parplan.sim.costs import StageCosts
-from parplan.sim.fast import numpy_sweep as batch
+from parplan.sim.fast import numpy_sweep
 from parplan.sim.fast.as_run import Swept, run_of
 from parplan.sim.programs.instructions import Program
 from parplan.sim.run import Run
@@ -69,7 +69,7 @@ def fast_many_ps(
     chosen = _choose(kernel, len(tape), count)
     lanes = 1
     if chosen == "numpy":
-        lanes = min(batch.LANES, count)
+        lanes = min(numpy_sweep.LANES, count)
     elif chosen == "numba" and count > 1:
         lanes = compiled_loops(load=True).LANES  # type: ignore[union-attr]
     tables = sweep_tables(tape, ticks, durations_ps, lanes, post_validation)
@@ -81,7 +81,7 @@ def fast_many_ps(
 def _swept(tape: Tape, tables: SweepTables, blocking: bool, kernel: Kernel) -> Ints:
     """The step of each candidate, shape [candidates]."""
     if kernel == "numpy":
-        return batch.sweep_numpy(tape, tables, blocking)
+        return numpy_sweep.sweep_numpy(tape, tables, blocking)
     compiled = kernel == "numba"
     if compiled and tables.num_candidates > 1:
         return _sweep_numba(tape, tables, blocking)

@@ -8,7 +8,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from parplan.sim.fast import fifo_loop as event_loop
+from parplan.sim.fast import fifo_loop
 from parplan.sim.step import sweep as loops
 
 LANES = 32
@@ -17,7 +17,7 @@ LANES = 32
 order_actions: Any = numba.njit(cache=True)(loops.order_actions)
 take_over: Any = numba.njit(cache=True)(loops.take_over)
 sweep: Any = numba.njit(cache=True)(loops.sweep)
-play_fifo: Any = numba.njit(cache=True)(event_loop.play_fifo)
+play_fifo: Any = numba.njit(cache=True)(fifo_loop.play_fifo)
 
 
 def _sweep_blocks(tape: Any, tables: Any, sizes: Any, blocking: bool, end: Any) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from parplan.errors import ParplanError
 from parplan.sim.costs import StageCosts
-from parplan.sim.fast import fifo_loop as event_loop
+from parplan.sim.fast import fifo_loop
 from parplan.sim.fast.as_run import Swept, run_of
 from parplan.sim.fast.fair_loop import Actions, FairPlay
 from parplan.sim.programs.arrays import Codes
@@ -144,7 +144,7 @@ class _Player:
         t = self.tables
         costs = [a[candidate, :, 0].tolist() for a in (t.duration, t.send, t.latency)]
         reduce = (t.each_total, t.each_tail, t.last_total, t.last_tail)
-        play: Any = event_loop.play_fifo
+        play: Any = fifo_loop.play_fifo
         play(
             *self.given,
             self.links.num_links,

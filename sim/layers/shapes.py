@@ -10,8 +10,7 @@ from parplan.sim.layers.ops import Exchange, Op
 from parplan.sim.models.model import Model
 from parplan.sim.plan import Plan
 from parplan.sim.software.habits import Software
-from parplan.sim.workload import NARROW, Workload
-from parplan.sim.workload import Attention as AttentionKind
+from parplan.sim.workload import NARROW, AttentionKind, Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

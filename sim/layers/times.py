@@ -10,7 +10,7 @@ from parplan.sim.software.framework import NO_OVERHEAD, Framework
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
+class MachineTimes:
     """How long kernels and exchanges take on one machine."""
 
     kernel_s: Callable[[Kernel], float]
@@ -26,7 +26,7 @@ class Timing:
     """Whether the host launches nothing within a step."""
 
 
-def layer_costs(ops: Sequence[Op], recomputed: frozenset[str], timing: Timing) -> LayerCosts:
+def layer_costs(ops: Sequence[Op], recomputed: frozenset[str], timing: MachineTimes) -> LayerCosts:
     """Forward, input gradient, weight gradient and recomputation of one layer.
 
     Exchanges that overlap hide behind kernels of their own operation: forward behind its forward,
@@ -41,7 +41,7 @@ def layer_costs(ops: Sequence[Op], recomputed: frozenset[str], timing: Timing) -
     )
 
 
-def exposed_experts(ops: Sequence[Op], timing: Timing) -> tuple[float, float]:
+def exposed_experts(ops: Sequence[Op], timing: MachineTimes) -> tuple[float, float]:
     """The shares of a layer's exchanges of experts that nothing hides, of forward and backward.
 
     Where they overlap, each runs beside the kernels of another micro-batch that goes the other way
@@ -57,7 +57,7 @@ def exposed_experts(ops: Sequence[Op], timing: Timing) -> tuple[float, float]:
     )
 
 
-def _alone(exchanges: Iterable[Exchange], beside_s: float, timing: Timing) -> float:
+def _alone(exchanges: Iterable[Exchange], beside_s: float, timing: MachineTimes) -> float:
     """The share of those of experts that `beside_s` of kernels do not hide."""
     seconds = sum(timing.exchange_s(e) for e in exchanges if e.group == "expert")
     hidden_s = timing.framework.overlapped_share * min(seconds, beside_s)
@@ -67,7 +67,7 @@ def _alone(exchanges: Iterable[Exchange], beside_s: float, timing: Timing) -> fl
 def split_by_cause(
     ops: Sequence[Op],
     recomputed: frozenset[str],
-    timing: Timing,
+    timing: MachineTimes,
     experts: tuple[float, float] = (1.0, 1.0),
 ) -> dict[str, float]:
     """The seconds of one forward and backward by cause: kernels, and exposed exchanges by group.
@@ -90,7 +90,7 @@ def split_by_cause(
     return seconds
 
 
-def _forward_s(ops: Sequence[Op], timing: Timing) -> float:
+def _forward_s(ops: Sequence[Op], timing: MachineTimes) -> float:
     device_s, (alone, _) = 0.0, exposed_experts(ops, timing)
     for op in ops:
         own = _kernels_s(op.forward, timing)
@@ -101,7 +101,7 @@ def _forward_s(ops: Sequence[Op], timing: Timing) -> float:
     return device_s + host_s if timing.blocking_launches else max(device_s, host_s)
 
 
-def _input_gradient_s(ops: Sequence[Op], timing: Timing) -> float:
+def _input_gradient_s(ops: Sequence[Op], timing: MachineTimes) -> float:
     """With all of a backward's exchanges; the host launches weight gradients in between."""
     device_s, (_, alone) = 0.0, exposed_experts(ops, timing)
     for op in ops:
@@ -116,13 +116,13 @@ def _input_gradient_s(ops: Sequence[Op], timing: Timing) -> float:
     return device_s + host_s if timing.blocking_launches else max(device_s, host_s - weights_s)
 
 
-def experts_s(ops: Iterable[Op], timing: Timing) -> float:
+def experts_s(ops: Iterable[Op], timing: MachineTimes) -> float:
     """What a layer with experts waits for the host in each direction."""
     waits = not timing.step_graph and any(op.expert_parameters for op in ops)
     return timing.framework.expert_layer_s if waits else 0.0
 
 
-def _host_s(kernels: int, exchanges: Iterable[Sequence[Exchange]], timing: Timing) -> float:
+def _host_s(kernels: int, exchanges: Iterable[Sequence[Exchange]], timing: MachineTimes) -> float:
     """What the host needs to launch so many kernels and these exchanges."""
     if timing.step_graph:
         return 0.0
@@ -131,16 +131,16 @@ def _host_s(kernels: int, exchanges: Iterable[Sequence[Exchange]], timing: Timin
     return kernels * each.host_s_per_kernel + count * each.host_s_per_exchange
 
 
-def _backward_kernels_s(op: Op, timing: Timing) -> float:
+def _backward_kernels_s(op: Op, timing: MachineTimes) -> float:
     return _kernels_s((*op.input_gradient, *op.weight_gradient), timing)
 
 
-def _kernels_s(kernels: Iterable[Kernel], timing: Timing) -> float:
+def _kernels_s(kernels: Iterable[Kernel], timing: MachineTimes) -> float:
     return sum(timing.kernel_s(kernel) for kernel in kernels)
 
 
 def _exposed(
-    exchanges: Iterable[Exchange], beside_s: float, timing: Timing, experts: float
+    exchanges: Iterable[Exchange], beside_s: float, timing: MachineTimes, experts: float
 ) -> dict[str, float]:
     """Seconds by group that are not hidden behind `beside_s` of kernels; of those of experts the
     share `experts`."""

@@ -15,7 +15,7 @@ BASE = 0x7F00_0000_0000
 """The first address; none is used twice."""
 
 
-class Piece(NamedTuple):
+class Allocation(NamedTuple):
     """Memory that is taken and given back as a whole."""
 
     label: str
@@ -48,12 +48,12 @@ def memory_snapshot(ranks: Sequence[MemoryOverTime], run: Run) -> dict[str, Any]
 
 def _device(
     memory: MemoryOverTime, starts: dict[float, str]
-) -> tuple[list[tuple[int, Piece]], list[dict[str, Any]]]:
+) -> tuple[list[tuple[int, Allocation]], list[dict[str, Any]]]:
     """The pieces that stay, with their addresses; and all events, in order."""
     taken = 1.0 + memory.fragmented_share
     state = memory.state
     pieces = [
-        Piece(name, 0, None, round(num_bytes))
+        Allocation(name, 0, None, round(num_bytes))
         for name, num_bytes in (
             ("parameters", state.parameter_bytes),
             ("gradients", state.gradient_bytes),
@@ -79,7 +79,7 @@ def _device(
     return [(a, p) for a, p in addressed if p.end is None], trace
 
 
-def _pieces(kind: str, levels: Floats, labels: Sequence[str]) -> Iterator[Piece]:
+def _pieces(kind: str, levels: Floats, labels: Sequence[str]) -> Iterator[Allocation]:
     """What makes the levels: a rise takes memory, a fall gives the oldest back, or what was taken
     last where it was taken at the moment before (working memory)."""
     held: list[tuple[str, int, float]] = []
@@ -95,15 +95,15 @@ def _pieces(kind: str, levels: Floats, labels: Sequence[str]) -> Iterator[Piece]
             label, start, size = held.pop(place)
             given = min(size, left)
             left -= given
-            yield Piece(label, start, moment, round(given))
+            yield Allocation(label, start, moment, round(given))
             if size - given > 0.5:
                 held.insert(place, (label, start, size - given))
     for label, start, size in held:
-        yield Piece(label, start, None, round(size))
+        yield Allocation(label, start, None, round(size))
 
 
 def _entries(
-    times_s: Floats, moment: int, allocates: bool, address: int, piece: Piece
+    times_s: Floats, moment: int, allocates: bool, address: int, piece: Allocation
 ) -> Iterator[dict[str, Any]]:
     for action in ("alloc",) if allocates else ("free_requested", "free_completed"):
         yield {
@@ -116,11 +116,11 @@ def _entries(
         }
 
 
-def _frames(piece: Piece) -> list[dict[str, Any]]:
+def _frames(piece: Allocation) -> list[dict[str, Any]]:
     return [{"filename": "parplan", "line": 0, "name": piece.label}]
 
 
-def _segment(device: int, pieces: Sequence[tuple[int, Piece]]) -> dict[str, Any]:
+def _segment(device: int, pieces: Sequence[tuple[int, Allocation]]) -> dict[str, Any]:
     """What stays, as one segment."""
     total = sum(piece.num_bytes for _, piece in pieces)
     first = min((address for address, _ in pieces), default=BASE)

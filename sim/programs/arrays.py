@@ -12,7 +12,7 @@ from parplan.errors import ParplanError
 from parplan.sim.programs.instructions import (
     OPS,
     Action,
-    Communication,
+    CommunicationOp,
     Overlap,
     Program,
     Schedule,
@@ -95,7 +95,7 @@ def action_arrays(program: Program) -> ActionArrays:
 def _flat(program: Program) -> tuple[Schedule, list[int]]:
     """The computations, and the places of the forwards of overlapped pairs."""
     types = set(map(type, chain.from_iterable(program)))
-    if Communication in types:
+    if CommunicationOp in types:
         raise ParplanError(
             "the lists hold communication, which follows from the computations; leave it out "
             "(without_communication)"

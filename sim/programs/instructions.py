@@ -51,7 +51,7 @@ class Overlap(NamedTuple):
         return f"({self.forward};{self.backward})OVERLAP_F_B"
 
 
-class Communication(NamedTuple):
+class CommunicationOp(NamedTuple):
     """One of `MESSAGE_OPS`, with a micro-batch, or one of `STAGE_OPS`, without."""
 
     stage: int
@@ -68,7 +68,7 @@ RankActions = tuple[Action, ...]
 Schedule = tuple[RankActions, ...]
 """The computations of every pipeline rank."""
 
-Instruction = Action | Overlap | Communication
+Instruction = Action | Overlap | CommunicationOp
 
 Program = tuple[tuple[Instruction, ...], ...]
 """What every pipeline rank does, with overlapped pairs and perhaps with communication."""
@@ -85,9 +85,9 @@ def parse_action(text: str) -> Action:
 def parse_instruction(text: str) -> Instruction:
     """The action, overlapped pair or communication that `text` names, else `ParplanError`."""
     if message := _MESSAGE.fullmatch(text):
-        return Communication(int(message[1]), message[2], int(message[3]))
+        return CommunicationOp(int(message[1]), message[2], int(message[3]))
     if stage := _STAGE.fullmatch(text):
-        return Communication(int(stage[1]), stage[2])
+        return CommunicationOp(int(stage[1]), stage[2])
     if pair := _OVERLAP.fullmatch(text):
         forward, backward = parse_action(pair[1]), parse_action(pair[2])
         if forward.op != FORWARD or backward.op not in (BACKWARD, INPUT_GRADIENT):
@@ -148,7 +148,7 @@ def computations(program: Program) -> Schedule:
 
 def without_communication(program: Program) -> Program:
     """Computations and overlapped pairs: what the players take."""
-    return tuple(tuple(i for i in rank if not isinstance(i, Communication)) for rank in program)
+    return tuple(tuple(i for i in rank if not isinstance(i, CommunicationOp)) for rank in program)
 
 
 def parts(instruction: Instruction) -> tuple[Action, ...]:
@@ -162,7 +162,7 @@ def parts(instruction: Instruction) -> tuple[Action, ...]:
 
 def has_communication(program: Program) -> bool:
     """Whether the program says when messages are sent and received."""
-    return any(isinstance(i, Communication) for instructions in program for i in instructions)
+    return any(isinstance(i, CommunicationOp) for instructions in program for i in instructions)
 
 
 def rank_of_stages(schedule: Schedule) -> dict[int, int]:

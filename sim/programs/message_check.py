@@ -4,7 +4,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 
-from parplan.sim.programs.instructions import MESSAGE_OPS, Action, Communication, Program, parts
+from parplan.sim.programs.instructions import MESSAGE_OPS, Action, CommunicationOp, Program, parts
 from parplan.sim.programs.order import partner, sent_by
 
 Pair = tuple[int, int]
@@ -35,7 +35,7 @@ def _foreign(program: Program) -> Iterator[str]:
     for rank, instructions in enumerate(program):
         own = {a.stage for i in instructions for a in parts(i)}
         for place, instruction in enumerate(instructions, start=1):
-            if isinstance(instruction, Communication) and instruction.stage not in own:
+            if isinstance(instruction, CommunicationOp) and instruction.stage not in own:
                 yield (
                     f"rank {rank}, instruction {place}: {instruction}, "
                     f"but stage {instruction.stage} is not on this rank"
@@ -45,7 +45,7 @@ def _foreign(program: Program) -> Iterator[str]:
 def _unexpected(program: Program, num_stages: int) -> Iterator[str]:
     """Messages that are missing, needless, or there twice."""
     rank_of = _rank_of(program)
-    wanted: dict[tuple[int, Communication], Action] = {}
+    wanted: dict[tuple[int, CommunicationOp], Action] = {}
     for rank, instructions in enumerate(program):
         for action in itertools.chain.from_iterable(map(parts, instructions)):
             send = sent_by(action, num_stages)
@@ -55,10 +55,10 @@ def _unexpected(program: Program, num_stages: int) -> Iterator[str]:
             to_rank = rank_of[receive.stage, action.micro_batch]
             if to_rank != rank:
                 wanted[rank, send] = wanted[to_rank, receive] = action
-    seen: set[tuple[int, Communication]] = set()
+    seen: set[tuple[int, CommunicationOp]] = set()
     for rank, instructions in enumerate(program):
         for place, message in enumerate(instructions, start=1):
-            if not isinstance(message, Communication) or message.op not in MESSAGE_OPS:
+            if not isinstance(message, CommunicationOp) or message.op not in MESSAGE_OPS:
                 continue
             if (rank, message) in seen:
                 yield f"rank {rank}, instruction {place}: {message} is there twice"
@@ -76,7 +76,7 @@ def _late(program: Program, num_stages: int) -> Iterator[str]:
         place_of = {
             instruction: place
             for place, instruction in enumerate(instructions, start=1)
-            if isinstance(instruction, Communication)
+            if isinstance(instruction, CommunicationOp)
         }
         for place, instruction in enumerate(instructions, start=1):
             for action in parts(instruction):
@@ -85,7 +85,7 @@ def _late(program: Program, num_stages: int) -> Iterator[str]:
                     yield f"rank {rank}: {send} (instruction {place_of[send]}) is before {action}"
                 if action.op != "W":
                     kind = "F" if action.op == "F" else "B"
-                    receive = Communication(action.stage, f"RECV_{kind}", action.micro_batch)
+                    receive = CommunicationOp(action.stage, f"RECV_{kind}", action.micro_batch)
                     if place_of.get(receive, place) > place:
                         yield (
                             f"rank {rank}: {receive} (instruction {place_of[receive]}) "
@@ -96,11 +96,11 @@ def _late(program: Program, num_stages: int) -> Iterator[str]:
 def _orders(program: Program) -> Iterator[str]:
     """Pairs of ranks in which messages are received in another order than they are sent."""
     rank_of = _rank_of(program)
-    sent: dict[Pair, list[Communication]] = defaultdict(list)
-    received: dict[Pair, list[Communication]] = defaultdict(list)
+    sent: dict[Pair, list[CommunicationOp]] = defaultdict(list)
+    received: dict[Pair, list[CommunicationOp]] = defaultdict(list)
     for rank, instructions in enumerate(program):
         for message in instructions:
-            if not isinstance(message, Communication) or message.micro_batch is None:
+            if not isinstance(message, CommunicationOp) or message.micro_batch is None:
                 continue
             other = partner(message)
             assert other is not None

@@ -3,39 +3,39 @@
 from collections import deque
 from dataclasses import dataclass
 
-from parplan.sim.programs.instructions import Action, Communication, Instruction, Program, parts
+from parplan.sim.programs.instructions import Action, CommunicationOp, Instruction, Program, parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class ProgramProgress:
     """How far a program gets."""
 
     order: tuple[tuple[int, Instruction], ...]
     """(rank, instruction) in an order that respects every dependency."""
-    blocked: dict[int, tuple[Instruction, Action | Communication]]
+    blocked: dict[int, tuple[Instruction, Action | CommunicationOp]]
     """For each rank that does not get to its end: where it is, and what it waits for."""
 
 
-def progress(program: Program, num_stages: int) -> Progress:
+def progress(program: Program, num_stages: int) -> ProgramProgress:
     """Run every list as far as it goes, the ranks in turn, one instruction each.
 
     A computation waits for its inputs, a send for its receive and a receive for its send, as
     messages between two ranks do on one communicator without buffers.
     """
-    done: set[Action | Communication] = set()
-    waiting: dict[Action | Communication, list[int]] = {}
+    done: set[Action | CommunicationOp] = set()
+    waiting: dict[Action | CommunicationOp, list[int]] = {}
     place = [0] * len(program)
     order: list[tuple[int, Instruction]] = []
     turns = deque(rank for rank, instructions in enumerate(program) if instructions)
 
-    def finish(key: Action | Communication) -> None:
+    def finish(key: Action | CommunicationOp) -> None:
         done.add(key)
         turns.extend(waiting.pop(key, ()))
 
     while turns:
         rank = turns.popleft()
         instruction = program[rank][place[rank]]
-        if isinstance(instruction, Communication):
+        if isinstance(instruction, CommunicationOp):
             finish(instruction)  # its partner may go on; this rank, when the partner is there
         missing = next((n for n in needs(instruction, num_stages) if n not in done), None)
         if missing is not None:
@@ -50,15 +50,15 @@ def progress(program: Program, num_stages: int) -> Progress:
     blocked = {
         rank: (program[rank][place[rank]], key) for key, ranks in waiting.items() for rank in ranks
     }
-    return Progress(order=tuple(order), blocked=blocked)
+    return ProgramProgress(order=tuple(order), blocked=blocked)
 
 
-def needs(instruction: Instruction, num_stages: int) -> list[Action | Communication]:
+def needs(instruction: Instruction, num_stages: int) -> list[Action | CommunicationOp]:
     """What has to be done before; gradients of inputs are named B, whether from B or I."""
-    if isinstance(instruction, Communication):
+    if isinstance(instruction, CommunicationOp):
         match = partner(instruction)
         return [] if match is None else [match]
-    found: list[Action | Communication] = []
+    found: list[Action | CommunicationOp] = []
     for stage, op, micro_batch in parts(instruction):
         if op == "F" and stage > 0:
             found.append(Action(stage - 1, "F", micro_batch))
@@ -69,25 +69,25 @@ def needs(instruction: Instruction, num_stages: int) -> list[Action | Communicat
     return found
 
 
-def partner(message: Communication) -> Communication | None:
+def partner(message: CommunicationOp) -> CommunicationOp | None:
     """The receive of a send, the send of a receive; None for what is not a message."""
     stage, op, micro_batch = message
     if micro_batch is None:
         return None
     verb, kind = op.split("_")
     step = 1 if (verb == "SEND") == (kind == "F") else -1
-    return Communication(
+    return CommunicationOp(
         stage + step, f"{'RECV' if verb == 'SEND' else 'SEND'}_{kind}", micro_batch
     )
 
 
-def sent_by(action: Action, num_stages: int) -> Communication | None:
+def sent_by(action: Action, num_stages: int) -> CommunicationOp | None:
     """The send that follows a computation, whether or not the next stage is on another rank."""
     stage, op, micro_batch = action
     if op == "F" and stage < num_stages - 1:
-        return Communication(stage, "SEND_F", micro_batch)
+        return CommunicationOp(stage, "SEND_F", micro_batch)
     if op in "BI" and stage > 0:
-        return Communication(stage, "SEND_B", micro_batch)
+        return CommunicationOp(stage, "SEND_B", micro_batch)
     return None
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from parplan.errors import ParplanError
 from parplan.sim.programs.instructions import (
     Action,
-    Communication,
+    CommunicationOp,
     Instruction,
     Program,
     has_communication,
@@ -66,7 +66,7 @@ def deadlock(program: Program, num_stages: int) -> list[str]:
     blocked = progress(program, num_stages).blocked
     if not blocked:
         return []
-    rank_of: dict[Action | Communication, int] = {}
+    rank_of: dict[Action | CommunicationOp, int] = {}
     for rank, instructions in enumerate(program):
         for instruction in instructions:
             rank_of.update((key, rank) for key in _results(instruction))
@@ -84,9 +84,9 @@ def deadlock(program: Program, num_stages: int) -> list[str]:
     return [f"the schedule deadlocks: {'; '.join(lines)}" + (f" (cycle {cycle})" if cycle else "")]
 
 
-def _results(instruction: Instruction) -> list[Action | Communication]:
+def _results(instruction: Instruction) -> list[Action | CommunicationOp]:
     """An instruction under the names by which others wait for it."""
-    if isinstance(instruction, Communication):
+    if isinstance(instruction, CommunicationOp):
         return [instruction]
     return [a._replace(op="B") if a.op == "I" else a for a in parts(instruction)]
 

@@ -2,7 +2,7 @@
 
 from parplan.errors import ParplanError
 from parplan.sim.programs.instructions import (
-    Communication,
+    CommunicationOp,
     Instruction,
     Program,
     has_communication,
@@ -69,5 +69,5 @@ def _with_reductions(instructions: list[Instruction]) -> list[Instruction]:
     for place, instruction in enumerate(instructions):
         result.append(instruction)
         if place in at:
-            result.append(Communication(at[place], "REDUCE_GRAD"))
+            result.append(CommunicationOp(at[place], "REDUCE_GRAD"))
     return result

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from parplan.errors import ParplanError
-from parplan.sim.programs.instructions import Action, Communication, Schedule, parts
+from parplan.sim.programs.instructions import Action, CommunicationOp, Schedule, parts
 from parplan.sim.programs.order import needs, progress, result
 from parplan.sim.schedules.zb_handcrafted import zb_h1, zb_h2
 
@@ -79,7 +79,7 @@ def occupied_time(schedule: Schedule, times: PassTimes) -> float:
     """
     duration = {"F": times.forward, "I": times.input_gradient, "W": times.weight_gradient}
     duration["B"] = times.input_gradient + times.weight_gradient
-    ended: dict[Action | Communication, float] = {}
+    ended: dict[Action | CommunicationOp, float] = {}
     now = [0.0] * len(schedule)
     began: dict[int, float] = {}
     for rank, instruction in progress(schedule, len(schedule)).order:

@@ -15,7 +15,7 @@ from parplan.errors import ParplanError
 from parplan.experiments.arguments.workload import PROFILE
 from parplan.hardware.estimates.kernel_times import estimate, kernel_s
 from parplan.hardware.estimates.profile import (
-    Collective,
+    CollectiveCall,
     Machine,
     MeasuredCollective,
     MeasuredKernel,
@@ -51,19 +51,19 @@ def timing(seconds: float, spread_s: float = 0.0) -> Timing:
     return Timing(seconds=seconds, spread_s=spread_s, samples=3)
 
 
-def profile_of(times: dict[Kernel | Collective, float], **rest: object) -> Profile:
+def profile_of(times: dict[Kernel | CollectiveCall, float], **rest: object) -> Profile:
     return Profile(
         machine=MACHINE,
         date="2026-01-01T00:00:00+00:00",
         kernels=tuple(
             MeasuredKernel(kernel=k, timing=timing(s))
             for k, s in times.items()
-            if not isinstance(k, Collective)
+            if not isinstance(k, CollectiveCall)
         ),
         collectives=tuple(
             MeasuredCollective(collective=c, timing=timing(s))
             for c, s in times.items()
-            if isinstance(c, Collective)
+            if isinstance(c, CollectiveCall)
         ),
         **rest,  # type: ignore[arg-type]
     )
@@ -73,8 +73,8 @@ def gemm(m: int, n: int, k: int, **rest: object) -> Gemm:
     return Gemm(m=m, n=n, k=k, dtype="fp32", **rest)  # type: ignore[arg-type]
 
 
-def send(num_bytes: int, ranks: int = 2) -> Collective:
-    return Collective(op="send", num_bytes=num_bytes, num_ranks=ranks, ranks_per_node=ranks)
+def send(num_bytes: int, ranks: int = 2) -> CollectiveCall:
+    return CollectiveCall(op="send", num_bytes=num_bytes, num_ranks=ranks, ranks_per_node=ranks)
 
 
 GRID = {
@@ -150,7 +150,7 @@ profiles = st.builds(
         st.builds(
             MeasuredCollective,
             collective=st.builds(
-                Collective,
+                CollectiveCall,
                 op=st.sampled_from(("all_reduce", "broadcast", "send")),
                 num_bytes=counts,
                 num_ranks=st.integers(8, 64),
@@ -333,13 +333,13 @@ def test_without_data_of_its_kind_the_model_decides() -> None:
     found = estimate(device, index, kernel)
     assert (found.seconds, found.origin) == (kernel_s(device, kernel), "modelled")
     assert estimate(device, index, gemm(256, 256, 256)).origin == "measured"
-    reduce = Collective(op="all_reduce", num_bytes=4, num_ranks=2, ranks_per_node=2)
+    reduce = CollectiveCall(op="all_reduce", num_bytes=4, num_ranks=2, ranks_per_node=2)
     assert index.collective(reduce) is None
 
 
 def test_collectives_of_more_ranks_keep_the_bus_bandwidth() -> None:
-    def all_reduce(num_bytes: int, ranks: int) -> Collective:
-        return Collective(
+    def all_reduce(num_bytes: int, ranks: int) -> CollectiveCall:
+        return CollectiveCall(
             op="all_reduce", num_bytes=num_bytes, num_ranks=ranks, ranks_per_node=ranks
         )
 

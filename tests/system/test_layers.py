@@ -118,6 +118,16 @@ def test_every_folder_is_packaged() -> None:
     assert sorted(packages) == sorted(module_of(folder / "__init__.py") for folder in FOLDERS)
 
 
+def test_every_public_class_name_has_one_owner() -> None:
+    owners: dict[str, list[str]] = {}
+    for module, path in MODULES.items():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                owners.setdefault(node.name, []).append(module)
+    assert len(owners) > 100, "classes are found"
+    assert {name: where for name, where in owners.items() if len(where) > 1} == {}
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_file_swells(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= MOST_LINES

@@ -11,7 +11,7 @@ from parplan.experiments.cases.own.fit import (
     held_out_errors,
     relative_error,
 )
-from parplan.experiments.cases.own.machine_factors import Setting
+from parplan.experiments.cases.own.machine_factors import MachineSetting
 from parplan.experiments.cases.own.runs import OwnRun, remembered_errors, shipped_setting
 
 
@@ -34,7 +34,7 @@ class CheckedFit:
         return mean_size(self.held_out) < mean_size(self.shipped)
 
     @property
-    def setting(self) -> Setting:
+    def setting(self) -> MachineSetting:
         """The fitted constants if they are better, otherwise the shipped ones."""
         return self.fit.setting if self.is_better else self.fit.start
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parplan.experiments.cases.own.machine_factors import Setting
+from parplan.experiments.cases.own.machine_factors import MachineSetting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +44,13 @@ OWN_CONSTANTS = (
 COUNT = len(OWN_CONSTANTS)
 
 
-def value_of(setting: Setting, constant: OwnConstant) -> float:
+def value_of(setting: MachineSetting, constant: OwnConstant) -> float:
     """The constant in `setting`."""
     owner = setting.machine if constant.is_factor else setting.framework
     return float(getattr(owner, constant.name))
 
 
-def setting_at(start: Setting, point: Sequence[float] | np.ndarray) -> Setting:
+def setting_at(start: MachineSetting, point: Sequence[float] | np.ndarray) -> MachineSetting:
     """The constants at `point`, whose origin is `start`; what passes a bound lies on it."""
     of_framework: dict[str, float] = {}
     of_machine: dict[str, float] = {}
@@ -63,13 +63,13 @@ def setting_at(start: Setting, point: Sequence[float] | np.ndarray) -> Setting:
         else:
             moved, fields = value + constant.width * float(z), of_framework
         fields[constant.name] = min(max(moved, constant.least), constant.most)
-    return Setting(
+    return MachineSetting(
         framework=dataclasses.replace(start.framework, **of_framework),  # type: ignore[arg-type]
         machine=dataclasses.replace(start.machine, **of_machine),
     )
 
 
-def limits(start: Setting) -> tuple[np.ndarray, np.ndarray]:
+def limits(start: MachineSetting) -> tuple[np.ndarray, np.ndarray]:
     """The lowest and the highest point, per constant; the origin is never outside."""
     low, high = np.empty(COUNT), np.empty(COUNT)
     for i, constant in enumerate(OWN_CONSTANTS):
@@ -82,7 +82,7 @@ def limits(start: Setting) -> tuple[np.ndarray, np.ndarray]:
     return np.minimum(low, 0.0), np.maximum(high, 0.0)
 
 
-def standard_errors(setting: Setting, covariance: np.ndarray) -> np.ndarray:
+def standard_errors(setting: MachineSetting, covariance: np.ndarray) -> np.ndarray:
     """Of each constant at `setting`, in its own unit, from the covariance of points."""
     scale = [c.width * (value_of(setting, c) if c.is_factor else 1.0) for c in OWN_CONSTANTS]
     return np.asarray(np.sqrt(np.diag(covariance)) * np.array(scale))

@@ -15,7 +15,7 @@ from scipy.optimize import least_squares
 
 from parplan.errors import ParplanError
 from parplan.experiments.cases.own.constants import COUNT, limits, setting_at
-from parplan.experiments.cases.own.machine_factors import Setting
+from parplan.experiments.cases.own.machine_factors import MachineSetting
 from parplan.experiments.cases.own.runs import (
     Errors,
     OwnRun,
@@ -51,8 +51,8 @@ ROUNDS = 10
 class OwnFit:
     """The most probable constants, and what is known of them."""
 
-    start: Setting
-    setting: Setting
+    start: MachineSetting
+    setting: MachineSetting
     point: np.ndarray
     covariance: np.ndarray
     """Of the point, over all constants."""
@@ -94,7 +94,7 @@ def fit_own(runs: Sequence[OwnRun], errors: Errors | None = None) -> OwnFit:
 
 
 def _searched(
-    runs: Sequence[OwnRun], errors: Errors, start: Setting
+    runs: Sequence[OwnRun], errors: Errors, start: MachineSetting
 ) -> tuple[np.ndarray, tuple[int, ...], float]:
     """The most probable point, the constants that move, and the noise that is left."""
     origin = np.zeros(COUNT)
@@ -111,7 +111,7 @@ def _searched(
 
 
 def _jacobian(
-    runs: Sequence[OwnRun], errors: Errors, point: np.ndarray, start: Setting, step: float
+    runs: Sequence[OwnRun], errors: Errors, point: np.ndarray, start: MachineSetting, step: float
 ) -> np.ndarray:
     """A row per run, a column per constant."""
     rows = [slopes(lambda z, run=run: errors(run, z), point, start, step) for run in runs]  # type: ignore[misc]
@@ -140,7 +140,11 @@ def _identified(jacobian: np.ndarray) -> tuple[int, ...]:
 
 
 def _most_probable(
-    runs: Sequence[OwnRun], errors: Errors, start: Setting, moved: Sequence[int], noise: float
+    runs: Sequence[OwnRun],
+    errors: Errors,
+    start: MachineSetting,
+    moved: Sequence[int],
+    noise: float,
 ) -> np.ndarray:
     """The point of the smallest sum of squares, along the constants that move."""
     low, high = limits(start)
@@ -217,6 +221,6 @@ def held_out_errors(runs: Sequence[OwnRun], errors: Errors | None = None) -> lis
     return found
 
 
-def relative_error(run: OwnRun, setting: Setting) -> float:
+def relative_error(run: OwnRun, setting: MachineSetting) -> float:
     """Predicted over measured time, minus one."""
     return float(np.expm1(log_error(run, setting)))

@@ -35,7 +35,7 @@ class MachineFactors:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class MachineSetting:
     """Constants of the software and factors of the machine, which are fitted together."""
 
     framework: Framework
@@ -63,7 +63,7 @@ def with_factors(cluster: Cluster, factors: MachineFactors) -> Cluster:
     return replace(cluster, accelerator=replace(device, gemm_efficiency=share), tiers=tiers)
 
 
-def setting_named(text: str) -> Setting:
+def setting_named(text: str) -> MachineSetting:
     """The shipped framework `text`, or that of `FILE.toml:NAME` with the factors beside it.
 
     Raises `ParplanError` with file and key for a malformed file, or an unknown name.
@@ -72,7 +72,7 @@ def setting_named(text: str) -> Setting:
     if not file.endswith(".toml"):
         if text.endswith(".toml"):
             raise ParplanError(f"--framework {text}: expected {text}:NAME, with one of its tables")
-        return Setting(framework=framework(text))
+        return MachineSetting(framework=framework(text))
     path = Path(file)
     machines = read_toml(path).get(MACHINE, {})
     if name == MACHINE:
@@ -80,10 +80,10 @@ def setting_named(text: str) -> Setting:
     if not isinstance(machines, dict):
         raise ParplanError(f"{path}: {MACHINE}: expected a table, got {machines!r}")
     machine = build(MachineFactors, machines.get(name, {}), f"{path}: {MACHINE}.{name}")
-    return Setting(framework=framework(name, path), machine=machine)
+    return MachineSetting(framework=framework(name, path), machine=machine)
 
 
-def setting_toml(setting: Setting, comment: str) -> str:
+def setting_toml(setting: MachineSetting, comment: str) -> str:
     """The text of such a file; `comment` is its first line."""
     table = dataclasses.asdict(setting.framework)
     name, source = table.pop("name"), table.pop("source")

@@ -8,9 +8,9 @@ import numpy as np
 
 from parplan.errors import ParplanError
 from parplan.experiments.cases.own.constants import COUNT, limits, setting_at
-from parplan.experiments.cases.own.machine_factors import Setting, with_factors
+from parplan.experiments.cases.own.machine_factors import MachineSetting, with_factors
 from parplan.experiments.cases.read import Case
-from parplan.experiments.cases.request import Request, request_of
+from parplan.experiments.cases.request import CaseRequest, request_of
 from parplan.hardware.machines.cached_cluster import remembering
 from parplan.hardware.network.cluster import Cluster
 from parplan.sim.fast.fast import fast_step_s
@@ -23,13 +23,13 @@ class OwnRun:
     """A run that can be predicted, and what was already predicted for it."""
 
     case: Case
-    request: Request
+    request: CaseRequest
     lists: Scheduled
     tape: Tape
     clusters: dict[float, Cluster] = field(default_factory=dict)
     """By the factor of products: each remembers the times of its kernels."""
 
-    def predicted_s(self, setting: Setting) -> float:
+    def predicted_s(self, setting: MachineSetting) -> float:
         """Seconds of its step under `setting`."""
         machine = setting.machine
         known = self.clusters.get(machine.products_factor)
@@ -56,7 +56,7 @@ def is_timed(case: Case) -> bool:
     return case.step_s is not None and not case.measured.oom
 
 
-def shipped_setting(runs: Sequence[OwnRun]) -> Setting:
+def shipped_setting(runs: Sequence[OwnRun]) -> MachineSetting:
     """The constants that `runs` are predicted with, from where a fit starts.
 
     Raises `ParplanError` if they are of different software.
@@ -66,14 +66,14 @@ def shipped_setting(runs: Sequence[OwnRun]) -> Setting:
         names = ", ".join(sorted(used))
         raise ParplanError(f"the runs are of several frameworks ({names}): fit to one at a time")
     (framework,) = used.values()
-    return Setting(framework=framework)
+    return MachineSetting(framework=framework)
 
 
 Errors = Callable[[OwnRun, np.ndarray], float]
 """The logarithm of predicted over measured time of a run at a point."""
 
 
-def remembered_errors(start: Setting) -> Errors:
+def remembered_errors(start: MachineSetting) -> Errors:
     """Errors at points from `start`; each is worked out once, as folds ask for the same ones."""
     known: dict[tuple[str, bytes], float] = {}
 
@@ -86,14 +86,14 @@ def remembered_errors(start: Setting) -> Errors:
     return error
 
 
-def log_error(run: OwnRun, setting: Setting) -> float:
+def log_error(run: OwnRun, setting: MachineSetting) -> float:
     """The logarithm of predicted over measured time."""
     assert run.case.step_s is not None
     return float(np.log(run.predicted_s(setting) / run.case.step_s))
 
 
 def slopes(
-    value: Callable[[np.ndarray], float], point: np.ndarray, start: Setting, step: float
+    value: Callable[[np.ndarray], float], point: np.ndarray, start: MachineSetting, step: float
 ) -> np.ndarray:
     """Secants of `value` at `point` along each constant, over `step` widths, upwards if it can."""
     _, high = limits(start)

@@ -12,8 +12,8 @@ from parplan.experiments.cases.own.machine_factors import setting_named
 from parplan.experiments.interop.importers.imported import Given, finished
 from parplan.experiments.interop.importers.sources import SOURCES
 from parplan.experiments.output.folder import OutputFolder
-from parplan.experiments.output.progress import Progress
-from parplan.experiments.planning.explain import Choice, past_accuracy, step_with_interval
+from parplan.experiments.output.progress import ProgressLine
+from parplan.experiments.planning.explain import PlanChoice, past_accuracy, step_with_interval
 from parplan.experiments.planning.files import write_plan
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.trial import Trial
@@ -91,10 +91,10 @@ def run(args: argparse.Namespace) -> int:
         plan,
         played.step_s if fits else math.inf,
         memory_ratio=args.memory_ratio / 100,
-        progress=Progress(),
+        progress=ProgressLine(),
     )
     _say_better(better, tried, played.step_s, fits=fits)
-    choice = Choice(workload=workload, cluster=cluster, best=trial, trials=(), memory_ratio=0.8)
+    choice = PlanChoice(workload=workload, cluster=cluster, best=trial, trials=(), memory_ratio=0.8)
     accuracy = past_accuracy(choice, read_residuals(), played.step_s)
     write_plan(output, workload, cluster, trial, accuracy)
     output.write_csv("better.csv", [_row(b, played.step_s) for b in better] or [_none()])
@@ -131,7 +131,7 @@ def _pairs(option: str, words: list[str]) -> dict[str, str]:
 
 
 def _say_present(trial: Trial, workload: Workload, cluster: Cluster, played: Run) -> None:
-    choice = Choice(workload=workload, cluster=cluster, best=trial, trials=(), memory_ratio=0.8)
+    choice = PlanChoice(workload=workload, cluster=cluster, best=trial, trials=(), memory_ratio=0.8)
     peak, size = max(trial.memory_bytes), cluster.accelerator.memory_bytes
     rate = workload.model_flops / played.step_s / cluster.num_accelerators
     mfu = rate / cluster.accelerator.peak_flop_per_s.of(workload.product_dtype)

@@ -24,16 +24,16 @@ from parplan.experiments.arguments.workload import (
     requested_workload,
 )
 from parplan.experiments.landscape.axes import Axis, axis, known_fields
-from parplan.experiments.landscape.cells import Cell, Request, Worker
+from parplan.experiments.landscape.cells import Cell, LandscapeRequest, Worker
 from parplan.experiments.landscape.figure import Landscape, heat_maps, slices
 from parplan.experiments.landscape.metrics import METRICS, metric
 from parplan.experiments.output.folder import OutputFolder
-from parplan.experiments.output.journal import Journal, fingerprint
+from parplan.experiments.output.journal import RowJournal, fingerprint
 from parplan.experiments.output.new_folder import add_output_arguments, is_done, new_folder
-from parplan.experiments.output.progress import Progress
+from parplan.experiments.output.progress import ProgressLine
 from parplan.experiments.output.sweep import swept
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.costs.objectives import Run
+from parplan.planners.costs.objectives import TrainingRun
 from parplan.planners.spaces.constraints import Constraints, read_constraints
 from parplan.planners.spaces.make import constraints_of_options
 from parplan.planners.spaces.options import Options
@@ -116,7 +116,7 @@ def _left(path: Path) -> Sequence[str]:
     return () if is_done(path) else (JOURNAL, "landscape.png", "slices.png", "landscape.csv")
 
 
-def _request(args: argparse.Namespace) -> Request:
+def _request(args: argparse.Namespace) -> LandscapeRequest:
     around, workload, cluster = _subject(args)
     base = _base(args)
     words = [("--x", args.x), ("--y", args.y), ("--panels", args.panels)]
@@ -124,13 +124,13 @@ def _request(args: argparse.Namespace) -> Request:
     names = [one.name for one in axes]
     if len(set(names)) < len(names):
         raise ParplanError(f"--x, --y, --panels: a field is there twice: {', '.join(names)}")
-    return Request(
+    return LandscapeRequest(
         workload=workload,
         cluster=cluster,
         axes=tuple(axes),
         base=base,
         around=around,
-        run=Run(tokens=args.tokens, price_per_hour=args.price_per_hour),
+        run=TrainingRun(tokens=args.tokens, price_per_hour=args.price_per_hour),
     )
 
 
@@ -161,7 +161,7 @@ def _axis(option: str, text: str, workload: Workload, cluster: Cluster, base: Co
 
 
 def _evaluated(
-    request: Request,
+    request: LandscapeRequest,
     combinations: Sequence[tuple[Any, ...]],
     output: OutputFolder,
     args: argparse.Namespace,
@@ -175,8 +175,8 @@ def _evaluated(
     for case in cases:
         at = tuple(one.values.index(case[one.name]) for one in outer)
         groups.setdefault(at, []).append(case)
-    progress = Progress()
-    with Journal(output.path / JOURNAL, _head(request)) as journal:
+    progress = ProgressLine()
+    with RowJournal(output.path / JOURNAL, _head(request)) as journal:
         if journal.rows:
             _note(f"{len(journal.rows)} of {len(cases)} cells are done already")
         try:
@@ -195,7 +195,7 @@ def _evaluated(
     return found
 
 
-def _head(request: Request) -> dict[str, Any]:
+def _head(request: LandscapeRequest) -> dict[str, Any]:
     return fingerprint(
         request.workload,
         request.cluster,
@@ -206,7 +206,7 @@ def _head(request: Request) -> dict[str, Any]:
     )
 
 
-def _title(request: Request) -> str:
+def _title(request: LandscapeRequest) -> str:
     others = "the other fields of one plan" if request.around else "the fastest plan of each cell"
     return f"{request.workload.model.name} on {request.cluster.name}: {others}"
 

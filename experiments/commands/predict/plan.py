@@ -27,7 +27,7 @@ from parplan.experiments.arguments.workload import (
 )
 from parplan.experiments.output.folder import OutputFolder
 from parplan.experiments.planning.explain import (
-    Choice,
+    PlanChoice,
     past_accuracy,
     step_with_interval,
     write_time_split,
@@ -39,7 +39,7 @@ from parplan.experiments.planning.files import write_plan, write_report
 from parplan.experiments.planning.mixed import is_mixed, run_mixed
 from parplan.experiments.planning.pareto import write_pareto
 from parplan.experiments.planning.record import NAME
-from parplan.experiments.planning.search import Asked, Search, search_of
+from parplan.experiments.planning.search import Search, SearchRequest, search_of
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.algorithms.exact.split import improve_split
 from parplan.planners.ap import log as ap_log
@@ -192,11 +192,11 @@ def run(args: argparse.Namespace) -> int:
     clusters = [requested_cluster(n, args.profile, args.framework) for n in cluster_names(args)]
     workload = requested_workload(args, batch)
 
-    def asked_of(cluster: Cluster) -> Asked:
+    def asked_of(cluster: Cluster) -> SearchRequest:
         check_request(workload, cluster, options)
         check_arguments(args, cluster)
         chosen = chosen_objective(args, workload, cluster)
-        return Asked(args, workload, cluster, options, vary, chosen)
+        return SearchRequest(args, workload, cluster, options, vary, chosen)
 
     cluster: Cluster | None = clusters[0]
     if args.objective == FEWEST:
@@ -220,7 +220,7 @@ def run(args: argparse.Namespace) -> int:
     return _searched(asked, search, output)
 
 
-def _searched(asked: Asked, search: Search, output: OutputFolder) -> int:
+def _searched(asked: SearchRequest, search: Search, output: OutputFolder) -> int:
     args, workload, cluster, options = asked[:4]
     if search.left_out:
         _note(search.left_out)
@@ -239,7 +239,7 @@ def _searched(asked: Asked, search: Search, output: OutputFolder) -> int:
     best = checked(args, output, workload, cluster, report.trials, _note) or report.best
     if args.split_layers:
         best = _split(workload, cluster, best, search.memory_ratio)
-    choice = Choice(
+    choice = PlanChoice(
         workload=workload,
         cluster=cluster,
         best=best,
@@ -317,7 +317,9 @@ def _detail(number: int, trial: Trial, version: str) -> str:
     return f"{line}{max(trial.memory_bytes) / GB:.1f} GB, {trial.step_s:.4g} s"
 
 
-def _finish(output: OutputFolder, choice: Choice, chosen: Chosen, args: argparse.Namespace) -> None:
+def _finish(
+    output: OutputFolder, choice: PlanChoice, chosen: Chosen, args: argparse.Namespace
+) -> None:
     workload, cluster, best = choice.workload, choice.cluster, choice.best
     residuals = read_residuals()
     line = ap_log.selected_line(best.plan, args.ap_version)
@@ -367,7 +369,9 @@ def _by_stage(best: Trial) -> Iterator[str]:
             yield f"{what} of the stages: {' '.join(map(str, values))}"
 
 
-def _nothing_fits(output: OutputFolder, report: Report, asked: Asked, memory_ratio: float) -> int:
+def _nothing_fits(
+    output: OutputFolder, report: Report, asked: SearchRequest, memory_ratio: float
+) -> int:
     output.write_manifest(_inputs(asked.args))
     closest = report.closest
     why = f"; the closest: {closest.reason}" if closest else ""

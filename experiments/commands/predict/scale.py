@@ -22,14 +22,14 @@ from parplan.experiments.arguments.workload import (
     requested_workload,
 )
 from parplan.experiments.output.folder import OutputFolder
-from parplan.experiments.output.journal import Journal, fingerprint
+from parplan.experiments.output.journal import RowJournal, fingerprint
 from parplan.experiments.output.new_folder import add_output_arguments, is_done, new_folder
-from parplan.experiments.output.progress import Progress
+from parplan.experiments.output.progress import ProgressLine
 from parplan.experiments.output.sweep import swept
 from parplan.experiments.output.tables import columns
 from parplan.experiments.scaling.figure import Curves, efficiency, figure
-from parplan.experiments.scaling.machines import AS_IT_IS, Machine, node_named, what_if
-from parplan.experiments.scaling.study import GROUPS, RESOURCES, Point, point_rows
+from parplan.experiments.scaling.machines import AS_IT_IS, ScaledMachine, node_named, what_if
+from parplan.experiments.scaling.study import GROUPS, RESOURCES, ScalePoint, point_rows
 from parplan.planners.spaces.constraints import Constraints, read_constraints
 from parplan.planners.spaces.make import constraints_of_options
 from parplan.planners.spaces.options import Options
@@ -104,11 +104,11 @@ def _sizes(text: str) -> list[int]:
     return sizes
 
 
-def _machines(args: argparse.Namespace) -> list[Machine]:
+def _machines(args: argparse.Namespace) -> list[ScaledMachine]:
     if args.profile is not None or args.cluster is None:
         raise ParplanError("--cluster: name an accelerator or a node, as in h100 or dgx-h100")
     node = node_named(args.cluster)
-    machines = [Machine(node=node), *(what_if(node, text) for text in args.what_if)]
+    machines = [ScaledMachine(node=node), *(what_if(node, text) for text in args.what_if)]
     labels = [machine.label for machine in machines]
     if len(set(labels)) < len(labels):
         raise ParplanError(f"--what-if: one is there twice: {', '.join(labels[1:])}")
@@ -141,7 +141,7 @@ def _grown(workload: Workload, kind: str, sizes: Sequence[int]) -> list[Workload
 
 def _points(
     workloads: Mapping[str, Sequence[Workload]],
-    machines: Sequence[Machine],
+    machines: Sequence[ScaledMachine],
     sizes: Sequence[int],
     base: Constraints,
     output: OutputFolder,
@@ -159,8 +159,8 @@ def _points(
     every = [case for curves in cases.values() for curve in curves.values() for case in curve]
     # Kinds of scaling begin with the same point.
     distinct = [case for n, case in enumerate(every) if case not in every[:n]]
-    head, progress = fingerprint(workload, None, base=dataclasses.asdict(base)), Progress()
-    with Journal(output.path / JOURNAL, head) as journal:
+    head, progress = fingerprint(workload, None, base=dataclasses.asdict(base)), ProgressLine()
+    with RowJournal(output.path / JOURNAL, head) as journal:
         try:
             with requested_executor(args.dask) as executor:
                 swept(
@@ -174,7 +174,7 @@ def _points(
             _note(f"{len(journal.rows)} searches done; the same command goes on")
             raise
         found = {
-            kind: {n: [Point(**journal.row_of(c)) for c in own] for n, own in curves.items()}
+            kind: {n: [ScalePoint(**journal.row_of(c)) for c in own] for n, own in curves.items()}
             for kind, curves in cases.items()
         }
     output.files.append(JOURNAL)
@@ -250,7 +250,7 @@ def _cells(curves: Curves) -> Iterator[list[str]]:
             ]
 
 
-def _bottleneck(points: Sequence[Point]) -> Iterator[str]:
+def _bottleneck(points: Sequence[ScalePoint]) -> Iterator[str]:
     largest = next((p for p in reversed(points) if p.step_s is not None), None)
     if largest is None:
         yield "nothing fits at any size"

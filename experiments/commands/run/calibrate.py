@@ -8,19 +8,19 @@ from pathlib import Path
 
 from parplan._files import check_writable
 from parplan.backend.calibration.calibrate import calibrate, settings_here
-from parplan.backend.calibration.grid import Settings
+from parplan.backend.calibration.grid import CalibrationSettings
 from parplan.backend.calibration.partial_file import PartialFile, partial_path
 from parplan.errors import ParplanError, RunFailedError
 from parplan.experiments.arguments.workload import requested_model
 from parplan.experiments.figures.profile import figures
 from parplan.experiments.output.folder import OutputFolder
-from parplan.experiments.output.progress import Progress
+from parplan.experiments.output.progress import ProgressLine
 from parplan.experiments.output.tables import columns
 from parplan.hardware.estimates.profile import (
-    Collective,
+    CollectiveCall,
+    CollectiveOp,
     Machine,
     MeasuredKernel,
-    Op,
     Profile,
     Timing,
 )
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _measured(args: argparse.Namespace, settings: Settings, machine: Machine) -> Profile:
+def _measured(args: argparse.Namespace, settings: CalibrationSettings, machine: Machine) -> Profile:
     partial = partial_path(args.output)
     if partial.exists() and not args.resume:
         _note(f"{partial} of an interrupted calibration is overwritten (--resume goes on with it)")
@@ -96,7 +96,7 @@ def _measured(args: argparse.Namespace, settings: Settings, machine: Machine) ->
             args.output,
             budget_s=BUDGETS_S[settings.grid] if args.budget_s is None else args.budget_s,
             resume=args.resume,
-            progress=Progress(sys.stderr),
+            progress=ProgressLine(sys.stderr),
         )
     except (KeyboardInterrupt, RunFailedError):
         _note(f"what was measured is in {partial}; the same command with --resume goes on")
@@ -141,13 +141,13 @@ def _best_gemm(profile: Profile, dtype: str) -> str:
     return f"{rate(best) / 1e9:,.1f} GFLOP/s at best ({k.m} x {k.k} by {k.k} x {k.n})"
 
 
-def _ops(profile: Profile) -> list[Op]:
+def _ops(profile: Profile) -> list[CollectiveOp]:
     found = [c.collective.op for c in profile.collectives if c.collective.op != "send"]
     return list(dict.fromkeys(found))
 
 
-def _best_bus(profile: Profile, op: Op) -> str:
-    def rate(measured: tuple[Collective, Timing]) -> float:
+def _best_bus(profile: Profile, op: CollectiveOp) -> str:
+    def rate(measured: tuple[CollectiveCall, Timing]) -> float:
         return measured[0].bus_bytes / measured[1].seconds
 
     all_ranks = profile.machine.num_processes

@@ -20,7 +20,7 @@ from parplan.experiments.arguments.workload import (
 from parplan.experiments.benchmarks.compare_planners import compare, rows, table
 from parplan.experiments.benchmarks.compare_planners_figure import regret_figure
 from parplan.experiments.output.folder import OutputFolder
-from parplan.experiments.output.progress import Progress
+from parplan.experiments.output.progress import ProgressLine
 from parplan.planners.ap.candidates import one_batch
 from parplan.planners.search.evaluator import budget_of
 from parplan.planners.search.run import BUILT_IN, find_planner
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     workers = args.workers if budget.seconds is None else 1
     with requested_executor(args.dask) as executor:
         found = compare(
-            *(space, planners, budget, range(args.seeds), Progress(), workers, executor)
+            *(space, planners, budget, range(args.seeds), ProgressLine(), workers, executor)
         )
     if found is None:
         print("parplan: no plan of the space fits in memory", file=sys.stderr)

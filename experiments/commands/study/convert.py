@@ -9,7 +9,7 @@ from parplan._files import check_writable, write_whole
 from parplan._strict import read_json, read_text
 from parplan.errors import ParplanError
 from parplan.experiments.commands.study.hardware_tables import rows_of
-from parplan.experiments.interop.importers.convert_hardware import CONVERTERS, Asked
+from parplan.experiments.interop.importers.convert_hardware import CONVERTERS, ConversionInputs
 from parplan.experiments.interop.importers.from_accelerate import read_yaml
 from parplan.experiments.interop.importers.machine_text import machine_toml, plain_name
 from parplan.experiments.output.tables import columns
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     output = args.output or Path(f"{name}.toml")
     if output.exists():
         raise ParplanError(f"{output}: is there already; give another name with -o")
-    asked = Asked(
+    asked = ConversionInputs(
         name=name,
         file=args.file.name,
         num_nodes=args.nodes,

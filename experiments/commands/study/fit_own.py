@@ -33,7 +33,7 @@ from parplan.experiments.cases.own.runs import OwnRun, is_timed, own_run
 from parplan.experiments.cases.own.study import DRAWS, study_draw, study_tasks
 from parplan.experiments.cases.read import Case, read_cases
 from parplan.experiments.output.folder import OutputFolder
-from parplan.experiments.output.progress import Progress
+from parplan.experiments.output.progress import ProgressLine
 from parplan.planners.search.workers import in_order
 
 OWN = "own"
@@ -171,7 +171,7 @@ def run_study(args: argparse.Namespace, cases: Sequence[Case]) -> int:
     tasks = study_tasks(cases, args.seed, args.draws)
     if not tasks:
         raise ParplanError("--fit-study: no source has enough runs with a step time")
-    output, progress, draws = OutputFolder(args.output, args.argv), Progress(), []
+    output, progress, draws = OutputFolder(args.output, args.argv), ProgressLine(), []
     with in_order(study_draw, tasks, args.jobs) as results:
         for draw in results:
             draws.append(draw)
@@ -188,7 +188,7 @@ def run_study(args: argparse.Namespace, cases: Sequence[Case]) -> int:
 
 def run_attribution(args: argparse.Namespace, cases: Sequence[Case]) -> int:
     """Print which feature of the plans explains the errors of one source."""
-    output, progress, outcomes = OutputFolder(args.output, args.argv), Progress(), []
+    output, progress, outcomes = OutputFolder(args.output, args.argv), ProgressLine(), []
     for case in cases:
         outcomes.append(evaluate(case))
         progress("attribute", len(outcomes), len(cases))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from parplan.experiments.arguments.kernel_fit import add_fit_arguments
 from parplan.experiments.commands.study import convert as convert_command
-from parplan.experiments.commands.study import fit_collectives as fit_collectives_command
+from parplan.experiments.commands.study import fit_collectives
 from parplan.experiments.commands.study.hardware_tables import (
     compared_rows,
     hardware_named,
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compare.add_argument("first")
     compare.add_argument("second")
     add_fit_arguments(actions.add_parser("fit-kernels", help="fit the model of kernel times"))
-    fit_collectives_command.add_arguments(actions)
+    fit_collectives.add_arguments(actions)
     convert_command.add_arguments(
         actions.add_parser("convert", help="a hardware file of another simulator as a cluster")
     )
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         command = importlib.import_module("parplan.experiments.commands.study.fit_kernels")
         return int(command.run(args))
     elif args.action == "fit-collectives":
-        return fit_collectives_command.run(args)
+        return fit_collectives.run(args)
     elif args.action == "convert":
         return convert_command.run(args)
     elif args.action == "compare-profiles":

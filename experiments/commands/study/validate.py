@@ -18,9 +18,9 @@ from parplan.experiments.cases.held_out import CALIBRATION, VALIDATION, refuse_h
 from parplan.experiments.cases.read import Case, read_cases
 from parplan.experiments.cases.residuals import residuals_of, residuals_toml
 from parplan.experiments.cases.stack import check_stacks
-from parplan.experiments.commands.study import fit_own as own_fit_command
+from parplan.experiments.commands.study import fit_own
 from parplan.experiments.output.folder import OutputFolder
-from parplan.experiments.output.progress import Progress
+from parplan.experiments.output.progress import ProgressLine
 from parplan.planners.search.workers import in_order
 from parplan.sim.analysis.residuals import Pool
 
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print the runs whose predictions are furthest off, not the table",
     )
-    own_fit_command.add_arguments(parser)
+    fit_own.add_arguments(parser)
     parser.add_argument(
         "--write-residuals",
         type=Path,
@@ -83,14 +83,14 @@ def run(args: argparse.Namespace) -> int:
     if args.write_residuals is not None:
         return _write_residuals(args.write_residuals, args.jobs, args.dask)
     if args.fit is not None:
-        return own_fit_command.run_fit(args, args.files)
+        return fit_own.run_fit(args, args.files)
     args.files = args.files or [VALIDATION]
     if args.attribute is not None:
         cases = _chosen(args.files, [args.attribute], "--attribute")
-        return own_fit_command.run_attribution(args, cases)
+        return fit_own.run_attribution(args, cases)
     cases = _chosen(args.files, args.group)
     if args.fit_study:
-        return own_fit_command.run_study(args, cases)
+        return fit_own.run_study(args, cases)
     if args.write_docs is not None:
         for command in (COMMAND, WORST):  # So that a page without a place is found at once.
             written_page(args.write_docs, "", command)
@@ -132,7 +132,7 @@ def _chosen(
 
 def _evaluated(cases: Sequence[Case], jobs: int, dask: str | None) -> tuple[list[Outcome], bool]:
     """The outcomes in the order of the cases, and whether they are all; an interrupt ends it."""
-    progress, outcomes = Progress(), list[Outcome]()
+    progress, outcomes = ProgressLine(), list[Outcome]()
     try:
         with (
             requested_executor(dask) as executor,

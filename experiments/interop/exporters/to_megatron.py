@@ -12,7 +12,12 @@ from parplan.experiments.interop.exporters.exported import (
 )
 from parplan.experiments.interop.megatron_model import model_settings
 from parplan.experiments.interop.megatron_plan import plan_settings
-from parplan.experiments.interop.megatron_settings import Setting, as_arguments, as_tables, as_yaml
+from parplan.experiments.interop.megatron_settings import (
+    MegatronSetting,
+    as_arguments,
+    as_tables,
+    as_yaml,
+)
 from parplan.hardware.network.cluster import Cluster
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
@@ -64,10 +69,10 @@ def to_megatron_bridge(plan: Plan, workload: Workload, cluster: Cluster) -> Expo
     return Exported(files={OVERRIDES: head + as_yaml(tables)}, unsaid=tuple(unsaid))
 
 
-def _settings(plan: Plan, workload: Workload) -> tuple[list[Setting], list[str]]:
+def _settings(plan: Plan, workload: Workload) -> tuple[list[MegatronSetting], list[str]]:
     own, own_unsaid = plan_settings(plan, workload)
     model, model_unsaid = model_settings(workload)
     if plan.zero_stage > 1 or not workload.software.fused_gradient_accumulation:
         flag, name = "--no-gradient-accumulation-fusion", "gradient_accumulation_fusion"
-        own.append(Setting(flag, f"model.{name}", True, False))
+        own.append(MegatronSetting(flag, f"model.{name}", True, False))
     return [*own, *model], [*own_unsaid, *model_unsaid, *common_unsaid(plan, workload)]

@@ -19,13 +19,13 @@ from parplan.errors import ParplanError
 from parplan.experiments.interop.importers.machine_text import (
     GIB_PER_GB,
     LAUNCH_US,
-    Machine,
+    MachineTables,
 )
 
 Tables = Mapping[str, Any]
 
 
-class Asked(NamedTuple):
+class ConversionInputs(NamedTuple):
     """What is given beside the file."""
 
     name: str
@@ -37,7 +37,7 @@ class Asked(NamedTuple):
     """ASTRA-sim's system file."""
 
 
-def from_calculon(table: Tables, where: str, asked: Asked) -> Machine:
+def from_calculon(table: Tables, where: str, asked: ConversionInputs) -> MachineTables:
     """A system file of Calculon."""
     networks = _get(table, "networks", list, where)
     if len(networks) < 2:
@@ -68,7 +68,7 @@ def from_calculon(table: Tables, where: str, asked: Asked) -> Machine:
         f"networks[-1].size {last['size']:g}: the cluster has {asked.num_nodes * per_node}",
     ]
     chip = asked.accelerator or _calculon_chip(table, where, inside[0], notes)
-    return Machine(
+    return MachineTables(
         name=asked.name,
         accelerator=chip,
         inside=tuple(inside),
@@ -125,7 +125,7 @@ def _best(table: Tables, key: str, where: str) -> float:
     return _number(dict(enumerate(steps[sizes.index(max(sizes))])), 1, place)
 
 
-def from_simumax(table: Tables, where: str, asked: Asked) -> Machine:
+def from_simumax(table: Tables, where: str, asked: ConversionInputs) -> MachineTables:
     """A system file of SimuMax."""
     networks = _get(table, "networks", dict, where)
     per_node = _whole(table, "num_per_node", where)
@@ -143,7 +143,7 @@ def from_simumax(table: Tables, where: str, asked: Asked) -> Machine:
         notes.append("FC8: links of a node are a switch, whatever the size of the group")
     tier = {"name": "node", "fabric": "pcie" if pcie else "nvswitch"}
     network = {"name": "cluster", "fabric": "rail-fat-tree", "nics_per_node": per_node}
-    return Machine(
+    return MachineTables(
         name=asked.name,
         accelerator=asked.accelerator or _simumax_chip(table, where, inside.gb_per_s),
         inside=({**tier, "link_gb_per_s_per_direction": inside.gb_per_s, **inside.rest},),
@@ -205,7 +205,7 @@ def _simumax_chip(table: Tables, where: str, link: float) -> dict[str, Any]:
     )
 
 
-def from_astra_sim(table: Tables, where: str, asked: Asked) -> Machine:
+def from_astra_sim(table: Tables, where: str, asked: ConversionInputs) -> MachineTables:
     """An analytical network of ASTRA-sim, with its system file or an accelerator's preset."""
     topology = _get(table, "topology", list, where)
     sizes, rates, latencies = (
@@ -236,7 +236,7 @@ def from_astra_sim(table: Tables, where: str, asked: Asked) -> Machine:
         **{key: last[key] for key in ("latency_us", "efficiency", "source")},
     }
     chip = asked.accelerator or _astra_chip(asked.system, where, inside[0], notes)
-    return Machine(
+    return MachineTables(
         name=asked.name,
         accelerator=chip,
         inside=tuple(inside),
@@ -366,7 +366,7 @@ def _positive(value: Any, where: str) -> float:
     return float(value)
 
 
-CONVERTERS: dict[str, Callable[[Tables, str, Asked], Machine]] = {
+CONVERTERS: dict[str, Callable[[Tables, str, ConversionInputs], MachineTables]] = {
     "calculon": from_calculon,
     "simumax": from_simumax,
     "astra-sim": from_astra_sim,

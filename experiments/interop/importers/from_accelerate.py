@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from parplan.errors import ParplanError
-from parplan.experiments.interop.importers.imported import Given, Settings
+from parplan.experiments.interop.importers.imported import Given, ImportedSettings
 from parplan.sim.plan import zero_fields
 from parplan.sim.software.habits import Software
 
@@ -16,10 +16,10 @@ STRATEGIES = {
 """`fsdp_sharding_strategy` of FSDP 1, by name or number, and the ZeRO stage that it is."""
 
 
-def from_accelerate(text: str, where: str, given: Given) -> Settings:
+def from_accelerate(text: str, where: str, given: Given) -> ImportedSettings:
     """The settings of a YAML."""
     table = read_yaml(text, where)
-    found = Settings(devices=_number(table, "num_processes", where))
+    found = ImportedSettings(devices=_number(table, "num_processes", where))
     found.workload = {"precision": _precision(table, where)}
     found.workload["software"] = Software(
         fused_gradient_accumulation=False,
@@ -88,7 +88,7 @@ def _precision(table: Mapping[str, Any], where: str) -> str:
     return found
 
 
-def _fsdp(section: Mapping[str, Any], table: Mapping[str, Any], found: Settings) -> None:
+def _fsdp(section: Mapping[str, Any], table: Mapping[str, Any], found: ImportedSettings) -> None:
     strategy = str(section.get("fsdp_sharding_strategy", "FULL_SHARD")).upper()
     stage = STRATEGIES.get(strategy, 3)
     if str(section.get("fsdp_version", 1)) == "2":
@@ -103,7 +103,7 @@ def _fsdp(section: Mapping[str, Any], table: Mapping[str, Any], found: Settings)
         found.note("fsdp_offload_params", "the optimizer alone is taken to be offloaded")
 
 
-def _parallelism(section: Mapping[str, Any], found: Settings, where: str) -> None:
+def _parallelism(section: Mapping[str, Any], found: ImportedSettings, where: str) -> None:
     prefix = "parallelism_config_"
     tensor = _number(section, f"{prefix}tp_size", where) or 1
     found.plan["tensor_parallel"] = tensor
@@ -113,7 +113,7 @@ def _parallelism(section: Mapping[str, Any], found: Settings, where: str) -> Non
         found.note(f"{prefix}sp_size", "Ulysses is not known; taken as data parallelism")
 
 
-def _deepspeed(section: Mapping[str, Any], found: Settings, where: str) -> None:
+def _deepspeed(section: Mapping[str, Any], found: ImportedSettings, where: str) -> None:
     if "deepspeed_config_file" in section:
         raise ParplanError(f"{where}: import {section['deepspeed_config_file']} --from deepspeed")
     stage = _number(section, "zero_stage", where)
@@ -124,7 +124,7 @@ def _deepspeed(section: Mapping[str, Any], found: Settings, where: str) -> None:
         found.global_batch = steps * found.devices * found.plan["batch_per_device"]
 
 
-def _megatron(section: Mapping[str, Any], found: Settings, where: str) -> None:
+def _megatron(section: Mapping[str, Any], found: ImportedSettings, where: str) -> None:
     prefix = "megatron_lm_"
     tensor = _number(section, f"{prefix}tp_degree", where) or 1
     found.plan |= {

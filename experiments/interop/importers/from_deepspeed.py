@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from parplan.errors import ParplanError
-from parplan.experiments.interop.importers.imported import Given, Settings
+from parplan.experiments.interop.importers.imported import Given, ImportedSettings
 from parplan.sim.plan import zero_fields
 from parplan.sim.software.habits import Software
 
@@ -37,7 +37,7 @@ NOT_MODELLED = {
 """Keys of `zero_optimization` that bear on it, and what is assumed instead."""
 
 
-def from_deepspeed(text: str, where: str, given: Given) -> Settings:
+def from_deepspeed(text: str, where: str, given: Given) -> ImportedSettings:
     """The settings of a DeepSpeed JSON."""
     try:
         table = json.loads(text)
@@ -45,7 +45,7 @@ def from_deepspeed(text: str, where: str, given: Given) -> Settings:
         raise ParplanError(f"{where}: not valid JSON: {error}") from None
     if not isinstance(table, Mapping):
         raise ParplanError(f"{where}: expected a table, got {type(table).__name__}")
-    found = Settings()
+    found = ImportedSettings()
     zero = table.get("zero_optimization", {})
     if not isinstance(zero, Mapping):
         raise ParplanError(f"{where}: zero_optimization: expected a table, got {zero!r}")
@@ -83,7 +83,7 @@ def from_deepspeed(text: str, where: str, given: Given) -> Settings:
     return found
 
 
-def _batches(table: Mapping[str, Any], found: Settings, given: Given, where: str) -> None:
+def _batches(table: Mapping[str, Any], found: ImportedSettings, given: Given, where: str) -> None:
     """Two of the three, or what is given, or one: as DeepSpeed completes them."""
     total, micro, steps = (_number(table, key, where) for key in BATCHES)
     micro = given.micro_batch or micro
@@ -110,7 +110,7 @@ def _tensor_parallel(table: Mapping[str, Any], where: str) -> int:
     return _number(_section(table, "tensor_parallel"), "autotp_size", where) or 1
 
 
-def _zero(zero: Mapping[str, Any], found: Settings, where: str) -> dict[str, Any]:
+def _zero(zero: Mapping[str, Any], found: ImportedSettings, where: str) -> dict[str, Any]:
     stage = zero.get("stage", 0)
     if stage not in range(4):
         raise ParplanError(f"{where}: zero_optimization.stage: 0 to 3, got {stage!r}")

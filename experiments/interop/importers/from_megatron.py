@@ -4,7 +4,7 @@ import re
 
 from parplan.errors import ParplanError
 from parplan.experiments.interop.importers.from_megatron_model import model_of, numbers_of
-from parplan.experiments.interop.importers.imported import Given, Settings
+from parplan.experiments.interop.importers.imported import Given, ImportedSettings
 from parplan.experiments.interop.importers.launch_text import Flags, read_flags
 from parplan.experiments.interop.megatron_plan import SELECTIVE
 from parplan.sim.models.model import Model
@@ -47,12 +47,12 @@ NOT_MODELLED = {
 """What bears on the time or the memory of a step, and what is assumed instead."""
 
 
-def from_megatron(text: str, where: str, given: Given) -> Settings:
+def from_megatron(text: str, where: str, given: Given) -> ImportedSettings:
     """The settings of a launch script, or of the arguments alone."""
     flags = read_flags(text, where, given.variables)
     if flags.has("--hybrid-layer-pattern", "--hybrid-override-pattern"):
         raise ParplanError(f"{where}: --hybrid-layer-pattern: only transformers are known")
-    found = Settings()
+    found = ImportedSettings()
     found.devices = _processes(flags)
     found.seq_len = flags.number("--seq-length", "--encoder-seq-length")
     found.global_batch = flags.number("--global-batch-size")
@@ -78,7 +78,7 @@ def from_megatron(text: str, where: str, given: Given) -> Settings:
     return found
 
 
-def _software(flags: Flags, found: Settings) -> Software:
+def _software(flags: Flags, found: ImportedSettings) -> Software:
     backend = flags.text("--moe-flex-dispatcher-backend")
     once = flags.has("--moe-enable-deepep") or backend in ("deepep", "hybridep")
     graphs = flags.text("--cuda-graph-impl")
@@ -166,7 +166,7 @@ def _ends(
     return tuple(count // virtual for _ in range(virtual) for count in own)
 
 
-def _recomputation(flags: Flags, found: Settings) -> dict[str, object]:
+def _recomputation(flags: Flags, found: ImportedSettings) -> dict[str, object]:
     kind = flags.text("--recompute-granularity")
     if kind is None:
         kind = "selective" if flags.has("--recompute-activations") else None
@@ -190,7 +190,7 @@ def _recomputation(flags: Flags, found: Settings) -> dict[str, object]:
     return {"recomputation": "selective", "recomputed_ops": ops}
 
 
-def _sharding(flags: Flags, found: Settings) -> dict[str, object]:
+def _sharding(flags: Flags, found: ImportedSettings) -> dict[str, object]:
     optimizer = flags.has("--use-distributed-optimizer")
     strategy = flags.text("--data-parallel-sharding-strategy") or "optim_grads_params"
     copies = flags.number("--num-distributed-optimizer-instances") or 1
@@ -209,7 +209,7 @@ def _sharding(flags: Flags, found: Settings) -> dict[str, object]:
     return dict(zero_fields(stage))
 
 
-def _overlap(flags: Flags, found: Settings) -> dict[str, object]:
+def _overlap(flags: Flags, found: ImportedSettings) -> dict[str, object]:
     in_bf16 = flags.has("--grad-reduce-in-bf16")
     asked = flags.has("--accumulate-allreduce-grads-in-fp32")
     precision = found.workload["precision"]
@@ -229,7 +229,7 @@ def _overlap(flags: Flags, found: Settings) -> dict[str, object]:
     }
 
 
-def _say_the_rest(flags: Flags, found: Settings) -> None:
+def _say_the_rest(flags: Flags, found: ImportedSettings) -> None:
     others = flags.others()
     for name in others:
         if name in NOT_MODELLED:

@@ -5,7 +5,7 @@ from typing import Any
 
 from parplan._strict import build
 from parplan.errors import ParplanError
-from parplan.experiments.interop.importers.imported import Settings
+from parplan.experiments.interop.importers.imported import ImportedSettings
 from parplan.experiments.interop.importers.launch_text import Flags
 from parplan.sim.models.model import Model
 
@@ -18,7 +18,7 @@ PADDED_TO = 128
 """`--make-vocab-size-divisible-by`, of which each tensor-parallel rank has a multiple."""
 
 
-def numbers_of(flags: Flags, found: Settings) -> dict[str, Any]:
+def numbers_of(flags: Flags, found: ImportedSettings) -> dict[str, Any]:
     """Precision, optimizer, attention and dropout as fields of `Workload`."""
     precision = "fp16" if flags.has("--fp16") else "bf16" if flags.has("--bf16") else "fp32"
     if flags.text("--fp8-format", "--fp8-hybrid", "--fp8-e4m3") is not None:
@@ -48,7 +48,9 @@ def _rate(flags: Flags, name: str) -> float:
         raise ParplanError(f"{flags.where}: {name}: expected a number, got {text!r}") from None
 
 
-def model_of(flags: Flags, found: Settings, vocab_size: int | None, tensor_parallel: int) -> Model:
+def model_of(
+    flags: Flags, found: ImportedSettings, vocab_size: int | None, tensor_parallel: int
+) -> Model:
     """The model that the arguments describe; raises `ParplanError` for sizes that are missing."""
     where = flags.where
     hidden, heads = _size(flags, "--hidden-size"), _size(flags, "--num-attention-heads")
@@ -95,7 +97,9 @@ def _size(flags: Flags, name: str) -> int:
     return found
 
 
-def _vocabulary(flags: Flags, found: Settings, given: int | None, tensor_parallel: int) -> int:
+def _vocabulary(
+    flags: Flags, found: ImportedSettings, given: int | None, tensor_parallel: int
+) -> int:
     # A file of merges is that of GPT-2's tokenizer.
     usual = "GPT2BPETokenizer" if flags.has("--merge-file") else ""
     tokenizer = flags.text("--tokenizer-type") or usual

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from parplan.errors import ParplanError, unknown_name
-from parplan.experiments.interop.importers.imported import Given, Settings
+from parplan.experiments.interop.importers.imported import Given, ImportedSettings
 from parplan.experiments.interop.torchtitan_settings import FLAVORS, SCHEDULES
 from parplan.sim.models.model import Model, model_preset
 from parplan.sim.plan import zero_fields
@@ -22,14 +22,14 @@ KEPT_BY_OP = ("attention norm", "mlp norm", "mlp activation", "experts activatio
 """What selective recomputation by operation computes again, of what is not a product."""
 
 
-def from_torchtitan(text: str, where: str, given: Given) -> Settings:
+def from_torchtitan(text: str, where: str, given: Given) -> ImportedSettings:
     """The settings of a TOML."""
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ParplanError(f"{where}: not valid TOML: {error}") from None
     sections = {name: table for name, table in tables.items() if isinstance(table, Mapping)}
-    found = Settings()
+    found = ImportedSettings()
     found.model = given.model or _model(sections.get("model", {}), where)
     training, parallel = sections.get("training", {}), sections.get("parallelism", {})
     found.seq_len = _number(training, "seq_len", 2048, where)
@@ -88,7 +88,7 @@ def _degrees(parallel: Mapping[str, Any], where: str) -> dict[str, Any]:
     }
 
 
-def _pipeline(parallel: Mapping[str, Any], found: Settings, where: str) -> dict[str, Any]:
+def _pipeline(parallel: Mapping[str, Any], found: ImportedSettings, where: str) -> dict[str, Any]:
     stages = _number(parallel, "pipeline_parallel_degree", 1, where)
     if not 1 <= stages <= MOST_STAGES:
         raise ParplanError(f"{where}: pipeline_parallel_degree: 1 to {MOST_STAGES}, got {stages}")
@@ -115,7 +115,7 @@ def _pipeline(parallel: Mapping[str, Any], found: Settings, where: str) -> dict[
 
 
 def _layers(
-    parallel: Mapping[str, Any], found: Settings, stages: int, schedule: str, where: str
+    parallel: Mapping[str, Any], found: ImportedSettings, stages: int, schedule: str, where: str
 ) -> list[int]:
     """Layers of every stage: by module names, or spread as torchtitan does."""
     parts = parallel.get("module_fqns_per_model_part")
@@ -151,7 +151,7 @@ def _layers(
 
 
 def _sharding(
-    parallel: Mapping[str, Any], found: Settings, given: Given, where: str
+    parallel: Mapping[str, Any], found: ImportedSettings, given: Given, where: str
 ) -> dict[str, Any]:
     shard = _number(parallel, "data_parallel_shard_degree", -1, where)
     copies = _number(parallel, "data_parallel_replicate_degree", 1, where)
@@ -172,7 +172,9 @@ def _sharding(
     }
 
 
-def _recomputation(again: Mapping[str, Any], found: Settings, num_layers: int) -> dict[str, Any]:
+def _recomputation(
+    again: Mapping[str, Any], found: ImportedSettings, num_layers: int
+) -> dict[str, Any]:
     mode, option = again.get("mode", "selective"), str(again.get("selective_ac_option", "2"))
     if mode == "none":
         return {}
@@ -193,7 +195,7 @@ def _recomputation(again: Mapping[str, Any], found: Settings, num_layers: int) -
 def _batches(
     training: Mapping[str, Any],
     parallel: Mapping[str, Any],
-    found: Settings,
+    found: ImportedSettings,
     given: Given,
     where: str,
 ) -> None:

@@ -29,7 +29,7 @@ class Given:
 
 
 @dataclass(slots=True, kw_only=True)
-class Settings:
+class ImportedSettings:
     """What was read so far."""
 
     devices: int | None = None
@@ -50,12 +50,16 @@ class Settings:
         self.notes.append(f"{setting}: {what}")
 
 
-Importer = Callable[[str, str, Given], Settings]
+Importer = Callable[[str, str, Given], ImportedSettings]
 """(text of the file, its name, what is given beside it) -> what it asks for."""
 
 
 def finished(
-    settings: Settings, given: Given, changed: Mapping[str, str], framework: Framework, where: str
+    settings: ImportedSettings,
+    given: Given,
+    changed: Mapping[str, str],
+    framework: Framework,
+    where: str,
 ) -> tuple[Plan, Workload]:
     """The plan, with the degrees and batches that follow, and its workload.
 
@@ -121,7 +125,7 @@ def _shared(replicas: int, copies: int, where: str) -> int:
     return replicas // copies
 
 
-def _take(settings: Settings, given: Given) -> None:
+def _take(settings: ImportedSettings, given: Given) -> None:
     """What the user says goes before what was read."""
     for name in ("model", "seq_len", "global_batch", "devices"):
         value = getattr(given, name)

@@ -11,7 +11,7 @@ LAUNCH_US = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
+class MachineTables:
     """The tables of one cluster."""
 
     name: str
@@ -27,7 +27,7 @@ class Machine:
     """What was understood otherwise, or left out: `key: what became of it`."""
 
 
-def machine_toml(machine: Machine) -> str:
+def machine_toml(machine: MachineTables) -> str:
     """The TOML text, with the units of all values in their names."""
     chip, node = f"{machine.name}-chip", f"{machine.name}-node"
     parts = [f"# {machine.source}. Bandwidths are per direction, and in 10^9 bytes/s.\n"]

@@ -18,7 +18,7 @@ from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.goal import STEP_TIME, Goal
 from parplan.planners.costs.trial import Trial, kind_of
 from parplan.planners.search.exhaustive import Progress, Report, confirm, no_progress
-from parplan.planners.search.workers import Spread
+from parplan.planners.search.workers import WorkerPool
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 
@@ -36,7 +36,7 @@ class Numbered(NamedTuple):
     trial: Trial
 
 
-class Part(NamedTuple):
+class PartResult(NamedTuple):
     """What is kept of a part of the candidates: how many fit, and the trials that became held."""
 
     num_fitting: int
@@ -50,7 +50,7 @@ class _Place(NamedTuple):
 
 
 @dataclass(slots=True, kw_only=True)
-class Held:
+class KeptTrials:
     """The trials that an answer needs, whatever the order in which they come."""
 
     goal: Goal
@@ -127,18 +127,18 @@ def streamed(
     progress: Progress = no_progress,
     goal: Goal = STEP_TIME,
     why_not: Callable[[Plan], str] | None = None,
-    known: Sequence[Part] = (),
-    keep: Callable[[Part], None] = lambda part: None,
+    known: Sequence[PartResult] = (),
+    keep: Callable[[PartResult], None] = lambda part: None,
     executor: Executor | None = None,
 ) -> Report:
     """Try every candidate, as `exhaustive` does, in bounded memory.
 
     `candidates`: made one by one (a `parplan.planners.spaces.space.Space`). `why_not`: why one is
     not wanted, empty if it is. `known`: the parts of an interrupted search for the same. `keep`:
-    called with each part that is done, in their order. The report holds the trials of `Held`, with
-    their numbers.
+    called with each part that is done, in their order. The report holds the trials of
+    `KeptTrials`, with their numbers.
     """
-    held, fitting = Held(goal=goal, most=HELD), 0
+    held, fitting = KeptTrials(goal=goal, most=HELD), 0
     for part in known:
         fitting += part.num_fitting
         for one in part.held:
@@ -150,13 +150,13 @@ def streamed(
         evaluated = partial(_evaluated, shared, memory_ratio)
         parts = _parts(candidates, first, why_not)
         with (
-            Spread(workers, executor) as spread,
+            WorkerPool(workers, executor) as spread,
             closing(spread.in_order(evaluated, parts)) as results,
         ):
             for trials in results:
                 new = [Numbered(done + i, t) for i, t in enumerate(trials, start=1)]
                 num = sum(trial.fits for trial in trials)
-                part = Part(num, tuple(one for one in new if held.add(one)))
+                part = PartResult(num, tuple(one for one in new if held.add(one)))
                 keep(part)
                 fitting, done = fitting + num, done + len(trials)
                 progress("candidates", done, len(candidates))

@@ -9,11 +9,17 @@ from pathlib import Path
 import pytest
 
 from parplan.backend.calibration.calibrate import profile_of, timing_of
-from parplan.backend.calibration.grid import LAYERS, RECOMPUTATIONS, Settings, grid, micro_batches
+from parplan.backend.calibration.grid import (
+    LAYERS,
+    RECOMPUTATIONS,
+    CalibrationSettings,
+    grid,
+    micro_batches,
+)
 from parplan.backend.calibration.partial_file import PartialFile, read_partial
 from parplan.errors import ParplanError
 from parplan.experiments.cli import main
-from parplan.hardware.estimates.profile import Collective, Machine, Profile
+from parplan.hardware.estimates.profile import CollectiveCall, Machine, Profile
 from parplan.hardware.estimates.profile_file import read_profile
 from parplan.hardware.kernels.kernel import Gemm
 from parplan.sim.models.model import model_preset
@@ -23,7 +29,7 @@ pytestmark = pytest.mark.timeout(280)
 
 QUICK = ("calibrate", "--quick", "--processes", "2", "--seq-len", "16", "--budget-s", "1")
 
-SETTINGS = Settings(
+SETTINGS = CalibrationSettings(
     model=dataclasses.replace(model_preset("gpt-tiny"), num_layers=1),
     seq_len=16,
     processes=2,
@@ -48,7 +54,7 @@ def check_complete(profile: Profile) -> None:
     wanted = grid(SETTINGS, "cpu")
     assert profile.machine.num_processes == 2
     assert {m.collective for m in profile.collectives} == {
-        item for item in wanted if isinstance(item, Collective)
+        item for item in wanted if isinstance(item, CollectiveCall)
     }
     kernels = {m.kernel for m in profile.kernels}
     assert len(kernels) + len(profile.collectives) + 1 == len(wanted)
@@ -175,7 +181,7 @@ def test_a_grid_names_everything_once(kind: str, size: str, processes: int) -> N
     items = grid(settings, kind)
     assert items == grid(settings, kind)
     assert len(set(items)) == len(items)
-    collectives = [item for item in items if isinstance(item, Collective)]
+    collectives = [item for item in items if isinstance(item, CollectiveCall)]
     assert {c.num_ranks for c in collectives} == {
         n for n in (2, 4, 8, processes) if 1 < n <= processes
     }

@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from parplan.backend.execution.profiled_step import Collective, Profiled, profiled, union, without
+from parplan.backend.execution.profiled_step import (
+    Profiled,
+    TracedCollective,
+    profiled,
+    union,
+    without,
+)
 from parplan.sim.plan import Plan
 
 
@@ -22,9 +28,9 @@ def test_unions_and_differences_of_spans() -> None:
 def test_only_what_nothing_runs_beside_is_exposed_and_counts_once() -> None:
     seen = Profiled(
         collectives=(
-            Collective("data-parallel", "gloo:all_reduce", 0.0, 4.0),
-            Collective("tensor-parallel", "gloo:all_gather", 3.0, 6.0),
-            Collective("send", "gloo:send", 0.0, 10.0),
+            TracedCollective("data-parallel", "gloo:all_reduce", 0.0, 4.0),
+            TracedCollective("tensor-parallel", "gloo:all_gather", 3.0, 6.0),
+            TracedCollective("send", "gloo:send", 0.0, 10.0),
         ),
         computing=((0.0, 1.0), (5.5, 8.0)),
     )

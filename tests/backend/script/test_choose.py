@@ -5,7 +5,7 @@ import logging
 import pytest
 from torch import nn
 
-from parplan.backend.calibration.layer_times import LayerTimes, Setting
+from parplan.backend.calibration.layer_times import LayerSetting, LayerTimes
 from parplan.backend.calibration.machine_costs import MachineCosts
 from parplan.backend.models.chain import Chain
 from parplan.backend.script.choose import choose_plan, compile_measured, executable_plans
@@ -25,7 +25,7 @@ PLANS = executable_plans(2, 4, 8, Options(activation_recomputation=False))
 def times(plans=PLANS, saved_bytes=0.0):
     """A layer takes a second per row, twice that backward."""
     return {
-        Setting(p.batch_per_device, p.recomputation): 4
+        LayerSetting(p.batch_per_device, p.recomputation): 4
         * (
             LayerTimes(
                 forward_s=p.batch_per_device,

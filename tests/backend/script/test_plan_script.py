@@ -9,7 +9,7 @@ from torch import nn
 from parplan.backend.executable import reduces_by_hooks, why_not_executable
 from parplan.backend.models.find_chain import find_chain
 from parplan.backend.models.gpt import gpt_layers, language_loss
-from parplan.backend.script import plan_script as planning
+from parplan.backend.script import plan_script
 from parplan.backend.script.plan_script import described, find_plan
 from parplan.backend.script.planned_forward import _hf_tensors, _refuse_trainer
 from parplan.errors import ParplanError
@@ -34,7 +34,7 @@ class Language(nn.Module):
 
 @pytest.fixture
 def profile(tmp_path, monkeypatch):
-    monkeypatch.setattr(planning, "num_processes", lambda: 2)
+    monkeypatch.setattr(plan_script, "num_processes", lambda: 2)
     path = tmp_path / "profile.json"
     write_profile(SAMPLE, path)
     return path
@@ -58,7 +58,7 @@ def test_a_profile_plans_for_the_script(profile) -> None:
 
 
 def test_a_profile_of_other_processes_is_refused(profile, monkeypatch) -> None:
-    monkeypatch.setattr(planning, "num_processes", lambda: 4)
+    monkeypatch.setattr(plan_script, "num_processes", lambda: 4)
     with pytest.raises(
         ParplanError, match=r"measured with 2 processes, but 4 run; .*--processes 4"
     ):

@@ -11,7 +11,7 @@ from parplan.experiments.cases.evaluate import evaluate
 from parplan.experiments.cases.held_out import CALIBRATION, VALIDATION
 from parplan.experiments.cases.machine import Network, cluster_of_case, network_of
 from parplan.experiments.cases.read import Case, read_cases
-from parplan.experiments.cases.request import Request, model_of, request_of
+from parplan.experiments.cases.request import CaseRequest, model_of, request_of
 from parplan.sim.plan import check_plan
 from tests.experiments.cases.published_cases import case
 
@@ -271,9 +271,9 @@ def test_what_cannot_be_laid_out_has_one_line_that_says_why(
 
 
 @cache
-def laid_out() -> list[tuple[Case, Request | None, str]]:
+def laid_out() -> list[tuple[Case, CaseRequest | None, str]]:
     """Every shipped case as a request, or why not."""
-    found: list[tuple[Case, Request | None, str]] = []
+    found: list[tuple[Case, CaseRequest | None, str]] = []
     for one in (*read_cases(CALIBRATION), *read_cases(VALIDATION)):
         try:
             request = request_of(one)

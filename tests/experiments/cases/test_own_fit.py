@@ -24,7 +24,7 @@ from parplan.experiments.cases.own.fit import (
     fit_own,
     held_out_parts,
 )
-from parplan.experiments.cases.own.machine_factors import Setting
+from parplan.experiments.cases.own.machine_factors import MachineSetting
 from parplan.experiments.cases.own.next import neighbours, proposals
 from parplan.experiments.cases.own.runs import OwnRun, own_run, shipped_setting
 from tests.experiments.cases.published_cases import case
@@ -66,7 +66,7 @@ def point(**widths: float) -> np.ndarray:
     return found
 
 
-def measured(runs: list[OwnRun], truth: Setting, noise: float = 0.0) -> list[OwnRun]:
+def measured(runs: list[OwnRun], truth: MachineSetting, noise: float = 0.0) -> list[OwnRun]:
     """`runs` with the steps that they have under `truth`, times a random factor."""
     draw = random.Random(0)
     return [timed(run, run.predicted_s(truth) * (1 + draw.gauss(0, noise))) for run in runs]

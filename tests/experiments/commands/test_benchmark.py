@@ -8,7 +8,7 @@ import pytest
 
 from parplan.errors import ParplanError
 from parplan.experiments.benchmarks import planners as benchmark_planners
-from parplan.experiments.benchmarks import simulator as benchmark
+from parplan.experiments.benchmarks import simulator
 from parplan.experiments.cli import main
 from parplan.planners.bounds.space_table import SpaceTable
 from parplan.planners.search.evaluator import Evaluator
@@ -23,20 +23,20 @@ def test_the_command_prints_and_writes_every_figure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["benchmark", "--small", "-o", str(tmp_path)]) == 0
-    found = json.loads((tmp_path / "benchmark.json").read_text())
+    found = json.loads((tmp_path / "simulator.json").read_text())
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 1 + len(found)
     assert {m["unit"] for m in found} >= {"s", "events/s", "events/action", "ns/action", "x SimPy"}
 
 
-@pytest.mark.parametrize("size", benchmark.SIZES[:3])
-def test_an_action_costs_two_events_at_most(size: benchmark.Size) -> None:
+@pytest.mark.parametrize("size", simulator.SIZES[:3])
+def test_an_action_costs_two_events_at_most(size: simulator.Size) -> None:
     schedule = size.schedule()
     check_complete(schedule, size.stages, size.micro_batches)
     messages = int((lower(schedule).slot_out >= 0).sum())
     # The ends of actions, arrivals, begin and end of the ranks' processes, and the end of all.
     expected = sum(map(len, schedule)) + messages + 2 * size.ranks + 1
-    events = benchmark.num_events(schedule, benchmark.random_stages(size.stages))
+    events = simulator.num_events(schedule, simulator.random_stages(size.stages))
     assert events - expected in (0, 1)
 
 
@@ -54,7 +54,7 @@ def test_the_search_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def _figures(path: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((path / "benchmark.json").read_text())
+    found: list[dict[str, Any]] = json.loads((path / "simulator.json").read_text())
     return found
 
 

@@ -12,7 +12,7 @@ from parplan.errors import ParplanError
 from parplan.experiments.cli import main
 from parplan.experiments.landscape import cells as cells_module
 from parplan.experiments.landscape.axes import axis
-from parplan.experiments.landscape.cells import Cell, Request, Worker, laid_out
+from parplan.experiments.landscape.cells import Cell, LandscapeRequest, Worker, laid_out
 from parplan.experiments.landscape.figure import Landscape, heat_maps, slices
 from parplan.experiments.landscape.machine import CHANGES, changed
 from parplan.experiments.landscape.metrics import METRICS
@@ -30,12 +30,12 @@ BASE = constraints_of_options(Options())
 WORDS = ("llama2-7b", "--cluster", "2xdgx-a100", "--seq-len", "1024", "--global-batch", "16")
 
 
-def request(*texts: str, **others: object) -> Request:
+def request(*texts: str, **others: object) -> LandscapeRequest:
     axes = tuple(axis(text, WORKLOAD, CLUSTER, BASE) for text in texts)
-    return Request(workload=WORKLOAD, cluster=CLUSTER, axes=axes, base=BASE, **others)  # type: ignore[arg-type]
+    return LandscapeRequest(workload=WORKLOAD, cluster=CLUSTER, axes=axes, base=BASE, **others)  # type: ignore[arg-type]
 
 
-def landscape(asked: Request, name: str = "step-time") -> Landscape:
+def landscape(asked: LandscapeRequest, name: str = "step-time") -> Landscape:
     x, y, *others = (*asked.axes, None)
     worker = Worker(asked)
     values: list[dict[str, object]] = [{}]

@@ -12,8 +12,8 @@ from parplan.experiments.cli import main
 from parplan.experiments.landscape.machine import changed
 from parplan.experiments.scaling import study
 from parplan.experiments.scaling.figure import efficiency, figure
-from parplan.experiments.scaling.machines import AS_IT_IS, Machine, node_named, what_if
-from parplan.experiments.scaling.study import GROUPS, Point, point
+from parplan.experiments.scaling.machines import AS_IT_IS, ScaledMachine, node_named, what_if
+from parplan.experiments.scaling.study import GROUPS, ScalePoint, point
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.search.exhaustive import exhaustive
 from parplan.planners.spaces.make import constraints_of_options, full_candidates
@@ -30,7 +30,7 @@ NODE = node_named("a100-sxm-80gb")
 
 
 def test_a_point_is_the_best_plan_of_an_exhaustive_search() -> None:
-    machine = Machine(node=NODE)
+    machine = ScaledMachine(node=NODE)
     cluster = machine.sized(16)
     assert cluster.num_accelerators == 16
     found = point(WORKLOAD, machine, 16, BASE, ask_why=True)
@@ -55,9 +55,9 @@ def test_groups_are_all_parts_of_a_step_once() -> None:
 
 def test_efficiency_is_against_the_first_size_that_fits() -> None:
     points = [
-        Point(accelerators=1, global_batch=1, reason="too large"),
-        Point(accelerators=2, global_batch=1, tokens_per_s=10.0),
-        Point(accelerators=4, global_batch=1, tokens_per_s=15.0),
+        ScalePoint(accelerators=1, global_batch=1, reason="too large"),
+        ScalePoint(accelerators=2, global_batch=1, tokens_per_s=10.0),
+        ScalePoint(accelerators=4, global_batch=1, tokens_per_s=15.0),
     ]
     assert efficiency(points)[1:] == [1.0, 0.75]
     assert efficiency(points)[0] != efficiency(points)[0]
@@ -66,7 +66,7 @@ def test_efficiency_is_against_the_first_size_that_fits() -> None:
 def test_machines_of_any_size() -> None:
     for name in ("h100", "dgx-h100", "64xh100", "8xdgx-h100"):
         assert node_named(name) == node_named("h100")
-    machine = Machine(node=node_named("h100"))
+    machine = ScaledMachine(node=node_named("h100"))
     same = cluster_preset("64xh100")
     assert machine.sized(64).tiers == same.tiers
     assert machine.sized(64).accelerator == same.accelerator
@@ -83,7 +83,7 @@ def test_what_if() -> None:
     more = what_if(NODE, "memory=2")
     assert (
         more.sized(8).accelerator.memory_bytes
-        == 2 * Machine(node=NODE).sized(8).accelerator.memory_bytes
+        == 2 * ScaledMachine(node=NODE).sized(8).accelerator.memory_bytes
     )
     assert what_if(NODE, "accelerator=h100").sized(8).accelerator.name == "h100-sxm"
     # A single node has no network that could be twice as fast.
@@ -136,7 +136,7 @@ def test_the_command_writes_curves_and_says_what_is_lost(
 
 
 def test_the_picture_stacks_the_shares() -> None:
-    points = [point(WORKLOAD, Machine(node=NODE), n, BASE, ask_why=False) for n in (1, 4, 8)]
+    points = [point(WORKLOAD, ScaledMachine(node=NODE), n, BASE, ask_why=False) for n in (1, 4, 8)]
     drawing = figure({"strong": {AS_IT_IS: points}}, "title")
     rates, share, stack = drawing.axes
     assert [axes.get_ylabel().split("\n")[0] for axes in (rates, share, stack)] == [
@@ -153,7 +153,7 @@ def test_interrupted_scaling_goes_on_and_bad_input_is_named(
 ) -> None:
     counted: list[int] = []
 
-    def interrupted(*given: object, **named: object) -> Point:
+    def interrupted(*given: object, **named: object) -> ScalePoint:
         if len(counted) == 2:
             raise KeyboardInterrupt
         counted.append(1)

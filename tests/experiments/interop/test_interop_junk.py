@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from parplan.errors import ParplanError
-from parplan.experiments.interop.importers.convert_hardware import CONVERTERS, Asked
+from parplan.experiments.interop.importers.convert_hardware import CONVERTERS, ConversionInputs
 from parplan.experiments.interop.importers.imported import Given, finished
 from parplan.experiments.interop.importers.machine_text import machine_toml
 from parplan.experiments.interop.importers.sources import SOURCES
@@ -112,7 +112,7 @@ def test_a_spoilt_machine_is_a_cluster_or_one_clear_error(source: str, tmp_path:
     rng = random.Random(2)
     for place in places(table):
         for junk in rng.sample(JUNK, 5):
-            asked = Asked(name="made", file="a", num_nodes=2, accelerator=accelerator)
+            asked = ConversionInputs(name="made", file="a", num_nodes=2, accelerator=accelerator)
             with one_line():
                 machine = CONVERTERS[source](spoilt(table, place, junk), "a", asked)
                 path.write_text(machine_toml(machine))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from parplan.errors import ParplanError
-from parplan.experiments.output.journal import Journal
+from parplan.experiments.output.journal import RowJournal
 from parplan.experiments.output.new_folder import REPORT, is_done, new_folder
 from parplan.experiments.report.render import LOG
 from parplan.experiments.report.render import REPORT as PAGE
@@ -51,14 +51,14 @@ def test_a_manifest_cannot_name_files_elsewhere(tmp_path: Path) -> None:
 def test_unfinished_work_is_taken_up(tmp_path: Path) -> None:
     path = tmp_path / "out"
     output = new_folder(path, [], force=False)
-    with Journal(output.path / "rows.jsonl", {"of": 1}) as journal:
+    with RowJournal(output.path / "rows.jsonl", {"of": 1}) as journal:
         assert journal.add({"n": 1}, {"value": (1, 2)}) == {"value": [1, 2]}
     new_folder(path, [], force=False, unfinished=("rows.jsonl",))
-    with Journal(path / "rows.jsonl", {"of": 1}) as journal:
+    with RowJournal(path / "rows.jsonl", {"of": 1}) as journal:
         assert journal.find({"n": 1}) == {"value": [1, 2]}
         assert journal.find({"n": 2}) is None
     with pytest.raises(ParplanError, match="of other work that was interrupted"):
-        Journal(path / "rows.jsonl", {"of": 2})
+        RowJournal(path / "rows.jsonl", {"of": 2})
     (path / "rows.jsonl").write_text("{}\nnothing\n")
     with pytest.raises(ParplanError, match="not a journal of this version"):
-        Journal(path / "rows.jsonl", {})
+        RowJournal(path / "rows.jsonl", {})

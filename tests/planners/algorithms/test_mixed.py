@@ -13,7 +13,7 @@ from parplan.hardware.machines.presets import cluster_preset
 from parplan.hardware.network.cluster import Link
 from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.trial import judge
-from parplan.planners.mixed_clusters import Layout, MixedSearch, mixed_search
+from parplan.planners.mixed_clusters import MixedLayout, MixedSearch, mixed_search
 from parplan.sim.models.model import model_preset
 from parplan.sim.workload import Workload
 
@@ -70,7 +70,7 @@ def test_each_part_is_held_to_its_own_memory() -> None:
     search = MixedSearch(WORKLOAD, [SLOW, FAST], LINK, memory_ratio=0.5)
     layout = next(iter(x for x in search.layouts() if x.plan.num_stages == 2 and x.order == (0, 1)))
     plan = replace(layout.plan, recomputation="none", num_micro_batches=8, batch_per_device=1)
-    plain = Layout(layout.order, layout.stages, plan)
+    plain = MixedLayout(layout.order, layout.stages, plan)
     tight = search.trial(plain, (7, 1), 0.0)
     assert "stage 0 on a100-sxm-40gb" in tight.reason
     assert tight.step_s is None

@@ -10,7 +10,7 @@ import pytest
 from parplan.errors import ParplanError
 from parplan.hardware.network.cluster import enlarged
 from parplan.planners.mixed_clusters import (
-    Layout,
+    MixedLayout,
     MixedReport,
     MixedSearch,
     MixedTrial,
@@ -155,10 +155,10 @@ class Numbers(MixedSearch):
         self.first, self.goal, self.held = first, best, held
         self.tried: list[tuple[int, ...]] = []
 
-    def first_division(self, layout: Layout) -> tuple[int, ...]:
+    def first_division(self, layout: MixedLayout) -> tuple[int, ...]:
         return self.first
 
-    def trial(self, layout: Layout, layers: tuple[int, ...], bound_s: float) -> MixedTrial:
+    def trial(self, layout: MixedLayout, layers: tuple[int, ...], bound_s: float) -> MixedTrial:
         self.tried.append(layers)
         far = sum(abs(a - b) for a, b in zip(layers, self.goal, strict=True))
         on = self.part_of_stages(layout)
@@ -216,14 +216,14 @@ class Given(MixedSearch):
         self.given, self.stop = given, stop
         self.asked: list[tuple[float, float]] = []
 
-    def layouts(self) -> Iterator[Layout]:
+    def layouts(self) -> Iterator[MixedLayout]:
         for number in range(len(self.given)):
             yield PIPE._replace(stages=(number, 0))
 
-    def bound_s(self, layout: Layout) -> float:
+    def bound_s(self, layout: MixedLayout) -> float:
         return self.given[layout.stages[0]][0]
 
-    def best_division(self, layout: Layout, bound_s: float, best_s: float) -> MixedTrial:
+    def best_division(self, layout: MixedLayout, bound_s: float, best_s: float) -> MixedTrial:
         if len(self.asked) == self.stop:
             raise KeyboardInterrupt
         self.asked.append((bound_s, best_s))

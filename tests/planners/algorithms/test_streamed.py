@@ -16,7 +16,7 @@ from parplan.experiments.cli import main
 from parplan.experiments.planning import search as plan_search
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.algorithms.exact import streamed as streamed_module
-from parplan.planners.algorithms.exact.streamed import Part, streamed
+from parplan.planners.algorithms.exact.streamed import PartResult, streamed
 from parplan.planners.algorithms.heuristic.random_search import shuffled
 from parplan.planners.costs.goal import LEAST_MEMORY, STEP_TIME, Goal
 from parplan.planners.costs.objectives import pareto
@@ -57,7 +57,7 @@ def test_it_finds_what_a_search_that_holds_all_finds(
     monkeypatch.setattr(streamed_module, "HELD", 40)
     plans = list(SPACE)
     whole = exhaustive(SPACE.workload, SPACE.cluster, plans, goal=goal)
-    parts: list[Part] = []
+    parts: list[PartResult] = []
     found = streamed(SPACE.workload, SPACE.cluster, SPACE, goal=goal, keep=parts.append)
     assert 0 < whole.num_possible < len(plans)
     assert (found.best, found.closest) == (whole.best, whole.closest)
@@ -76,7 +76,7 @@ def test_what_is_held_is_the_best_and_no_more() -> None:
     order = list(enumerate(whole.trials, start=1))
     expected = None
     for seed in range(3):
-        held = streamed_module.Held(goal=STEP_TIME, most=30)
+        held = streamed_module.KeptTrials(goal=STEP_TIME, most=30)
         random.Random(seed).shuffle(order)
         for number, trial in order:
             held.add(streamed_module.Numbered(number, trial))
@@ -96,7 +96,7 @@ def test_fifty_million_candidates_take_no_more_memory_than_a_few(
     monkeypatch.setattr(streamed_module, "PART", 50)
     peaks: list[int] = []
 
-    def keep(part: Part) -> None:
+    def keep(part: PartResult) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         if len(peaks) == 6:
             raise KeyboardInterrupt
@@ -185,7 +185,7 @@ def test_the_command_streams_is_interrupted_and_resumed(
         def __init__(self, kept: object) -> None:
             self.kept, self.known, self.left = kept, kept.known, 2  # type: ignore[attr-defined]
 
-        def add(self, part: Part) -> None:
+        def add(self, part: PartResult) -> None:
             self.kept.add(part)  # type: ignore[attr-defined]
             self.left -= 1
             if not self.left:

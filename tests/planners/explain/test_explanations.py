@@ -13,8 +13,8 @@ from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.goal import LEAST_MEMORY, STEP_TIME, Goal
 from parplan.planners.costs.objectives import (
     OBJECTIVES,
-    Run,
-    Setting,
+    ObjectiveInputs,
+    TrainingRun,
     fewest_accelerators,
     goal_of,
     ranked,
@@ -22,7 +22,12 @@ from parplan.planners.costs.objectives import (
 from parplan.planners.costs.trial import Trial
 from parplan.planners.explain import robust as robust_module
 from parplan.planners.explain.fidelity import Standing, bounds_level, compared, exact_level
-from parplan.planners.explain.robust import Disturbance, Spread, expected_step, robust_order
+from parplan.planners.explain.robust import (
+    Disturbance,
+    StepDistribution,
+    expected_step,
+    robust_order,
+)
 from parplan.planners.explain.uncertainty import Interval, indistinguishable, interval, pairs_like
 from parplan.planners.explain.why import (
     Change,
@@ -85,8 +90,8 @@ def test_how_bad_a_plan_is() -> None:
 def test_what_a_run_needs_is_above_0(name: str) -> None:
     for value in (0, -1):
         with pytest.raises(ParplanError, match=f"^{name}: must be above 0, got {value}$"):
-            Run(**{name: value})  # type: ignore[arg-type]
-    assert getattr(Run(**{name: 1}), name) == 1  # type: ignore[arg-type]
+            TrainingRun(**{name: value})  # type: ignore[arg-type]
+    assert getattr(TrainingRun(**{name: 1}), name) == 1  # type: ignore[arg-type]
 
 
 def test_objectives_by_hand() -> None:
@@ -112,7 +117,7 @@ def test_objectives_by_hand() -> None:
         **{"step-time": "s", "tokens-per-accelerator": "tokens/s", "training-time": "s"},
         **{"cost": "", "energy": "kWh", "goodput": "tokens/s", "head-room": "of memory"},
     }
-    seven = Setting(WORKLOAD, CLUSTER, replace(RUN, checkpoint_every=7))
+    seven = ObjectiveInputs(WORKLOAD, CLUSTER, replace(RUN, checkpoint_every=7))
     by_seven = expected_s(2.0, steps, 7, FAILURES)
     assert OBJECTIVES["training-time"].value(one, seven) == by_seven
     more = {name for name, own in OBJECTIVES.items() if own.key(one, SETTING) < 0}
@@ -120,8 +125,8 @@ def test_objectives_by_hand() -> None:
     assert goal_of("energy", SETTING) is STEP_TIME
     nothing = replace(CLUSTER, accelerator=replace(CLUSTER.accelerator, board_power_w=None))
     with pytest.raises(ParplanError, match="energy: the power of a100-sxm-40gb is not known"):
-        goal_of("energy", Setting(WORKLOAD, nothing, RUN))
-    exact = Run(tokens=16 * 2048 * 5)
+        goal_of("energy", ObjectiveInputs(WORKLOAD, nothing, RUN))
+    exact = TrainingRun(tokens=16 * 2048 * 5)
     assert [exact.num_steps(WORKLOAD), replace(exact, tokens=1.0).num_steps(WORKLOAD)] == [5, 1]
     equal = [trial(3.0, (5.0,)), trial(2.0, (5.0,)), trial(None)]
     assert ranked(equal, "head-room", SETTING) == [equal[1], equal[0]]
@@ -201,7 +206,7 @@ def test_the_draws_do_not_depend_on_how_many_are_kept(monkeypatch: pytest.Monkey
         with pytest.raises(ParplanError, match=r"robust: 1 possible plans, top \d+, samples"):
             robust_order(WORKLOAD, CLUSTER, [timed], noisy, **bad)  # type: ignore[arg-type]
     steps = tuple(float(n) for n in range(1, 12))
-    spread = Spread(trial=timed, steps_s=steps)
+    spread = StepDistribution(trial=timed, steps_s=steps)
     assert (spread.mean_s, spread.quantile_s(0.9), spread.quantile_s(0.5)) == (6.0, 10.0, 6.0)
 
 

@@ -6,7 +6,13 @@ from parplan.errors import ParplanError
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.conformance import example_space
 from parplan.planners.costs.goal import LEAST_MEMORY, STEP_TIME, Goal
-from parplan.planners.costs.objectives import OBJECTIVES, Run, Setting, goal_of, pareto
+from parplan.planners.costs.objectives import (
+    OBJECTIVES,
+    ObjectiveInputs,
+    TrainingRun,
+    goal_of,
+    pareto,
+)
 from parplan.planners.costs.trial import Trial
 from parplan.planners.explain.robust import Disturbance, expected_step
 from parplan.planners.search.evaluator import Budget, Evaluator
@@ -109,7 +115,7 @@ def test_an_interrupt_keeps_what_was_tried() -> None:
 
 
 def test_energy_is_power_times_time() -> None:
-    setting = Setting(SPACE.workload, SPACE.cluster, Run(tokens=1e9))
+    setting = ObjectiveInputs(SPACE.workload, SPACE.cluster, TrainingRun(tokens=1e9))
     one = Trial(plan=SPACE[0], memory_bytes=(1.0,), step_s=3.6)
     steps = setting.run.num_steps(SPACE.workload)
     assert OBJECTIVES["energy"].value(one, setting) == pytest.approx(400 * 8 * steps / 1e6)
@@ -118,18 +124,20 @@ def test_energy_is_power_times_time() -> None:
 
 
 def test_goals_that_lack_something_are_refused_before_the_search() -> None:
-    setting = Setting(SPACE.workload, SPACE.cluster, Run())
+    setting = ObjectiveInputs(SPACE.workload, SPACE.cluster, TrainingRun())
     with pytest.raises(ParplanError, match="tokens: this objective needs"):
-        goal_of("cost", Setting(SPACE.workload, SPACE.cluster, Run(price_per_hour=1.0)))
+        goal_of(
+            "cost", ObjectiveInputs(SPACE.workload, SPACE.cluster, TrainingRun(price_per_hour=1.0))
+        )
     with pytest.raises(ParplanError, match="unknown objective"):
         goal_of("speed", setting)
     assert goal_of("head-room", setting) is LEAST_MEMORY
     assert goal_of("tokens-per-accelerator", setting) is STEP_TIME
-    endless = Run(
+    endless = TrainingRun(
         tokens=1e12,
         failures=Failures(mean_time_between_s=0.001, restart_s=1.0, checkpoint_s=1.0),
     )
     with pytest.raises(ParplanError, match="training does not end"):
-        goal_of("training-time", Setting(SPACE.workload, SPACE.cluster, endless))
+        goal_of("training-time", ObjectiveInputs(SPACE.workload, SPACE.cluster, endless))
     with pytest.raises(ParplanError, match="stragglers must not be faster"):
         expected_step(SPACE.workload, SPACE.cluster, Disturbance(straggler_factor=0.5))

@@ -10,8 +10,8 @@ from parplan.errors import ParplanError
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.costs.objectives import (
     OBJECTIVES,
-    Run,
-    Setting,
+    ObjectiveInputs,
+    TrainingRun,
     fewest_accelerators,
     objective,
     pareto,
@@ -29,8 +29,8 @@ from parplan.sim.workload import Workload
 WORKLOAD = Workload(model=model_preset("llama3-8b"), seq_len=2048, global_batch=16)
 CLUSTER = cluster_preset("8xa100-40gb")
 FAILURES = Failures(mean_time_between_s=36_000.0, restart_s=300.0, checkpoint_s=60.0)
-RUN = Run(tokens=1e9, price_per_hour=2.0, failures=FAILURES)
-SETTING = Setting(WORKLOAD, CLUSTER, RUN)
+RUN = TrainingRun(tokens=1e9, price_per_hour=2.0, failures=FAILURES)
+SETTING = ObjectiveInputs(WORKLOAD, CLUSTER, RUN)
 
 
 def trial(step_s: float, memory_bytes: float = 1e9) -> Trial:
@@ -53,7 +53,7 @@ def test_head_room_puts_the_emptiest_first() -> None:
 
 
 def test_what_a_training_takes_and_costs() -> None:
-    plain = Setting(WORKLOAD, CLUSTER, replace(RUN, failures=None))
+    plain = ObjectiveInputs(WORKLOAD, CLUSTER, replace(RUN, failures=None))
     one = trial(2.0)
     steps = RUN.num_steps(WORKLOAD)
     assert (steps - 1) * 16 * 2048 < 1e9 <= steps * 16 * 2048
@@ -63,7 +63,7 @@ def test_what_a_training_takes_and_costs() -> None:
     assert OBJECTIVES["tokens-per-accelerator"].value(one, plain) == 16 * 2048 / 2.0 / 8
     # Failures and checkpoints take time, more so with a checkpoint at every step.
     failing = OBJECTIVES["training-time"].value(one, SETTING)
-    often = Setting(WORKLOAD, CLUSTER, replace(RUN, checkpoint_every=1))
+    often = ObjectiveInputs(WORKLOAD, CLUSTER, replace(RUN, checkpoint_every=1))
     assert seconds < failing < OBJECTIVES["training-time"].value(one, often)
     assert OBJECTIVES["goodput"].value(one, SETTING) == pytest.approx(steps * 16 * 2048 / failing)
 
@@ -95,7 +95,7 @@ def test_the_fewest_accelerators_that_are_in_time() -> None:
     for space in spaces:
         best = search(space)
         assert best is not None
-        setting = Setting(WORKLOAD, space.cluster, RUN)
+        setting = ObjectiveInputs(WORKLOAD, space.cluster, RUN)
         times[space.cluster.num_accelerators] = OBJECTIVES["training-time"].value(best, setting)
     assert times[16] < times[8] < times[4]
     for count, seconds in times.items():
@@ -108,20 +108,20 @@ def test_the_fewest_accelerators_that_are_in_time() -> None:
 @pytest.mark.parametrize(
     ("name", "run", "message"),
     [
-        ("training-time", Run(), "tokens: this objective needs"),
-        ("cost", Run(tokens=1e9), "price_per_hour: the cost needs"),
-        ("goodput", Run(tokens=1e9), "failures: the goodput needs"),
+        ("training-time", TrainingRun(), "tokens: this objective needs"),
+        ("cost", TrainingRun(tokens=1e9), "price_per_hour: the cost needs"),
+        ("goodput", TrainingRun(tokens=1e9), "failures: the goodput needs"),
         ("costs", RUN, "unknown objective 'costs'; did you mean cost"),
     ],
 )
-def test_objectives_that_lack_something(name: str, run: Run, message: str) -> None:
+def test_objectives_that_lack_something(name: str, run: TrainingRun, message: str) -> None:
     with pytest.raises(ParplanError, match=message):
-        ranked([trial(1.0)], name, Setting(WORKLOAD, CLUSTER, run))
+        ranked([trial(1.0)], name, ObjectiveInputs(WORKLOAD, CLUSTER, run))
 
 
 def test_what_cannot_be() -> None:
     with pytest.raises(ParplanError, match="tokens: must be above 0, got 0"):
-        Run(tokens=0)
+        TrainingRun(tokens=0)
     with pytest.raises(ParplanError, match="a plan without a step time: too large"):
         objective("step-time").value(Trial(plan=Plan(), reason="too large"), SETTING)
     with pytest.raises(ParplanError, match="deadline_s: must be above 0"):

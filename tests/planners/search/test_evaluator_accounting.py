@@ -10,7 +10,7 @@ import pytest
 
 from parplan.errors import ParplanError
 from parplan.planners.bounds.stage_memory import StageSize, StageTables, held_bytes
-from parplan.planners.costs import cost_cache as shared_module
+from parplan.planners.costs import cost_cache
 from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.goal import LEAST_MEMORY
 from parplan.planners.costs.trial import Trial, verdict
@@ -346,7 +346,7 @@ def test_lists_are_kept_up_to_a_number_of_actions(monkeypatch: pytest.MonkeyPatc
     assert [shared.lists(plan).tape for plan in piped] == tapes
     assert all(a is b for a, b in zip(tapes, [shared.lists(p).tape for p in piped], strict=True))
     assert shared._kept == sum(map(len, tapes))
-    monkeypatch.setattr(shared_module, "KEPT_ACTIONS", len(tapes[3]) + len(tapes[4]))
+    monkeypatch.setattr(cost_cache, "KEPT_ACTIONS", len(tapes[3]) + len(tapes[4]))
     few = SharedCosts(WORKLOAD, CLUSTER)
     made = [few.lists(plan).tape for plan in piped]
     assert few._kept <= len(tapes[3]) + len(tapes[4])
@@ -358,7 +358,7 @@ def test_lists_are_kept_up_to_a_number_of_actions(monkeypatch: pytest.MonkeyPatc
         assert all(
             np.array_equal(a.counts, b.counts) for a, b in zip(own, few.moments(plan), strict=True)
         )
-    monkeypatch.setattr(shared_module, "KEPT_ACTIONS", 1)
+    monkeypatch.setattr(cost_cache, "KEPT_ACTIONS", 1)
     none = SharedCosts(WORKLOAD, CLUSTER)
     assert none.lists(piped[0]).tape is none.lists(piped[0]).tape
 

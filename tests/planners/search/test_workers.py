@@ -14,13 +14,13 @@ import pytest
 
 from parplan.errors import ParplanError, RunFailedError
 from parplan.experiments.cli import main
-from parplan.experiments.output.journal import Journal
+from parplan.experiments.output.journal import RowJournal
 from parplan.experiments.output.sweep import Case, swept
 from parplan.planners.conformance import example_space
 from parplan.planners.search import workers as processes
 from parplan.planners.search.evaluator import Budget
 from parplan.planners.search.run import BUILT_IN, ONE_BY_ONE, run_planner
-from parplan.planners.search.workers import Spread
+from parplan.planners.search.workers import WorkerPool
 from tests.commands import all_gone, start, wait_for
 
 pytestmark = pytest.mark.timeout(120)
@@ -67,7 +67,7 @@ def wrong(n: int) -> int:
 
 
 def test_results_come_in_any_order_and_each_once() -> None:
-    with Spread(1, Shuffled()) as spread:
+    with WorkerPool(1, Shuffled()) as spread:
         found = list(spread.as_they_come(twice, range(50)))
         assert list(spread.in_order(twice, range(50))) == [2 * n for n in range(50)]
     assert [n for n, _ in found] != list(range(50))
@@ -75,16 +75,16 @@ def test_results_come_in_any_order_and_each_once() -> None:
 
 
 def test_work_moves_to_processes_when_it_takes_long() -> None:
-    with Spread(2, here_s=0.0) as spread:
+    with WorkerPool(2, here_s=0.0) as spread:
         assert spread.is_elsewhere == ((os.cpu_count() or 1) > 1)
-    with Spread(1, here_s=0.0) as spread:
+    with WorkerPool(1, here_s=0.0) as spread:
         assert list(spread.in_order(twice, range(3))) == [0, 2, 4]
         assert multiprocessing.active_children() == []
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core has no other processes")
 def test_a_killed_worker_is_one_line_and_none_is_left_behind() -> None:
-    with Spread(2, here_s=0.0) as spread:
+    with WorkerPool(2, here_s=0.0) as spread:
         with pytest.raises(ParplanError, match="three is not allowed"):
             list(spread.in_order(wrong, range(6)))
         with pytest.raises(RunFailedError, match="a worker process was killed") as error:
@@ -100,7 +100,7 @@ def test_a_killed_worker_is_one_line_and_none_is_left_behind() -> None:
 
 
 def leave_at_once(pids: list[int | None]) -> None:
-    with Spread(2, here_s=0.0) as spread:
+    with WorkerPool(2, here_s=0.0) as spread:
         for _ in spread.as_they_come(slow, range(4)):
             pids += [child.pid for child in multiprocessing.active_children()]
             raise KeyboardInterrupt
@@ -115,7 +115,7 @@ def test_journals_are_alike_whatever_the_order_and_wherever_it_ended(tmp_path: P
     groups: list[list[Case]] = [[{"n": n} for n in range(i, 40, 4)] for i in range(4)]
 
     def journal(name: str, **where: Any) -> bytes:
-        with Journal(tmp_path / name, {"of": "a test"}) as kept:
+        with RowJournal(tmp_path / name, {"of": "a test"}) as kept:
             found = swept(kept, groups, rows, **where)
         assert [row["square"] for row in found] == [c["n"] ** 2 for group in groups for c in group]
         return (tmp_path / name).read_bytes()
@@ -131,7 +131,7 @@ def test_journals_are_alike_whatever_the_order_and_wherever_it_ended(tmp_path: P
                 raise KeyboardInterrupt
 
         with (
-            Journal(tmp_path / name, {"of": "a test"}) as kept,
+            RowJournal(tmp_path / name, {"of": "a test"}) as kept,
             pytest.raises(KeyboardInterrupt),
         ):
             swept(kept, groups, rows, executor=Shuffled(), at_once=1, progress=stop)

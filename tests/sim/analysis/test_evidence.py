@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from parplan.hardware.estimates.estimate import Estimate
-from parplan.hardware.estimates.profile import Collective
+from parplan.hardware.estimates.profile import CollectiveCall
 from parplan.hardware.kernels.kernel import Gemm, Kernel
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.sim.analysis.evidence import evidence_of
@@ -25,7 +25,7 @@ class Measured:
     def kernel(self, kernel: Kernel) -> Estimate | None:
         return Estimate(seconds=1.0, origin="measured") if isinstance(kernel, Gemm) else None
 
-    def collective(self, collective: Collective) -> Estimate | None:
+    def collective(self, collective: CollectiveCall) -> Estimate | None:
         return None
 
 

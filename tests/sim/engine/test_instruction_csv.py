@@ -10,7 +10,7 @@ from parplan.sim.programs.instructions import (
     OPS,
     STAGE_OPS,
     Action,
-    Communication,
+    CommunicationOp,
     Instruction,
     Overlap,
     parse_action,
@@ -27,8 +27,8 @@ pairs = st.builds(
     st.builds(Action, numbers, st.just("F"), numbers),
     st.builds(Action, numbers, st.sampled_from("BI"), numbers),
 )
-messages = st.builds(Communication, numbers, st.sampled_from(MESSAGE_OPS), numbers)
-stage_wide = st.builds(Communication, numbers, st.sampled_from(STAGE_OPS), st.none())
+messages = st.builds(CommunicationOp, numbers, st.sampled_from(MESSAGE_OPS), numbers)
+stage_wide = st.builds(CommunicationOp, numbers, st.sampled_from(STAGE_OPS), st.none())
 instructions = st.one_of(actions, pairs, messages, stage_wide)
 
 

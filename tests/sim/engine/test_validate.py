@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parplan.errors import ParplanError
-from parplan.sim.programs.instructions import Communication, Program, read_program
+from parplan.sim.programs.instructions import CommunicationOp, Program, read_program
 from parplan.sim.programs.validate import check_program, explain
 from parplan.sim.programs.with_messages import add_communication
 from parplan.sim.schedules import make_program
@@ -143,7 +143,7 @@ def remove(program: Program, at: int) -> tuple[Program, bool]:
     rank, place = places[at % len(places)]
     row = program[rank]
     rest = (*row[:place], *row[place + 1 :])
-    return (*program[:rank], rest, *program[rank + 1 :]), isinstance(row[place], Communication)
+    return (*program[:rank], rest, *program[rank + 1 :]), isinstance(row[place], CommunicationOp)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from parplan.errors import ParplanError
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine.engine import simulate, simulate_steps
-from parplan.sim.fast import fast
-from parplan.sim.fast import numpy_sweep as batch
+from parplan.sim.fast import fast, numpy_sweep
 from parplan.sim.fast.fast import Kernel, fast_many_ps, fast_run, fast_step_s, fast_steps
 from parplan.sim.programs.arrays import action_arrays, check_arrays
 from parplan.sim.programs.instructions import Action, Program, Schedule, check_complete, read_csv
@@ -89,7 +88,7 @@ def test_durations_of_single_actions_are_played_alike(seed: int) -> None:
 
 def test_a_batch_of_several_blocks_keeps_its_order() -> None:
     schedule = make_schedule("1f1b", 3, 4)
-    candidates = [random_costs(seed, 3) for seed in range(batch.LANES + 3)]
+    candidates = [random_costs(seed, 3) for seed in range(numpy_sweep.LANES + 3)]
     results = [fast_many_ps(lower(schedule), stage_ticks(candidates), kernel=k) for k in KERNELS]
     for ends in results:
         assert ends.tolist() == results[0].tolist()
@@ -106,11 +105,11 @@ MUTATIONS = (
     (fast, "sweep", "reduce_free[rank] + last_total[column]", "0"),
     (fast, "sweep", "now + last_tail[column]", "0"),
     (fast, "sweep", "reduces[k] == 1", "False"),
-    (batch, "_block", "maximum(now, arrival[slot_in], out=now)", "pass"),
-    (batch, "_block", "maximum(free, now, out=free)", "free[:] = now"),
-    (batch, "_block", "add(free, latency[stage], out=arrived)", "arrived[:] = free"),
-    (batch, "_block", "np.maximum(rank_free, reduce_free)", "np.array(rank_free)"),
-    (batch, "sweep_numpy", "tables.end.ends(whole)", "whole"),
+    (numpy_sweep, "_block", "maximum(now, arrival[slot_in], out=now)", "pass"),
+    (numpy_sweep, "_block", "maximum(free, now, out=free)", "free[:] = now"),
+    (numpy_sweep, "_block", "add(free, latency[stage], out=arrived)", "arrived[:] = free"),
+    (numpy_sweep, "_block", "np.maximum(rank_free, reduce_free)", "np.array(rank_free)"),
+    (numpy_sweep, "sweep_numpy", "tables.end.ends(whole)", "whole"),
 )
 
 
@@ -139,16 +138,16 @@ def test_a_fault_in_a_sweep_is_noticed(
 
 CHECKED_FAULTS = (
     (fast, "_sweep_one", "sweep)(", "nothing)(", "python"),
-    (batch, "_block", "add(now, duration[column], out=now)", "pass", "numpy"),
+    (numpy_sweep, "_block", "add(now, duration[column], out=now)", "pass", "numpy"),
     (
-        batch,
+        numpy_sweep,
         "_block",
         "maximum(rank_free, reduce_free)",
         "minimum(rank_free, reduce_free)",
         "numpy",
     ),
-    (batch, "sweep_numpy", ".max(axis=0)", ".min(axis=0)", "numpy"),
-    (batch, "sweep_numpy", ".max(axis=0)", ".max(axis=0) - 2**62", "numpy"),
+    (numpy_sweep, "sweep_numpy", ".max(axis=0)", ".min(axis=0)", "numpy"),
+    (numpy_sweep, "sweep_numpy", ".max(axis=0)", ".max(axis=0) - 2**62", "numpy"),
     (fast, "_sweep_numba", "return np.asarray(", "return np.asarray(0 * ", "numba"),
 )
 

@@ -11,8 +11,7 @@ import pytest
 from parplan.errors import ParplanError
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine.engine import simulate, simulate_steps
-from parplan.sim.fast import fast
-from parplan.sim.fast import numpy_sweep as batch
+from parplan.sim.fast import fast, numpy_sweep
 from parplan.sim.fast.fast import (
     Kernel,
     fast_many,
@@ -229,7 +228,7 @@ def swept_with(monkeypatch: pytest.MonkeyPatch, *, loaded: bool) -> list[str]:
 
     monkeypatch.setattr(fast, "compiled_loops", loops_as_loaded)
     monkeypatch.setattr(fast, "sweep", named("plain", sweep.sweep))
-    monkeypatch.setattr(batch, "sweep_numpy", named("numpy", batch.sweep_numpy))
+    monkeypatch.setattr(numpy_sweep, "sweep_numpy", named("numpy", numpy_sweep.sweep_numpy))
     return seen
 
 

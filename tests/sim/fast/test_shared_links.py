@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from parplan.errors import ParplanError
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine.engine import simulate
-from parplan.sim.fast import fifo_loop as event_loop
+from parplan.sim.fast import fifo_loop
 from parplan.sim.fast.fast import fast_many_ps
 from parplan.sim.fast.shared_link_evaluator import contended_many_ps, contended_run
 from parplan.sim.schedules import make_schedule
@@ -127,11 +127,11 @@ def test_the_loop_as_it_is_passes_where_faults_are_noticed() -> None:
 def test_a_fault_in_the_loop_is_noticed(
     old: str, new: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = inspect.getsource(event_loop.play_fifo)
+    source = inspect.getsource(fifo_loop.play_fifo)
     assert old in source
-    scope = dict(event_loop.play_fifo.__globals__)
+    scope = dict(fifo_loop.play_fifo.__globals__)
     exec(source.replace(old, new), scope)
-    monkeypatch.setattr(event_loop, "play_fifo", scope["play_fifo"])
+    monkeypatch.setattr(fifo_loop, "play_fifo", scope["play_fifo"])
     with pytest.raises(AssertionError):
         check_many()
 

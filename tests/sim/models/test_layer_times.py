@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from parplan.hardware.kernels.kernel import Kernel, MemoryBound
 from parplan.sim.layers.ops import Exchange, Op
-from parplan.sim.layers.times import Timing, layer_costs, split_by_cause
+from parplan.sim.layers.times import MachineTimes, layer_costs, split_by_cause
 from parplan.sim.software.framework import NO_OVERHEAD
 
 NONE = frozenset[str]()
@@ -18,7 +18,7 @@ def seconds(kernel: Kernel) -> float:
     return kernel.num_bytes
 
 
-TIMING = Timing(kernel_s=seconds, exchange_s=lambda exchange: exchange.num_bytes)
+TIMING = MachineTimes(kernel_s=seconds, exchange_s=lambda exchange: exchange.num_bytes)
 
 
 def kernel(num_bytes: float) -> tuple[Kernel, ...]:

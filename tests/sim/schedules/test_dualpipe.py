@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from parplan.sim.programs.instructions import (
     Action,
-    Communication,
+    CommunicationOp,
     Overlap,
     Program,
     computations,
@@ -23,7 +23,7 @@ def idle(program: Program, num_stages: int, t: int, together: int) -> int:
     named by stage and micro-batch, so it does not matter on which of two copies of a stage it is.
     """
     now, busy = [0] * len(program), [0] * len(program)
-    ended: dict[Action | Communication, int] = {}
+    ended: dict[Action | CommunicationOp, int] = {}
     for rank, instruction in progress(program, num_stages).order:
         start = max([now[rank], *(ended[need] for need in needs(instruction, num_stages))])
         actions = parts(instruction)
