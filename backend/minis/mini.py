@@ -48,6 +48,20 @@ class Family(NamedTuple):
         slope = (values[1] - values[0]) / (self.deep.depth - self.shallow.depth)
         return values[0] + slope * (blocks - self.shallow.depth)
 
+    def seconds_at(self, blocks: float, seconds: tuple[float, float]) -> float:
+        """The time of a stage of so many blocks, from the measured times of the two minis.
+
+        The line through both, held to what any time obeys however noisy the measurements are: more
+        blocks take no less time, and what takes time in both minis takes time in every stage. Where
+        the deep mini measured faster than the shallow one, their mean counts for every depth; a
+        stage of fewer blocks than the shallow mini takes at least its share of that mini's time.
+        """
+        shallow_s, deep_s = seconds
+        if deep_s < shallow_s:
+            return (shallow_s + deep_s) / 2
+        share_s = shallow_s * min(1.0, blocks / self.shallow.depth)
+        return max(share_s, self.at(blocks, seconds))
+
 
 class Minis(NamedTuple):
     """The families that predict one plan."""

@@ -44,9 +44,9 @@ def _waits(stream: str, costs: MiniCosts) -> Mapping[CostPart, float]:
 def _line(
     measured: Mapping[Mini, MiniCosts], family: Family, part: CostPart, blocks: float, of: Values
 ) -> float:
-    """The value of `part` at a stage of so many blocks."""
+    """Seconds of `part` at a stage of so many blocks."""
     shallow, deep = (_value(of(measured[mini]), part) for mini in family)
-    return family.at(blocks, (shallow, deep))
+    return family.seconds_at(blocks, (shallow, deep))
 
 
 def _value(values: Mapping[CostPart, float], part: CostPart) -> float:

@@ -183,7 +183,7 @@ def test_a_machine_of_constant_costs_is_predicted_exactly(plan: Plan) -> None:
     assert exposed["data-parallel"] == pytest.approx(1e-4 * actions / plan.num_stages, rel=1e-6)
 
 
-def test_a_line_of_noisy_minis_below_zero_counts_as_nothing() -> None:
+def test_a_line_of_noisy_minis_below_zero_keeps_the_optimizers() -> None:
     plan = Plan(num_stages=2, num_micro_batches=4)
     costs = measured(plan)
     optimizers = {
@@ -201,6 +201,9 @@ def test_a_line_of_noisy_minis_below_zero_counts_as_nothing() -> None:
     assert found.step_s == pytest.approx(last_s, rel=0.1)
     assert found.step_s >= last_s
     assert all(0 <= event.start_s <= event.end_s for event in found.events)
+    optimizer_s = [e.end_s - e.start_s for e in found.events if e.name.startswith("optimizer")]
+    assert len(optimizer_s) == 2
+    assert min(optimizer_s) > 0
 
 
 def test_sharded_stages_of_a_pipeline_hold_what_the_action_before_left() -> None:
@@ -267,3 +270,34 @@ def test_peaks_of_known_memory_are_predicted_exactly(plan: Plan) -> None:
             peak = max(peak, held + top) if name != BEFORE else peak
             held += change
         assert found == pytest.approx(peak)
+
+
+def shaken(costs: MiniCosts, factor: float) -> MiniCosts:
+    """The same costs, every duration as a noisy machine measured it."""
+    return dataclasses.replace(
+        costs, seconds={part: factor * value for part, value in costs.seconds.items()}
+    )
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=name_of)
+@pytest.mark.parametrize("factors", [(1.0, 0.1), (0.1, 1.0)], ids=["deep", "shallow"])
+def test_noise_drives_no_cost_to_zero(plan: Plan, factors: tuple[float, float]) -> None:
+    """One of the two depths ten times too fast: every action and optimizer stays in the run."""
+    plain = predict_step(plan, BLOCKS, measured(plan))
+    noisy = {}
+    for mini, costs in measured(plan).items():
+        deep = any(mini == family.deep for family in minis_of(plan, BLOCKS).families())
+        noisy[mini] = shaken(costs, factors[0] if not deep else factors[1])
+    run = predict_step(plan, BLOCKS, noisy)
+    timed = [e for e in run.events if e.stream == "compute"]
+    assert {e.name for e in timed} == {e.name for e in plain.events if e.stream == "compute"}
+    assert any(e.name.startswith("optimizer") for e in timed)
+    assert all(e.end_s > e.start_s for e in timed)
+
+
+def test_measured_times_give_times_that_a_machine_can_have() -> None:
+    family = minis_of(Plan(data_parallel=2), 2).families().__next__()
+    shallow, deep = family.shallow.depth, family.deep.depth
+    assert family.seconds_at(deep + 1, (2.0, 1.0)) == family.seconds_at(0, (2.0, 1.0)) == 1.5
+    assert family.seconds_at(shallow / 2, (1.0, 100.0)) == pytest.approx(0.5)
+    assert family.seconds_at(2 * deep, (1.0, 2.0)) == family.at(2 * deep, (1.0, 2.0))

@@ -4,7 +4,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,8 @@ SCRIPT = Path(__file__).with_name("faulty_script.py")
 pytestmark = pytest.mark.timeout(300)
 
 
-def train(what: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    arguments = ("--processes", "2", "--timeout-s", "5", SCRIPT, what)
+def train(what: str, cwd: Path, timeout_s: int = 90) -> subprocess.CompletedProcess[str]:
+    arguments = ("--processes", "2", "--timeout-s", str(timeout_s), SCRIPT, what)
     return parplan("train", *arguments, cwd=cwd)
 
 
@@ -45,25 +44,25 @@ def test_the_first_process_speaks_for_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "text"),
+    ("what", "timeout_s", "text"),
     [
-        ("killed", "worker 1 died with signal 9 (SIGKILL)"),
+        ("killed", 90, "worker 1 died with signal 9 (SIGKILL)"),
         pytest.param(
-            *("stopped", "process 1 has not answered for 5 s, it was in step 2; "),
+            *("stopped", 15, "process 1 has not answered for 15 s, it was in step 2; "),
             marks=pytest.mark.long,
         ),
     ],
 )
-def test_a_process_that_fails_ends_all(what: str, text: str, tmp_path: Path) -> None:
-    begin_s = time.monotonic()
-    done = train(what, tmp_path)
+def test_a_process_that_fails_ends_all(
+    what: str, timeout_s: int, text: str, tmp_path: Path
+) -> None:
+    done = train(what, tmp_path, timeout_s)
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert last.startswith("parplan: failed: ")
     assert text in last
-    # Ten times what it takes here when it is idle, and a fraction of torch's own 30 minutes.
-    assert time.monotonic() - begin_s < 120
-    wait_for(lambda: not still_there(what), 20)
+    # It ends within the limit of this test, long before torch's own 30 minutes.
+    wait_for(lambda: not still_there(what), 60)
 
 
 @pytest.mark.parametrize(

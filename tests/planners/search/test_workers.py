@@ -50,7 +50,7 @@ def twice(n: int) -> int:
 
 
 def slow(n: int) -> int:
-    time.sleep(30 if n else 0)
+    time.sleep(3600 if n else 0)  # Only being killed ends it in time.
     return os.getpid()
 
 
@@ -90,11 +90,9 @@ def test_a_killed_worker_is_one_line_and_none_is_left_behind() -> None:
         with pytest.raises(RunFailedError, match="a worker process was killed") as error:
             list(spread.as_they_come(dies, range(6)))
     assert "\n" not in str(error.value)
-    begin = time.monotonic()
     pids: list[int | None] = []
     with pytest.raises(KeyboardInterrupt):
         leave_at_once(pids)
-    assert time.monotonic() - begin < 20
     assert len(pids) == 2
     assert all_gone([pid for pid in pids if pid is not None])
 
@@ -188,10 +186,10 @@ def test_however_a_sweep_ends_no_process_is_left(end: signal.Signals, tmp_path: 
     wait_for(lambda: len(children(process.pid)) >= 3, 60)  # Two, and what Python tracks them by.
     own = children(process.pid)
     process.send_signal(end)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == (130 if end == signal.SIGINT else -end)
     assert "Traceback" not in said
-    wait_for(lambda: all_gone(own), 20)
+    wait_for(lambda: all_gone(own), 60)
 
 
 def children(of: int) -> list[int]:
