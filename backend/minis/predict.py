@@ -13,6 +13,12 @@ from dataclasses import dataclass, replace
 
 from parplan.backend.minis.mini import Family, Mini, minis_of
 from parplan.backend.minis.mini_costs import CostPart, MiniCosts, turns
+from parplan.sim.cost_model.stage_formula import (
+    LayerWork,
+    ParameterWork,
+    Surroundings,
+    costs_of_stage,
+)
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine.engine import simulate, to_ps
 from parplan.sim.plan import Plan
@@ -205,16 +211,13 @@ class _Prediction:
                 ratio = self._ratio("optimizer", rank, rng)
                 optimizer_s = self._time_s(CostPart("optimizer", rank)) * ratio
             leads.add(rank)
-            costs.append(
-                StageCosts(
-                    forward_s=0.0,
-                    input_gradient_s=0.0,
-                    weight_gradient_s=0.0,
-                    latency_s=latency_s,
-                    optimizer_s=optimizer_s,
-                    norm_sync_s=sync_s,
-                )
+            # What actions take is given apart: that of every turn differs.
+            own = costs_of_stage(
+                LayerWork(0.0, 0.0, 0.0, num_layers=1),
+                ParameterWork(gathered_s=0.0, reduced_s=0.0, optimizer_s=optimizer_s),
+                Surroundings(latency_s=latency_s),
             )
+            costs.append(replace(own, norm_sync_s=sync_s))
         return costs
 
     def _time_s(self, part: CostPart) -> float:

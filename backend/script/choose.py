@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,6 +20,12 @@ from parplan.planners.costs.goal import STEP_TIME
 from parplan.planners.costs.trial import Trial
 from parplan.planners.spaces.options import Options
 from parplan.planners.spaces.space import divisors
+from parplan.sim.cost_model.stage_formula import (
+    LayerWork,
+    ParameterWork,
+    Surroundings,
+    costs_of_stage,
+)
 from parplan.sim.costs import StageCosts
 from parplan.sim.fast.fast import fast_step_s
 from parplan.sim.memory.peak import GB, micro_batches_in_flight
@@ -184,14 +191,16 @@ def _stage_costs(
         share = (dp - 1) / dp / ((world - 1) / world)
         latency_s = machine.reduce_latency_s * (dp - 1) / (world - 1)
         reduce_s = latency_s + share * machine.reduce_s_per_byte * num_bytes
-    return StageCosts(
-        forward_s=sum(layer.forward_s for layer in layers),
-        # The schedules that are searched do not split the backward.
-        input_gradient_s=backward_s,
-        weight_gradient_s=0.0,
-        first_gradient_extra_s=sum(x.first_backward_s - x.backward_s for x in layers),
-        send_s=layers[-1].output_bytes / machine.bytes_per_s,
-        latency_s=machine.latency_s,
-        reduce_s=reduce_s,
-        optimizer_s=machine.optimizer_s_per_parameter * sum(p.numel() for p in parameters),
+    forward_s = sum(layer.forward_s for layer in layers)
+    optimizer_s = machine.optimizer_s_per_parameter * sum(p.numel() for p in parameters)
+    costs = costs_of_stage(
+        # The schedules that are searched do not split the backward. What overlaps in a stage is
+        # measured, so that the stage is one part.
+        LayerWork(forward_s, backward_s, weight_gradient_s=0.0, num_layers=1),
+        ParameterWork(gathered_s=0.0, reduced_s=reduce_s, optimizer_s=optimizer_s),
+        Surroundings(
+            send_s=layers[-1].output_bytes / machine.bytes_per_s, latency_s=machine.latency_s
+        ),
     )
+    first_s = sum(x.first_backward_s - x.backward_s for x in layers)
+    return replace(costs, first_gradient_extra_s=first_s)

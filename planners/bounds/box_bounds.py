@@ -9,13 +9,18 @@ from parplan.planners.bounds.schedule_bounds import step_bounds_s
 from parplan.planners.bounds.vectorised_costs import (
     fit_exactly,
     least_bytes,
-    seconds_of_rows,
     stages_of_rows,
 )
-from parplan.planners.costs.cost_tables import Floats
 from parplan.planners.costs.minimum_tables import RelaxedParts
 from parplan.planners.spaces.variants import Box
-from parplan.sim.cost_model.offload import exposed_s, host_rate
+from parplan.sim.cost_model.offload import host_rate
+from parplan.sim.cost_model.stage_costs import host_message_s, reduces_once
+from parplan.sim.cost_model.stage_formula_of_rows import (
+    Floats,
+    SurroundingsOfRows,
+    add_transfers,
+    costs_of_rows,
+)
 from parplan.sim.memory.moments import Moments
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import schedule_kind
@@ -73,13 +78,18 @@ def box_bounds_s(parts: RelaxedParts, plan: Plan, boxes: Sequence[Box]) -> Float
     layers = np.array([parts.layers_in(plan, box) for box in boxes])
     work = np.array([parts.parameters_in(plan, box) for box in boxes])
     send_s, latency_s = parts.message(plan)
-    row = (send_s, latency_s, plan.num_micro_batches)
-    others = np.array(
-        [(*row, max(box.overlap_gradient_reduction), plan.zero_stage) for box in boxes],
-        dtype=np.float64,
+    overlaps = [max(box.overlap_gradient_reduction) for box in boxes]
+    around = SurroundingsOfRows(
+        send_s=np.full(len(boxes), send_s),
+        latency_s=np.full(len(boxes), latency_s),
+        zero_stage=np.full(len(boxes), float(plan.zero_stage)),
+        overlaps_reduction=np.array(overlaps, dtype=np.float64),
+        message_s=host_message_s(parts.workload, plan.num_stages),
+        reduces_once=reduces_once(parts.workload, plan.num_stages),
     )
-    seconds = seconds_of_rows(parts.workload, layers, work, others, plan.num_stages)
-    _add_transfers(parts, plan, boxes, seconds)
+    seconds = costs_of_rows(layers, work, around)
+    blocks = np.array([float(stage.num_blocks) for stage in parts.kinds(plan).stages])
+    add_transfers(seconds, _transfers_s(parts, plan, boxes), blocks)
     kind, place = schedule_kind(plan.schedule), parts.kinds(plan).place
     ticks = stages_of_rows(ticks_of_seconds(**seconds), np.arange(len(boxes)), place)
     counts = np.full(len(boxes), plan.num_micro_batches)
@@ -91,18 +101,11 @@ def _memory(parts: RelaxedParts, plan: Plan, boxes: Sequence[Box]) -> tuple[Floa
     return activations, np.array([parts.states_in(plan, box) for box in boxes])
 
 
-def _add_transfers(
-    parts: RelaxedParts, plan: Plan, boxes: Sequence[Box], seconds: dict[str, Floats]
-) -> None:
-    """As `parplan.sim.cost_model.stage_costs.stage_costs` adds what the host keeps."""
-    blocks = [stage.num_blocks for stage in parts.kinds(plan).stages]
+def _transfers_s(parts: RelaxedParts, plan: Plan, boxes: Sequence[Box]) -> Floats:
+    """Seconds of a micro-batch's activations to the host at least, shape [boxes, kinds]."""
+    found = np.zeros((len(boxes), len(parts.kinds(plan).stages)))
     for number, box in enumerate(boxes):
-        if False in box.offload_activations or len(box.gradient_dtype) > 1:
-            continue
-        rate = host_rate(parts.cluster.accelerator, "offload_activations")
-        for kind, moved in enumerate((parts.moved_in(plan, box) / rate).tolist()):
-            forward = seconds["forward_s"][number, kind]
-            backward = seconds["input_gradient_s"][number, kind]
-            beside = backward + seconds["weight_gradient_s"][number, kind]
-            seconds["forward_s"][number, kind] += exposed_s(forward, moved, blocks[kind])
-            seconds["input_gradient_s"][number, kind] += exposed_s(beside, moved, blocks[kind])
+        if False not in box.offload_activations and len(box.gradient_dtype) == 1:
+            rate = host_rate(parts.cluster.accelerator, "offload_activations")
+            found[number] = parts.moved_in(plan, box) / rate
+    return found

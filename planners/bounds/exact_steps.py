@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from parplan.errors import ParplanError
 from parplan.planners.bounds.space_table import SpaceTable
 from parplan.planners.costs.cost_cache import ScheduleKey, SharedCosts
-from parplan.planners.costs.cost_tables import Floats
 from parplan.planners.spaces.space import Space
+from parplan.sim.cost_model.stage_formula_of_rows import Floats
 from parplan.sim.fast.fast import Kernel
 from parplan.sim.memory.moments import Moments
 from parplan.sim.plan import Plan

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from parplan.planners.costs.cost_tables import Floats
 from parplan.planners.spaces.layouts import LayoutGroup
 from parplan.planners.spaces.space import Space
+from parplan.sim.cost_model.stage_formula_of_rows import Floats
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import ScheduleKind, schedule_kind
 from parplan.sim.ticks import Ints

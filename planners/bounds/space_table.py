@@ -18,12 +18,17 @@ from parplan.planners.bounds.space_rows import ONE, OUTER, ZERO, Column, RowBloc
 from parplan.planners.bounds.vectorised_costs import (
     fit_exactly,
     least_bytes,
-    seconds_of_rows,
     stages_of_rows,
 )
-from parplan.planners.costs.cost_tables import CostTables, Floats
+from parplan.planners.costs.cost_tables import CostTables
 from parplan.planners.spaces.space import Space
-from parplan.sim.cost_model.stage_costs import LayerWork
+from parplan.sim.cost_model.stage_costs import host_message_s, reduces_once
+from parplan.sim.cost_model.stage_formula import LayerWork
+from parplan.sim.cost_model.stage_formula_of_rows import (
+    Floats,
+    SurroundingsOfRows,
+    costs_of_rows,
+)
 from parplan.sim.fast.fast import Kernel, fast_many
 from parplan.sim.memory.moments import Moments
 from parplan.sim.plan import Plan
@@ -224,19 +229,21 @@ class SpaceTable:
             plans = [block.plan(0, j) for j in range(block.inner[1])]
             work.add(block, ZERO, [self.parts.parameters(plan) for plan in plans])
             zero.add(block, ZERO, [np.array((float(plan.zero_stage),)) for plan in plans])
-            send_s, latency_s = self.parts.message(plans[0])
-            overlaps = plans[0].overlap_gradient_reduction
-            row = (send_s, latency_s, plans[0].num_micro_batches, overlaps)
-            others.add(block, ONE, [np.array(row, dtype=np.float64)])
-        whole = np.concatenate((others.rows(), zero.rows()), axis=1)
-        costs = seconds_of_rows(
-            self.space.workload,
-            layers.rows()[kept],
-            work.rows()[kept],
-            whole[kept],
-            rows.num_ranks,
+            first = plans[0]
+            counted = first.num_micro_batches, first.overlap_gradient_reduction
+            row = np.array((*self.parts.message(first), *counted), dtype=np.float64)
+            others.add(block, ONE, [row])
+        send_s, latency_s, counts, overlaps = others.rows().T
+        around = SurroundingsOfRows(
+            send_s=send_s[kept],
+            latency_s=latency_s[kept],
+            zero_stage=zero.rows()[kept, 0],
+            overlaps_reduction=overlaps[kept],
+            message_s=host_message_s(self.space.workload, rows.num_ranks),
+            reduces_once=reduces_once(self.space.workload, rows.num_ranks),
         )
-        return ticks_of_seconds(**costs), whole[:, 2].astype(np.int64)
+        costs = costs_of_rows(layers.rows()[kept], work.rows()[kept], around)
+        return ticks_of_seconds(**costs), counts.astype(np.int64)
 
     def _layers(self, block: RowBlock, needed: Bools) -> list[Floats]:
         """`LayerWork` by recomputation and sequence parallelism, zeros where it is not needed."""

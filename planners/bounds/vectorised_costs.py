@@ -10,49 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from parplan.planners.bounds.schedule_bounds import stages_by_rank
-from parplan.planners.costs.cost_tables import Floats
+from parplan.sim.cost_model.stage_formula_of_rows import Floats
 from parplan.sim.memory.moments import Moments
 from parplan.sim.memory.peak import activation_peak
 from parplan.sim.schedules import ScheduleKind
 from parplan.sim.ticks import Ints, StageTicks
-from parplan.sim.workload import Workload
-
-
-def seconds_of_rows(
-    workload: Workload, layers: Floats, work: Floats, others: Floats, num_ranks: int
-) -> dict[str, Floats]:
-    """The fields of `StageCosts` that are not 0, shape [rows, kinds].
-
-    As `parplan.sim.cost_model.stage_costs.stage_costs` has them. `layers`: `LayerWork`, shape
-    [rows, kinds, 4]; `work`: `ParameterWork`, [rows, kinds, 3]; `others`, [rows, 5]: seconds on the
-    link and latency of a message, micro-batches, whether reductions overlap, ZeRO stage.
-    """
-    forward, backward, weights, count = np.moveaxis(layers, 2, 0)
-    gathered, reduced, optimizer = np.moveaxis(work, 2, 0)
-    send_s, latency_s, _, overlaps, zero = (others[:, i : i + 1] for i in range(5))
-    message_s = workload.framework.message_s if num_ranks > 1 else 0.0
-    once = num_ranks > 1 and workload.software.pipelines_reduce_once
-    each_time = np.where(zero == 3, gathered, 0.0)
-    both = np.where(zero == 3, each_time + (0.0 if once else reduced), 0.0)
-    return {
-        "forward_s": _prefetched(forward, each_time, count) + message_s,
-        "input_gradient_s": _prefetched(backward, both, count) + message_s,
-        "weight_gradient_s": weights,
-        "send_s": send_s,
-        "latency_s": latency_s,
-        "reduce_s": reduced,
-        "reduce_buckets": np.where(overlaps > 0, np.maximum(1.0, count), 1.0),
-        "reduce_each_micro_batch": (zero >= 2) & (not once),
-        "optimizer_s": optimizer,
-        "gather_s": np.where((zero == 1) | (zero == 2), gathered, 0.0),
-    }
-
-
-def _prefetched(compute_s: Floats, gather_s: Floats, num_layers: Floats) -> Floats:
-    """`parplan.sim.cost_model.stage_costs.prefetched_s` of arrays."""
-    layers = np.maximum(1.0, num_layers)
-    compute, gather = compute_s / layers, gather_s / layers
-    return np.asarray(gather + (layers - 1) * np.maximum(compute, gather) + compute)
 
 
 def stages_of_rows(ticks: StageTicks, rows: Ints, place: Ints) -> StageTicks:

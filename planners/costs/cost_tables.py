@@ -15,20 +15,24 @@ from parplan.hardware.network.cluster import Cluster
 from parplan.sim.cost_model.communication import Communication
 from parplan.sim.cost_model.offload import offloaded_bytes
 from parplan.sim.cost_model.stage_costs import (
-    LayerWork,
-    ParameterWork,
+    ModelOps,
     blocks_of,
     layer_runs,
     layer_work,
     message_bytes,
+    model_ops,
     parameter_work,
+    plain_costs,
     timing_of,
+    with_recomputation,
 )
+from parplan.sim.cost_model.stage_formula import LayerWork, ParameterWork
+from parplan.sim.cost_model.stage_formula_of_rows import Floats
 from parplan.sim.cost_model.stages import StageLayers, StageParameters, stage_parameters, stages_of
-from parplan.sim.costs import LayerCosts, ModelCosts
-from parplan.sim.layers.blocks import Ops, block_ops, embedding_ops, head_ops, recomputed_ops
+from parplan.sim.costs import ModelCosts
+from parplan.sim.layers.blocks import recomputed_ops
 from parplan.sim.layers.shapes import Shapes, shapes_of
-from parplan.sim.layers.times import MachineTimes, layer_costs
+from parplan.sim.layers.times import MachineTimes
 from parplan.sim.memory.peak import (
     Activations,
     LayerBytes,
@@ -42,7 +46,6 @@ from parplan.sim.models.model import LayerKind
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 
-Floats = npt.NDArray[np.float64]
 Key = tuple[object, ...]
 
 
@@ -69,7 +72,7 @@ class CostTables:
         self.workload = workload
         self.cluster = cluster
         self._kinds: dict[Key, Kinds] = {}
-        self._ops: dict[Shapes, dict[str, Ops]] = {}
+        self._ops: dict[Shapes, ModelOps] = {}
         self._bytes: dict[Key, ModelBytes] = {}
         self._activations: dict[Key, Floats] = {}
         self._moved: dict[Key, Floats] = {}
@@ -79,10 +82,7 @@ class CostTables:
         self._links: dict[Key, Communication] = {}
         self._messages: dict[Key, tuple[float, float]] = {}
         self._costs: dict[Key, ModelCosts] = {}
-        self._not_recomputed: dict[
-            Key, tuple[MachineTimes, dict[str, Ops], dict[str, LayerCosts]]
-        ] = {}
-        self._layer_kinds = tuple(dict.fromkeys(workload.model.layer_kinds))
+        self._not_recomputed: dict[Key, tuple[MachineTimes, ModelOps, ModelCosts]] = {}
         self._layers: dict[Key, Floats] = {}
 
     def kinds(self, plan: Plan) -> Kinds:
@@ -175,29 +175,16 @@ class CostTables:
         key = *_layer_key(plan), plan.num_micro_batches > 1
         if key not in self._costs:
             timing, ops, plain = self._plain(plan)
-            blocks = {}
-            for kind in self._layer_kinds:
-                blocks[kind, False] = own = plain[kind]
-                if plan.recomputation != "none":
-                    names = recomputed_ops(plan, ops[kind])
-                    again = [op for op in ops[kind] if op.name in names]
-                    again_s = own.forward_s
-                    if len(again) < len(ops[kind]):
-                        again_s = layer_costs(again, frozenset(), timing).forward_s
-                    blocks[kind, True] = replace(own, recompute_s=again_s)
-            self._costs[key] = ModelCosts(
-                embedding=plain["first"], blocks=blocks, head=plain["last"]
-            )
+            self._costs[key] = with_recomputation(self.workload, plan, ops, plain, timing)
         return self._costs[key]
 
-    def _plain(self, plan: Plan) -> tuple[MachineTimes, dict[str, Ops], dict[str, LayerCosts]]:
+    def _plain(self, plan: Plan) -> tuple[MachineTimes, ModelOps, ModelCosts]:
         """Operations and costs of layers that are not recomputed."""
         key = *_layer_key(plan)[:-1], plan.num_micro_batches > 1
         if key not in self._not_recomputed:
             ops = self._layer_ops(shapes_of(self.workload, plan))
             timing = timing_of(self.workload, self.cluster, plan)
-            plain = {name: layer_costs(own, frozenset(), timing) for name, own in ops.items()}
-            self._not_recomputed[key] = timing, ops, plain
+            self._not_recomputed[key] = timing, ops, plain_costs(ops, timing)
         return self._not_recomputed[key]
 
     def _layer_bytes(self, plan: Plan) -> ModelBytes:
@@ -207,19 +194,20 @@ class CostTables:
             x = replace(shapes_of(self.workload, plan), accumulate=True)
             ops = self._layer_ops(x)
             blocks = {}
-            for kind in self._layer_kinds:
-                own = ops[kind]
+            for kind, own in ops.blocks.items():
                 blocks[kind, False] = layer_bytes(own, frozenset())
                 if plan.recomputation != "none":
                     blocks[kind, True] = layer_bytes(own, recomputed_ops(plan, own))
-            first, last = (layer_bytes(ops[end], frozenset()) for end in ("first", "last"))
+            first, last = (
+                layer_bytes(ops.embedding, frozenset()),
+                layer_bytes(ops.head, frozenset()),
+            )
             self._bytes[key] = ModelBytes(first, blocks, last)
         return self._bytes[key]
 
-    def _layer_ops(self, x: Shapes) -> dict[str, Ops]:
+    def _layer_ops(self, x: Shapes) -> ModelOps:
         if x not in self._ops:
-            blocks: dict[str, Ops] = {kind: block_ops(x, kind) for kind in self._layer_kinds}
-            self._ops[x] = {**blocks, "first": embedding_ops(x), "last": head_ops(x)}
+            self._ops[x] = model_ops(self.workload, x)
         return self._ops[x]
 
 

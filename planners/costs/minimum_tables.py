@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.costs.cost_tables import CostTables, Floats
+from parplan.planners.costs.cost_tables import CostTables
 from parplan.planners.spaces.constraints import Constraints
 from parplan.planners.spaces.variants import Box, Choices
+from parplan.sim.cost_model.stage_formula_of_rows import Floats
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 

@@ -4,8 +4,8 @@ A layer is a list of operations (`parplan.sim.layers`), each with its kernels an
 that are alike are timed once.
 """
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from parplan.hardware.estimates.estimate import Estimate
@@ -13,12 +13,20 @@ from parplan.hardware.estimates.kernel_times import estimate
 from parplan.hardware.kernels.kernel import Kernel, MemoryBound
 from parplan.hardware.network.cluster import Cluster
 from parplan.sim.cost_model.communication import Communication
-from parplan.sim.cost_model.offload import exposed_s, host_optimizer_s, host_rate, offloaded_bytes
+from parplan.sim.cost_model.offload import host_optimizer_s, host_rate, offloaded_bytes
+from parplan.sim.cost_model.stage_formula import (
+    LayerWork,
+    ParameterWork,
+    Surroundings,
+    costs_of_stage,
+    with_transfers,
+)
 from parplan.sim.cost_model.stages import StageLayers, StageParameters, stage_parameters, stages_of
 from parplan.sim.costs import LayerCosts, ModelCosts, StageCosts
 from parplan.sim.layers.blocks import Ops, block_ops, embedding_ops, head_ops, recomputed_ops
-from parplan.sim.layers.shapes import shapes_of
-from parplan.sim.layers.times import MachineTimes, layer_costs
+from parplan.sim.layers.shapes import Shapes, shapes_of
+from parplan.sim.layers.times import MachineTimes, layer_costs, recompute_s
+from parplan.sim.models.parts import LayerKind
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import schedule_kind
 from parplan.sim.software.habits import Software
@@ -35,21 +43,55 @@ OPTIMIZER_BYTES = {
 
 def model_costs(workload: Workload, cluster: Cluster, plan: Plan) -> ModelCosts:
     """The costs of every kind of layer for one micro-batch on one rank of `plan`."""
-    timing, x = timing_of(workload, cluster, plan), shapes_of(workload, plan)
+    timing, ops = timing_of(workload, cluster, plan), model_ops(workload, shapes_of(workload, plan))
+    return with_recomputation(workload, plan, ops, plain_costs(ops, timing), timing)
+
+
+class ModelOps(NamedTuple):
+    """The operations of each kind of layer."""
+
+    embedding: Ops
+    blocks: Mapping[LayerKind, Ops]
+    head: Ops
+
+
+def model_ops(workload: Workload, x: Shapes) -> ModelOps:
+    """The operations of every kind of layer with such shapes."""
+    blocks: dict[LayerKind, Ops] = {
+        kind: block_ops(x, kind) for kind in dict.fromkeys(workload.model.layer_kinds)
+    }
+    return ModelOps(embedding_ops(x), blocks, head_ops(x))
+
+
+def plain_costs(ops: ModelOps, timing: MachineTimes) -> ModelCosts:
+    """The costs of every kind of layer, none of them recomputed."""
     none = frozenset[str]()
-    blocks = {}
-    for kind in dict.fromkeys(workload.model.layer_kinds):
-        ops = block_ops(x, kind)
-        blocks[kind, False] = layer_costs(ops, none, timing)
-        if plan.recomputation != "none":
-            blocks[kind, True] = layer_costs(ops, recomputed_ops(plan, ops), timing)
-    head = head_ops(x)
-    again = recomputed_ops(plan, head) if recomputes_head(workload, plan) else none
     return ModelCosts(
-        embedding=layer_costs(embedding_ops(x), none, timing),
-        blocks=blocks,
-        head=layer_costs(head, again, timing),
+        embedding=layer_costs(ops.embedding, none, timing),
+        blocks={(kind, False): layer_costs(own, none, timing) for kind, own in ops.blocks.items()},
+        head=layer_costs(ops.head, none, timing),
     )
+
+
+def with_recomputation(
+    workload: Workload, plan: Plan, ops: ModelOps, plain: ModelCosts, timing: MachineTimes
+) -> ModelCosts:
+    """The costs of every kind of layer, with those that `plan` recomputes; `plain`: without."""
+    blocks = dict(plain.blocks)
+    if plan.recomputation != "none":
+        for kind, own in ops.blocks.items():
+            blocks[kind, True] = _recomputed(plan, own, plain.blocks[kind, False], timing)
+    head = plain.head
+    if recomputes_head(workload, plan):
+        head = _recomputed(plan, ops.head, head, timing)
+    return ModelCosts(embedding=plain.embedding, blocks=blocks, head=head)
+
+
+def _recomputed(plan: Plan, ops: Ops, plain: LayerCosts, timing: MachineTimes) -> LayerCosts:
+    names = recomputed_ops(plan, ops)
+    if len(names) == len(ops):
+        return replace(plain, recompute_s=plain.forward_s)
+    return replace(plain, recompute_s=recompute_s(ops, names, timing))
 
 
 def recomputes_head(workload: Workload, plan: Plan) -> bool:
@@ -89,31 +131,14 @@ def stage_costs(
     """The costs of every pipeline stage: its layers, and its communication over `cluster`."""
     stages, parameters = stages_of(workload, plan), stage_parameters(workload, plan)
     links = Communication(cluster, plan)
+    around = surroundings(workload, plan, links)
     known: dict[StageLayers, StageCosts] = {}
     for stage, own in zip(stages, parameters, strict=True):
         if stage not in known:
             work = layer_work(layer_runs(stage, costs))
-            whole = _stage(workload, plan, links, work, own)
+            whole = costs_of_stage(work, parameter_work(workload, plan, links, own), around)
             known[stage] = _offloaded(workload, plan, cluster, stage, whole)
     return tuple(known[stage] for stage in stages)
-
-
-class LayerWork(NamedTuple):
-    """Seconds of all layers of a stage for one micro-batch, without what surrounds them."""
-
-    forward_s: float
-    input_gradient_s: float
-    """Including what is recomputed."""
-    weight_gradient_s: float
-    num_layers: int
-
-
-class ParameterWork(NamedTuple):
-    """Seconds that the parameters of a stage cost, whatever the micro-batches are."""
-
-    gathered_s: float
-    reduced_s: float
-    optimizer_s: float
 
 
 def layer_runs(stage: StageLayers, costs: ModelCosts) -> list[tuple[LayerCosts, int]]:
@@ -154,58 +179,39 @@ def parameter_work(
     )
 
 
-def _stage(
-    workload: Workload,
-    plan: Plan,
-    links: Communication,
-    layers: LayerWork,
-    parameters: StageParameters,
-) -> StageCosts:
-    gathered, reduced, optimizer = parameter_work(workload, plan, links, parameters)
-    each_time = gathered if plan.distribute_low_prec_param else 0.0
-    # Backward, gathers and reductions go over the same links one after the other.
-    each_backward = plan.distribute_gradient and not reduces_once(workload, plan)
-    both = each_time + (reduced if each_backward else 0.0) if plan.zero_stage == 3 else 0.0
-    count = layers.num_layers
-    message_s = workload.framework.message_s if plan.num_stages > 1 else 0.0
+def surroundings(workload: Workload, plan: Plan, links: Communication) -> Surroundings:
+    """What `plan` and the software of `workload` do around the layers of every stage."""
     neighbour = links.neighbour()
-    return StageCosts(
-        forward_s=prefetched_s(layers.forward_s, each_time, count) + message_s,
-        input_gradient_s=prefetched_s(layers.input_gradient_s, both, count) + message_s,
-        weight_gradient_s=layers.weight_gradient_s,
+    return Surroundings(
         send_s=message_bytes(workload, plan) / neighbour.bytes_per_s,
         latency_s=neighbour.latency_s,
-        reduce_s=reduced,
-        reduce_buckets=max(1, count) if plan.overlap_gradient_reduction else 1,
-        reduce_each_micro_batch=each_backward,
-        optimizer_s=optimizer,
-        gather_s=gathered if plan.zero_stage in (1, 2) else 0.0,
+        message_s=host_message_s(workload, plan.num_stages),
+        zero_stage=plan.zero_stage,
+        overlaps_reduction=plan.overlap_gradient_reduction,
+        reduces_once=reduces_once(workload, plan.num_stages),
     )
+
+
+def host_message_s(workload: Workload, num_ranks: int) -> float:
+    """Seconds of the host for each message of a pipeline of so many ranks."""
+    return workload.framework.message_s if num_ranks > 1 else 0.0
 
 
 def _offloaded(
     workload: Workload, plan: Plan, cluster: Cluster, stage: StageLayers, costs: StageCosts
 ) -> StageCosts:
-    """With the activations of a stage moved to the host in a forward, and back in a backward.
-
-    They come back beside all of a backward; of a split one, beside the second part of the one
-    before it.
-    """
+    """With the activations of a stage in the host's memory where the plan puts them there."""
     if not plan.offload_activations:
         return costs
     moved = offloaded_bytes(plan, blocks_of(workload, plan, stage))
-    transfer_s = moved / host_rate(cluster.accelerator, "offload_activations")
-    beside_s = costs.input_gradient_s + costs.weight_gradient_s
-    return dataclasses.replace(
-        costs,
-        forward_s=costs.forward_s + exposed_s(costs.forward_s, transfer_s, stage.num_blocks),
-        input_gradient_s=costs.input_gradient_s + exposed_s(beside_s, transfer_s, stage.num_blocks),
-    )
+    rate = host_rate(cluster.accelerator, "offload_activations")
+    return with_transfers(costs, moved / rate, stage.num_blocks)
 
 
-def reduces_once(workload: Workload, plan: Plan) -> bool:
-    """Whether gradients stay whole until one reduction per step, by the software of `workload`."""
-    return plan.num_stages > 1 and workload.software.pipelines_reduce_once
+def reduces_once(workload: Workload, num_ranks: int) -> bool:
+    """Whether gradients stay whole until one reduction per step, by the software of `workload`, in
+    a pipeline of so many ranks."""
+    return num_ranks > 1 and workload.software.pipelines_reduce_once
 
 
 def gather_all_s(
@@ -263,17 +269,6 @@ def message_bytes(workload: Workload, plan: Plan) -> float:
 def gradient_bytes(workload: Workload, plan: Plan) -> int:
     """Bytes of one gradient as it is added up and reduced."""
     return 4 if plan.gradient_dtype == "fp32" else workload.bytes_per_value
-
-
-def prefetched_s(compute_s: float, gather_s: float, num_layers: int) -> float:
-    """Seconds of `num_layers` equal layers, each computed once its parameters are gathered.
-
-    Gathers run one after the other beside the computation, so only the first one, and whatever
-    exceeds the computation of a layer, is exposed.
-    """
-    layers = max(1, num_layers)
-    compute, gather = compute_s / layers, gather_s / layers
-    return gather + (layers - 1) * max(compute, gather) + compute
 
 
 def optimizer_s(workload: Workload, plan: Plan, cluster: Cluster, parameters: float) -> float:

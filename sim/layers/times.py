@@ -32,13 +32,17 @@ def layer_costs(ops: Sequence[Op], recomputed: frozenset[str], timing: MachineTi
     Exchanges that overlap hide behind kernels of their own operation: forward behind its forward,
     backward behind its gradients. What remains of them counts as input gradient.
     """
-    again = [op for op in ops if op.name in recomputed]
     return LayerCosts(
         forward_s=_forward_s(ops, timing),
         input_gradient_s=_input_gradient_s(ops, timing),
         weight_gradient_s=_kernels_s((k for op in ops for k in op.weight_gradient), timing),
-        recompute_s=_forward_s(again, timing),
+        recompute_s=recompute_s(ops, recomputed, timing),
     )
+
+
+def recompute_s(ops: Sequence[Op], recomputed: frozenset[str], timing: MachineTimes) -> float:
+    """Seconds of the operations with these names, run again before their gradients."""
+    return _forward_s([op for op in ops if op.name in recomputed], timing)
 
 
 def exposed_experts(ops: Sequence[Op], timing: MachineTimes) -> tuple[float, float]:

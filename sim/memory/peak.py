@@ -226,7 +226,7 @@ def state_of(workload: Workload, plan: Plan, parameters: StageParameters) -> Sta
     master = 0 if workload.precision == "fp32" else 4
     state = 0 if plan.offload_optimizer else moments + master
     whole, trained = parameters.largest_layer, parameters.trained_share
-    sharded_gradient = plan.distribute_gradient and not reduces_once(workload, plan)
+    sharded_gradient = plan.distribute_gradient and not reduces_once(workload, plan.num_stages)
     beside = value * trained * parameters.total * workload.software.low_precision_gradients
     return State(
         parameter_bytes=value * parameters.held(plan, plan.distribute_low_prec_param),

@@ -27,6 +27,7 @@ from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.prediction.predict import schedule_key
 from parplan.sim.schedules import schedule_kind
+from parplan.sim.software.habits import TORCH, Software
 from parplan.sim.ticks import stage_ticks
 from parplan.sim.workload import Workload
 from tests.planners.spaces.test_wide_space import LLAMA, SMALL
@@ -43,10 +44,12 @@ FEW: dict[str, Any] = {
 }
 
 
-def test_the_costs_of_rows_are_those_of_plans() -> None:
-    space = make_space(WORK, CLUSTER, Constraints(**FEW))
+@pytest.mark.parametrize("software", [Software(), TORCH, Software(recomputed_head=True)])
+def test_the_costs_of_rows_are_those_of_plans(software: Software) -> None:
+    work = replace(WORK, software=software)
+    space = make_space(work, CLUSTER, Constraints(**FEW))
     table = SpaceTable(space, float("inf"))
-    shared = SharedCosts(WORK, CLUSTER)
+    shared = SharedCosts(work, CLUSTER)
     alike: dict[object, list[int]] = {}
     for number, plan in enumerate(space):
         alike.setdefault((schedule_key(plan), plan.num_stages), []).append(number)

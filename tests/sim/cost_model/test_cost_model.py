@@ -12,7 +12,8 @@ from parplan.hardware.kernels.accelerator import Accelerator, DenseRates
 from parplan.hardware.kernels.kernel import Attention, Gemm
 from parplan.hardware.machines.presets import accelerator_preset, cluster_preset
 from parplan.hardware.network.cluster import Cluster, Link, Tier
-from parplan.sim.cost_model.stage_costs import model_costs, prefetched_s, stage_costs
+from parplan.sim.cost_model.stage_costs import model_costs, stage_costs
+from parplan.sim.cost_model.stage_formula import prefetched_s
 from parplan.sim.cost_model.stages import stage_parameters
 from parplan.sim.memory.moments import moments_of
 from parplan.sim.memory.peak import rank_memory, stage_needs
