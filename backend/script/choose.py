@@ -18,7 +18,7 @@ from parplan.errors import ParplanError
 from parplan.planners.ap import log as ap_log
 from parplan.planners.costs.goal import STEP_TIME
 from parplan.planners.costs.trial import Trial
-from parplan.planners.spaces.options import Options
+from parplan.planners.spaces.options import SCHEDULES, Options
 from parplan.planners.spaces.space import divisors
 from parplan.sim.cost_model.stage_formula import (
     LayerWork,
@@ -31,7 +31,7 @@ from parplan.sim.fast.fast import fast_step_s
 from parplan.sim.memory.peak import GB, micro_batches_in_flight
 from parplan.sim.plan import Plan, Recomputation
 from parplan.sim.programs.instructions import Schedule
-from parplan.sim.schedules import SCHEDULES, make_schedule
+from parplan.sim.schedules import make_schedule
 from parplan.sim.step.tape import lower
 
 LOG = logging.getLogger("parplan")

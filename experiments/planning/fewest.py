@@ -8,7 +8,7 @@ from parplan.errors import ParplanError
 from parplan.experiments.arguments.objective import deadline_s, value_text
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.objectives import ObjectiveInputs, training_s
-from parplan.planners.search.exhaustive import Report
+from parplan.planners.search.report import Report
 
 
 def fewest(

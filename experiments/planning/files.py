@@ -7,7 +7,7 @@ from parplan.experiments.figures.gantt import cost_landscape, gantt
 from parplan.experiments.output.folder import OutputFolder
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.trial import Trial
-from parplan.planners.search.exhaustive import Report
+from parplan.planners.search.report import Report
 from parplan.sim.analysis.streams import with_streams
 from parplan.sim.analysis.timeline import chrome_trace
 from parplan.sim.plan_file import plan_table

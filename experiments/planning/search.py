@@ -19,8 +19,9 @@ from parplan.planners.algorithms.exact.streamed import streamed
 from parplan.planners.ap.candidates import ap_candidates
 from parplan.planners.costs.trial import Trial
 from parplan.planners.search.evaluator import budget_of
-from parplan.planners.search.exhaustive import Report, exhaustive
+from parplan.planners.search.exhaustive import exhaustive
 from parplan.planners.search.limits import MOST_RECORDED, check_record
+from parplan.planners.search.report import Report
 from parplan.planners.search.run import ONE_BY_ONE, find_planner, planner_names, run_planner
 from parplan.planners.spaces.checks import check_candidates
 from parplan.planners.spaces.make import full_candidates

@@ -13,7 +13,8 @@ from parplan.planners.ap.log import selected_line
 from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.goal import STEP_TIME
 from parplan.planners.costs.trial import Trial
-from parplan.planners.search.exhaustive import Report, exhaustive
+from parplan.planners.search.exhaustive import exhaustive
+from parplan.planners.search.report import Report
 from parplan.planners.spaces.options import Options
 from parplan.sim.models.model import Model, model_preset
 from parplan.sim.software.framework import framework

@@ -7,7 +7,8 @@ from typing import Any
 from parplan.errors import ParplanError
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.trial import Trial
-from parplan.planners.search.exhaustive import Progress, exhaustive, no_progress
+from parplan.planners.search.exhaustive import exhaustive
+from parplan.planners.search.report import Progress, no_progress
 from parplan.planners.spaces.constraints import Constraints
 from parplan.planners.spaces.make import make_space
 from parplan.sim.plan import Plan

@@ -14,8 +14,8 @@ from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.goal import STEP_TIME, Goal
 from parplan.planners.costs.trial import Trial
 from parplan.planners.search.evaluator import Budget, Clock, Evaluator, Improvement, Stopped
-from parplan.planners.search.exhaustive import Report, confirm
 from parplan.planners.search.limits import MOST_RECORDED, check_record
+from parplan.planners.search.report import Report, confirm
 from parplan.planners.search.workers import WorkerPool
 from parplan.planners.spaces.space import Space
 

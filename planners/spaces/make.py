@@ -7,11 +7,10 @@ from parplan.errors import ParplanError
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.spaces.constraints import Constraints, Range, text
 from parplan.planners.spaces.layouts import groups
-from parplan.planners.spaces.options import Options
+from parplan.planners.spaces.options import SCHEDULES, Options
 from parplan.planners.spaces.space import Space
 from parplan.planners.spaces.wide_space import WideSpace
 from parplan.sim.plan import Plan, Recomputation
-from parplan.sim.schedules import SCHEDULES
 from parplan.sim.workload import Workload
 
 
@@ -89,7 +88,7 @@ def constraints_of_options(options: Options) -> Constraints:
         expert_parallel=(1,),
         num_micro_batches=Range() if count == "auto" else (count,),
         virtual_stages=(1,),
-        schedule=tuple(SCHEDULES),
+        schedule=SCHEDULES,
         recomputation=recomputation,
         zero_stage=zero,
         sequence_parallel=(True,),

@@ -11,6 +11,9 @@ Auto = Literal["auto"]
 
 PREFIX = "PARPLAN_"
 
+SCHEDULES = ("gpipe", "1f1b")
+"""The schedules that a search by these options tries; constraints may name others."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:

@@ -1,34 +1,22 @@
 """The pipeline schedules. Each is a function of the pipeline's size, a few of times as well."""
 
-from collections.abc import Callable
 from typing import Any
 
 from parplan.errors import ParplanError, unknown_name
 from parplan.sim.programs.instructions import Program, Schedule, computations
 from parplan.sim.schedules.catalogue import CATALOGUE, ScheduleKind
-from parplan.sim.schedules.gpipe import gpipe
-from parplan.sim.schedules.one_f_one_b import one_f_one_b
 from parplan.sim.schedules.zero_bubble import PassTimes
 
 __all__ = [
     "CATALOGUE",
     "MOST_ACTIONS",
-    "SCHEDULES",
     "PassTimes",
-    "ScheduleFunction",
     "ScheduleKind",
     "make_program",
     "make_schedule",
     "schedule_kind",
     "why_not",
 ]
-
-ScheduleFunction = Callable[[int, int], Schedule]
-"""(pipeline ranks, micro-batches) -> the list of every rank."""
-
-SCHEDULES: dict[str, ScheduleFunction] = {"gpipe": gpipe, "1f1b": one_f_one_b}
-"""The schedules of the candidate spaces; `CATALOGUE` has them all."""
-
 
 MOST_ACTIONS = 4_000_000
 """Forwards and backwards of all ranks: their lists and times then take about 2 GB."""

@@ -47,7 +47,7 @@ from parplan.planners.ap.candidates import DEFAULT_VERSION, SETTINGS, one_batch
 from parplan.planners.costs.goal import STEP_TIME
 from parplan.planners.costs.trial import Trial
 from parplan.planners.explain.ways_to_fit import ways_to_fit
-from parplan.planners.search.exhaustive import Report
+from parplan.planners.search.report import Report
 from parplan.planners.search.run import BUILT_IN, SearchReport
 from parplan.planners.spaces.checks import check_request
 from parplan.planners.spaces.options import Options, settings_from_environment

@@ -17,7 +17,7 @@ from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.goal import STEP_TIME, Goal
 from parplan.planners.costs.trial import Trial, kind_of
-from parplan.planners.search.exhaustive import Progress, Report, confirm, no_progress
+from parplan.planners.search.report import Progress, Report, confirm, no_progress
 from parplan.planners.search.workers import WorkerPool
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload

@@ -15,7 +15,8 @@ from parplan.planners.explain.why import (
     close_trials,
     plan_label,
 )
-from parplan.planners.search.exhaustive import Report, exhaustive
+from parplan.planners.search.exhaustive import exhaustive
+from parplan.planners.search.report import Report
 from parplan.planners.spaces.constraints import Constraints
 from parplan.planners.spaces.make import make_space
 from parplan.planners.spaces.space import Space, point_of

@@ -17,7 +17,8 @@ from parplan.planners.costs.trial import Trial, verdict
 from parplan.planners.search import exhaustive as exhaustive_module
 from parplan.planners.search.budget import Budget, Stopped, budget_of
 from parplan.planners.search.evaluator import IMPOSSIBLE, Evaluator
-from parplan.planners.search.exhaustive import Report, exhaustive
+from parplan.planners.search.exhaustive import exhaustive
+from parplan.planners.search.report import Report
 from parplan.planners.search.run import run_planner
 from parplan.planners.spaces.constraints import Constraints
 from parplan.planners.spaces.make import make_space

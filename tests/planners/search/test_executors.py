@@ -17,7 +17,8 @@ from parplan.experiments.arguments import dask as executors
 from parplan.experiments.arguments.dask import requested_executor
 from parplan.experiments.cli import main
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.planners.search.exhaustive import Report, exhaustive
+from parplan.planners.search.exhaustive import exhaustive
+from parplan.planners.search.report import Report
 from parplan.planners.search.workers import in_order
 from parplan.planners.spaces.make import full_candidates
 from parplan.planners.spaces.options import Options

@@ -11,12 +11,11 @@ from parplan.planners.ap.log import compile_time, cost_time
 from parplan.planners.spaces.constraints import Constraints, Range
 from parplan.planners.spaces.layouts import Ordering
 from parplan.planners.spaces.make import full_candidates, make_space
-from parplan.planners.spaces.options import Options
+from parplan.planners.spaces.options import SCHEDULES, Options
 from parplan.planners.spaces.space import point_of
 from parplan.planners.spaces.variants import Choices
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
-from parplan.sim.schedules import SCHEDULES
 from parplan.sim.workload import Workload
 
 SIX = replace(model_preset("llama3-8b"), num_layers=6)

@@ -1,0 +1,62 @@
+"""The result of a search, its progress, and the check of its choice by the simulator."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from parplan.hardware.network.cluster import Cluster
+from parplan.planners.costs.goal import STEP_TIME, Goal
+from parplan.planners.costs.trial import Trial
+from parplan.sim.prediction.predict import compile_plan, predict
+from parplan.sim.workload import Workload
+
+Progress = Callable[[str, int, int], None]
+"""(what is being done, how many are done, of how many)"""
+
+
+def no_progress(what: str, done: int, of: int) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a search found: every candidate in the order of the space, and what it took."""
+
+    trials: tuple[Trial, ...]
+    compile_s: float
+    cost_s: float
+    goal: Goal = STEP_TIME
+    """What the best is the best of."""
+    stopped: str = "finished"
+    """Why it ended: finished, or interrupted, and then the rest of the candidates is not there."""
+    numbers: tuple[int, ...] | None = None
+    """Which candidates the trials are of, from 1 on, where not all were held; None: all were."""
+    num_tried: int | None = None
+    """Candidates that were tried, where not all were held."""
+    num_fitting: int | None = None
+    """Of these, those that fit in memory."""
+
+    @property
+    def num_possible(self) -> int:
+        """Candidates that fit in memory."""
+        if self.num_fitting is not None:
+            return self.num_fitting
+        return sum(trial.fits for trial in self.trials)
+
+    @property
+    def best(self) -> Trial | None:
+        """The best possible candidate, the first of equals; None if nothing fits."""
+        return self.goal.best(self.trials)
+
+    @property
+    def closest(self) -> Trial | None:
+        """Of the candidates that do not fit, the one that needs the least memory."""
+        laid_out = [t for t in self.trials if not t.fits and t.memory_bytes]
+        return min(laid_out, key=lambda t: max(t.memory_bytes), default=None)
+
+
+def confirm(workload: Workload, cluster: Cluster, best: Trial | None) -> None:
+    """Play the choice in the simulator itself, which has to agree."""
+    if best is not None:
+        step_s = predict(compile_plan(workload, cluster, best.plan)).step_s
+        if step_s != best.step_s:
+            raise AssertionError(f"{best.plan}: {step_s} s simulated, {best.step_s} s evaluated")
