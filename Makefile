@@ -13,13 +13,20 @@ MINIMUM_TESTS := tests/sim/engine/test_engine.py tests/sim/schedules/test_schedu
 	tests/experiments/output/test_journal.py tests/experiments/output/test_output.py \
 	tests/experiments/output/test_figures.py tests/experiments/commands/test_plan_command.py
 
-.PHONY: demo test test-all fuzz coverage mutants minimum wheel hash-seeds licences check format typing docs clean
+.PHONY: demo test quick test-all fuzz coverage mutants minimum wheel hash-seeds licences check format typing docs site clean
 
 demo: $(VENV)/ready
 	$(BIN)/parplan demo -o out/demo
 
 test: check
 	$(BIN)/python -m pytest -q
+
+# The tests of what changed since BASE, as far as they fit in QUICK_S seconds (tests/tools/quick_tests.py).
+BASE ?= HEAD
+QUICK_S ?= 80
+quick: $(VENV)/ready typing
+	$(BIN)/ruff check .
+	$(BIN)/python -m tests.tools.quick_tests --base $(BASE) --seconds $(QUICK_S)
 
 # The quick tests and the long ones.
 test-all: check
@@ -68,6 +75,12 @@ format: $(VENV)/ready
 docs: $(VENV)/ready
 	PARPLAN_WRITE_DOCS=1 $(BIN)/python -m pytest -q tests/docs/test_docs.py tests/docs/test_notebook.py
 	git diff --stat docs
+
+# The documentation as a site in build/site, with the API reference; warnings are errors.
+site: $(VENV)/ready typing
+	$(BIN)/python -m pip install --quiet -e ".[docs]"
+	$(BIN)/python -m mkdocs build --quiet
+	@echo "site: build/site/index.html"
 
 typing:
 	@[ ! -L build/typing/parplan ] || rm build/typing/parplan

@@ -27,7 +27,7 @@ def test_the_wheel_holds_every_file_of_the_packages(tmp_path: Path) -> None:
     skip = shutil.ignore_patterns("__pycache__")
     for folder in FOLDERS:
         shutil.copytree(ROOT / folder, source / folder, ignore=skip)
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", ".", "./source"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -151,7 +151,7 @@ def _copy(root: Path, folder: Path) -> None:
     """The sources and tests, importable from there alone."""
     for name in ("hardware", "sim", "planners", "backend", "experiments", "tests", "docs"):
         shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy2(root / name, folder / name)
     (folder / "path").mkdir()
     (folder / "path" / "parplan").symlink_to(folder)
