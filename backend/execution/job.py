@@ -28,11 +28,11 @@ from parplan.backend.minis.mini_costs import MiniCosts
 from parplan.backend.minis.predict import predict_exposed, predict_step
 from parplan.backend.models.chain import Chain
 from parplan.backend.models.gpt import gpt_layers, initialise, language_loss
-from parplan.backend.script.choose import compile_measured, executable_plans
+from parplan.backend.script.measured_costs import MeasuredCosts
+from parplan.backend.script.search import measurable_plans
 from parplan.backend.workers.out_of_memory import noticing
 from parplan.backend.workers.processes import is_first, join_processes, num_processes
 from parplan.planners.spaces.options import Options
-from parplan.sim.engine.engine import simulate
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 
@@ -73,7 +73,7 @@ def measure(job: dict[str, Any], say: Say) -> dict[str, Any]:
 def _candidates(work: "_Work", say: Say) -> list[tuple[Plan, float]]:
     """The plans that a search would try, with the step that the times of single layers give."""
     workload, chain = work.workload, work.chain()
-    plans = executable_plans(
+    plans = measurable_plans(
         num_processes(), workload.model.num_layers, workload.global_batch, Options()
     )
     say(f"calibrating for {len(plans)} candidate plans")
@@ -84,11 +84,8 @@ def _candidates(work: "_Work", say: Say) -> list[tuple[Plan, float]]:
     own = max(1, workload.global_batch // num_processes())
     micro_batch = work.batch[0][:own], work.batch[1][:own]
     machine = measure_machine(chain, micro_batch, work.device, precision)
-    found = []
-    for plan in plans:
-        schedule, costs, _ = compile_measured(plan, chain, times, machine, Options())
-        found.append((plan, simulate(schedule, costs).step_s))
-    return found
+    costs = MeasuredCosts(chain, times, machine)
+    return [(plan, costs.simulated_s(plan)) for plan in plans]
 
 
 class _Work:

@@ -11,14 +11,15 @@ from parplan.backend.calibration.machine_costs import measure_machine
 from parplan.backend.executable import executable_only
 from parplan.backend.models.chain import Chain
 from parplan.backend.models.gpt import Embedding
-from parplan.backend.script.choose import choose_plan, executable_plans, log_details
+from parplan.backend.script.measured_costs import MeasuredCosts
+from parplan.backend.script.search import measurable_plans, search
 from parplan.backend.script.why_not_in_script import why_not_in_script
 from parplan.backend.workers.processes import agree, num_processes
 from parplan.errors import ParplanError
 from parplan.hardware.estimates.profile_file import read_profile
 from parplan.hardware.machines.from_profile import cluster_of_profile
 from parplan.planners.ap import log
-from parplan.planners.search.exhaustive import exhaustive
+from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.spaces.make import full_candidates
 from parplan.planners.spaces.options import Options
 from parplan.sim.models.hf_config import model_from_table
@@ -55,13 +56,13 @@ def _measured(chain: Chain, batch: Batch, options: Options, device: torch.device
     """Measure on all processes, choose on the first one."""
     inputs, targets = batch
     precision = "bf16" if options.mixed_precision else "fp32"
-    plans = executable_plans(num_processes(), chain.num_blocks, len(inputs), options)
+    plans = measurable_plans(num_processes(), chain.num_blocks, len(inputs), options)
     settings = sorted({LayerSetting(p.batch_per_device, p.recomputation) for p in plans})
     blocks = range(chain.num_first, chain.num_first + chain.num_blocks)
     times = measure_layers(chain.layers, chain.loss_fn, batch, settings, blocks, device, precision)
     own = max(1, len(inputs) // num_processes())
     machine = measure_machine(chain, (inputs[:own], targets[:own]), device, precision)
-    return agree(lambda: choose_plan(plans, chain, times, machine, options))
+    return agree(lambda: search(MeasuredCosts(chain, times, machine), plans, options))
 
 
 def _from_profile(
@@ -91,20 +92,7 @@ def _from_profile(
             f"no plan for a global batch of {len(batch[0])} on {num_processes()} processes can "
             "be executed in this script"
         )
-    LOG.info(log.GOT_DATABASES)
-    LOG.info(log.num_candidates(len(candidates)))
-    LOG.info(log.COMPILE_START)
-    report = exhaustive(workload, cluster, candidates, memory_ratio=options.memory_ratio, workers=1)
-    LOG.info(log.compile_time(report.compile_s))
-    LOG.info(log.COMPILE_FINISHED)
-    LOG.info(log.num_possible(report.num_possible))
-    LOG.info(log.SELECT_START)
-    LOG.info(log.cost_time(report.cost_s))
-    LOG.info(log.SELECT_FINISHED)
-    log_details(report.trials, options.detailed_log)
-    if report.best is None:
-        raise ParplanError(f"no plan fits in memory: {report.trials[0].reason}")
-    return report.best.plan
+    return search(SharedCosts(workload, cluster), candidates, options)
 
 
 def described(chain: Chain, where: str) -> Model:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from parplan.errors import ParplanError
 from parplan.planners.bounds.space_table import SpaceTable
-from parplan.planners.costs.cost_cache import ScheduleKey, SharedCosts
+from parplan.planners.costs.cost_cache import SharedCosts
+from parplan.planners.costs.plan_costs import ScheduleKey
 from parplan.planners.spaces.space import Space
 from parplan.sim.cost_model.stage_formula_of_rows import Floats
 from parplan.sim.fast.fast import Kernel

@@ -5,55 +5,29 @@ schedule, a list on nothing else: a search asks for thousands of plans, but few 
 """
 
 import threading
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from parplan.errors import ParplanError
 from parplan.hardware.machines.cached_cluster import remembering
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.cost_tables import CostTables
 from parplan.planners.costs.minimum_tables import RelaxedParts
-from parplan.planners.costs.trial import Trial, verdict
+from parplan.planners.costs.plan_costs import PlanCosts, Stages
 from parplan.planners.spaces.constraints import Constraints
 from parplan.sim.cost_model.stage_costs import model_costs, stage_costs
-from parplan.sim.costs import ModelCosts, StageCosts
-from parplan.sim.fast.fast import Kernel, fast_many
-from parplan.sim.memory.moments import Moments
-from parplan.sim.memory.peak import RankMemory, StageNeeds, rank_memory, stage_needs
+from parplan.sim.costs import ModelCosts
+from parplan.sim.memory.peak import stage_needs
 from parplan.sim.plan import Plan, check_plan
-from parplan.sim.prediction.predict import Scheduled, schedule_key, scheduled
+from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.schedules import schedule_kind
-from parplan.sim.step.tape import Tape, lower
-from parplan.sim.ticks import stage_ticks
 from parplan.sim.workload import Workload
-
-KEPT_ACTIONS = 20_000_000
-"""Tapes are kept until they have so many actions, of about 50 bytes each."""
-
 
 KEPT_STAGES = 1_000_000
 """The costs of stages are kept until there are so many, of at most about 500 bytes each."""
 
-ScheduleKey = tuple[str, int, int, int]
-"""What `schedule_key` gives."""
 
-
-class Lists(NamedTuple):
-    """What follows from the lists of a schedule."""
-
-    moments: tuple[Moments, ...]
-    tape: Tape
-
-
-class Stages(NamedTuple):
-    """The stages of a plan."""
-
-    costs: tuple[StageCosts, ...]
-    needs: tuple[StageNeeds, ...]
-
-
-class SharedCosts:
+class SharedCosts(PlanCosts):
     """The parts of a prediction for one workload on one cluster, remembered.
 
     What is handed to another process is not what was found, but what it is for; a process that gets
@@ -61,6 +35,7 @@ class SharedCosts:
     """
 
     def __init__(self, workload: Workload, cluster: Cluster) -> None:
+        super().__init__(cluster.accelerator.memory_bytes)
         self.workload = workload
         self.cluster = remembering(cluster)
         self.parts = CostTables(workload, self.cluster)
@@ -69,12 +44,7 @@ class SharedCosts:
         self._relaxed: dict[Constraints, RelaxedParts] = {}
         self._layers: dict[Plan, ModelCosts] = {}
         self._stages: dict[Plan, Stages] = {}
-        self._lists: dict[ScheduleKey, Lists] = {}
-        self._moments: dict[ScheduleKey, tuple[Moments, ...]] = {}
-        self._last: tuple[ScheduleKey, Scheduled] | None = None
-        self._kept = 0
         self._kept_stages = 0
-        self._lock = threading.RLock()
 
     def __reduce__(self) -> Any:
         return _of_this_thread, (self.workload, self._given)
@@ -141,64 +111,9 @@ class SharedCosts:
             self._layers[key] = model_costs(self.workload, self.cluster, plan)
         return self._layers[key]
 
-    def moments(self, plan: Plan) -> tuple[Moments, ...]:
-        """When each rank may hold most; raises `ParplanError` as `lists` does."""
-        key = schedule_key(plan)
-        if key not in self._moments:
-            # Who asks for the tape asks for it next.
-            self._last = last = key, scheduled(plan)
-            self._moments[key] = last[1].moments
-        return self._moments[key]
-
-    def lists(self, plan: Plan) -> Lists:
-        """What its lists are; raises `ParplanError` where the schedule has no such size."""
-        key = schedule_key(plan)
-        with self._lock:  # An executor may be one of threads.
-            found = self._lists.pop(key, None)
-            if found is None:
-                moments, last = self.moments(plan), self._last
-                made = last[1] if last and last[0] == key else scheduled(plan)
-                self._last = None
-                found = Lists(moments, lower(made.schedule))
-                self._kept += len(found.tape)
-            self._lists[key] = found
-            while self._kept > KEPT_ACTIONS and len(self._lists) > 1:
-                self._kept -= len(self._lists.pop(next(iter(self._lists))).tape)
-        return found
-
-    def memory(self, plan: Plan) -> tuple[RankMemory, ...]:
-        """The peak of every rank."""
-        needs = self.stages(plan).needs
-        return rank_memory(needs, self.moments(plan))
-
-    def judge(self, plan: Plan, memory_ratio: float) -> Trial:
-        """Whether a plan can be laid out and fits in memory, as `trial.judge`."""
-        try:
-            memory = self.memory(plan)
-        except ParplanError as error:
-            return Trial(plan=plan, reason=str(error))
-        return verdict(plan, memory, self.cluster, memory_ratio)
-
-    def timed(self, trials: Sequence[Trial], kernel: Kernel = "auto") -> list[Trial]:
-        """Possible plans that share their lists, with their step times."""
-        tape = self.lists(trials[0].plan).tape
-        ticks = stage_ticks([self.stages(trial.plan).costs for trial in trials])
-        steps_s = fast_many(tape, ticks, kernel=kernel).tolist()
-        return [replace(t, step_s=s) for t, s in zip(trials, steps_s, strict=True)]
-
-    def evaluated(self, memory_ratio: float, plans: Sequence[Plan]) -> list[Trial]:
-        """Verdicts and step times of plans, in their order; those that share their lists are timed
-        together."""
-        trials = [self.judge(plan, memory_ratio) for plan in plans]
-        groups: dict[ScheduleKey, list[int]] = {}
-        for number, trial in enumerate(trials):
-            if trial.fits:
-                groups.setdefault(schedule_key(trial.plan), []).append(number)
-        for numbers in groups.values():
-            timed = self.timed([trials[number] for number in numbers])
-            for number, trial in zip(numbers, timed, strict=True):
-                trials[number] = trial
-        return trials
+    def simulated_s(self, plan: Plan) -> float:
+        """The step time by the simulator itself; nothing that was remembered is used."""
+        return predict(compile_plan(self.workload, self._given, plan)).step_s
 
 
 class _OfWorker(threading.local):

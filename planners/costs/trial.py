@@ -44,14 +44,14 @@ def judge(
         compiled = compile_plan(workload, cluster, plan, lists)
     except ParplanError as error:
         return Trial(plan=plan, reason=str(error))
-    return verdict(plan, compiled.memory, cluster, memory_ratio)
+    return verdict(plan, compiled.memory, cluster.accelerator.memory_bytes, memory_ratio)
 
 
 def verdict(
-    plan: Plan, memory: Sequence[RankMemory], cluster: Cluster, memory_ratio: float
+    plan: Plan, memory: Sequence[RankMemory], device_bytes: float, memory_ratio: float
 ) -> Trial:
-    """Whether a candidate with so much memory on each rank is possible."""
-    limit = memory_ratio * cluster.accelerator.memory_bytes
+    """Whether a candidate with so much memory on each rank is possible on devices of so much."""
+    limit = memory_ratio * device_bytes
     totals = tuple(rank.total_bytes for rank in memory)
     return Trial(
         plan=plan, reason=_too_large(plan, memory, limit, memory_ratio), memory_bytes=totals

@@ -15,6 +15,7 @@ from typing import TypeVar
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.goal import STEP_TIME, Goal
+from parplan.planners.costs.plan_costs import PlanCosts
 from parplan.planners.costs.trial import Trial
 from parplan.planners.search.report import Progress, Report, confirm, no_progress
 from parplan.planners.search.workers import WorkerPool
@@ -39,14 +40,39 @@ def exhaustive(
     keep: Callable[[Trial], None] = lambda trial: None,
     executor: Executor | None = None,
 ) -> Report:
-    """Try every candidate, on at most `workers` processes, or on `executor`.
+    """Try every candidate by the model of `workload` on `cluster`; the rest as `try_all` has it."""
+    return try_all(
+        SharedCosts(workload, cluster),
+        candidates,
+        memory_ratio=memory_ratio,
+        workers=workers,
+        progress=progress,
+        goal=goal,
+        known=known,
+        keep=keep,
+        executor=executor,
+    )
+
+
+def try_all(
+    costs: PlanCosts,
+    candidates: Sequence[Plan],
+    *,
+    memory_ratio: float = 0.8,
+    workers: int = 1,
+    progress: Progress = no_progress,
+    goal: Goal = STEP_TIME,
+    known: Iterable[Trial] = (),
+    keep: Callable[[Trial], None] = lambda trial: None,
+    executor: Executor | None = None,
+) -> Report:
+    """Try every candidate by `costs`, on at most `workers` processes, or on `executor`.
 
     `memory_ratio`: the share of each device's memory that a plan may use. `known`: trials of an
     interrupted search for the same. `keep`: called with each trial when nothing more is to be found
     out about it. An interrupt keeps the candidates that were tried.
     """
-    shared = SharedCosts(workload, cluster)
-    check = partial(_check, shared, memory_ratio)
+    check = partial(_check, costs, memory_ratio)
     done_before = {trial.plan: trial for trial in known}
     trials = {i: done_before[plan] for i, plan in enumerate(candidates) if plan in done_before}
     start = compiled = time.perf_counter()
@@ -57,7 +83,7 @@ def exhaustive(
             _in_groups(spread, check, new, schedule_key, "compile", progress, trials, keep)
             compiled = time.perf_counter()
             possible = [(i, t) for i, t in sorted(trials.items()) if t.fits and t.step_s is None]
-            cost = partial(_cost, shared, _kernel(trial for _, trial in possible))
+            cost = partial(_cost, costs, _kernel(trial for _, trial in possible))
             _in_groups(
                 *(spread, cost, possible, lambda t: schedule_key(t.plan), "simulate"),
                 *(progress, trials, keep),
@@ -72,18 +98,18 @@ def exhaustive(
         goal=goal,
         stopped=stopped,
     )
-    confirm(workload, cluster, report.best)
+    confirm(costs, report.best)
     return report
 
 
-def _check(shared: SharedCosts, memory_ratio: float, plans: Sequence[Plan]) -> list[Trial]:
+def _check(costs: PlanCosts, memory_ratio: float, plans: Sequence[Plan]) -> list[Trial]:
     """The verdicts on plans that share their lists."""
-    return [shared.judge(plan, memory_ratio) for plan in plans]
+    return [costs.judge(plan, memory_ratio) for plan in plans]
 
 
-def _cost(shared: SharedCosts, kernel: Kernel, trials: Sequence[Trial]) -> list[Trial]:
+def _cost(costs: PlanCosts, kernel: Kernel, trials: Sequence[Trial]) -> list[Trial]:
     """The step times of possible candidates that share their lists."""
-    return shared.timed(trials, kernel)
+    return costs.timed(trials, kernel)
 
 
 def _kernel(trials: Iterable[Trial]) -> Kernel:

@@ -3,11 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.goal import STEP_TIME, Goal
+from parplan.planners.costs.plan_costs import PlanCosts
 from parplan.planners.costs.trial import Trial
-from parplan.sim.prediction.predict import compile_plan, predict
-from parplan.sim.workload import Workload
 
 Progress = Callable[[str, int, int], None]
 """(what is being done, how many are done, of how many)"""
@@ -54,9 +52,9 @@ class Report:
         return min(laid_out, key=lambda t: max(t.memory_bytes), default=None)
 
 
-def confirm(workload: Workload, cluster: Cluster, best: Trial | None) -> None:
+def confirm(costs: PlanCosts, best: Trial | None) -> None:
     """Play the choice in the simulator itself, which has to agree."""
     if best is not None:
-        step_s = predict(compile_plan(workload, cluster, best.plan)).step_s
+        step_s = costs.simulated_s(best.plan)
         if step_s != best.step_s:
             raise AssertionError(f"{best.plan}: {step_s} s simulated, {best.step_s} s evaluated")

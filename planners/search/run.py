@@ -113,6 +113,7 @@ def run_planner(
     function = find_planner(planner) if isinstance(planner, str) else planner
     check_record(planner if isinstance(planner, str) else _name(planner), space, budget)
     spread = WorkerPool(workers, executor)
+    costs = SharedCosts(space.workload, space.cluster) if shared is None else shared
     evaluator = Evaluator(
         space.workload,
         space.cluster,
@@ -120,7 +121,7 @@ def run_planner(
         budget=_limited(_as_many(space) if budget is None else budget),
         space=space,
         clock=clock,
-        shared=shared,
+        shared=costs,
         goal=goal,
         known=known,
         watch=watch,
@@ -134,7 +135,7 @@ def run_planner(
         stopped = "failed: it asked about no plan"
     best = goal.best(evaluator.trials)
     key = goal.key(best) if best else float("inf")
-    confirm(space.workload, space.cluster, best)
+    confirm(costs, best)
     return SearchReport(
         trials=evaluator.trials,
         compile_s=evaluator.compile_s,

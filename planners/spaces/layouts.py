@@ -89,40 +89,58 @@ def divisors(number: int) -> list[int]:
     return sorted({*small, *(number // d for d in small)})
 
 
-def groups(workload: Workload, cluster: Cluster, allowed: Constraints) -> Iterator[LayoutGroup]:
+class JobSizes(NamedTuple):
+    """What degrees and micro-batches have to divide."""
+
+    num_devices: int
+    global_batch: int
+    seq_len: int
+    num_layers: int
+    num_experts: int
+    """1: there are none."""
+    tensor_degrees: tuple[int, ...]
+
+
+def sizes_of(workload: Workload, cluster: Cluster) -> JobSizes:
+    """The sizes of `workload` on `cluster`.
+
+    Tensor parallelism stays inside a node, and divides heads and matrices.
+    """
+    model = workload.model
+    divided = gcd(model.num_kv_heads, model.ffn_size, model.hidden_size)
+    return JobSizes(
+        num_devices=cluster.num_accelerators,
+        global_batch=workload.global_batch,
+        seq_len=workload.seq_len,
+        num_layers=model.num_layers,
+        num_experts=1 if model.moe is None else model.moe.num_experts,
+        tensor_degrees=tuple(divisors(gcd(cluster.num_accelerators // cluster.num_nodes, divided))),
+    )
+
+
+def groups(sizes: JobSizes, allowed: Constraints) -> Iterator[LayoutGroup]:
     """Every layout that has plans, in canonical order."""
-    for tensor in tensor_degrees(workload, cluster, allowed):
-        devices = cluster.num_accelerators // tensor
-        for context in divisors(gcd(devices, workload.seq_len)):
+    for tensor in sizes.tensor_degrees:
+        if tensor not in allowed.tensor_parallel:
+            continue
+        devices = sizes.num_devices // tensor
+        for context in divisors(gcd(devices, sizes.seq_len)):
             if context not in allowed.context_parallel:
                 continue
             for stages in divisors(devices // context):
-                if stages > workload.model.num_layers or stages not in allowed.num_stages:
+                if stages > sizes.num_layers or stages not in allowed.num_stages:
                     continue
                 data = devices // context // stages
-                if workload.global_batch % data == 0 and data in allowed.data_parallel:
-                    yield from _groups(workload, allowed, tensor, context, stages, data)
-
-
-def tensor_degrees(workload: Workload, cluster: Cluster, allowed: Constraints) -> list[int]:
-    """Tensor parallelism stays inside a node, and divides heads and matrices."""
-    per_node = cluster.num_accelerators // cluster.num_nodes
-    model = workload.model
-    sizes = (model.num_kv_heads, model.ffn_size, model.hidden_size)
-    return [
-        t
-        for t in divisors(per_node)
-        if t in allowed.tensor_parallel and all(size % t == 0 for size in sizes)
-    ]
+                if sizes.global_batch % data == 0 and data in allowed.data_parallel:
+                    yield from _groups(sizes, allowed, tensor, context, stages, data)
 
 
 def _groups(
-    workload: Workload, allowed: Constraints, tensor: int, context: int, stages: int, data: int
+    sizes: JobSizes, allowed: Constraints, tensor: int, context: int, stages: int, data: int
 ) -> Iterator[LayoutGroup]:
-    moe = workload.model.moe
-    experts = 1 if moe is None else gcd(moe.num_experts, data * context)
-    can_split = tensor > 1 and workload.seq_len % tensor == 0
-    per_replica = workload.global_batch // data
+    experts = gcd(sizes.num_experts, data * context)
+    can_split = tensor > 1 and sizes.seq_len % tensor == 0
+    per_replica = sizes.global_batch // data
     # ZeRO and sequence parallelism have no effect where there is nothing to spread over.
     zero = tuple(z for z in range(4) if z in allowed.zero_stage) if data * context > 1 else (0,)
     sequence = allowed.sequence_parallel if can_split else (False,)
@@ -133,7 +151,7 @@ def _groups(
             count = per_replica // size
             if size not in allowed.batch_per_device:
                 continue
-            orderings = _orderings(workload, allowed, stages, count)
+            orderings = _orderings(sizes.num_layers, allowed, stages, count)
             layout = Layout(tensor, context, stages, expert, size)
             group = LayoutGroup(
                 layout, data, count, orderings, allowed.recomputation, zero, sequence
@@ -142,14 +160,11 @@ def _groups(
                 yield group
 
 
-def _orderings(
-    workload: Workload, allowed: Constraints, stages: int, count: int
-) -> tuple[Ordering, ...]:
+def _orderings(layers: int, allowed: Constraints, stages: int, count: int) -> tuple[Ordering, ...]:
     if stages == 1:
         return (Ordering("1f1b", 1),)
     if count not in allowed.num_micro_batches:
         return ()
-    layers = workload.model.num_layers
     chunks = [v for v in divisors(layers // stages) if layers % (stages * v) == 0 or v == 1]
     return tuple(
         Ordering(name, virtual)

@@ -6,7 +6,7 @@ from typing import get_args
 from parplan.errors import ParplanError
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.spaces.constraints import Constraints, Range, text
-from parplan.planners.spaces.layouts import groups
+from parplan.planners.spaces.layouts import JobSizes, groups, sizes_of
 from parplan.planners.spaces.options import SCHEDULES, Options
 from parplan.planners.spaces.space import Space
 from parplan.planners.spaces.wide_space import WideSpace
@@ -25,7 +25,7 @@ def make_space(
     Raises `ParplanError` when it is empty, naming the constraints that rule every plan out.
     """
     allowed = Constraints() if constraints is None else constraints
-    found = tuple(groups(workload, cluster, allowed))
+    found = tuple(groups(sizes_of(workload, cluster), allowed))
     if not found:
         raise _empty(workload, cluster, allowed)
     kind = WideSpace if allowed.has_variants else Space
@@ -38,7 +38,7 @@ def _empty(workload: Workload, cluster: Cluster, allowed: Constraints) -> Parpla
     """Why there is no plan: the constraints of which none can be left out."""
     for name in allowed.given():
         fewer = allowed.without(name)
-        if next(groups(workload, cluster, fewer), None) is None:
+        if next(groups(sizes_of(workload, cluster), fewer), None) is None:
             allowed = fewer
     guilty = allowed.given()
     if not guilty:
@@ -98,5 +98,9 @@ def constraints_of_options(options: Options) -> Constraints:
 
 def full_candidates(workload: Workload, cluster: Cluster, options: Options) -> list[Plan]:
     """The plans of `full_space` as a list; empty where there is none."""
-    constraints = constraints_of_options(options)
-    return [p for g in groups(workload, cluster, constraints) for p in map(g.plan, range(g.size))]
+    return candidates_of(sizes_of(workload, cluster), constraints_of_options(options))
+
+
+def candidates_of(sizes: JobSizes, allowed: Constraints) -> list[Plan]:
+    """The plans of the space of a job of such sizes as a list; empty where there is none."""
+    return [plan for group in groups(sizes, allowed) for plan in map(group.plan, range(group.size))]

@@ -237,6 +237,24 @@ def state_of(workload: Workload, plan: Plan, parameters: StageParameters) -> Sta
     )
 
 
+def measured_needs(*, parameter_bytes: float, saved_bytes: float) -> StageNeeds:
+    """What a stage needs by measured bytes of its parameters and activations.
+
+    Gradients, and both moments of Adam, are of the parameters' precision. `saved_bytes`: of one
+    micro-batch, with what is computed again in its backward.
+    """
+    return StageNeeds(
+        parameter_bytes=parameter_bytes,
+        gradient_bytes=parameter_bytes,
+        optimizer_bytes=2 * parameter_bytes,
+        gathered_parameter_bytes=0.0,
+        gathered_gradient_bytes=0.0,
+        saved_bytes=saved_bytes,
+        recomputed_bytes=0.0,
+        recomputed_stage_bytes=0.0,
+    )
+
+
 def micro_batches_in_flight(schedule: Schedule, num_stages: int) -> list[int]:
     """For each stage, how many micro-batches are at most between forward and end of backward."""
     held, peak = [0] * num_stages, [0] * num_stages

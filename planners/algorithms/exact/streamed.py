@@ -173,7 +173,7 @@ def streamed(
         num_tried=done,
         num_fitting=fitting,
     )
-    confirm(workload, cluster, report.best)
+    confirm(shared, report.best)
     return report
 
 

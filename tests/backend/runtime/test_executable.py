@@ -8,7 +8,7 @@ from parplan.backend.executable import (
     why_not_split,
 )
 from parplan.backend.runtime.groups import shards_of
-from parplan.backend.script.choose import executable_plans
+from parplan.backend.script.search import measurable_plans
 from parplan.errors import ParplanError
 from parplan.planners.spaces.options import Options
 from parplan.sim.models.model import model_preset
@@ -73,7 +73,7 @@ def test_what_one_replica_does_not_shard_is_no_obstacle() -> None:
 
 
 def test_searched_plans_can_be_executed() -> None:
-    plans = executable_plans(4, 8, 16, Options())
+    plans = measurable_plans(4, 8, 16, Options())
     assert plans
     for plan in plans:
         assert why_not_executable(plan, 4) == ""

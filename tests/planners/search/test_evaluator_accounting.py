@@ -10,7 +10,7 @@ import pytest
 
 from parplan.errors import ParplanError
 from parplan.planners.bounds.stage_memory import StageSize, StageTables, held_bytes
-from parplan.planners.costs import cost_cache
+from parplan.planners.costs import plan_costs
 from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.goal import LEAST_MEMORY
 from parplan.planners.costs.trial import Trial, verdict
@@ -290,16 +290,16 @@ def test_a_verdict_in_words() -> None:
         )
 
     limit = 0.8 * CLUSTER.accelerator.memory_bytes
-    fits = verdict(Plan(), [rank(1e9), rank(limit - 6e9)], CLUSTER, 0.8)
+    fits = verdict(Plan(), [rank(1e9), rank(limit - 6e9)], CLUSTER.accelerator.memory_bytes, 0.8)
     assert (fits.reason, fits.fits, fits.memory_bytes) == ("", True, (7e9, limit))
     large = [rank(1e9), rank(34e9), rank(2e9)]
     said = (
         f": 40.0 of {limit / 1e9:.1f} GB (80% of the device): "
         "parameters 34.0, gradients 1.0, optimizer 2.0, activations 3.0 GB"
     )
-    assert verdict(Plan(), large, CLUSTER, 0.8).reason == f"stage 1{said}"
+    assert verdict(Plan(), large, CLUSTER.accelerator.memory_bytes, 0.8).reason == f"stage 1{said}"
     chunks = Plan(num_stages=2, num_micro_batches=4, schedule="zb-v", virtual_stages=2)
-    assert verdict(chunks, large, CLUSTER, 0.8).reason == f"rank 1{said}"
+    assert verdict(chunks, large, CLUSTER.accelerator.memory_bytes, 0.8).reason == f"rank 1{said}"
 
 
 def test_a_report_counts_and_finds_the_closest() -> None:
@@ -347,7 +347,7 @@ def test_lists_are_kept_up_to_a_number_of_actions(monkeypatch: pytest.MonkeyPatc
     assert [shared.lists(plan).tape for plan in piped] == tapes
     assert all(a is b for a, b in zip(tapes, [shared.lists(p).tape for p in piped], strict=True))
     assert shared._kept == sum(map(len, tapes))
-    monkeypatch.setattr(cost_cache, "KEPT_ACTIONS", len(tapes[3]) + len(tapes[4]))
+    monkeypatch.setattr(plan_costs, "KEPT_ACTIONS", len(tapes[3]) + len(tapes[4]))
     few = SharedCosts(WORKLOAD, CLUSTER)
     made = [few.lists(plan).tape for plan in piped]
     assert few._kept <= len(tapes[3]) + len(tapes[4])
@@ -359,7 +359,7 @@ def test_lists_are_kept_up_to_a_number_of_actions(monkeypatch: pytest.MonkeyPatc
         assert all(
             np.array_equal(a.counts, b.counts) for a, b in zip(own, few.moments(plan), strict=True)
         )
-    monkeypatch.setattr(cost_cache, "KEPT_ACTIONS", 1)
+    monkeypatch.setattr(plan_costs, "KEPT_ACTIONS", 1)
     none = SharedCosts(WORKLOAD, CLUSTER)
     assert none.lists(piped[0]).tape is none.lists(piped[0]).tape
 

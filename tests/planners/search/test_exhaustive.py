@@ -70,7 +70,7 @@ def test_a_choice_that_the_simulator_does_not_confirm_is_an_error(
     def wrong(*args: Any, **kwargs: Any) -> np.ndarray:
         return fast_many(*args, **kwargs) * (1 - 1e-12)
 
-    monkeypatch.setattr("parplan.planners.costs.cost_cache.fast_many", wrong)
+    monkeypatch.setattr("parplan.planners.costs.plan_costs.fast_many", wrong)
     with pytest.raises(AssertionError, match=r"s simulated, .* s evaluated"):
         exhaustive(WORKLOAD, CLUSTER, CANDIDATES)
 

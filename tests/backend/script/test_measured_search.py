@@ -8,7 +8,8 @@ from torch import nn
 from parplan.backend.calibration.layer_times import LayerSetting, LayerTimes
 from parplan.backend.calibration.machine_costs import MachineCosts
 from parplan.backend.models.chain import Chain
-from parplan.backend.script.choose import choose_plan, compile_measured, executable_plans
+from parplan.backend.script.measured_costs import MeasuredCosts
+from parplan.backend.script.search import measurable_plans, search
 from parplan.errors import ParplanError
 from parplan.planners.spaces.options import Options
 from parplan.sim.plan import Plan
@@ -19,7 +20,7 @@ CHAIN = Chain(
     num_last=0,
     loss_fn=lambda outputs, targets: outputs,
 )
-PLANS = executable_plans(2, 4, 8, Options(activation_recomputation=False))
+PLANS = measurable_plans(2, 4, 8, Options(activation_recomputation=False))
 
 
 def times(plans=PLANS, saved_bytes=0.0):
@@ -40,7 +41,7 @@ def times(plans=PLANS, saved_bytes=0.0):
 
 
 def choose(machine, **options):
-    return choose_plan(PLANS, CHAIN, times(**options), machine, Options())
+    return search(MeasuredCosts(CHAIN, times(**options), machine), PLANS, Options())
 
 
 def test_free_communication_makes_data_parallelism_fastest():
@@ -61,11 +62,13 @@ def test_late_messages_make_the_schedule_that_waits_for_fewer_fastest():
 def test_a_stage_has_the_costs_of_its_layers():
     plan = Plan(num_stages=2, num_micro_batches=4, batch_per_device=2, stage_layers=(3, 1))
     machine = MachineCosts(optimizer_s_per_parameter=0.5)
-    _, (first, second), reason = compile_measured(plan, CHAIN, times(), machine, Options())
-    assert reason == ""
+    (first, second), needs = MeasuredCosts(CHAIN, times(saved_bytes=7.0), machine).stages(plan)
     assert (first.forward_s, second.forward_s) == (6.0, 2.0)
     assert (first.input_gradient_s, second.input_gradient_s) == (12.0, 4.0)
     assert (first.optimizer_s, second.optimizer_s) == (150.0, 50.0)
+    # 3 layers of 100 parameters; 7 bytes for each of 2 rows.
+    assert (needs[0].parameter_bytes, needs[0].optimizer_bytes) == (1200, 2400)
+    assert [need.saved_bytes for need in needs] == [42.0, 14.0]
 
 
 def test_what_does_not_fit_is_not_chosen():
@@ -82,12 +85,12 @@ def test_when_nothing_fits_the_reason_is_given():
 
 def test_an_impossible_request_is_refused_with_what_was_asked():
     with pytest.raises(ParplanError, match="no plan for a global batch of 7 on 2 processes"):
-        executable_plans(2, 1, 7, Options())
+        measurable_plans(2, 1, 7, Options())
 
 
 def test_detailed_log_two_writes_every_candidate(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     with caplog.at_level(logging.INFO, "parplan"):
-        choose_plan(PLANS, CHAIN, times(), MachineCosts(), Options(detailed_log=2))
+        search(MeasuredCosts(CHAIN, times(), MachineCosts()), PLANS, Options(detailed_log=2))
     assert len((tmp_path / "autoconfig_log.dump").read_text().splitlines()) == len(PLANS)
     assert f"The number of candidates is {len(PLANS)}." in caplog.messages

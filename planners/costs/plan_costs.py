@@ -1,0 +1,123 @@
+"""Verdicts and step times of plans from the costs and the memory of their stages.
+
+These are modelled (`parplan.planners.costs.cost_cache.SharedCosts`) or measured
+(`parplan.backend.script.measured_costs.MeasuredCosts`).
+"""
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from parplan.errors import ParplanError
+from parplan.planners.costs.trial import Trial, verdict
+from parplan.sim.costs import StageCosts
+from parplan.sim.engine.engine import simulate
+from parplan.sim.fast.fast import Kernel, fast_many
+from parplan.sim.memory.moments import Moments
+from parplan.sim.memory.peak import RankMemory, StageNeeds, rank_memory
+from parplan.sim.plan import Plan
+from parplan.sim.prediction.predict import Scheduled, schedule_key, scheduled
+from parplan.sim.step.tape import Tape, lower
+from parplan.sim.ticks import stage_ticks
+
+KEPT_ACTIONS = 20_000_000
+"""Tapes are kept until they have so many actions, of about 50 bytes each."""
+
+ScheduleKey = tuple[str, int, int, int]
+"""What `schedule_key` gives."""
+
+
+class Lists(NamedTuple):
+    """What follows from the lists of a schedule."""
+
+    moments: tuple[Moments, ...]
+    tape: Tape
+
+
+class Stages(NamedTuple):
+    """The stages of a plan."""
+
+    costs: tuple[StageCosts, ...]
+    needs: tuple[StageNeeds, ...]
+
+
+class PlanCosts(ABC):
+    """What plans cost. What follows from their lists alone is computed once."""
+
+    def __init__(self, device_bytes: float) -> None:
+        """`device_bytes`: the memory of a device."""
+        self.device_bytes = device_bytes
+        self._lists: dict[ScheduleKey, Lists] = {}
+        self._moments: dict[ScheduleKey, tuple[Moments, ...]] = {}
+        self._last: tuple[ScheduleKey, Scheduled] | None = None
+        self._kept = 0
+        self._lock = threading.RLock()
+
+    @abstractmethod
+    def stages(self, plan: Plan) -> Stages:
+        """Costs and needs of every stage; raises `ParplanError` where `plan` cannot be laid out."""
+
+    def simulated_s(self, plan: Plan) -> float:
+        """The step time by the simulator itself, which the fast evaluator has to equal."""
+        return simulate(scheduled(plan).schedule, self.stages(plan).costs).step_s
+
+    def moments(self, plan: Plan) -> tuple[Moments, ...]:
+        """When each rank may hold most; raises `ParplanError` as `lists` does."""
+        key = schedule_key(plan)
+        if key not in self._moments:
+            # Who asks for the tape asks for it next.
+            self._last = last = key, scheduled(plan)
+            self._moments[key] = last[1].moments
+        return self._moments[key]
+
+    def lists(self, plan: Plan) -> Lists:
+        """What its lists are; raises `ParplanError` where the schedule has no such size."""
+        key = schedule_key(plan)
+        with self._lock:  # An executor may be one of threads.
+            found = self._lists.pop(key, None)
+            if found is None:
+                moments, last = self.moments(plan), self._last
+                made = last[1] if last and last[0] == key else scheduled(plan)
+                self._last = None
+                found = Lists(moments, lower(made.schedule))
+                self._kept += len(found.tape)
+            self._lists[key] = found
+            while self._kept > KEPT_ACTIONS and len(self._lists) > 1:
+                self._kept -= len(self._lists.pop(next(iter(self._lists))).tape)
+        return found
+
+    def memory(self, plan: Plan) -> tuple[RankMemory, ...]:
+        """The peak of every rank."""
+        needs = self.stages(plan).needs
+        return rank_memory(needs, self.moments(plan))
+
+    def judge(self, plan: Plan, memory_ratio: float) -> Trial:
+        """Whether a plan can be laid out and fits in memory, as `trial.judge`."""
+        try:
+            memory = self.memory(plan)
+        except ParplanError as error:
+            return Trial(plan=plan, reason=str(error))
+        return verdict(plan, memory, self.device_bytes, memory_ratio)
+
+    def timed(self, trials: Sequence[Trial], kernel: Kernel = "auto") -> list[Trial]:
+        """Possible plans that share their lists, with their step times."""
+        tape = self.lists(trials[0].plan).tape
+        ticks = stage_ticks([self.stages(trial.plan).costs for trial in trials])
+        steps_s = fast_many(tape, ticks, kernel=kernel).tolist()
+        return [replace(t, step_s=s) for t, s in zip(trials, steps_s, strict=True)]
+
+    def evaluated(self, memory_ratio: float, plans: Sequence[Plan]) -> list[Trial]:
+        """Verdicts and step times of plans, in their order; those that share their lists are timed
+        together."""
+        trials = [self.judge(plan, memory_ratio) for plan in plans]
+        groups: dict[ScheduleKey, list[int]] = {}
+        for number, trial in enumerate(trials):
+            if trial.fits:
+                groups.setdefault(schedule_key(trial.plan), []).append(number)
+        for numbers in groups.values():
+            timed = self.timed([trials[number] for number in numbers])
+            for number, trial in zip(numbers, timed, strict=True):
+                trials[number] = trial
+        return trials
