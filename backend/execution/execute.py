@@ -17,14 +17,11 @@ from parplan.backend.execution.result import Execution
 from parplan.backend.workers.launch import ALONE, Nodes, OutOfMemoryError, Report, launch
 from parplan.backend.workers.supervise import STALL_S
 from parplan.errors import ParplanError, RunFailedError
-from parplan.sim.memory.peak import GB
+from parplan.sim.memory.peak import GB, bytes_of_parameter
 from parplan.sim.plan import Plan, check_plan
 from parplan.sim.workload import Workload
 
 TIMEOUT_S = 1800.0
-
-STATE_BYTES = 16
-"""fp32 parameter, gradient and two moments of AdamW."""
 
 
 class OtherNodeError(ParplanError):
@@ -145,7 +142,9 @@ def _check_memory(workload: Workload, num_processes: int, num_plans: int) -> Non
     if shutil.which("nvidia-smi"):
         return
     copies = num_processes * (num_plans + 2)
-    needed = STATE_BYTES * workload.model.num_parameters * copies
+    # Every plan is trained by AdamW, whatever the workload is predicted with.
+    each = sum(bytes_of_parameter(dataclasses.replace(workload, optimizer="adamw"), Plan()))
+    needed = each * workload.model.num_parameters * copies
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
         raise ParplanError(

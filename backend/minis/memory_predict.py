@@ -8,12 +8,13 @@ more with every block than it makes, and else at its end.
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from parplan.backend.minis.mini import Family, Mini, minis_of
 from parplan.backend.minis.mini_costs import CostPart, turns
 from parplan.backend.minis.predict import OTHER_TURNS
+from parplan.sim.memory.held_bytes import HeldBytes, highest_bytes
 from parplan.sim.plan import Plan
 from parplan.sim.programs.instructions import Action, RankActions, rank_of_stages
 from parplan.sim.schedules import make_schedule
@@ -37,14 +38,6 @@ def places_of(plan: Plan, actions: RankActions) -> dict[Action, str]:
         found[action] = f"{found[action]} {before.get(action.stage, '')}".strip()
         before[action.stage] = "F" if action.op == "F" else "B"
     return found
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeldBytes:
-    """Bytes that one part of a step holds, relative to its start."""
-
-    change: float
-    peak: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,17 +78,15 @@ class _Rank:
 
     def peak(self) -> float:
         """The largest of all parts, one after the other."""
-        held = peak = self._start()
+        return highest_bytes(self._parts(), self._start())
+
+    def _parts(self) -> Iterator[HeldBytes]:
         turn, places = turns(self.actions), places_of(self.plan, self.actions)
         for action in self.actions:
-            part = self._part(CostPart(action.op, action.stage, places[action]))
-            peak = max(peak, held + part.peak)
-            held += part.change
+            yield self._part(CostPart(action.op, action.stage, places[action]))
             if action.op in "BW" and turn[action] in ("last", "only"):
-                reduction = self._part(CostPart("reduce", action.stage))
-                peak = max(peak, held + reduction.peak)
-                held += reduction.change
-        return max(peak, held + self._part(CostPart("optimizer", self.rank)).peak)
+                yield self._part(CostPart("reduce", action.stage))
+        yield self._part(CostPart("optimizer", self.rank))
 
     def _start(self) -> float:
         """What is held when the first action begins."""

@@ -5,12 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from parplan.planners.bounds.schedule_bounds import step_bounds_s
-from parplan.planners.bounds.vectorised_costs import (
-    fit_exactly,
-    least_bytes,
-    stages_of_rows,
-)
+from parplan.planners.bounds.schedule_bounds import least_bytes, stages_of_rows, step_bounds_s
 from parplan.planners.costs.minimum_tables import RelaxedParts
 from parplan.planners.spaces.variants import Box
 from parplan.sim.cost_model.offload import host_rate
@@ -22,6 +17,7 @@ from parplan.sim.cost_model.stage_formula_of_rows import (
     costs_of_rows,
 )
 from parplan.sim.memory.moments import Moments
+from parplan.sim.memory.peak_of_rows import rows_fit
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import schedule_kind
 from parplan.sim.ticks import ticks_of_seconds
@@ -70,7 +66,7 @@ def box_fits(
     `moments`: those of the lists of `plan`.
     """
     activations, states = _memory(parts, plan, boxes)
-    return fit_exactly(activations, states, parts.kinds(plan).place, moments, limit)
+    return rows_fit(activations, states, parts.kinds(plan).place, moments, limit)
 
 
 def box_bounds_s(parts: RelaxedParts, plan: Plan, boxes: Sequence[Box]) -> Floats:

@@ -7,11 +7,13 @@ then the way of its last gradient back to the first stage.
 """
 
 from collections.abc import Sequence
+from dataclasses import fields
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
+from parplan.sim.cost_model.stage_formula_of_rows import Floats
 from parplan.sim.memory.peak import StageNeeds
 from parplan.sim.schedules import ScheduleKind
 from parplan.sim.schedules.placement import rank_of_stage, stages_of_rank
@@ -150,3 +152,26 @@ def memory_bound_bytes(kind: ScheduleKind, num_ranks: int, needs: Sequence[Stage
         most = max(most, state + max(n.saved_bytes + n.recomputed_bytes for n in own))
     # Sums in another order are rounded differently.
     return most * (1 - 1e-12)
+
+
+def stages_of_rows(ticks: StageTicks, rows: Ints, place: Ints) -> StageTicks:
+    """Some of the rows, by stages instead of kinds of stages."""
+    names = (field.name for field in fields(StageTicks))
+    return StageTicks(**{name: getattr(ticks, name)[rows][:, place] for name in names})
+
+
+def least_bytes(
+    kind: ScheduleKind, num_ranks: int, place: Ints, activations: Floats, states: Floats
+) -> Floats:
+    """`memory_bound_bytes` of many plans at once, shape [rows]."""
+    own = place[stages_by_rank(kind, num_ranks, len(place))]
+    state = states[:, :, :3]
+    each = state[:, :, 0] + state[:, :, 1] + state[:, :, 2]
+    one = activations[:, :, 0] + activations[:, :, 1]
+    least = np.zeros(len(each))
+    for ranks in {tuple(row) for row in own.tolist()}:
+        held, most = np.zeros(len(each)), np.zeros(len(each))
+        for stage in ranks:
+            held, most = held + each[:, stage], np.maximum(most, one[:, stage])
+        np.maximum(least, held + most, out=least)
+    return np.asarray(least * (1 - 1e-12))

@@ -13,13 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from parplan.hardware.machines.cached_cluster import remembering
-from parplan.planners.bounds.schedule_bounds import step_bounds_s
+from parplan.planners.bounds.schedule_bounds import least_bytes, stages_of_rows, step_bounds_s
 from parplan.planners.bounds.space_rows import ONE, OUTER, ZERO, Column, RowBlock, Rows, blocks_of
-from parplan.planners.bounds.vectorised_costs import (
-    fit_exactly,
-    least_bytes,
-    stages_of_rows,
-)
 from parplan.planners.costs.cost_tables import CostTables
 from parplan.planners.spaces.space import Space
 from parplan.sim.cost_model.stage_costs import host_message_s, reduces_once
@@ -31,6 +26,7 @@ from parplan.sim.cost_model.stage_formula_of_rows import (
 )
 from parplan.sim.fast.fast import Kernel, fast_many
 from parplan.sim.memory.moments import Moments
+from parplan.sim.memory.peak_of_rows import rows_fit
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import ScheduleKind
 from parplan.sim.step.tape import Tape
@@ -134,7 +130,7 @@ class SpaceTable:
             moments, tape = lists_of(key)
             at, to = chosen[may], places[may]
             memory = rows.activations[at], rows.states[at]
-            fits = fit_exactly(*memory, rows.place, moments, self.limit)
+            fits = rows_fit(*memory, rows.place, moments, self.limit)
             if fits.any():
                 yield tape, stages_of_rows(ticks, row_of[at[fits]], rows.place), to[fits]
 
@@ -150,7 +146,7 @@ class SpaceTable:
         for block, own in rows.members():
             number = block.ordering_of(name)
             if number is not None and block.group.num_micro_batches == count:
-                fits = fit_exactly(
+                fits = rows_fit(
                     rows.activations[own], rows.states[own], rows.place, moments, self.limit
                 )
                 bounds[block.places(number)][~fits] = IMPOSSIBLE

@@ -30,19 +30,16 @@ from parplan.sim.cost_model.stage_formula import LayerWork, ParameterWork
 from parplan.sim.cost_model.stage_formula_of_rows import Floats
 from parplan.sim.cost_model.stages import StageLayers, StageParameters, stage_parameters, stages_of
 from parplan.sim.costs import ModelCosts
-from parplan.sim.layers.blocks import recomputed_ops
 from parplan.sim.layers.shapes import Shapes, shapes_of
 from parplan.sim.layers.times import MachineTimes
 from parplan.sim.memory.peak import (
     Activations,
-    LayerBytes,
+    ModelBytes,
     State,
-    activations_of,
-    layer_bytes,
-    offloaded_activations,
+    model_bytes,
+    stage_activations,
     state_of,
 )
-from parplan.sim.models.model import LayerKind
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
 
@@ -55,14 +52,6 @@ class Kinds(NamedTuple):
     stages: tuple[StageLayers, ...]
     place: npt.NDArray[np.int64]
     """For each stage which of them it is."""
-
-
-class ModelBytes(NamedTuple):
-    """The activations of each kind of layer."""
-
-    embedding: LayerBytes
-    blocks: dict[tuple[LayerKind, bool], LayerBytes]
-    head: LayerBytes
 
 
 class CostTables:
@@ -101,11 +90,8 @@ class CostTables:
         key = *_layer_key(plan), plan.total_stages, plan.recomputed_layers, plan.offload_activations
         if key not in self._activations:
             known = self._layer_bytes(plan)
-            rows = [
-                offloaded_activations(self.workload, plan, stage, activations_of(own))
-                for stage in self.kinds(plan).stages
-                for own in (_sizes(stage, known),)
-            ]
+            stages = self.kinds(plan).stages
+            rows = [stage_activations(self.workload, plan, stage, known) for stage in stages]
             self._activations[key] = np.array(rows).reshape(-1, len(Activations._fields))
         return self._activations[key]
 
@@ -192,30 +178,13 @@ class CostTables:
         if key not in self._bytes:
             # Bytes are the same whether gradients are accumulated or not.
             x = replace(shapes_of(self.workload, plan), accumulate=True)
-            ops = self._layer_ops(x)
-            blocks = {}
-            for kind, own in ops.blocks.items():
-                blocks[kind, False] = layer_bytes(own, frozenset())
-                if plan.recomputation != "none":
-                    blocks[kind, True] = layer_bytes(own, recomputed_ops(plan, own))
-            first, last = (
-                layer_bytes(ops.embedding, frozenset()),
-                layer_bytes(ops.head, frozenset()),
-            )
-            self._bytes[key] = ModelBytes(first, blocks, last)
+            self._bytes[key] = model_bytes(self.workload, plan, self._layer_ops(x))
         return self._bytes[key]
 
     def _layer_ops(self, x: Shapes) -> ModelOps:
         if x not in self._ops:
             self._ops[x] = model_ops(self.workload, x)
         return self._ops[x]
-
-
-def _sizes(stage: StageLayers, known: ModelBytes) -> list[tuple[LayerBytes, int]]:
-    first = [(known.embedding, 1)] if stage.is_first else []
-    last = [(known.head, 1)] if stage.is_last else []
-    blocks = [(known.blocks[kind, again], count) for kind, again, count in stage.blocks]
-    return [*first, *blocks, *last]
 
 
 def _layer_key(plan: Plan) -> Key:

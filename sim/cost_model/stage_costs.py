@@ -21,7 +21,13 @@ from parplan.sim.cost_model.stage_formula import (
     costs_of_stage,
     with_transfers,
 )
-from parplan.sim.cost_model.stages import StageLayers, StageParameters, stage_parameters, stages_of
+from parplan.sim.cost_model.stages import (
+    StageLayers,
+    StageParameters,
+    runs_of,
+    stage_parameters,
+    stages_of,
+)
 from parplan.sim.costs import LayerCosts, ModelCosts, StageCosts
 from parplan.sim.layers.blocks import Ops, block_ops, embedding_ops, head_ops, recomputed_ops
 from parplan.sim.layers.shapes import Shapes, shapes_of
@@ -143,10 +149,7 @@ def stage_costs(
 
 def layer_runs(stage: StageLayers, costs: ModelCosts) -> list[tuple[LayerCosts, int]]:
     """The costs of the layers of a stage, in order, and how many of each there are."""
-    first = [(costs.embedding, 1)] if stage.is_first else []
-    last = [(costs.head, 1)] if stage.is_last else []
-    blocks = [(costs.blocks[kind, again], count) for kind, again, count in stage.blocks]
-    return [*first, *blocks, *last]
+    return runs_of(stage, costs.embedding, costs.blocks, costs.head)
 
 
 def layer_work(runs: Sequence[tuple[LayerCosts, int]]) -> LayerWork:

@@ -1,11 +1,14 @@
 """What lies on each pipeline stage: layers of which kind, and how many parameters."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from parplan.sim.models.parts import LayerKind, has_experts
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,19 @@ def stages_of(workload: Workload, plan: Plan) -> tuple[StageLayers, ...]:
             )
         )
     return tuple(stages)
+
+
+def runs_of(
+    stage: StageLayers, embedding: T, blocks: Mapping[tuple[LayerKind, bool], T], head: T
+) -> list[tuple[T, int]]:
+    """What belongs to the layers of a stage, in order, and how many of each there are.
+
+    blocks: by kind, and by whether the block is recomputed.
+    """
+    first = [(embedding, 1)] if stage.is_first else []
+    last = [(head, 1)] if stage.is_last else []
+    own = [(blocks[kind, again], count) for kind, again, count in stage.blocks]
+    return [*first, *own, *last]
 
 
 def _runs(again: int, kinds: tuple[LayerKind, ...]) -> Iterator[tuple[LayerKind, bool, int]]:

@@ -13,11 +13,27 @@ import numpy as np
 import numpy.typing as npt
 
 from parplan.sim.cost_model.offload import buffer_bytes, offloaded_bytes
-from parplan.sim.cost_model.stage_costs import blocks_of, gradient_bytes, ops_of, reduces_once
-from parplan.sim.cost_model.stages import StageLayers, StageParameters, stage_parameters, stages_of
+from parplan.sim.cost_model.stage_costs import (
+    ModelOps,
+    blocks_of,
+    gradient_bytes,
+    model_ops,
+    recomputes_head,
+    reduces_once,
+)
+from parplan.sim.cost_model.stages import (
+    StageLayers,
+    StageParameters,
+    runs_of,
+    stage_parameters,
+    stages_of,
+)
 from parplan.sim.layers.blocks import Ops, recomputed_ops
 from parplan.sim.layers.ops import all_bytes, kept_bytes
+from parplan.sim.layers.shapes import shapes_of
+from parplan.sim.memory.held_bytes import HeldBytes, held_over
 from parplan.sim.memory.moments import Moments
+from parplan.sim.models.parts import LayerKind
 from parplan.sim.plan import Plan
 from parplan.sim.programs.instructions import Action, RankActions, Schedule
 from parplan.sim.workload import Workload
@@ -119,34 +135,33 @@ def activation_bytes(
     A split backward frees nothing before its W: an upper bound, as W needs the inputs of the
     products and the gradients of their outputs.
     """
-    kept = 0.0
-    for action in actions:
-        stage, op, _ = action
-        need = needs[stage]
-        extra = need.recomputed_stage_bytes
-        if op == "F":
-            kept += need.saved_bytes
-            yield action, kept, kept
-        elif op == "B":
-            while_running = kept + need.recomputed_bytes
-            kept -= need.saved_bytes
-            yield action, while_running, kept
-        elif op == "I":
-            kept += extra
-            yield action, kept, kept
-        else:
-            while_running = kept
-            kept -= need.saved_bytes + extra
-            yield action, while_running, kept
+    parts = (held_by(action.op, needs[action.stage]) for action in actions)
+    for action, (while_running, kept) in zip(actions, held_over(parts), strict=True):
+        yield action, while_running, kept
+
+
+def held_by(op: str, need: StageNeeds) -> HeldBytes:
+    """The activations of one action F, B, I or W of a stage."""
+    saved, again = need.saved_bytes, need.recomputed_stage_bytes
+    if op == "F":
+        return HeldBytes(change=saved, peak=saved)
+    if op == "B":
+        return HeldBytes(change=-saved, peak=need.recomputed_bytes)
+    if op == "I":
+        return HeldBytes(change=again, peak=again)
+    return HeldBytes(change=-(saved + again), peak=0.0)
 
 
 def stage_needs(workload: Workload, plan: Plan) -> tuple[StageNeeds, ...]:
     """What every stage needs under `plan`."""
     stages, parameters = stages_of(workload, plan), stage_parameters(workload, plan)
+    layers = model_bytes(workload, plan, model_ops(workload, shapes_of(workload, plan)))
     known: dict[StageLayers, StageNeeds] = {}
     for stage, own in zip(stages, parameters, strict=True):
         if stage not in known:
-            known[stage] = _one_stage(workload, plan, stage, own)
+            activations = stage_activations(workload, plan, stage, layers)
+            state = state_of(workload, plan, own)
+            known[stage] = StageNeeds(**activations._asdict(), **state._asdict())
     return tuple(known[stage] for stage in stages)
 
 
@@ -163,6 +178,27 @@ def layer_bytes(ops: Ops, recomputed: frozenset[str]) -> LayerBytes:
     """Of a layer of which these operations are computed again."""
     working = max(op.working_bytes for op in ops)
     return LayerBytes(kept_bytes(ops, recomputed), all_bytes(ops), working)
+
+
+class ModelBytes(NamedTuple):
+    """Bytes of the activations of each kind of layer."""
+
+    embedding: LayerBytes
+    blocks: dict[tuple[LayerKind, bool], LayerBytes]
+    """By kind, and by whether the block is recomputed."""
+    head: LayerBytes
+
+
+def model_bytes(workload: Workload, plan: Plan, ops: ModelOps) -> ModelBytes:
+    """The activations of every kind of layer, with what `plan` recomputes."""
+    none = frozenset[str]()
+    blocks = {}
+    for kind, own in ops.blocks.items():
+        blocks[kind, False] = layer_bytes(own, none)
+        if plan.recomputation != "none":
+            blocks[kind, True] = layer_bytes(own, recomputed_ops(plan, own))
+    again = recomputed_ops(plan, ops.head) if recomputes_head(workload, plan) else none
+    return ModelBytes(layer_bytes(ops.embedding, none), blocks, layer_bytes(ops.head, again))
 
 
 class Activations(NamedTuple):
@@ -183,15 +219,12 @@ class State(NamedTuple):
     gathered_gradient_bytes: float
 
 
-def _one_stage(
-    workload: Workload, plan: Plan, stage: StageLayers, parameters: StageParameters
-) -> StageNeeds:
-    sizes = []
-    for ops, again, count in ops_of(workload, plan, stage):
-        recomputed = recomputed_ops(plan, ops) if again else frozenset()
-        sizes.append((layer_bytes(ops, recomputed), count))
-    activations = offloaded_activations(workload, plan, stage, activations_of(sizes))
-    return StageNeeds(**activations._asdict(), **state_of(workload, plan, parameters)._asdict())
+def stage_activations(
+    workload: Workload, plan: Plan, stage: StageLayers, layers: ModelBytes
+) -> Activations:
+    """The activations of a stage on its device; `layers`: those of every kind of layer."""
+    sizes = runs_of(stage, layers.embedding, layers.blocks, layers.head)
+    return offloaded_activations(workload, plan, stage, activations_of(sizes))
 
 
 def offloaded_activations(
@@ -219,12 +252,29 @@ def activations_of(layers: Iterable[tuple[LayerBytes, int]]) -> Activations:
     return Activations(saved, recomputed, recomputed_stage)
 
 
-def state_of(workload: Workload, plan: Plan, parameters: StageParameters) -> State:
-    """Of a stage with such parameters."""
-    value, gradient = workload.bytes_per_value, gradient_bytes(workload, plan)
+class ParameterBytes(NamedTuple):
+    """Bytes on the device for one parameter that is trained, where nothing is sharded."""
+
+    value: int
+    gradient: int
+    optimizer: int
+    """Both moments of Adam, and the fp32 master copy of a parameter of less precision."""
+
+
+def bytes_of_parameter(workload: Workload, plan: Plan) -> ParameterBytes:
+    """Of `workload` under `plan`."""
     moments = 8 if workload.optimizer == "adamw" else 0
     master = 0 if workload.precision == "fp32" else 4
-    state = 0 if plan.offload_optimizer else moments + master
+    return ParameterBytes(
+        value=workload.bytes_per_value,
+        gradient=gradient_bytes(workload, plan),
+        optimizer=0 if plan.offload_optimizer else moments + master,
+    )
+
+
+def state_of(workload: Workload, plan: Plan, parameters: StageParameters) -> State:
+    """Of a stage with such parameters."""
+    value, gradient, state = bytes_of_parameter(workload, plan)
     whole, trained = parameters.largest_layer, parameters.trained_share
     sharded_gradient = plan.distribute_gradient and not reduces_once(workload, plan.num_stages)
     beside = value * trained * parameters.total * workload.software.low_precision_gradients

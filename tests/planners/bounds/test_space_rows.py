@@ -62,12 +62,14 @@ def test_the_costs_of_rows_are_those_of_plans(software: Software) -> None:
             assert np.array_equal(getattr(found, name), getattr(wanted, name)), name
 
 
-def test_all_steps_of_a_small_space_are_those_of_single_plans() -> None:
-    space = make_space(WORK, CLUSTER, Constraints(**FEW, memory_ratio=0.3))
-    shared = SharedCosts(WORK, CLUSTER)
+@pytest.mark.parametrize("software", [Software(), Software(recomputed_head=True)])
+def test_all_steps_of_a_small_space_are_those_of_single_plans(software: Software) -> None:
+    work = replace(WORK, software=software)
+    space = make_space(work, CLUSTER, Constraints(**FEW, memory_ratio=0.3))
+    shared = SharedCosts(work, CLUSTER)
     for ratio in (None, 0.2):
         found = all_steps_s(space, shared=shared, memory_ratio=ratio)
-        ask = Evaluator(WORK, CLUSTER, space=space, memory_ratio=ratio or 0.3, shared=shared)
+        ask = Evaluator(work, CLUSTER, space=space, memory_ratio=ratio or 0.3, shared=shared)
         wanted = [IMPOSSIBLE if t.step_s is None else t.step_s for t in ask.many(space)]
         assert found.tolist() == wanted
         assert 0 < sum(s < IMPOSSIBLE for s in wanted) < len(wanted)
