@@ -1,4 +1,4 @@
-"""Which plans can be executed. No torch."""
+"""Executability of plans on stock PyTorch. Imports no torch."""
 
 import itertools
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Says what to install where an optional package is missing. Imports none of them."""
+"""Errors for missing optional packages, with what to install. Imports none of them."""
 
 import importlib.util
 

@@ -19,48 +19,54 @@ COMMANDS = {
     "plan": ("parplan.experiments.commands.predict.plan", "find the fastest parallel plan"),
     "compare-planners": (
         "parplan.experiments.commands.study.compare_planners",
-        "let planners search the same space, and compare them with the proven optimum",
+        "compare planners on one space with its proven optimum",
     ),
-    "simulate": ("parplan.experiments.commands.predict.simulate", "play one plan in the simulator"),
-    "trace": ("parplan.experiments.commands.predict.trace", "find what a model's layers need"),
-    "train": ("parplan.experiments.commands.run.train", "run a training script on all processes"),
+    "simulate": ("parplan.experiments.commands.predict.simulate", "simulate one plan in detail"),
+    "trace": (
+        "parplan.experiments.commands.predict.trace",
+        "find operations and memory of a model's layers",
+    ),
+    "train": ("parplan.experiments.commands.run.train", "run a training script with its best plan"),
     "dry-run": (
         "parplan.experiments.commands.run.dry_run",
-        "play ranks of a large job without the hardware",
+        "run ranks of a large job without the hardware",
     ),
     "execute": (
         "parplan.experiments.commands.run.execute",
-        "run plans here, compare with prediction",
+        "run plans on this machine and compare them with their predictions",
     ),
     "compare": (
         "parplan.experiments.commands.run.compare",
-        "predicted against measured, in detail",
+        "compare predicted and measured steps in detail",
     ),
     "export": (
         "parplan.experiments.commands.predict.export",
-        "write a plan as the configuration of the software that trains",
+        "write a plan as the configuration of training software",
     ),
     "import": (
         "parplan.experiments.commands.predict.import_",
-        "predict a launch of other software, and find a faster plan near it",
+        "predict a launch of other software and suggest a faster plan",
     ),
     "calibrate": ("parplan.experiments.commands.run.calibrate", "measure this machine"),
-    "validate": ("parplan.experiments.commands.study.validate", "predict what others measured"),
+    "validate": (
+        "parplan.experiments.commands.study.validate",
+        "compare predictions with published runs, or fit to your own",
+    ),
     "report": (
         "parplan.experiments.commands.predict.report",
-        "show an output folder as one page of HTML",
+        "show an output folder as one HTML page",
     ),
     "reproduce": (
         "parplan.experiments.commands.study.reproduce",
-        "predict what publications measured, with their tables and figures",
+        "reproduce tables and figures of publications",
     ),
     "landscape": (
         "parplan.experiments.commands.predict.landscape",
-        "show a metric over any fields of plan, workload or machine",
+        "plot a metric over fields of plan, workload or machine",
     ),
     "scale": (
         "parplan.experiments.commands.predict.scale",
-        "find the best plan at each size, and where efficiency is lost",
+        "find the best plan at each cluster size",
     ),
     "hardware": ("parplan.experiments.commands.study.hardware", "show accelerators and clusters"),
     "benchmark": (

@@ -1,4 +1,4 @@
-"""Writing files so that a failure leaves what was there, and one process at a time."""
+"""Atomic file writes and folder locks."""
 
 import errno
 import os

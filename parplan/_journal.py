@@ -1,4 +1,4 @@
-"""Files to which long work adds lines as it goes on, so that nothing is lost when it is cut off.
+"""Append-only journals, from which interrupted work is resumed.
 
 Each line is one JSON object with the number of the line, the CRC-32 of both, and the table that was
 added: `{"line": 3, "crc32": "89abcdef", "row": {...}}`. A line is written by one call, so that an

@@ -1,4 +1,4 @@
-"""The errors that a user can cause, each one clear line: what was given, what is allowed, where."""
+"""User-facing errors: one line with what was given, what is allowed, and where."""
 
 import difflib
 from collections.abc import Iterable

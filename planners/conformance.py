@@ -1,4 +1,4 @@
-"""What every planner has to hold, for the tests of whoever writes one.
+"""Conformance checks for planners.
 
 ```python
 import pytest

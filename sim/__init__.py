@@ -1,4 +1,4 @@
-"""What is planned (`plan`, `workload`), what it costs, and what came of it (`run`).
+"""Plans, workloads, costs and simulated runs.
 
 The simulators are in `engine` (SimPy, the reference), `fast` and `cluster`.
 """

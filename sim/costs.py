@@ -1,4 +1,4 @@
-"""What each action and message of a plan costs: the numbers that the players are fed.
+"""Costs of actions and messages: the input of the simulators.
 
 `LayerCosts` hold one layer and one micro-batch, from the model of the hardware
 (`parplan.sim.cost_model.stage_costs`) or from measurements

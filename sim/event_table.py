@@ -1,4 +1,4 @@
-"""What happened in a simulated step, as columns: one row per event, times in picoseconds."""
+"""Events of a simulated step as columns, one row per event, times in picoseconds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields

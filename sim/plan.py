@@ -1,4 +1,4 @@
-"""The parallel configuration: what is split over which devices, and in which order it runs."""
+"""Parallel plans: degrees, micro-batches, schedule, recomputation, sharding."""
 
 import dataclasses
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""`plan.json`: a plan with all that is needed to simulate or run it again."""
+"""Reading and writing of `plan.json`: a plan with its workload and cluster."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What came of playing a plan, by the simulator (predicted) or by torch (measured)."""
+"""Runs: the events of one step, predicted by the simulator or measured with torch."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

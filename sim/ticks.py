@@ -1,4 +1,4 @@
-"""Time as the players count it: whole picoseconds, so that equal instants are equal.
+"""Simulated time in whole picoseconds, so that equal instants compare equal.
 
 `StageTicks` are the costs of many candidates at once, converted once.
 """

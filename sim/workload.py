@@ -1,4 +1,4 @@
-"""What is trained: a model, its data, and how its numbers are kept."""
+"""Workloads: model, sequence length, global batch and number formats."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,4 @@
-"""What a calibration measures: kernels, messages and layers as values, in one fixed order."""
+"""Configurations that a calibration measures, in a fixed order."""
 
 import itertools
 from collections.abc import Iterator

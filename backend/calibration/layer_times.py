@@ -1,4 +1,4 @@
-"""What each layer of a chain costs on this machine: measured, all processes at the same time.
+"""Measured times of each layer of a chain, all processes at once.
 
 Layers are timed alone, forward and backward, never a plan's own step. Equal layers are timed once.
 Repetitions go round all configurations, so that a slow moment of the machine hits them alike, and

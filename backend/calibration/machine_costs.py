@@ -1,4 +1,4 @@
-"""What communication and the optimizer cost on the processes that run, measured on all at once."""
+"""Measured costs of communication and optimizer, all processes at once."""
 
 import contextlib
 import copy

@@ -1,4 +1,4 @@
-"""What an interrupted calibration leaves: a journal with each table as soon as it is there."""
+"""Journal of an interrupted calibration."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""Which machine this is, as a profile names it."""
+"""Identity of this machine, as stored in a profile."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""What a process waits for within its computations: one step under torch's profiler.
+"""Exposed communication of one step, measured with torch's profiler.
 
 A collective is exposed while no operation of the model runs beside it: on a CPU operations of
 `aten` on the thread that computes, on a GPU kernels other than those of nccl. The profiler slows

@@ -1,4 +1,4 @@
-"""What came of executing plans: predicted and measured, as data that a file can hold. No torch."""
+"""Results of executed plans, predicted and measured, for files. Imports no torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""The peak memory of a plan's ranks, predicted from what its minis hold. Imports no torch.
+"""Prediction of a plan's peak memory from its proxy models. Imports no torch.
 
 A rank's list is played: every action changes what is held and reaches a peak above what was held
 at its start, both as measured in the minis. What is held at the start of the step, and the changes,

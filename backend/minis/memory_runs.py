@@ -1,4 +1,4 @@
-"""How much memory one process holds during a step, action by action, and at its peak.
+"""Measured memory of one process during a step, by action and at its peak.
 
 On a CPU a `StorageTracker` counts; on a GPU torch's allocator does, less what was allocated before.
 """

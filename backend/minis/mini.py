@@ -1,4 +1,4 @@
-"""Mini models: what is measured to predict a plan, in place of its own step.
+"""Proxy models (minis): small runs that are measured to predict a plan.
 
 The mini of a plan is the same plan of a model of few blocks on every stage, with few micro-batches:
 wrapped by the same parts of torch, run by the same runtime, on the same processes. Plans that

@@ -1,4 +1,4 @@
-"""What steps of a mini cost, part by part: medians over its steps. Imports no torch."""
+"""Measured costs of a proxy model by part, medians over its steps. Imports no torch."""
 
 import statistics
 from collections import defaultdict

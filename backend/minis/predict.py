@@ -1,4 +1,4 @@
-"""The step of a plan, predicted from the costs of its minis. Imports no torch.
+"""Prediction of a plan's step from the costs of its proxy models. Imports no torch.
 
 Steps vary, and where ranks wait for each other the slowest one counts, so that a step is longer
 than one of median actions. It is played many times, each action as long as its median times one of

@@ -1,4 +1,4 @@
-"""What passes between the stages of a pipeline, found out without computing it."""
+"""Shapes and types of the tensors between pipeline stages."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a chain of layers needs, found by running it on fake tensors: no memory, no time.
+"""Operations and memory of a chain of layers, traced with fake tensors.
 
 Each layer runs forward and backward on tensors without values (`FakeTensorMode`). Counted are its
 parameters, the FLOPs of its matrix products and attention (`FlopCounterMode`), and the bytes that

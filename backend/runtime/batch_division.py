@@ -1,4 +1,4 @@
-"""How a global batch is divided over the replicas and micro-batches of a plan. No torch."""
+"""Division of a global batch into replicas and micro-batches. Imports no torch."""
 
 from dataclasses import dataclass
 

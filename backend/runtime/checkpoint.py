@@ -1,4 +1,4 @@
-"""Saving and loading a training state that is spread over processes, by one plan or another.
+"""Distributed checkpoints that can be loaded under another plan.
 
 Tensors are stored under the names of the whole model by torch.distributed.checkpoint, so that they
 can be read back by another plan, by more or fewer processes, or by a script without a plan.

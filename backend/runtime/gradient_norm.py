@@ -1,4 +1,4 @@
-"""The norm of the gradients of a planned model, of which every process has a part.
+"""Global gradient norm over all processes of a plan.
 
 `torch.nn.utils.clip_grad_norm_` sees the gradients of its own process alone. Once a model is
 planned, the norm that it computes (and `torch.nn.utils.get_total_norm`) is that of the whole model.

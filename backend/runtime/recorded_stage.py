@@ -1,4 +1,4 @@
-"""Pipeline stages that tell when they compute."""
+"""Pipeline stages that record the times of their computations."""
 
 import time
 from collections.abc import Callable

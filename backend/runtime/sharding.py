@@ -1,4 +1,4 @@
-"""Data parallelism of a stage: replicas, and what of them is sharded, by stock parts of torch.
+"""Data parallelism and sharding of a stage with stock torch modules.
 
 | plan | gradients and parameters | optimizer |
 |---|---|---|

@@ -1,4 +1,4 @@
-"""What takes the place of a model's forward once the one line is in the script."""
+"""Replacement of a model's forward by the execution of its plan."""
 
 import inspect
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Which plans an ordinary training script can be trained by, whose optimizer is its own."""
+"""Plans that a training script with its own optimizer can use."""
 
 from parplan.backend.executable import reduces_by_hooks
 from parplan.backend.models.chain import Chain

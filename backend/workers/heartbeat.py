@@ -1,4 +1,4 @@
-"""What a worker leaves in the folder of its job while it works, for the launcher to look at.
+"""Heartbeat and progress files of a worker, read by the launcher.
 
 `alive.RANK`: its process, touched again and again by a thread; a process that is stopped, or whose
 interpreter hangs, no longer does. `steps.RANK.jsonl`: a line for each training step that it did.

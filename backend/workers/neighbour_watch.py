@@ -1,4 +1,4 @@
-"""Ends a process whose neighbour has died or stopped, instead of waiting for it for ever.
+"""Termination of a process whose neighbour has died or stopped.
 
 Every process counts up under its own name in the store that torchrun keeps, and watches the count
 of the next one. A process that is stopped does not count, and neither does one that is gone. What

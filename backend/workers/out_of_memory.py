@@ -1,4 +1,4 @@
-"""Running out of memory, told apart from other failures. Imports no torch."""
+"""Detection of out-of-memory failures. Imports no torch."""
 
 import contextlib
 from collections.abc import Iterator

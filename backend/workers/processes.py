@@ -1,4 +1,4 @@
-"""The processes that torchrun started, seen as one: same device rule, same data, same decisions."""
+"""Shared device choice, data and decisions of the processes started by torchrun."""
 
 import atexit
 import contextlib

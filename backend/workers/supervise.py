@@ -1,4 +1,4 @@
-"""Looking after workers: which of them no longer answers, which gets no further, which is slow.
+"""Supervision of workers: unresponsive, stalled and slow ones.
 
 Works on what they leave in the folder of the job (`parplan.backend.workers.heartbeat`). Imports no
 torch.

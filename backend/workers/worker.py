@@ -1,4 +1,4 @@
-"""What torchrun starts: one process of a job."""
+"""Entry point of one worker process under torchrun."""
 
 import importlib
 import json

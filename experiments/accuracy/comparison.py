@@ -1,4 +1,4 @@
-"""Predicted against measured: where a step's time goes in both, and what a set of plans shows."""
+"""Comparison of predicted and measured steps by cause, and over a set of plans."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""The predictions that are furthest off, with what they consist of and what had to be assumed."""
+"""Predictions with the largest errors, with their parts and assumptions."""
 
 from collections.abc import Sequence
 

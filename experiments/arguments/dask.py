@@ -1,4 +1,4 @@
-"""Where the work of a search is done: on this machine, or on a cluster of machines by Dask."""
+"""Executor arguments: this machine, or a Dask cluster."""
 
 import argparse
 import importlib.util
@@ -20,8 +20,8 @@ def add_executor_argument(parser: argparse.ArgumentParser | argparse._ArgumentGr
     parser.add_argument(
         "--dask",
         metavar="ADDRESS",
-        help="work on the workers of this Dask scheduler, as in tcp://host:8786, which have the "
-        "same parplan installed",
+        help="run on the workers of this Dask scheduler, for example tcp://host:8786, which need "
+        "the same version of parplan",
     )
 
 
@@ -32,7 +32,7 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=int,
         default=Options().workers,
-        help="processes at most (default %(default)s), and one for each core",
+        help="maximum number of worker processes (default %(default)s, at most one per core)",
     )
     add_executor_argument(group)
 

@@ -9,5 +9,7 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, help="measurements, JSON lines (default: the shipped ones)"
     )
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the constants there, TOML")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="put a figure there, PNG")
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="write the constants to this TOML file"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a figure to this PNG file")

@@ -1,4 +1,4 @@
-"""What `parplan plan` searches for: `--objective` and what it needs."""
+"""Objective arguments of `parplan plan`."""
 
 import argparse
 from collections.abc import Sequence
@@ -36,27 +36,37 @@ def add_objective_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(NAMES)} (default %(default)s); {FEWEST}: --cluster names several, "
         "as in 8xh100,16xh100",
     )
-    group.add_argument("--tokens", type=float, metavar="N", help="to train on, as in 3e11")
-    group.add_argument(PRICE, type=float, metavar="P", help="of one accelerator, in any currency")
-    group.add_argument(DEADLINE, type=float, metavar="D", help=f"for {FEWEST}")
+    group.add_argument(
+        "--tokens", type=float, metavar="N", help="tokens of the whole training, for example 3e11"
+    )
+    group.add_argument(
+        PRICE, type=float, metavar="P", help="price of one accelerator-hour, in any currency"
+    )
+    group.add_argument(
+        DEADLINE, type=float, metavar="D", help=f"time limit of the training, for {FEWEST}"
+    )
     group.add_argument(
         MTBF, type=float, metavar="H", help="mean time between failures of one accelerator"
     )
     group.add_argument(
-        "--restart-s", type=float, metavar="S", default=600.0, help="(default %(default)s)"
+        "--restart-s",
+        type=float,
+        metavar="S",
+        default=600.0,
+        help="seconds to restart after a failure (default %(default)s)",
     )
     group.add_argument(
         "--checkpoint-s",
         type=float,
         metavar="S",
         default=60.0,
-        help="what writing a checkpoint takes (default %(default)s)",
+        help="seconds to write a checkpoint (default %(default)s)",
     )
     group.add_argument(
         "--checkpoint-every",
         type=int,
         metavar="N",
-        help="steps (default: what loses the least time)",
+        help="steps between checkpoints (default: the interval that loses the least time)",
     )
     group.add_argument(
         "--noise",
@@ -68,14 +78,13 @@ def add_objective_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--straggler",
         metavar="FACTOR:SHARE",
-        help=f"for {EXPECTED}: 1.5:0.01 is a rank 1.5 times as slow in 1 %% of the steps of each "
-        "pipeline",
+        help=f"for {EXPECTED}: 1.5:0.01 is one rank per pipeline that is 1.5 times slower in 1 %% "
+        "of the steps",
     )
     group.add_argument(
         "--pareto",
         action="store_true",
-        help="also write which plans no other one beats in both time and memory (pareto.csv, "
-        "pareto.png)",
+        help="also write the Pareto front of step time and memory (pareto.csv, pareto.png)",
     )
 
 

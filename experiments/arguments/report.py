@@ -19,7 +19,7 @@ def add_report_option(parser: argparse.ArgumentParser) -> None:
                 parser.add_argument(
                     "--report",
                     action="store_true",
-                    help="also write report.html to the folder: one page with all of it",
+                    help="also write report.html, all results on one page, to the folder",
                 )
             return
 

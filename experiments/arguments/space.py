@@ -1,4 +1,4 @@
-"""The arguments that say which plans are searched: `--space` and the options of a search."""
+"""Search space arguments: `--space` and the search options."""
 
 import argparse
 from dataclasses import replace

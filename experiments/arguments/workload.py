@@ -29,41 +29,43 @@ def add_workload_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL, --cluster, --seq-len, --global-batch and what refines them."""
     parser.add_argument(
         "model",
-        help="a model such as llama2-13b, a TOML file with the table of one, or a config.json of "
-        "Hugging Face",
+        help="a preset such as llama2-13b, a TOML file with a model table, or the config.json of a "
+        "Hugging Face model",
     )
     parser.add_argument(
         "--cluster",
-        help="a cluster such as 4xLarge.2048GB or 64xh100, a TOML file with the table of one, "
-        "or here: the machine of profile.json",
+        help="a preset such as 4xLarge.2048GB, a number of accelerators such as 64xh100, a TOML "
+        "file with a cluster table, or here (the machine of profile.json)",
     )
     parser.add_argument(
         "--profile",
         metavar="FILE",
-        help="instead of --cluster: the machine that parplan calibrate measured",
+        help="instead of --cluster: a machine measured by parplan calibrate (profile.json)",
     )
-    parser.add_argument("--seq-len", type=int, required=True, help="tokens of a sequence")
+    parser.add_argument("--seq-len", type=int, required=True, help="sequence length in tokens")
     parser.add_argument(
         "--global-batch",
         required=True,
-        help="sequences of a step; several, as in 256,1, when the batch varies",
+        help="sequences per training step; several values such as 256,1 if it varies",
     )
     parser.add_argument(
-        "--no-mixed-precision", action="store_true", help="fp32 instead of bf16 with fp32 masters"
+        "--no-mixed-precision",
+        action="store_true",
+        help="train in fp32 instead of bf16 with fp32 master weights",
     )
     parser.add_argument(
         "--tf32",
         action="store_true",
-        help="with --no-mixed-precision: matrix products at the rate of tf32",
+        help="with --no-mixed-precision: compute matrix products in tf32",
     )
     parser.add_argument(
         "--attention", choices=get_args(AttentionKind), default="flash", help="attention kernel"
     )
     parser.add_argument(
         "--framework",
-        help="what the training software costs beside its kernels: fused (flash attention and "
-        "fused kernels), eager, none, or FILE.toml:NAME, written by parplan validate --fit with "
-        "factors of the machine (default: fused; none for a machine that was measured)",
+        help="software overhead model: fused (flash attention and fused kernels), eager, none, or "
+        "FILE.toml:NAME as written by parplan validate --fit (default: fused; none for a measured "
+        "machine)",
     )
 
 

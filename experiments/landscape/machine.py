@@ -1,4 +1,4 @@
-"""A machine that is as another one, but for one thing."""
+"""Machines with one property scaled."""
 
 from collections.abc import Callable
 from dataclasses import fields, replace

@@ -1,4 +1,4 @@
-"""Folders of results: each file appears whole or not at all; a manifest says how it was made."""
+"""Output folders with atomic files and a manifest."""
 
 import csv
 import io

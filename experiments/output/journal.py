@@ -1,4 +1,4 @@
-"""Rows that are done, one line each, so that interrupted work goes on."""
+"""Journals of finished rows for resuming interrupted work."""
 
 import dataclasses
 import json

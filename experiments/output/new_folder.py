@@ -1,4 +1,4 @@
-"""The folder of a study: new, or asked for again; what is there is never replaced unasked."""
+"""Output folders of studies, which are never overwritten without `--force`."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""What a result depends on besides its inputs: versions, commit, presets."""
+"""Provenance of a result: versions, commit, presets."""
 
 import hashlib
 import platform

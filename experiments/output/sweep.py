@@ -1,4 +1,4 @@
-"""Many cases, each kept in a journal as soon as it is there, wherever it was computed.
+"""Parallel sweeps over many cases with a journal.
 
 While a sweep goes on its journal has the cases in the order in which they came; in the end it has
 them in the order of the sweep, so that neither the number of workers nor an interrupt leaves a

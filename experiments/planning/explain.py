@@ -1,4 +1,4 @@
-"""What `parplan plan` says and writes to explain its choice."""
+"""Explanation of the chosen plan: messages and files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The smallest of several clusters on which a training is done in time."""
+"""Smallest cluster that meets a training deadline."""
 
 import argparse
 import sys

@@ -34,14 +34,14 @@ def add_fidelity_arguments(parser: argparse.ArgumentParser) -> None:
         "--check",
         type=int,
         metavar="N",
-        help="compare the N best plans by bound, exact step, and all replicas over shared links, "
-        "each time the better half (levels.csv), and choose by the last",
+        help="re-evaluate the N best plans at rising fidelity (bound, exact step, all replicas "
+        "over shared links), keep the better half at each level (levels.csv), choose by the last",
     )
     group.add_argument(
         "--measure",
         action="store_true",
-        help=f"then run those that are left on this machine (with --profile or --cluster here); "
-        f"of {CHECKED} plans, or of --check N",
+        help=f"then execute the remaining plans on this machine (with --profile or --cluster "
+        f"here); starts from {CHECKED} plans, or --check N",
     )
 
 

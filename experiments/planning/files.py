@@ -1,4 +1,4 @@
-"""What `parplan plan` writes."""
+"""Output files of `parplan plan`."""
 
 from collections.abc import Mapping
 from typing import Any

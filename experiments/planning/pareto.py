@@ -1,4 +1,4 @@
-"""Which plans no other one beats in both step time and memory, as a table and a picture."""
+"""Pareto front of step time and memory, as a table and a figure."""
 
 from collections.abc import Sequence
 

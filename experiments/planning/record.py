@@ -1,4 +1,4 @@
-"""What a search has tried, in a journal, so that a search that was cut off can be taken up.
+"""Search journals for `parplan plan --resume`.
 
 `search.jsonl`: what was searched in the first line, then a line for each plan
 (`parplan._journal`).

@@ -1,4 +1,4 @@
-"""The best plan at each size, what its step consists of, and what would make it shorter."""
+"""Scaling studies: best plan per cluster size, its time split and bottlenecks."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace

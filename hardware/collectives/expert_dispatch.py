@@ -1,4 +1,4 @@
-"""Sending tokens to their experts so that no node and no rank gets one of them twice.
+"""Token dispatch to experts without duplicates per node or rank.
 
 DeepEP and HybridEP send a token once to each node that has some of its experts, to the rank with
 the sender's place there, which hands it to the ranks that have them; what comes back is added up on

@@ -1,4 +1,4 @@
-"""A group of ranks as a collective sees it: how many, on how many nodes, over which links."""
+"""Communication groups: number of ranks and nodes, and the links between them."""
 
 from collections import Counter
 from collections.abc import Sequence

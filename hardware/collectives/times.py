@@ -1,4 +1,4 @@
-"""Collectives in closed form: how long they take over a group's links, by which algorithm.
+"""Closed-form times of collectives, by algorithm and links of the group.
 
 Time = launch + steps x latency + bytes / bandwidth for each algorithm that can do the collective
 (`parplan.hardware.collectives.work`) and each protocol; a library is taken to choose the fastest.

@@ -1,4 +1,4 @@
-"""What each algorithm of a collective does: steps one after the other, and bytes over the links.
+"""Sequential steps and transferred bytes of each collective algorithm.
 
 The size S of a collective is the `size` of nccl-tests (doc/PERFORMANCE.md there):
 

@@ -1,4 +1,4 @@
-"""How long something takes, and how that is known."""
+"""Time estimates with their evidence."""
 
 from dataclasses import dataclass
 from typing import Literal, Protocol

@@ -1,4 +1,4 @@
-"""How long kernels take on an accelerator.
+"""Kernel times on an accelerator.
 
 With fitted constants (`Accelerator.kernels`): tiles on processors, see `gemm_times` and
 `attention_times`. Without: a roofline (Williams et al. 2009) of the best measured rate and the

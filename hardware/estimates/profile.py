@@ -1,4 +1,4 @@
-"""What one machine was measured to do: a database of kernels, messages, layers, the optimizer.
+"""Machine profiles: measured kernels, messages, layers and optimizer.
 
 Advanced Parallelization calls such a thing the DB from the backend. `parplan calibrate` writes it;
 `parplan.hardware.estimates.profile_lookup` answers from it.

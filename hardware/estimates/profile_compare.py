@@ -1,4 +1,4 @@
-"""Whether two measurements of one machine agree within the noise that they report."""
+"""Agreement of two profiles of one machine within their noise."""
 
 import statistics
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""`profile.json`: a profile as a file, and whether it is of this machine."""
+"""Reading and writing of `profile.json`, and its match with this machine."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""How long a kernel or a collective takes by a profile: measured, interpolated or extrapolated.
+"""Kernel and collective times from a profile: measured, interpolated or extrapolated.
 
 Efficiencies are interpolated (FLOP/s or bytes/s), linearly in the logarithms of the sizes, over a
 Delaunay triangulation of what was measured. Outside of its hull the nearest point's efficiency

@@ -1,4 +1,4 @@
-"""What one accelerator can do."""
+"""Accelerators: rates, memory and links."""
 
 import dataclasses
 from dataclasses import dataclass

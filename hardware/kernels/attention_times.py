@@ -1,4 +1,4 @@
-"""How long attention takes: flash attention as tiles of query rows, unfused as its kernels.
+"""Attention times: flash attention by tiles of query rows, unfused attention by its kernels.
 
 Flash attention: Dao 2023 (FlashAttention-2, arXiv:2307.08691, section 3.2): each tile of query
 rows (backward: of keys) goes to one processor, and the causal mask makes the last tile of a

@@ -1,4 +1,4 @@
-"""Fitted constants of the kernel time model: what keeps kernels from the roofline.
+"""Fitted efficiency constants of the kernel time model.
 
 `kernel_efficiency.toml` holds a table for each accelerator that was measured, and says for each
 family whose constants its other members take. `parplan hardware fit-kernels` writes it.

@@ -1,4 +1,4 @@
-"""How long matrix products take: tiles of the output on the processors of a device.
+"""Matrix product times: output tiles scheduled on the processors of a device.
 
 Tile and wave quantisation as NVIDIA's "Matrix Multiplication Background User's Guide" describes
 them; splitting k as in Osama et al. 2023 (Stream-K, arXiv:2301.03598, section 3).

@@ -1,4 +1,4 @@
-"""Kernels as values: what a device is asked to compute, with its operations and its traffic.
+"""Kernel descriptions with their operations and memory traffic.
 
 How long one takes: `parplan.hardware.estimates.kernel_times`.
 """

@@ -1,4 +1,4 @@
-"""A cluster that times each kernel once, for who asks about many plans on it."""
+"""A cluster that caches its kernel times."""
 
 from dataclasses import replace
 

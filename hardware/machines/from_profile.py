@@ -1,4 +1,4 @@
-"""The machine that a profile was measured on, as a cluster to plan for."""
+"""Cluster of the machine that a profile was measured on."""
 
 from parplan.errors import ParplanError
 from parplan.hardware.estimates.profile import Profile

@@ -1,4 +1,4 @@
-"""Named accelerators and clusters, and clusters from a file of the user's own.
+"""Presets of accelerators and clusters, and clusters from user files.
 
 A cluster is named by a preset (`4xLarge.2048GB`, `selene`), as so many nodes (`4xdgx-h100`), as so
 many accelerators in their usual nodes (`64xh100`), or as one node (`dgx-a100`). Names ignore case.

@@ -1,4 +1,4 @@
-"""The tables of the preset files, as they are written there, and what they make."""
+"""Schema of the preset files and its conversion to clusters."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Rates that look as if they were written in another unit than the presets'."""
+"""Plausibility check of units in hardware files."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

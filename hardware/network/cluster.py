@@ -1,4 +1,4 @@
-"""Accelerators joined by links: nested tiers, and which of them a group of ranks has to cross."""
+"""Clusters as nested network tiers, and the tiers that a group of ranks crosses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

@@ -1,4 +1,4 @@
-"""How collectives fall short of plain latency and bandwidth: constants per class of fabric.
+"""Fitted efficiency constants of collectives per class of fabric.
 
 `collective_efficiency.toml` holds a table per class, fitted to published measurements by
 `parplan hardware fit-collectives`. Constants are relative to the tier's own latency and bandwidth,

@@ -1,4 +1,4 @@
-"""How the accelerators of a tier share its bandwidth: by ports, pairs, switches, interfaces."""
+"""Fabrics: how the accelerators of a tier share its bandwidth."""
 
 from dataclasses import dataclass
 from math import prod

@@ -1,4 +1,4 @@
-"""Which links a message crosses: named resources that messages of several groups can share.
+"""Routes of messages over named links that several groups can share.
 
 A link has one direction. `node 3 nic 1 out` is used by every message that leaves node 3 through
 its second network interface, whichever group sends it, so a simulator can let them slow each

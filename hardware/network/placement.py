@@ -1,4 +1,4 @@
-"""Where ranks sit: the order in which the axes of parallelism are laid over consecutive ranks.
+"""Rank placement: the order of the parallelism axes over consecutive ranks.
 
 With order (tensor, data, pipeline) and sizes (8, 4, 2), rank = t + 8 (d + 4 p): tensor-parallel
 ranks are neighbours, pipeline stages are farthest apart (Narayanan et al. 2021, arXiv:2104.04473,

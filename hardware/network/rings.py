@@ -1,4 +1,4 @@
-"""How many rings fit side by side into a mesh of links."""
+"""Number of edge-disjoint rings in a mesh of links."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""Bounds for boxes of variants of one plan: what branch and bound divides until one is left."""
+"""Lower bounds over boxes of variants of one plan, for branch and bound."""
 
 from collections.abc import Sequence
 

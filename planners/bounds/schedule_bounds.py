@@ -1,4 +1,4 @@
-"""Lower bounds on step time and memory that need no lists, only what every schedule has to do.
+"""Schedule-independent lower bounds on step time and memory.
 
 Each bound of time is the length of a path that every order has, in the same whole picoseconds as
 the players count, so it is never above the exact step time (Land and Doig 1960 is the use of it).

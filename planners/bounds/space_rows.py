@@ -1,4 +1,4 @@
-"""The plans of a space as rows: which parts each is made of, without making a `Plan` of each."""
+"""Plans of a space as array rows."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

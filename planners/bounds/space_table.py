@@ -1,4 +1,4 @@
-"""All plans of a space at once, as arrays: bounds on their steps, and whether they fit.
+"""Bounds and memory verdicts of all plans of a space, as arrays.
 
 A plan is a row; a row is made of parts (`parplan.planners.costs.cost_tables`) by the arithmetic
 that `parplan.sim` does for one plan, so that bounds and verdicts equal those of single plans. Rows

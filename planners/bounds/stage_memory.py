@@ -1,4 +1,4 @@
-"""How times and bytes of a stage grow with its blocks, from the model of `parplan.sim` itself."""
+"""Growth of stage times and memory with the number of blocks."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What untried variants of a row may still reach, from the floors of the boxes they lie in."""
+"""Lower bound over the unevaluated variants of a row."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What the plans of one search have in common, each computed once.
+"""Cache of the costs that plans of one search share.
 
 A layer's costs do not depend on the schedule or the number of stages, a stage's not on the
 schedule, a list on nothing else: a search asks for thousands of plans, but few of each of these.

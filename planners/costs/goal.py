@@ -1,4 +1,4 @@
-"""What a search makes small: the step time, the memory, or the expected step time."""
+"""Minimised quantities: step time, memory or expected step time."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What a search is for: numbers to compare plans by, of which less is better.
+"""Objectives of a search; smaller is better.
 
 On a given cluster a plan with a shorter step is better by time, throughput, cost and goodput alike,
 so that the proof of a search for the shortest step holds for all of these.

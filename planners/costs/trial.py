@@ -1,4 +1,4 @@
-"""The record of a search: every candidate with its verdict."""
+"""Trials: candidates with their verdicts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Plans that are faster than a given one, by how little of it they change."""
+"""Faster plans that differ little from a given one."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Which of several plans is the fastest in the mean, when computations vary and ranks straggle."""
+"""Expected step time under noise and stragglers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

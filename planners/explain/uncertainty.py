@@ -1,4 +1,4 @@
-"""How far a prediction may be off, by how far earlier ones were.
+"""Prediction intervals from past errors.
 
 The intervals only report past accuracy (`parplan.sim.analysis.residuals`): nothing is fitted to it,
 and no prediction or choice depends on it. Runs of one's own may be less like the published ones

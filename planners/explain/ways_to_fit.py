@@ -1,4 +1,4 @@
-"""What would make a plan fit that does not: recomputation, sharding, offloading, more devices."""
+"""Changes that make a plan fit in memory."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

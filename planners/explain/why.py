@@ -1,4 +1,4 @@
-"""Why the chosen plan: what each change of one of its dimensions would cost."""
+"""Cost of every single change to the chosen plan."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace

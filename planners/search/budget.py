@@ -1,4 +1,4 @@
-"""How much a planner may ask, and what is noted of how it goes."""
+"""Search budgets and progress records."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

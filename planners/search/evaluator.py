@@ -1,4 +1,4 @@
-"""What a planner asks: it counts, remembers and stops, so that no planner can misreport."""
+"""The evaluator: enforces the budget, caches results and records every trial."""
 
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence

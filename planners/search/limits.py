@@ -1,4 +1,4 @@
-"""How large a search may be before it would not fit in memory: refused before memory is spent."""
+"""Size limits of searches, checked before memory is allocated."""
 
 from parplan.errors import ParplanError
 from parplan.planners.search.budget import Budget

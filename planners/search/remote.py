@@ -1,4 +1,4 @@
-"""Plans that are asked about together, evaluated where others do the work."""
+"""Batched evaluation of plans on an executor."""
 
 from collections.abc import Generator, Sequence
 from contextlib import closing

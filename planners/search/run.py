@@ -1,4 +1,4 @@
-"""Finding a planner by name and running it: what it found is read from the evaluator's record."""
+"""Lookup and execution of planners."""
 
 import importlib
 import time

@@ -1,4 +1,4 @@
-"""Work spread over processes or machines, and an interrupt ends all of them quietly."""
+"""Parallel work over processes or machines, with clean interruption."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""Requests that no candidate can fulfil, refused before the search with what would be allowed."""
+"""Early rejection of requests that no candidate can satisfy."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What a user asks of the plans of a space: fixed values, lists or ranges of each dimension."""
+"""User constraints on a space: fixed values, lists or ranges per dimension."""
 
 import dataclasses
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How devices and batch can be divided: only degrees that divide are ever generated."""
+"""Divisions of devices and batch into parallel degrees."""
 
 import math
 from collections.abc import Iterator

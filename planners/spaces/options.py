@@ -1,4 +1,4 @@
-"""What the user may ask of a search: AP's options, and its environment variables as PARPLAN_*."""
+"""Search options of Advanced Parallelization, also as PARPLAN_* variables."""
 
 import os
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The plans that a search may choose from, as a value: generated, not filtered."""
+"""Search spaces of plans, generated rather than filtered."""
 
 import math
 from bisect import bisect_right

@@ -1,4 +1,4 @@
-"""Where the bubble comes from: the idle seconds of each rank by what it was waiting for."""
+"""Idle seconds of each rank by cause."""
 
 from dataclasses import dataclass, fields
 

@@ -1,4 +1,4 @@
-"""Why a step takes as long as it does: a longest chain of causes, and what shortening it gains."""
+"""Critical path of a step and its sensitivity to each resource."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence

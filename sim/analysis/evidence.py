@@ -1,4 +1,4 @@
-"""What a prediction rests on: kernels measured, interpolated, extrapolated or modelled."""
+"""Evidence of a prediction: shares measured, interpolated, extrapolated or modelled."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

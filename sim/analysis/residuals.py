@@ -1,4 +1,4 @@
-"""How far earlier predictions were from what others measured: `residuals.toml`.
+"""Error quantiles of predictions of published runs (`residuals.toml`).
 
 `parplan validate --write-residuals` writes the table. It only reports past accuracy: no prediction
 depends on it, and nothing is fitted to it.

@@ -1,4 +1,4 @@
-"""What happens inside of the computations of a run: kernels and exchanges, on streams of their own.
+"""Kernels and collectives within the computations of a run, as separate streams.
 
 The players time an action as a whole (`parplan.sim.layers.times`); here it is laid out as it was
 summed: operation after operation, each one's kernels, its blocking exchanges after them, and its

@@ -1,4 +1,4 @@
-"""Where the time of a step goes: seconds by cause, mean over the pipeline ranks.
+"""Seconds of a step by cause, mean over the pipeline ranks.
 
 Every rank's step is busy seconds of its compute stream and idle ones. Idle seconds go by what was
 waited for (`parplan.sim.analysis.bubble`), busy ones by what the layers of the stage consist of

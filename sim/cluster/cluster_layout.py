@@ -1,4 +1,4 @@
-"""Which rank of a cluster belongs to which replica of a plan, and how much each is slowed down.
+"""Mapping of cluster ranks to replicas of a plan, with slowdown factors.
 
 A replica here is one pipeline: the tensor- and context-parallel ranks of each of its stages
 exchange messages in every layer, so they go as fast as the slowest of them. Where experts are

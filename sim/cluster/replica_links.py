@@ -1,4 +1,4 @@
-"""The links of a cluster that messages between the stages of all replicas cross.
+"""Cluster links used by the pipeline messages of all replicas.
 
 Each tensor- and context-parallel rank of a stage sends its part of a message to the rank at its
 place in the next stage. The message has arrived when all its parts have.

@@ -1,4 +1,4 @@
-"""Which ranks a plan's collectives go over, and how long they take there.
+"""Communication groups of a plan and the times of its collectives.
 
 Ranks are placed with tensor parallelism innermost, then context, data and pipeline parallelism.
 Experts are spread over neighbouring ranks of a stage (Megatron-LM's order tp-cp-ep-dp-pp).

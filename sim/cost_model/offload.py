@@ -1,4 +1,4 @@
-"""What lies in the host's memory instead of the device's, and the transfers that this takes.
+"""Offloading to host memory and its transfers.
 
 Optimizer: Ren et al. 2021 (ZeRO-Offload, arXiv:2101.06840), sections 4 and 5. Activations: Rhu et
 al. 2016 (vDNN, arXiv:1602.08124), section III: layer by layer, beside the computation.

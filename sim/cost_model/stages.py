@@ -1,4 +1,4 @@
-"""What lies on each pipeline stage: layers of which kind, and how many parameters."""
+"""Layers and parameters of each pipeline stage."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Where ranks wait for each other outside of their messages."""
+"""Barriers between ranks."""
 
 from dataclasses import dataclass, field
 

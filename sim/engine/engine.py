@@ -1,4 +1,4 @@
-"""The simulator: plays a schedule's instruction lists as a SimPy discrete-event simulation.
+"""Discrete-event simulation of instruction lists with SimPy.
 
 One process per pipeline rank runs its list in order on a compute stream. A message to a
 neighbouring stage on another rank is sent as soon as it is computed, beside the computation; each

@@ -1,4 +1,4 @@
-"""What the ranks of a data-parallel group do together after their backwards.
+"""Gradient reduction, optimizer step and parameter gather of a data-parallel group.
 
 A collective begins when the last rank of its group is ready and takes all of them equally long, so
 the slowest rank delays its whole group. Every rank has one stream for them, first come, first

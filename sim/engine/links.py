@@ -1,4 +1,4 @@
-"""How messages of the SimPy engine get from rank to rank."""
+"""Message transport of the SimPy engine."""
 
 import heapq
 from array import array

@@ -1,4 +1,4 @@
-"""Computation that goes slower while messages use the same ranks.
+"""Computation slowed down by concurrent messages of the same rank.
 
 While a rank sends or receives at least one message (from its entering to its leaving the link), its
 computations advance by `slow_rate(slowdown)` instead of `FULL_RATE` parts for every picosecond; a

@@ -1,4 +1,4 @@
-"""What the SimPy engine knows of stages and their actions before it plays them, in picoseconds."""
+"""Durations of stages and actions in picoseconds, as the SimPy engine uses them."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

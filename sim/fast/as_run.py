@@ -1,4 +1,4 @@
-"""From the times that a sweep or an event kernel found to the whole `Run`."""
+"""Conversion of evaluator times to a `Run`."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""The fast evaluator: the step times of many candidates that share a schedule, exactly.
+"""Exact step times of many candidates that share a schedule.
 
 A sweep along the tape of a schedule (`parplan.sim.step.tape`) adds and compares the same whole
 picoseconds as the SimPy engine, so its results are equal to the engine's, not close to them. It

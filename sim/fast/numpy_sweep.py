@@ -1,4 +1,4 @@
-"""Sweeping many candidates along one tape with numpy: one action at a time for a block of them."""
+"""Vectorised sweep of many candidates along one tape with numpy."""
 
 import numpy as np
 

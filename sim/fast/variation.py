@@ -1,4 +1,4 @@
-"""Durations that differ from what a cost model says: slow ranks, and noise.
+"""Perturbed durations: slow ranks and noise.
 
 They are drawn before a schedule is played, so that every player is given the same.
 """

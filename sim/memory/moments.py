@@ -1,4 +1,4 @@
-"""The moments at which a rank may hold most activations, whatever its stages weigh.
+"""Candidate moments of peak activation memory.
 
 They follow from the rank's list alone, so that candidates with equal lists share them.
 """

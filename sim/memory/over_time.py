@@ -1,4 +1,4 @@
-"""Memory of every rank over one step, as the played schedule makes and frees activations."""
+"""Memory of every rank over the time of one step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Bytes that one rank needs at its peak.
+"""Peak memory of one rank in bytes.
 
 Parameters, gradients and optimizer state: Rajbhandari et al. 2020 (ZeRO, arXiv:1910.02054,
 section 3.1): 2 + 2 + 12 bytes per parameter with Adam in mixed precision. Activations: what the

@@ -1,4 +1,4 @@
-"""Which action makes what another one waits for."""
+"""Data dependencies between actions."""
 
 from parplan.sim.programs.instructions import Action, Schedule
 

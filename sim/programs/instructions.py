@@ -1,4 +1,4 @@
-"""Instruction lists: what each pipeline rank does, in order.
+"""Instruction lists of pipeline ranks and their notation.
 
 The notation is that of torch.distributed.pipelining: `2F5` is the forward of stage 2 on
 micro-batch 5; B is the full backward, I the gradient of the input, W the gradient of the weights;

@@ -1,4 +1,4 @@
-"""Whether the sends and receives of a program belong to its computations, and to each other."""
+"""Validation of the sends and receives of a program."""
 
 import itertools
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""Messages between stages: which one an action needs, which one it makes, who waits in vain."""
+"""Messages between stages: producers, consumers and unmatched messages."""
 
 from collections.abc import Iterable
 from typing import NamedTuple

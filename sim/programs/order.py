@@ -1,4 +1,4 @@
-"""In which order a program can run, without times: what waits for what, and where it stops."""
+"""Topological order of a program, and deadlock detection."""
 
 from collections import deque
 from dataclasses import dataclass

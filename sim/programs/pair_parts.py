@@ -1,4 +1,4 @@
-"""What the fast players go through: the actions of the lists, overlapped pairs in three parts.
+"""Actions of the lists with overlapped pairs split into three parts.
 
 A pair waits for the input of its forward; waits for that of its backward, runs both, and sends the
 result of the forward; sends that of the backward. With the first and the last part taking no time,

@@ -1,4 +1,4 @@
-"""Why a program of instruction lists is wrong: every problem as one line.
+"""Validation of instruction lists, one line per problem.
 
 Places in a list are counted from 1, as the columns of its CSV are (where no cell is empty).
 """

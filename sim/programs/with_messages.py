@@ -1,4 +1,4 @@
-"""From computations to what a runtime does: the messages between ranks, in a safe order."""
+"""Insertion of sends and receives into computation lists in a deadlock-free order."""
 
 from parplan.errors import ParplanError
 from parplan.sim.programs.instructions import (

@@ -1,4 +1,4 @@
-"""What is known of every pipeline schedule: where it fits, and what it does with the backward."""
+"""Catalogue of pipeline schedules with their limits and properties."""
 
 import sys
 from collections.abc import Callable

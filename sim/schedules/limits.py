@@ -1,4 +1,4 @@
-"""What sizes the schedules allow: each reason is one line, or empty where the size is fine."""
+"""Size limits of the schedules, each with its reason in one line."""
 
 from parplan.errors import ParplanError
 

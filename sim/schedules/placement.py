@@ -1,4 +1,4 @@
-"""Which rank holds which stage when a rank holds several (virtual stages, model chunks)."""
+"""Placement of virtual stages (model chunks) on pipeline ranks."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""What the software that trains costs beside its kernels: launching them, waiting, one-off work.
+"""Software overheads of training frameworks: kernel launches, waits, fixed work per step.
 
 The constants are fitted to published runs whose use for that is allowed
 (`parplan validate --fit-frameworks`); `frameworks.toml` says for each table to which.

@@ -1,4 +1,4 @@
-"""What training software does beside the plan that changes what is computed, sent or kept."""
+"""Implementation choices of training software that a plan does not express."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,4 @@
-"""What a rank does for its data-parallel group beside and after its list."""
+"""Gradient reduction, optimizer step and parameter gather of a rank."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple

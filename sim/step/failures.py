@@ -1,4 +1,4 @@
-"""What failing accelerators cost a training run, from the time of one step."""
+"""Cost of accelerator failures over a training run."""
 
 import math
 from dataclasses import dataclass

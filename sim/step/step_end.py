@@ -1,4 +1,4 @@
-"""How a step ends: shared reductions, the norm, the optimizer, the gather of parameters.
+"""End of a step: reductions, gradient norm, optimizer, parameter gather.
 
 From when each rank is done with its list and the reductions beside it:
 

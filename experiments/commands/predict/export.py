@@ -1,4 +1,4 @@
-"""`parplan export`: a plan in the words of the software that trains."""
+"""`parplan export`: write a plan as the configuration of training software."""
 
 import argparse
 import sys
@@ -14,11 +14,15 @@ from parplan.sim.plan_file import read_plan
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `parplan export`."""
-    parser.add_argument("plan", type=Path, help="a plan.json")
-    parser.add_argument("--to", choices=tuple(TARGETS), required=True, help="whose words")
-    parser.add_argument("--cluster", help="another cluster than the one that was planned for")
+    parser.add_argument("plan", type=Path, help="plan.json, as written by parplan plan")
+    parser.add_argument("--to", choices=tuple(TARGETS), required=True, help="target software")
+    parser.add_argument("--cluster", help="a cluster other than the plan's own")
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("out/export"), help="(default %(default)s)"
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("out/export"),
+        help="output folder (default %(default)s)",
     )
 
 

@@ -1,4 +1,4 @@
-"""`parplan import`: what would parplan say of the present launch?"""
+"""`parplan import`: predict a launch of other software and suggest a faster plan."""
 
 import argparse
 import math
@@ -28,23 +28,29 @@ from parplan.sim.workload import Workload
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `parplan import`."""
-    parser.add_argument("file", help="a launch script, JSON, TOML or YAML; - reads stdin")
+    parser.add_argument("file", help="launch script, JSON, TOML or YAML; - reads stdin")
     parser.add_argument(
-        "--from", dest="source", choices=tuple(SOURCES), required=True, help="whose words"
+        "--from",
+        dest="source",
+        choices=tuple(SOURCES),
+        required=True,
+        help="software that the file is for",
     )
-    parser.add_argument("--cluster", required=True, help="the machine, as in parplan plan")
-    parser.add_argument("--model", help="the model, where the file does not describe it")
-    parser.add_argument("--seq-len", type=int, help="tokens of a sequence, likewise")
-    parser.add_argument("--global-batch", type=int, help="sequences of a step, likewise")
-    parser.add_argument("--micro-batch", type=int, help="sequences of a micro-batch, likewise")
-    parser.add_argument("--vocab-size", type=int, help="of the tokenizer, likewise")
+    parser.add_argument("--cluster", required=True, help="cluster, as in parplan plan")
+    parser.add_argument("--model", help="model, if the file does not describe it")
+    parser.add_argument("--seq-len", type=int, help="sequence length in tokens, if not in the file")
+    parser.add_argument("--global-batch", type=int, help="sequences per step, if not in the file")
+    parser.add_argument(
+        "--micro-batch", type=int, help="sequences per micro-batch, if not in the file"
+    )
+    parser.add_argument("--vocab-size", type=int, help="vocabulary size, if not in the file")
     parser.add_argument(
         "--set",
         nargs="+",
         action="extend",
         default=[],
         metavar="FIELD=VALUE",
-        help="fields of the plan that the program sets itself, as in recomputation=full",
+        help="plan fields that the training program sets itself, for example recomputation=full",
     )
     parser.add_argument(
         "--variable",
@@ -52,15 +58,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="NAME=VALUE",
-        help="variables that a launch script takes from elsewhere",
+        help="values of shell variables that the launch script does not set",
     )
-    parser.add_argument("--framework", default="fused", help="as in parplan plan")
+    parser.add_argument(
+        "--framework", default="fused", help="software overhead model, as in parplan plan"
+    )
     parser.add_argument(
         "--memory-ratio",
         type=float,
         default=80.0,
         metavar="PERCENT",
-        help="share of the memory that another plan may use (default %(default)s)",
+        help="share of each device's memory that a better plan may use (default %(default)s)",
     )
     parser.add_argument("-o", "--output", type=Path, default=Path("out/import"))
 

@@ -67,25 +67,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--space",
         type=space_name,
         default="ap",
-        help="ap: the candidates of AP (default); full: parplan's own, wider space; "
-        "or a TOML file of constraints",
+        help="search space. ap: the candidates of Advanced Parallelization (default); full: all "
+        "combinations of degrees, schedules, recomputation and ZeRO; or a TOML file of constraints",
     )
     parser.add_argument(
         "--between",
         metavar="GB/s:us",
-        help="with --cluster A+B, one pipeline over both: the link that joins them, as in 25:5 "
-        "(default: the slower one of their own)",
+        help="bandwidth and latency of the link between the clusters of --cluster A+B, for example "
+        "25:5 (default: the slower of their own links)",
     )
     parser.add_argument(
         "--ap-version",
         choices=tuple(SETTINGS),
         default=DEFAULT_VERSION,
-        help="whose candidate rule and line format to follow (default %(default)s)",
+        help="AP release whose candidate rule and log format are used (default %(default)s)",
     )
     parser.add_argument(
         "--executable",
         action="store_true",
-        help="search the plans alone that stock PyTorch can run (parplan execute)",
+        help="search only plans that parplan execute can run on stock PyTorch",
     )
     _add_planner(parser)
     add_objective_arguments(parser)
@@ -94,10 +94,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--why",
         action="store_true",
-        help="also print what every single change of the chosen plan would cost (why.csv)",
+        help="also print the cost of changing each dimension of the chosen plan (why.csv)",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("out/plan"), help="folder (default %(default)s)"
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("out/plan"),
+        help="output folder (default %(default)s)",
     )
 
 
@@ -111,18 +115,19 @@ def _add_planner(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--budget",
         metavar="N",
-        help="evaluations, or seconds as in 30s (default: as many evaluations as plans)",
+        help="search budget: a number of evaluations, or seconds such as 30s (default: the number "
+        "of plans)",
     )
     group.add_argument(
         "--split-layers",
         action="store_true",
-        help="then split the layers of the chosen plan unevenly where that is faster",
+        help="finally move layers between the stages of the chosen plan where that is faster",
     )
-    group.add_argument("--seed", type=int, default=0, help="of its chance (default %(default)s)")
+    group.add_argument("--seed", type=int, default=0, help="random seed (default %(default)s)")
     group.add_argument(
         "--resume",
         action="store_true",
-        help="take up an interrupted search, or one whose budget was used up (search.jsonl)",
+        help="continue a search that was interrupted or used up its budget (search.jsonl)",
     )
 
 
@@ -131,10 +136,14 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "search options", "auto where not given; PARPLAN_* variables set the last three as well"
     )
     group.add_argument("--num-stages", type=_auto_or_int, help="maximum number of pipeline stages")
-    group.add_argument("--num-micro-batches", type=_auto_or_int, help="of each pipeline")
+    group.add_argument(
+        "--num-micro-batches", type=_auto_or_int, help="micro-batches per pipeline and step"
+    )
     for name in ("activation-recomputation", "distribute-parameter"):
         group.add_argument(f"--{name}", type=_auto_or_bool, metavar="{auto,true,false}")
-    group.add_argument("--no-pipeline-parallel", action="store_true", help="no pipelines")
+    group.add_argument(
+        "--no-pipeline-parallel", action="store_true", help="search no pipeline parallelism"
+    )
     group.add_argument(
         "--memory-ratio",
         type=float,
@@ -142,7 +151,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="PERCENT",
         help="share of each device's memory that a plan may use (default 80)",
     )
-    group.add_argument("--workers", type=int, help="processes at most (default 16)")
+    group.add_argument(
+        "--workers", type=int, help="maximum number of worker processes (default 16)"
+    )
     add_executor_argument(group)
     group.add_argument(
         "--detailed-log",

@@ -1,4 +1,4 @@
-"""`parplan simulate`: one plan, played by the simulator."""
+"""`parplan simulate`: simulate one plan in detail."""
 
 import argparse
 import dataclasses
@@ -48,23 +48,22 @@ MOST_GAINING = 6
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `parplan simulate`."""
-    parser.add_argument("plan", type=Path, help="a plan.json")
-    parser.add_argument("--cluster", help="another cluster than the one that was planned for")
+    parser.add_argument("plan", type=Path, help="plan.json, as written by parplan plan")
+    parser.add_argument("--cluster", help="a cluster other than the plan's own")
     parser.add_argument(
         "--framework",
-        help="other constants of the software than those of the plan, by name or as "
-        "FILE.toml:NAME, with the factors of the machine",
+        help="software overhead model other than the plan's own: a name, or FILE.toml:NAME",
     )
     parser.add_argument(
         "--schedule",
         type=Path,
-        help="a CSV of instruction lists, one row per pipeline rank (0F0,1F0,0B0, ...)",
+        help="CSV of instruction lists, one row per pipeline rank (0F0,1F0,0B0, ...)",
     )
     parser.add_argument(
         "--fragmented-share",
         type=float,
         default=0.0,
-        help="what the allocator wastes, as a share of activations and messages (default 0)",
+        help="allocator fragmentation as a share of activations and messages (default 0)",
     )
     parser.add_argument(
         "--slow",
@@ -72,14 +71,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="RANK=FACTOR",
-        help="ranks of the cluster that compute so many times as long, as in 5=1.5: what becomes "
-        "of the step of all replicas",
+        help="simulate all replicas with slow ranks of the cluster: 5=1.5 makes rank 5 compute 1.5 "
+        "times as long",
     )
     parser.add_argument(
         "--memory-snapshot",
         action="store_true",
-        help="also write memory_snapshot.pickle, which pytorch.org/memory_viz draws: a device for "
-        "each pipeline rank",
+        help="also write memory_snapshot.pickle for pytorch.org/memory_viz, one device per "
+        "pipeline rank",
     )
     parser.add_argument(
         "--measured",
@@ -87,13 +86,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=[],
         metavar="TRACE",
-        help="traces of torch.profiler, one per rank, to lay beside the prediction",
+        help="traces of torch.profiler, one per rank, to compare with the prediction",
     )
     parser.add_argument(
-        "--measured-step", type=int, help="of which ProfilerStep (default: the last)"
+        "--measured-step", type=int, help="the ProfilerStep to compare (default: the last)"
     )
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("out/simulate"), help="(default %(default)s)"
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("out/simulate"),
+        help="output folder (default %(default)s)",
     )
 
 

@@ -34,17 +34,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `parplan trace`."""
     parser.add_argument(
         "model",
-        help="a model such as llama2-7b, or a TOML file with the table of one: parplan's layers; "
-        "a config.json of Hugging Face: its layers (needs transformers); or module:function, "
-        "which returns (model, inputs, targets)",
+        help="a preset such as llama2-7b or a TOML file with a model table (parplan's own layers), "
+        "the config.json of a Hugging Face model (its layers; needs transformers), or "
+        "module:function that returns (model, inputs, targets)",
     )
-    parser.add_argument("--seq-len", type=int, default=1024, help="(default %(default)s)")
-    parser.add_argument("--batch", type=int, default=1, help="sequences (default %(default)s)")
     parser.add_argument(
-        "--precision", choices=("bf16", "fp16", "fp32"), default="bf16", help="(default bf16)"
+        "--seq-len", type=int, default=1024, help="sequence length in tokens (default %(default)s)"
     )
-    parser.add_argument("--scale", type=int, default=1, metavar="N", help="as parplan execute's")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write every layer there")
+    parser.add_argument(
+        "--batch", type=int, default=1, help="sequences per batch (default %(default)s)"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("bf16", "fp16", "fp32"),
+        default="bf16",
+        help="parameter type (default bf16)",
+    )
+    parser.add_argument(
+        "--scale",
+        type=int,
+        default=1,
+        metavar="N",
+        help="scale the model down, as in parplan execute",
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write every layer to this file"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

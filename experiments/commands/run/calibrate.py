@@ -37,27 +37,33 @@ BUDGETS_S = {"full": 120.0, "quick": 25.0}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `parplan calibrate`."""
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("profile.json"), help="(default %(default)s)"
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("profile.json"),
+        help="output file (default %(default)s)",
     )
     parser.add_argument(
-        "--model", default="gpt-tiny", help="whose layers are timed too (default %(default)s)"
+        "--model", default="gpt-tiny", help="model whose layers are timed too (default %(default)s)"
     )
-    parser.add_argument("--seq-len", type=int, default=64, help="of its layers (default 64)")
     parser.add_argument(
-        "--processes", type=int, help="that measure together (default: one per GPU; on a CPU 2)"
+        "--seq-len", type=int, default=64, help="sequence length of these layers (default 64)"
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        help="processes that measure together (default: one per GPU, 2 on a CPU)",
     )
     parser.add_argument("--quick", action="store_true", help="fewer sizes and data types")
     parser.add_argument(
         "--budget-s",
         type=float,
         metavar="SECONDS",
-        help="how long measuring may take (default 120; with --quick 25)",
+        help="time limit in seconds (default 120; with --quick 25)",
     )
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted calibration")
     parser.add_argument(
-        "--resume", action="store_true", help="go on with a calibration that was interrupted"
-    )
-    parser.add_argument(
-        "--plots", type=Path, metavar="FOLDER", help="also draw what was found, in this folder"
+        "--plots", type=Path, metavar="FOLDER", help="also write figures to this folder"
     )
 
 

@@ -29,14 +29,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=[Path("out/execute")],
         metavar="FOLDER",
-        help="results of parplan execute or benchmark --execution (default out/execute); plans of "
-        "several folders make one set",
+        help="output folders of parplan execute or benchmark --execution (default out/execute); "
+        "their plans are merged",
     )
     parser.add_argument(
-        "--plan", metavar="NAME", help="only the plans whose name has this in it, such as zb-h1"
+        "--plan", metavar="NAME", help="only plans whose name contains this text, for example zb-h1"
     )
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("out/compare"), help="(default %(default)s)"
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("out/compare"),
+        help="output folder (default %(default)s)",
     )
 
 

@@ -1,4 +1,4 @@
-"""`parplan dry-run`: ranks of a large job, played here without the hardware, as predicted?
+"""`parplan dry-run`: run ranks of a large job without the hardware.
 
 Exit code 0: parameters and memory agree; 1: they do not.
 """
@@ -36,17 +36,17 @@ class Predicted(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `parplan dry-run`."""
-    parser.add_argument("plan", type=Path, help="a plan.json, of any number of ranks")
+    parser.add_argument("plan", type=Path, help="plan.json with any number of ranks")
     parser.add_argument(
         "--stages",
         default="ends",
-        help="pipeline ranks to play: ends (the first two and the last), all, or some as in 0,3",
+        help="pipeline ranks to run: ends (the first two and the last), all, or a list such as 0,3",
     )
     parser.add_argument(
         "--tolerance",
         type=float,
         default=0.15,
-        help="relative difference of memory that still agrees (default %(default)s)",
+        help="largest relative difference of memory that counts as agreement (default %(default)s)",
     )
 
 

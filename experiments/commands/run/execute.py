@@ -33,51 +33,72 @@ PARTIAL = "partial.json"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `parplan execute`."""
-    parser.add_argument("model", nargs="?", default="gpt-tiny", help="(default %(default)s)")
+    parser.add_argument("model", nargs="?", default="gpt-tiny", help="model (default %(default)s)")
     parser.add_argument(
-        "--processes", type=int, default=2, help="of all nodes together (default %(default)s)"
+        "--processes",
+        type=int,
+        default=2,
+        help="processes of all nodes together (default %(default)s)",
     )
     parser.add_argument(
         "--nnodes",
         type=int,
         default=1,
         metavar="N",
-        help="machines, on each of which the same command is started (default 1)",
+        help="number of machines; the same command is started on each (default 1)",
     )
     parser.add_argument(
-        "--node-rank", type=int, default=0, metavar="K", help="of this one, from 0 to N - 1"
+        "--node-rank",
+        type=int,
+        default=0,
+        metavar="K",
+        help="rank of this machine, from 0 to N - 1",
     )
     parser.add_argument(
-        "--rdzv-endpoint", default="", metavar="HOST:PORT", help="of node 0, where all meet"
+        "--rdzv-endpoint",
+        default="",
+        metavar="HOST:PORT",
+        help="address of node 0 for the rendezvous",
     )
-    parser.add_argument("--seq-len", type=int, default=64, help="(default %(default)s)")
-    parser.add_argument("--global-batch", type=int, default=16, help="(default %(default)s)")
-    parser.add_argument("--layers", type=int, help="instead of the model's own number")
+    parser.add_argument(
+        "--seq-len", type=int, default=64, help="sequence length in tokens (default %(default)s)"
+    )
+    parser.add_argument(
+        "--global-batch", type=int, default=16, help="sequences per step (default %(default)s)"
+    )
+    parser.add_argument("--layers", type=int, help="number of layers instead of the model's own")
     parser.add_argument(
         "--scale",
         type=int,
         default=1,
         metavar="N",
-        help="the model with about 1/N of its layers, width, heads and vocabulary (default 1)",
+        help="scale the model down to about 1/N of its layers, width, heads and vocabulary "
+        "(default 1)",
     )
     parser.add_argument(
-        "--plan", type=Path, help="a plan.json: run this one, with its own workload, and the best"
+        "--plan", type=Path, help="plan.json: run this plan with its own workload, and the best one"
     )
     parser.add_argument(
         "--repeats", type=int, default=8, help="timed steps per plan (default %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of weights and data (default 0)")
     parser.add_argument(
-        "--timeout", type=float, default=1800.0, help="seconds before the run is stopped"
+        "--seed", type=int, default=0, help="random seed of weights and data (default 0)"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=1800.0, help="time limit of the run in seconds"
     )
     parser.add_argument(
         "--stall",
         type=float,
         default=STALL_S,
-        help="seconds without a step by any worker before the run is stopped (default %(default)g)",
+        help="stop the run after so many seconds without progress (default %(default)g)",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("out/execute"), help="(default %(default)s)"
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("out/execute"),
+        help="output folder (default %(default)s)",
     )
 
 

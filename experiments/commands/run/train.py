@@ -12,16 +12,18 @@ from parplan.errors import ParplanError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `parplan train`."""
     parser.add_argument(
-        "--processes", type=int, help="(default: one for each GPU, or two on a CPU)"
+        "--processes", type=int, help="number of processes (default: one per GPU, two on a CPU)"
     )
     parser.add_argument(
         "--timeout-s",
         type=float,
         metavar="S",
-        help="seconds after which all processes end when one is silent (default 600)",
+        help="stop all processes when one has not answered for so many seconds (default 600)",
     )
-    parser.add_argument("script", type=Path, help="a script with the one line (docs/one-line.md)")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="given to the script")
+    parser.add_argument(
+        "script", type=Path, help="training script with the one line of docs/one-line.md"
+    )
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of the script")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -19,9 +19,7 @@ from parplan.sim.analysis.timeline import chrome_trace
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `parplan benchmark`."""
-    parser.add_argument(
-        "--small", action="store_true", help="small sizes only, to see whether it works"
-    )
+    parser.add_argument("--small", action="store_true", help="small sizes only, as a smoke test")
     group = parser.add_argument_group("planners")
     group.add_argument(
         "--planners", action="store_true", help="measure the search for a plan instead"
@@ -31,10 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1000,
         metavar="N",
-        help="plans whose bound is compared with their step (default %(default)s)",
+        help="number of plans whose bound is compared with the exact step (default %(default)s)",
     )
     group.add_argument(
-        "--calculon", type=Path, metavar="PATH", help="a checkout of Calculon to compare with"
+        "--calculon", type=Path, metavar="PATH", help="checkout of Calculon to compare with"
     )
     group = parser.add_argument_group("execution")
     group.add_argument(
@@ -49,7 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="timed steps per plan, fewer if they take too long (default %(default)s)",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("out/benchmark"), help="(default %(default)s)"
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("out/benchmark"),
+        help="output folder (default %(default)s)",
     )
 
 

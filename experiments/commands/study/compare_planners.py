@@ -32,24 +32,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `parplan compare-planners`."""
     add_workload_arguments(parser)
     parser.add_argument(
-        "--space", type=space_name, default="full", help="full (default), or a TOML file"
+        "--space",
+        type=space_name,
+        default="full",
+        help="search space: full (default), or a TOML file of constraints",
     )
     parser.add_argument(
         "--planners",
         metavar="NAMES",
         default=",".join(name for name in BUILT_IN if name != "exhaustive"),
-        help="separated by commas (default %(default)s)",
+        help="planners, separated by commas (default %(default)s)",
     )
     parser.add_argument(
         "--budget",
         metavar="N",
         default="300",
-        help="of each search: evaluations, or seconds as in 30s (default %(default)s)",
+        help="budget of each search: evaluations, or seconds such as 30s (default %(default)s)",
     )
-    parser.add_argument("--seeds", type=int, default=5, help="how many (default %(default)s)")
+    parser.add_argument(
+        "--seeds", type=int, default=5, help="number of random seeds (default %(default)s)"
+    )
     add_sweep_arguments(parser)
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("out/compare-planners"), help="(%(default)s)"
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("out/compare-planners"),
+        help="output folder (default %(default)s)",
     )
 
 

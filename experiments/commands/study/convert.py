@@ -19,19 +19,21 @@ from parplan.hardware.machines.unit_check import unit_warnings
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `parplan hardware convert`."""
-    parser.add_argument("file", type=Path, help="a system file, or a network of ASTRA-sim")
+    parser.add_argument("file", type=Path, help="system file, or network file of ASTRA-sim")
     parser.add_argument(
-        "--from", dest="source", choices=tuple(CONVERTERS), required=True, help="whose file it is"
+        "--from",
+        dest="source",
+        choices=tuple(CONVERTERS),
+        required=True,
+        help="simulator that the file is for",
     )
-    parser.add_argument("--nodes", type=int, default=1, help="of the cluster (default 1)")
-    parser.add_argument(
-        "--accelerator", help="a preset that takes the place of the file's accelerator"
-    )
+    parser.add_argument("--nodes", type=int, default=1, help="number of nodes (default 1)")
+    parser.add_argument("--accelerator", help="preset to use instead of the file's accelerator")
     parser.add_argument(
         "--system", type=Path, help="ASTRA-sim: the system file, for peak-perf and local-mem-bw"
     )
-    parser.add_argument("--name", help="of the cluster (default: that of the file)")
-    parser.add_argument("-o", "--output", type=Path, help="(default NAME.toml)")
+    parser.add_argument("--name", help="name of the cluster (default: that of the file)")
+    parser.add_argument("-o", "--output", type=Path, help="output file (default NAME.toml)")
 
 
 def run(args: argparse.Namespace) -> int:

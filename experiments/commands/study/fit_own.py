@@ -53,28 +53,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--fit-study",
         action="store_true",
-        help="an experiment: for each source fit to 8 of its runs, and predict its others",
+        help="study: fit to 8 runs of each source and predict its other runs",
     )
     what.add_argument(
         "--attribute",
         metavar="GROUP",
-        help="which feature of the plans explains the errors of this source",
+        help="report which feature of the plans explains the errors of this source",
     )
     parser.add_argument(
         "--candidates",
         type=Path,
         metavar="FILE",
-        help="with --fit: runs that could be measured next (default: neighbours of the runs)",
+        help="with --fit: candidates for the next measurement (default: neighbours of the runs)",
     )
     parser.add_argument(
         "--draws",
         type=int,
         default=DRAWS,
         metavar="N",
-        help="with --fit-study: for each source (default %(default)s)",
+        help="with --fit-study: random draws per source (default %(default)s)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="with --fit-study: of its draws (default %(default)s)"
+        "--seed",
+        type=int,
+        default=0,
+        help="with --fit-study: random seed of the draws (default %(default)s)",
     )
 
 

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name",
         metavar="NAME",
-        help="an experiment, list (what there is, and how long it takes), or all",
+        help="an experiment, list (all experiments with their run times), or all",
     )
     parser.add_argument(
         "--quick", action="store_true", help="a reduced set of cases, in a few seconds"
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--write-docs",
         type=Path,
         metavar="PAGE",
-        help="with all: put the errors of all experiments into this page (docs/experiments.md)",
+        help="with all: write the errors of all experiments into this page (docs/experiments.md)",
     )
     add_output_arguments(parser, DEFAULT)
 

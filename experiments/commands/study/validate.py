@@ -41,35 +41,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--group", action="append", help="only the runs of this source")
     parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="processes at most (default %(default)s)"
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="maximum number of processes (default %(default)s)",
     )
     add_executor_argument(parser)
     parser.add_argument(
         "--fit-frameworks",
         type=Path,
         metavar="FILE",
-        help="fit the frameworks' constants to the calibration file, and write them there (TOML)",
+        help="fit the frameworks' constants to the calibration file and write them to FILE (TOML)",
     )
     parser.add_argument(
         "--write-docs",
         type=Path,
         metavar="PAGE",
-        help="put the table into this page (docs/accuracy.md), and the figure beside it",
+        help="write the table into this page (docs/accuracy.md) and the figure next to it",
     )
     parser.add_argument(
         "--worst",
         action="store_true",
-        help="print the runs whose predictions are furthest off, not the table",
+        help="print the runs with the largest errors instead of the table",
     )
     fit_own.add_arguments(parser)
     parser.add_argument(
         "--write-residuals",
         type=Path,
         metavar="FILE",
-        help="write how far the predictions of the shipped runs are off, by kind (TOML)",
+        help="write quantiles of the errors on the shipped runs, by kind of setup (TOML)",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("out/validate"), help="(default %(default)s)"
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("out/validate"),
+        help="output folder (default %(default)s)",
     )
 
 

@@ -1,4 +1,4 @@
-"""A plan in the words of other software, and what these words leave out."""
+"""Exported configurations and the plan fields that they cannot express."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

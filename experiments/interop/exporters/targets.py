@@ -1,4 +1,4 @@
-"""What plans can be exported to, by name."""
+"""Export targets by name."""
 
 from parplan.experiments.interop.exporters.exported import Exporter
 from parplan.experiments.interop.exporters.to_accelerate import to_accelerate

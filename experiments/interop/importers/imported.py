@@ -1,4 +1,4 @@
-"""What a configuration of other software asks for, as a plan with its workload."""
+"""Imported configurations as plans with workloads."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What plans can be imported from, by name."""
+"""Import sources by name."""
 
 from parplan.experiments.interop.importers.from_accelerate import from_accelerate
 from parplan.experiments.interop.importers.from_deepspeed import from_deepspeed
