@@ -17,6 +17,7 @@ PAGES = (
     "validate-against-your-run",
     "how-the-model-works",
     "interoperation",
+    "schedules",
 )
 
 
