@@ -15,11 +15,12 @@ from parplan._journal import Journal, read_journal
 from parplan.errors import ParplanError
 from parplan.experiments.output.progress import ProgressLine
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.algorithms.exact.streamed import PART, Numbered, PartResult
 from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.goal import STEP_TIME
 from parplan.planners.costs.trial import Trial
 from parplan.planners.search.evaluator import Evaluator
+from parplan.planners.search.exhaustive import PART
+from parplan.planners.search.kept_trials import Numbered, PartResult
 from parplan.planners.search.limits import MOST_RECORDED
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload

@@ -15,11 +15,10 @@ from parplan.experiments.arguments.space import requested_space
 from parplan.experiments.output.progress import ProgressLine
 from parplan.experiments.planning.record import Record, SearchRecorder
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.algorithms.exact.streamed import streamed
 from parplan.planners.ap.candidates import ap_candidates
 from parplan.planners.costs.trial import Trial
 from parplan.planners.search.evaluator import budget_of
-from parplan.planners.search.exhaustive import exhaustive
+from parplan.planners.search.exhaustive import exhaustive, exhaustive_in_parts
 from parplan.planners.search.limits import MOST_RECORDED, check_record
 from parplan.planners.search.report import Report
 from parplan.planners.search.run import ONE_BY_ONE, find_planner, planner_names, run_planner
@@ -75,7 +74,7 @@ def search_of(asked: SearchRequest) -> Search:
         found = requested_space(args, workload, cluster, options)
         ratio = found.constraints.memory_ratio
         if len(found) > MOST_RECORDED:
-            return _streamed(asked, found)
+            return _in_parts(asked, found)
         candidates = list(found)
     left_out = ""
     if args.executable:
@@ -149,7 +148,7 @@ def _exhaustive(
     return report
 
 
-def _streamed(asked: SearchRequest, space: Space) -> Search:
+def _in_parts(asked: SearchRequest, space: Space) -> Search:
     """More candidates than memory holds."""
     args, ratio = asked.args, space.constraints.memory_ratio
     if asked.options.detailed_log:
@@ -166,7 +165,7 @@ def _streamed(asked: SearchRequest, space: Space) -> Search:
             stack.callback(progress.end)
             stack.callback(kept.close)
             executor = stack.enter_context(requested_executor(args.dask))
-            report = streamed(
+            report = exhaustive_in_parts(
                 *(asked.workload, asked.cluster, space),
                 memory_ratio=ratio,
                 workers=asked.options.workers,

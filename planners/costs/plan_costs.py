@@ -6,9 +6,9 @@ These are modelled (`parplan.planners.costs.cost_cache.SharedCosts`) or measured
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from parplan.errors import ParplanError
 from parplan.planners.costs.trial import Trial, verdict
@@ -21,6 +21,8 @@ from parplan.sim.plan import Plan
 from parplan.sim.prediction.predict import Scheduled, schedule_key, scheduled
 from parplan.sim.step.tape import Tape, lower
 from parplan.sim.ticks import stage_ticks
+
+Item = TypeVar("Item")
 
 KEPT_ACTIONS = 20_000_000
 """Tapes are kept until they have so many actions, of about 50 bytes each."""
@@ -41,6 +43,14 @@ class Stages(NamedTuple):
 
     costs: tuple[StageCosts, ...]
     needs: tuple[StageNeeds, ...]
+
+
+def by_lists(items: Iterable[Item], plan_of: Callable[[Item], Plan]) -> list[list[Item]]:
+    """The items whose plans share their lists together, in the order of the first of each."""
+    groups: dict[ScheduleKey, list[Item]] = {}
+    for item in items:
+        groups.setdefault(schedule_key(plan_of(item)), []).append(item)
+    return list(groups.values())
 
 
 class PlanCosts(ABC):
@@ -112,11 +122,8 @@ class PlanCosts(ABC):
         """Verdicts and step times of plans, in their order; those that share their lists are timed
         together."""
         trials = [self.judge(plan, memory_ratio) for plan in plans]
-        groups: dict[ScheduleKey, list[int]] = {}
-        for number, trial in enumerate(trials):
-            if trial.fits:
-                groups.setdefault(schedule_key(trial.plan), []).append(number)
-        for numbers in groups.values():
+        possible = [number for number, trial in enumerate(trials) if trial.fits]
+        for numbers in by_lists(possible, lambda number: trials[number].plan):
             timed = self.timed([trials[number] for number in numbers])
             for number, trial in zip(numbers, timed, strict=True):
                 trials[number] = trial

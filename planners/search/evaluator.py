@@ -18,6 +18,7 @@ from parplan.planners.bounds.untried_bound import Tried, open_floor
 from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.goal import IMPOSSIBLE, STEP_TIME, Goal
 from parplan.planners.costs.minimum_tables import RelaxedParts
+from parplan.planners.costs.plan_costs import by_lists
 from parplan.planners.costs.trial import Trial
 from parplan.planners.search.budget import Budget, Clock, Improvement, Stopped, budget_of
 from parplan.planners.search.remote import evaluated_elsewhere
@@ -356,17 +357,15 @@ class Evaluator:
 
     def _evaluate(self, plans: Sequence[Plan], done: dict[Plan, Trial]) -> None:
         """Fill `done`, plans that share their lists together."""
-        groups: dict[object, list[Plan]] = {}
         for plan in plans:
             self._check_type(plan)
             if plan in self._known:
                 done[plan] = self._known[plan]
-            else:
-                groups.setdefault(schedule_key(plan), []).append(plan)
-        if self._spread is not None and sum(map(len, groups.values())) > 1:
-            self._evaluate_elsewhere(self._spread, list(groups.values()), done)
+        groups = by_lists((plan for plan in plans if plan not in done), lambda plan: plan)
+        if self._spread is not None and sum(map(len, groups)) > 1:
+            self._evaluate_elsewhere(self._spread, groups, done)
             return
-        for group in groups.values():
+        for group in groups:
             self._check_time()
             trials = [self._verdict(plan) for plan in group]
             begin = self._clock()

@@ -9,7 +9,7 @@ from pathlib import Path
 from parplan._strict import MAX_FILE_BYTES
 from parplan.backend.workers.supervise import FEWEST_STEPS, SILENT_S, SLOW_FACTOR, STALL_S
 from parplan.experiments.planning.record import EVERY_S, FIRST_S
-from parplan.planners.algorithms.exact.streamed import HELD, PART
+from parplan.planners.search.exhaustive import HELD, PART
 from parplan.planners.search.limits import MOST_RECORDED
 from parplan.planners.search.run import ONE_BY_ONE
 from parplan.planners.search.workers import HERE_S

@@ -15,13 +15,13 @@ from parplan.experiments.benchmarks.planners import SEARCHED
 from parplan.experiments.cli import main
 from parplan.experiments.planning import search as plan_search
 from parplan.hardware.machines.presets import cluster_preset
-from parplan.planners.algorithms.exact import streamed as streamed_module
-from parplan.planners.algorithms.exact.streamed import PartResult, streamed
 from parplan.planners.algorithms.heuristic.random_search import shuffled
 from parplan.planners.costs.goal import LEAST_MEMORY, STEP_TIME, Goal
 from parplan.planners.costs.objectives import pareto
+from parplan.planners.search import exhaustive as exhaustive_module
 from parplan.planners.search.evaluator import Budget
-from parplan.planners.search.exhaustive import exhaustive
+from parplan.planners.search.exhaustive import exhaustive, exhaustive_in_parts
+from parplan.planners.search.kept_trials import KeptTrials, Numbered, PartResult
 from parplan.planners.search.limits import MOST_RECORDED
 from parplan.planners.search.run import run_planner
 from parplan.planners.spaces.constraints import Constraints, Range
@@ -53,12 +53,12 @@ SPACE = make_space(
 def test_it_finds_what_a_search_that_holds_all_finds(
     goal: Goal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streamed_module, "PART", 61)
-    monkeypatch.setattr(streamed_module, "HELD", 40)
+    monkeypatch.setattr(exhaustive_module, "PART", 61)
+    monkeypatch.setattr(exhaustive_module, "HELD", 40)
     plans = list(SPACE)
     whole = exhaustive(SPACE.workload, SPACE.cluster, plans, goal=goal)
     parts: list[PartResult] = []
-    found = streamed(SPACE.workload, SPACE.cluster, SPACE, goal=goal, keep=parts.append)
+    found = exhaustive_in_parts(SPACE.workload, SPACE.cluster, SPACE, goal=goal, keep=parts.append)
     assert 0 < whole.num_possible < len(plans)
     assert (found.best, found.closest) == (whole.best, whole.closest)
     assert (found.num_possible, found.num_tried) == (whole.num_possible, len(plans))
@@ -66,7 +66,9 @@ def test_it_finds_what_a_search_that_holds_all_finds(
     assert all(whole.trials[n - 1] == t for n, t in zip(found.numbers, found.trials, strict=True))
     assert pareto(found.trials) == pareto(whole.trials)
     for known in (1, len(parts) - 1):
-        again = streamed(SPACE.workload, SPACE.cluster, SPACE, goal=goal, known=parts[:known])
+        again = exhaustive_in_parts(
+            SPACE.workload, SPACE.cluster, SPACE, goal=goal, known=parts[:known]
+        )
         assert (again.trials, again.numbers) == (found.trials, found.numbers)
         assert again.num_possible == found.num_possible
 
@@ -76,10 +78,10 @@ def test_what_is_held_is_the_best_and_no_more() -> None:
     order = list(enumerate(whole.trials, start=1))
     expected = None
     for seed in range(3):
-        held = streamed_module.KeptTrials(goal=STEP_TIME, most=30)
+        held = KeptTrials(goal=STEP_TIME, most=30)
         random.Random(seed).shuffle(order)
         for number, trial in order:
-            held.add(streamed_module.Numbered(number, trial))
+            held.add(Numbered(number, trial))
         found = held.trials()
         assert len(found) < 80
         expected = expected or found
@@ -93,7 +95,7 @@ def test_fifty_million_candidates_take_no_more_memory_than_a_few(
 ) -> None:
     space = SEARCHED[2].space()
     assert len(space) > 50_000_000
-    monkeypatch.setattr(streamed_module, "PART", 50)
+    monkeypatch.setattr(exhaustive_module, "PART", 50)
     peaks: list[int] = []
 
     def keep(part: PartResult) -> None:
@@ -104,7 +106,7 @@ def test_fifty_million_candidates_take_no_more_memory_than_a_few(
     space[0]  # What is known of every space.
     tracemalloc.start()
     try:
-        report = streamed(space.workload, space.cluster, space, keep=keep)
+        report = exhaustive_in_parts(space.workload, space.cluster, space, keep=keep)
     finally:
         tracemalloc.stop()
     assert (report.stopped, report.num_tried) == ("interrupted", 5 * 50)
@@ -172,7 +174,7 @@ def test_the_command_streams_is_interrupted_and_resumed(
     Path("wide.toml").write_text(WIDE)
     assert main([*WORDS, "-o", "held"]) == 0
     monkeypatch.setattr(plan_search, "MOST_RECORDED", 60)
-    monkeypatch.setattr(streamed_module, "PART", 30)
+    monkeypatch.setattr(exhaustive_module, "PART", 30)
     monkeypatch.setattr("parplan.experiments.planning.record.PART", 30)
     assert main([*WORDS, "-o", "whole"]) == 0
     said = capsys.readouterr().err
