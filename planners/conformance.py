@@ -31,6 +31,7 @@ from parplan.planners.spaces.space import Space
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.prediction.predict import compile_plan, predict
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
 EVALUATIONS = 60
@@ -40,7 +41,9 @@ SEEDS = {0: "1", 1: "12345"}
 
 def example_space() -> Space:
     """A small space, of whose plans about half fit in memory."""
-    workload = Workload(model=model_preset("llama3-8b"), seq_len=2048, global_batch=16)
+    workload = Workload(
+        model=model_preset("llama3-8b"), seq_len=2048, global_batch=16, framework=NO_OVERHEAD
+    )
     constraints = Constraints(
         num_stages=Range(max=4),
         virtual_stages=(1, 2),

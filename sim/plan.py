@@ -2,8 +2,9 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from parplan._checked import checked
 from parplan._strict import build
 from parplan.errors import ParplanError
 from parplan.sim.workload import Workload
@@ -22,9 +23,31 @@ POSITIVE = (
 )
 
 
+if TYPE_CHECKING:
+    from parplan._checked import Given
+
+ZERO_FIELDS = ("distribute_param", "distribute_gradient", "distribute_low_prec_param")
+
+
+def zero_fields(stage: int) -> dict[str, bool]:
+    """The three distribute fields of a ZeRO stage (0 to 3)."""
+    return {name: stage > i for i, name in enumerate(ZERO_FIELDS)}
+
+
+def _of_zero_stage(stage: object) -> dict[str, bool]:
+    if isinstance(stage, bool) or stage not in (0, 1, 2, 3) or not isinstance(stage, int):
+        raise ParplanError(f"zero_stage: expected 0, 1, 2 or 3, got {stage!r}")
+    return zero_fields(stage)
+
+
+@checked(expand={"zero_stage": _of_zero_stage})
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How one training step is laid out. Field names that Advanced Parallelization has are its."""
+    """How one training step is laid out. Field names that Advanced Parallelization has are its.
+
+    `zero_stage=3` may be given for the three distribute fields. Raises `ParplanError` for a field
+    that does not exist, and for a value that is not allowed.
+    """
 
     num_stages: int = 1
     """Pipeline-parallel degree."""
@@ -137,10 +160,14 @@ class Plan:
         """Stages of the whole pipeline, all chunks counted."""
         return self.num_stages * self.virtual_stages
 
-    @property
-    def zero_stage(self) -> int:
-        """The ZeRO stage (Rajbhandari et al. 2020) that the three distribute fields make."""
-        return self.distribute_param + self.distribute_gradient + self.distribute_low_prec_param
+    if TYPE_CHECKING:
+        zero_stage: Given[int, None] = Given()
+    else:
+
+        @property
+        def zero_stage(self) -> int:
+            """The ZeRO stage (Rajbhandari et al. 2020) that the three distribute fields make."""
+            return self.distribute_param + self.distribute_gradient + self.distribute_low_prec_param
 
     def layers_of_stages(self, num_layers: int) -> tuple[int, ...]:
         """Blocks on each stage; an uneven rest goes to the first stages."""
@@ -165,12 +192,6 @@ class Plan:
     def from_json(table: object, where: str = "plan") -> "Plan":
         """The plan of a JSON table; raises `ParplanError` with `where` and the key."""
         return build(Plan, table, where)
-
-
-def zero_fields(stage: int) -> dict[str, bool]:
-    """The three distribute fields of a ZeRO stage (0 to 3)."""
-    names = ("distribute_param", "distribute_gradient", "distribute_low_prec_param")
-    return {name: stage > i for i, name in enumerate(names)}
 
 
 def check_plan(plan: Plan, workload: Workload, num_accelerators: int) -> None:

@@ -1,12 +1,15 @@
 """Workloads: model, sequence length, global batch and number formats."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
+from parplan._checked import checked
 from parplan.errors import ParplanError
+from parplan.sim.models.find import find_model
 from parplan.sim.models.model import MOST_SIZE, Model
 from parplan.sim.models.parts import is_local
-from parplan.sim.software.framework import NO_OVERHEAD, Framework
+from parplan.sim.software.framework import Framework, default_framework, find_framework
 from parplan.sim.software.habits import MEGATRON, Software
 
 Precision = Literal["bf16", "fp16", "fp32", "fp8", "fp4"]
@@ -16,11 +19,24 @@ NARROW = ("fp8", "fp4")
 AttentionKind = Literal["flash", "flash-2", "flash-1", "flash-triton", "unfused", "eager"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workload:
-    """One training step: `global_batch` sequences of `seq_len` tokens through `model`."""
+if TYPE_CHECKING:
+    from parplan._checked import Given
 
-    model: Model
+
+@checked(coerce={"model": find_model, "framework": find_framework})
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One training step: `global_batch` sequences of `seq_len` tokens through `model`.
+
+    Models and frameworks may be given by name, models as a TOML file or a `config.json` as well.
+    Raises `ParplanError` for what does not exist or has another type.
+    """
+
+    if TYPE_CHECKING:
+        model: Given[Model, str | Path] = Given()
+    else:
+        model: Model
+    _: KW_ONLY
     seq_len: int
     global_batch: int
     precision: Precision = "bf16"
@@ -48,8 +64,12 @@ class Workload:
     lora_rank: int = 0
     """Of low-rank adapters beside frozen weights (Hu et al. 2021, arXiv:2106.09685), on the query,
     key, value and output projections; 0: all weights are trained."""
-    framework: Framework = NO_OVERHEAD
-    """What the software that trains costs beside its kernels."""
+    if TYPE_CHECKING:
+        framework: Given[Framework, str] = Given()
+    else:
+        framework: Framework = field(default_factory=default_framework)
+    """What the software that trains costs beside its kernels: `fused`, `eager`, `none`. Where it is
+    not given it follows from the cluster (`parplan.sim.software.framework.framework_on`)."""
     software: Software = MEGATRON
     """What it does beside the plan."""
 

@@ -25,6 +25,7 @@ from parplan.planners.spaces.options import Options
 from parplan.sim.models.hf_config import model_from_table
 from parplan.sim.models.model import Model
 from parplan.sim.plan import Plan
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -80,6 +81,7 @@ def _from_profile(
         seq_len=batch[0].shape[1],
         global_batch=len(batch[0]),
         precision="bf16" if options.mixed_precision else "fp32",
+        framework=NO_OVERHEAD,
     )
     why_not = executable_only(workload, num_processes())
     candidates = [

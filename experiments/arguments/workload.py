@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -15,8 +16,8 @@ from parplan.experiments.cases.own.machine_factors import (
 from parplan.hardware.machines.presets import cluster_preset, read_cluster
 from parplan.hardware.machines.unit_check import unit_warnings
 from parplan.hardware.network.cluster import Cluster
-from parplan.sim.models.hf_config import model_from_hf
-from parplan.sim.models.model import Model, model_preset, model_presets
+from parplan.sim.models.find import find_model
+from parplan.sim.software.framework import default_framework, framework_on
 from parplan.sim.workload import AttentionKind, Workload
 
 HERE = "here"
@@ -140,31 +141,24 @@ def _measured_cluster(path: Path) -> Cluster:
     return cluster_of_profile(read_profile(path), str(path))
 
 
-def requested_model(name: str) -> Model:
-    """The model that MODEL names: a preset, a TOML file, or a config.json."""
-    if name.endswith(".json"):
-        return model_from_hf(Path(name))
-    if not name.endswith(".toml"):
-        return model_preset(name)
-    models = list(model_presets(Path(name)).values())
-    if len(models) != 1:
-        raise ParplanError(f"{name}: expected the table of one model, got {len(models)}")
-    return models[0]
-
-
 def requested_workload(args: argparse.Namespace, global_batch: int) -> Workload:
     """The workload that the arguments describe."""
+    chosen = setting_named(args.framework).framework if args.framework else default_framework()
     return Workload(
-        model=requested_model(args.model),
+        model=find_model(args.model),
         seq_len=args.seq_len,
         global_batch=global_batch,
         precision="fp32" if args.no_mixed_precision else "bf16",
         tf32=args.tf32,
         attention=args.attention,
-        framework=setting_named(
-            args.framework or ("none" if _is_measured(args) else "fused")
-        ).framework,
+        framework=framework_on(chosen, measured=_is_measured(args)),
     )
+
+
+def workload_on(workload: Workload, cluster: Cluster) -> Workload:
+    """`workload` with the framework that is meant on `cluster`, where none was chosen."""
+    meant = framework_on(workload.framework, measured=cluster.measured is not None)
+    return replace(workload, framework=meant)
 
 
 def _is_measured(args: argparse.Namespace) -> bool:

@@ -18,6 +18,7 @@ from parplan.experiments.accuracy.comparison_tables import (
 )
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, Recomputation, zero_fields
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
 PROCESSES = 2
@@ -47,7 +48,11 @@ def workload(*, small: bool = False) -> Workload:
             model, num_layers=4, hidden_size=64, ffn_size=128, vocab_size=256
         )
     return Workload(
-        model=model, seq_len=16 if small else 64, global_batch=GLOBAL_BATCH, precision="fp32"
+        model=model,
+        seq_len=16 if small else 64,
+        global_batch=GLOBAL_BATCH,
+        precision="fp32",
+        framework=NO_OVERHEAD,
     )
 
 

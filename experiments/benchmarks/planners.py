@@ -30,6 +30,7 @@ from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.prediction.predict import schedule_key
 from parplan.sim.schedules import make_program
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.step.sweep import compiled_loops
 from parplan.sim.step.tape import lower
 from parplan.sim.ticks import stage_ticks
@@ -60,7 +61,10 @@ class Searched:
     def space(self) -> Space:
         """The space."""
         workload = Workload(
-            model=model_preset(self.model), seq_len=self.seq_len, global_batch=self.batch
+            model=model_preset(self.model),
+            seq_len=self.seq_len,
+            global_batch=self.batch,
+            framework=NO_OVERHEAD,
         )
         return make_space(workload, cluster_preset(self.cluster), self.constraints)
 
@@ -246,7 +250,9 @@ def _variant(space: Space, row: int, rng: Random) -> Plan:
 
 def _ap(repeats: int) -> Iterator[Measure]:
     """The reference case of AP, on one core."""
-    workload = Workload(model=model_preset("llama2-13b"), seq_len=1024, global_batch=64)
+    workload = Workload(
+        model=model_preset("llama2-13b"), seq_len=1024, global_batch=64, framework=NO_OVERHEAD
+    )
     cluster = cluster_preset("4xLarge.2048GB")
     plans = ap_candidates(workload, cluster, Options())
     exhaustive(workload, cluster, plans)

@@ -1,8 +1,8 @@
 """Explanation of the chosen plan: messages and files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from parplan.experiments.figures.time_split import figure
 from parplan.experiments.output.folder import OutputFolder
@@ -50,13 +50,18 @@ class PlanChoice:
     space: Space | None = None
 
 
-def write_time_split(output: OutputFolder, choice: PlanChoice) -> str:
-    """`time_split.csv` and `time_split.png`; returns the line that says the main shares."""
+def time_splits(choice: PlanChoice) -> dict[str, TimeSplit]:
+    """Where the time of the chosen plan goes, then of the best plans of other kinds, by label."""
     splits = {}
     for trial in best_of_kinds(choice.trials, choice.best, DRAWN):
         compiled = compile_plan(choice.workload, choice.cluster, trial.plan)
         found = time_split(choice.workload, choice.cluster, compiled, predict(compiled))
         splits[plan_label(trial.plan)] = found
+    return splits
+
+
+def write_time_split(output: OutputFolder, splits: Mapping[str, TimeSplit]) -> None:
+    """`time_split.csv` and `time_split.png`."""
     rows = [
         {"plan": label, "part": part, "seconds": repr(seconds), "share": repr(found.share(part))}
         for label, found in splits.items()
@@ -64,7 +69,6 @@ def write_time_split(output: OutputFolder, choice: PlanChoice) -> str:
     ]
     output.write_csv("time_split.csv", rows)
     output.write_figure("time_split.png", figure(splits))
-    return f"time of the step: {main_shares(next(iter(splits.values())))}"
 
 
 def main_shares(found: TimeSplit) -> str:
@@ -75,8 +79,21 @@ def main_shares(found: TimeSplit) -> str:
     return ", ".join(f"{part} {share:.1%}" for part, share in said)
 
 
-def write_why(output: OutputFolder, choice: PlanChoice, residuals: Residuals) -> list[str]:
-    """`why.csv`; returns what keeps the plan from being faster, then a line for each row."""
+class Reasons(NamedTuple):
+    """Why the chosen plan and no other."""
+
+    rows: list[dict[str, Any]]
+    """Of `why.csv`."""
+    binding: str
+    """What keeps the plan from being faster."""
+    close: str
+    """How many plans are about as fast."""
+    details: list[str]
+    """A line for each single change and for each close plan."""
+
+
+def reasons_of(choice: PlanChoice, residuals: Residuals) -> Reasons:
+    """What every single change of the chosen plan costs, and which plans are close."""
     best = without_split(choice.best)
     if best != choice.best:
         # Single changes are told from what was searched: even splits.
@@ -95,13 +112,11 @@ def write_why(output: OutputFolder, choice: PlanChoice, residuals: Residuals) ->
     rows = [_change_row(change) for change in found]
     rows += [_plan_row("close", trial, best) for trial in close]
     rows += [_plan_row("not told apart", trial, best) for trial in same if trial not in close]
-    output.write_csv("why.csv", rows)
-    lines = [binding(found), _close_line(close, same, pairs)]
-    lines += [f"  {change}" for change in found]
+    lines = [f"  {change}" for change in found]
     lines += [f"  close: {plan_label(t.plan)}: {_slower(t, best)}" for t in close[:MOST_CLOSE]]
     if len(close) > MOST_CLOSE:
         lines.append(f"  {len(close) - MOST_CLOSE} more that are close are in why.csv")
-    return lines
+    return Reasons(rows, binding(found), _close_line(close, same, pairs), lines)
 
 
 def _slower(trial: Trial, best: Trial) -> str:

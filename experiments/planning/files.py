@@ -19,12 +19,13 @@ from parplan.sim.workload import Workload
 def write_report(output: OutputFolder, report: Report, title: str) -> None:
     """`trials.csv` and `landscape.png`: every candidate of the search, or those that were held."""
     numbers = report.numbers or range(1, len(report.trials) + 1)
-    rows = [_row(i, t) for i, t in zip(numbers, report.trials, strict=True)]
+    rows = [trial_row(i, t) for i, t in zip(numbers, report.trials, strict=True)]
     output.write_csv("trials.csv", rows)
     output.write_figure("landscape.png", cost_landscape(report.trials, title))
 
 
-def _row(number: int, trial: Trial) -> dict[str, Any]:
+def trial_row(number: int, trial: Trial) -> dict[str, Any]:
+    """A candidate as a row of `trials.csv`."""
     layers = trial.plan.stage_layers
     return {
         "candidate": number,

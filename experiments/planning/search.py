@@ -87,7 +87,8 @@ def search_of(asked: SearchRequest) -> Search:
 
 def _by_planner(asked: SearchRequest) -> Search:
     args, workload, cluster, options = asked[:4]
-    find_planner(args.planner)
+    if isinstance(args.planner, str):
+        find_planner(args.planner)
     if args.dask is not None and args.planner in ONE_BY_ONE:
         others = [name for name in planner_names() if name not in ONE_BY_ONE]
         raise ParplanError(

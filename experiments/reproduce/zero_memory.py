@@ -9,6 +9,7 @@ from parplan.experiments.reproduce.published import FIGURES_WORDS, read_in_paper
 from parplan.sim.memory.peak import GB, StageNeeds, stage_needs
 from parplan.sim.models.model import Model
 from parplan.sim.plan import Plan, zero_fields
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
 NAMES = {
@@ -46,7 +47,9 @@ def _gpt(parameters: float) -> Model:
 def state(parameters: float, replicas: int, stage: int) -> StageNeeds:
     """What one device holds, scaled to exactly so many parameters."""
     model = _gpt(parameters)
-    workload = Workload(model=model, seq_len=1024, global_batch=replicas, precision="fp16")
+    workload = Workload(
+        model=model, seq_len=1024, global_batch=replicas, precision="fp16", framework=NO_OVERHEAD
+    )
     plan = Plan(data_parallel=replicas, **zero_fields(stage))  # type: ignore[arg-type]
     (needs,) = stage_needs(workload, plan)
     scale = parameters / model.num_parameters

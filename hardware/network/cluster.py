@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from parplan._checked import checked
 from parplan.errors import ParplanError
 from parplan.hardware.estimates.estimate import Measurements
 from parplan.hardware.kernels.accelerator import Accelerator
@@ -42,6 +43,7 @@ class Tier:
     """What collectives reach on it; plain latency and bandwidth where not given."""
 
 
+@checked()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
     """`tiers`, innermost first; the last one spans the whole cluster. Rank r sits at place r."""

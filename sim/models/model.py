@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from parplan._checked import checked
 from parplan._strict import build, read_toml
 from parplan.errors import ParplanError, unknown_name
 from parplan.sim.models.parts import (
@@ -33,6 +34,7 @@ MOST_SIZE = 10**9
 """Beyond these nothing is computed: the time and the memory that it would take have no bound."""
 
 
+@checked()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A decoder-only transformer."""

@@ -4,8 +4,10 @@ The constants are fitted to published runs whose use for that is allowed
 (`parplan validate --fit-frameworks`); `frameworks.toml` says for each table to which.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from parplan._strict import build, read_toml
 from parplan.errors import ParplanError, unknown_name
@@ -87,3 +89,38 @@ def framework(name: str, path: Path = FRAMEWORKS) -> Framework:
     if not isinstance(table, dict):
         raise ParplanError(f"{path}: {name}: expected a table, got {table!r}")
     return build(Framework, {"name": name, **table}, f"{path}: {name}")
+
+
+DEFAULT = "default"
+"""The name of the framework of a workload for which none was chosen."""
+
+ON_PRESETS, ON_MEASURED = "fused", NO_OVERHEAD.name
+"""What stands for the default on a described machine, and on one whose kernels were measured."""
+
+
+@cache
+def default_framework() -> Framework:
+    """The framework of a workload for which none was chosen: the constants of `ON_PRESETS`."""
+    return replace(framework(ON_PRESETS), name=DEFAULT)
+
+
+def framework_on(chosen: Framework, *, measured: bool) -> Framework:
+    """The framework that `chosen` means on a machine.
+
+    `measured`: whether the machine is one whose kernels were measured, which decides the default.
+    """
+    if chosen != default_framework():
+        return chosen
+    return framework(ON_MEASURED if measured else ON_PRESETS)
+
+
+def find_framework(given: Any) -> Framework:
+    """The framework that is given, or that a name means.
+
+    Raises `ParplanError` for an unknown name, with near ones.
+    """
+    if isinstance(given, Framework):
+        return given
+    if not isinstance(given, str):
+        raise ParplanError(f"framework: expected fused, eager, none or a Framework, got {given!r}")
+    return default_framework() if given == DEFAULT else framework(given)

@@ -23,12 +23,15 @@ from parplan.sim.plan import Plan
 from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.programs.arrays import action_arrays
 from parplan.sim.schedules import CATALOGUE, make_program, why_not
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.step.recording import Played
 from parplan.sim.step.self_check import check_played
 from parplan.sim.step.tape import lower
 from parplan.sim.workload import Workload
 
-WORKLOAD = Workload(model=model_preset("llama2-7b"), seq_len=1024, global_batch=16)
+WORKLOAD = Workload(
+    model=model_preset("llama2-7b"), seq_len=1024, global_batch=16, framework=NO_OVERHEAD
+)
 CLUSTER = cluster_preset("2xdgx-a100")
 TIMES = ("forward_s", "input_gradient_s", "weight_gradient_s", "first_gradient_extra_s")
 ONCE = ("send_s", "latency_s", "reduce_s", "optimizer_s", "gather_s", "norm_sync_s")

@@ -11,9 +11,12 @@ from parplan.errors import ParplanError
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, check_plan, zero_fields
 from parplan.sim.plan_file import plan_table, read_plan
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
-WORKLOAD = Workload(model=model_preset("llama3-8b"), seq_len=2048, global_batch=32)
+WORKLOAD = Workload(
+    model=model_preset("llama3-8b"), seq_len=2048, global_batch=32, framework=NO_OVERHEAD
+)
 count = st.integers(1, 64)
 plans = st.builds(
     lambda zero, **fields: Plan(**zero_fields(zero), **fields),

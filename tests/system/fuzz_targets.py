@@ -17,7 +17,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from parplan.errors import ParplanError
-from parplan.experiments.arguments.workload import requested_cluster, requested_model
+from parplan.experiments.arguments.workload import requested_cluster
 from parplan.experiments.cases.read import read_cases
 from parplan.experiments.cases.request import request_of
 from parplan.experiments.interop.importers.imported import Given, finished
@@ -27,6 +27,7 @@ from parplan.hardware.network.cluster import Cluster
 from parplan.planners.search.evaluator import Evaluator
 from parplan.planners.spaces.constraints import read_constraints
 from parplan.planners.spaces.make import make_space
+from parplan.sim.models.find import find_model
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import plan_table, read_plan
@@ -41,7 +42,7 @@ from tests.system.fuzz_documents import Draw, as_json, as_toml, broken, changed
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parents[1] / "golden"
-SMALL = Workload(model=model_preset("gpt-tiny"), seq_len=64, global_batch=16)
+SMALL = Workload(model=model_preset("gpt-tiny"), seq_len=64, global_batch=16, framework=NO_OVERHEAD)
 PLAN = Plan(
     num_stages=2, num_micro_batches=4, data_parallel=2, tensor_parallel=2, batch_per_device=2
 )
@@ -75,7 +76,9 @@ def _document(draw: Draw, document: Any, write: Callable[[Any], str], keep: tupl
 def plans(draw: Draw, folder: Path) -> bool:
     """plan.json, and the prediction of it."""
     model = draw(st.sampled_from(["gpt-tiny", "llama2-7b", "mixtral-8x7b", "deepseek-v2-lite"]))
-    workload = Workload(model=model_preset(model), seq_len=512, global_batch=16)
+    workload = Workload(
+        model=model_preset(model), seq_len=512, global_batch=16, framework=NO_OVERHEAD
+    )
     table = json.loads(json.dumps(plan_table(PLAN, workload, "8xh100")))
     path = _written(folder, "plan.json", _document(draw, table, as_json, ("parplan_plan",)))
     plan, workload, cluster = read_plan(path)
@@ -118,11 +121,11 @@ def models(draw: Draw, folder: Path) -> bool:
              for n, t in tomllib.loads(f.read_text()).items()}  # fmt: skip
     table = {"mine": known[draw(st.sampled_from(names))]}
     path = _written(folder, "model.toml", _document(draw, table, as_toml, ()))
-    return _of_model(requested_model(str(path)))
+    return _of_model(find_model(str(path)))
 
 
 def _of_model(model: Any) -> bool:
-    workload = Workload(model=model, seq_len=64, global_batch=16)
+    workload = Workload(model=model, seq_len=64, global_batch=16, framework=NO_OVERHEAD)
     assert math.isfinite(model.num_parameters)
     assert model.num_parameters > 0
     check_step(workload, cluster_preset("8xh100"), Plan(data_parallel=8, batch_per_device=2))
@@ -134,7 +137,7 @@ def configs(draw: Draw, folder: Path) -> bool:
     golden = json.loads(draw(st.sampled_from(sorted((GOLDEN / "hf").glob("*.json")))).read_text())
     table = golden.get("config", golden)
     path = _written(folder, "config.json", _document(draw, table, as_json, ()))
-    return _of_model(requested_model(str(path)))
+    return _of_model(find_model(str(path)))
 
 
 def schedules(draw: Draw, folder: Path) -> bool:
@@ -149,7 +152,9 @@ def schedules(draw: Draw, folder: Path) -> bool:
         raise ParplanError("another number of ranks")
     two = not CATALOGUE[name].one_copy
     check_program(program, plan.total_stages, 4, bidirectional=two)
-    workload = Workload(model=model_preset("llama2-7b"), seq_len=64, global_batch=4)
+    workload = Workload(
+        model=model_preset("llama2-7b"), seq_len=64, global_batch=4, framework=NO_OVERHEAD
+    )
     compiled = compile_plan(workload, cluster_preset("2xh100"), plan)
     from parplan.sim.engine.engine import simulate
     from parplan.sim.fast.fast import fast_step_s

@@ -13,6 +13,7 @@ from parplan.sim.models.model import MOST_LAYERS, Model
 from parplan.sim.plan import Plan
 from parplan.sim.prediction.predict import compile_plan
 from parplan.sim.schedules import CATALOGUE, MOST_ACTIONS, make_program, why_not
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
 LAYERS = 1000
@@ -52,7 +53,7 @@ def test_a_hundred_thousand_accelerators_in_three_gigabytes() -> None:
 
 def test_what_is_larger_is_refused_before_memory_is_spent() -> None:
     model = Model(**MODEL)
-    workload = Workload(model=model, seq_len=2048, global_batch=1_000_000)
+    workload = Workload(model=model, seq_len=2048, global_batch=1_000_000, framework=NO_OVERHEAD)
     plan = Plan(num_stages=1000, num_micro_batches=10_000, data_parallel=100)
     with pytest.raises(ParplanError) as found:
         compile_plan(workload, cluster_preset("12500xdgx-h100"), plan)
@@ -63,7 +64,7 @@ def test_what_is_larger_is_refused_before_memory_is_spent() -> None:
     with pytest.raises(ParplanError, match=f"num_layers: must be at most {MOST_LAYERS}"):
         Model(**{**MODEL, "num_layers": MOST_LAYERS + 1})
     with pytest.raises(ParplanError, match="global_batch: must be at most"):
-        Workload(model=model, seq_len=1, global_batch=10**12)
+        Workload(model=model, seq_len=1, global_batch=10**12, framework=NO_OVERHEAD)
     with pytest.raises(ParplanError, match="unknown cluster"):
         cluster_preset("99999999xh100")
 
@@ -78,7 +79,9 @@ def test_every_schedule_has_the_limit(name: str) -> None:
 
 
 def test_a_space_of_large_plans_has_those_that_can_be_simulated() -> None:
-    workload = Workload(model=Model(**MODEL), seq_len=2048, global_batch=100_000)
+    workload = Workload(
+        model=Model(**MODEL), seq_len=2048, global_batch=100_000, framework=NO_OVERHEAD
+    )
     allowed = Constraints(num_stages=(1, 1000), tensor_parallel=(8,), batch_per_device=(1,))
     space = make_space(workload, cluster_preset("1000xdgx-h100"), allowed)
     assert len(space) > 0

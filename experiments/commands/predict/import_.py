@@ -7,7 +7,7 @@ from pathlib import Path
 
 from parplan._strict import read_text
 from parplan.errors import ParplanError
-from parplan.experiments.arguments.workload import requested_cluster, requested_model
+from parplan.experiments.arguments.workload import requested_cluster
 from parplan.experiments.cases.own.machine_factors import setting_named
 from parplan.experiments.interop.importers.imported import Given, finished
 from parplan.experiments.interop.importers.sources import SOURCES
@@ -21,8 +21,10 @@ from parplan.planners.explain.faster_neighbours import Better, better_plans
 from parplan.planners.explain.why import plan_label
 from parplan.sim.analysis.residuals import read_residuals
 from parplan.sim.memory.peak import GB
+from parplan.sim.models.find import find_model
 from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.run import Run
+from parplan.sim.software.framework import default_framework, framework_on
 from parplan.sim.workload import Workload
 
 
@@ -60,9 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="values of shell variables that the launch script does not set",
     )
-    parser.add_argument(
-        "--framework", default="fused", help="software overhead model, as in parplan plan"
-    )
+    parser.add_argument("--framework", help="software overhead model, as in parplan plan")
     parser.add_argument(
         "--memory-ratio",
         type=float,
@@ -82,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
     text = sys.stdin.read() if args.file == "-" else read_text(Path(args.file))
     given = _given(args, cluster)
     settings = SOURCES[args.source](text, where, given)
-    framework = setting_named(args.framework).framework
+    chosen = setting_named(args.framework).framework if args.framework else default_framework()
+    framework = framework_on(chosen, measured=cluster.measured is not None)
     plan, workload = finished(settings, given, _pairs("--set", args.set), framework, where)
     compiled = compile_plan(workload, cluster, plan)
     played = predict(compiled)
@@ -119,7 +120,7 @@ def _given(args: argparse.Namespace, cluster: Cluster) -> Given:
             raise ParplanError(f"--{name.replace('_', '-')}: must be at least 1, got {value}")
     return Given(
         devices=cluster.num_accelerators,
-        model=None if args.model is None else requested_model(args.model),
+        model=None if args.model is None else find_model(args.model),
         seq_len=args.seq_len,
         global_batch=args.global_batch,
         micro_batch=args.micro_batch,

@@ -5,7 +5,7 @@ AP's log goes to stdout, line for line. Progress and what parplan adds go to std
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +26,12 @@ from parplan.experiments.arguments.workload import (
     requested_workload,
 )
 from parplan.experiments.output.folder import OutputFolder
-from parplan.experiments.planning.explain import (
-    PlanChoice,
-    past_accuracy,
-    step_with_interval,
-    write_time_split,
-    write_why,
-)
+from parplan.experiments.planning.decision import Decision
+from parplan.experiments.planning.explain import PlanChoice
 from parplan.experiments.planning.fewest import fewest
 from parplan.experiments.planning.fidelity import add_fidelity_arguments, check_arguments, checked
-from parplan.experiments.planning.files import write_plan, write_report
+from parplan.experiments.planning.files import write_report
 from parplan.experiments.planning.mixed import is_mixed, run_mixed
-from parplan.experiments.planning.pareto import write_pareto
 from parplan.experiments.planning.record import NAME
 from parplan.experiments.planning.search import Search, SearchRequest, search_of
 from parplan.hardware.network.cluster import Cluster
@@ -51,8 +45,6 @@ from parplan.planners.search.report import Report
 from parplan.planners.search.run import BUILT_IN, SearchReport
 from parplan.planners.spaces.checks import check_request
 from parplan.planners.spaces.options import Options, settings_from_environment
-from parplan.sim.analysis.evidence import evidence_of
-from parplan.sim.analysis.residuals import read_residuals
 from parplan.sim.memory.peak import GB
 from parplan.sim.workload import Workload
 
@@ -249,7 +241,7 @@ def _searched(asked: SearchRequest, search: Search, output: OutputFolder) -> int
         return _nothing_fits(output, report, asked, search.memory_ratio) if code == 0 else code
     best = checked(args, output, workload, cluster, report.trials, _note) or report.best
     if args.split_layers:
-        best = _split(workload, cluster, best, search.memory_ratio)
+        best = with_split_layers(workload, cluster, best, search.memory_ratio, _note)
     choice = PlanChoice(
         workload=workload,
         cluster=cluster,
@@ -262,14 +254,23 @@ def _searched(asked: SearchRequest, search: Search, output: OutputFolder) -> int
     return code
 
 
-def _split(workload: Workload, cluster: Cluster, best: Trial, memory_ratio: float) -> Trial:
-    """The chosen plan with its layers split over the stages as well as possible."""
+def with_split_layers(
+    workload: Workload,
+    cluster: Cluster,
+    best: Trial,
+    memory_ratio: float,
+    note: Callable[[str], None],
+) -> Trial:
+    """The chosen plan with its layers split over the stages as well as possible.
+
+    `note`: gets the line that says what that gains.
+    """
     found = improve_split(workload, cluster, best.plan, memory_ratio=memory_ratio)
     if found.step_s is None or best.step_s is None or found.step_s >= best.step_s:
-        _note("layers of the stages: an even split is the fastest that was found")
+        note("layers of the stages: an even split is the fastest that was found")
         return best
     faster = 1 - found.step_s / best.step_s
-    _note(f"uneven stages: {faster:.1%} less time than an even split")
+    note(f"uneven stages: {faster:.1%} less time than an even split")
     return found
 
 
@@ -331,53 +332,19 @@ def _detail(number: int, trial: Trial, version: str) -> str:
 def _finish(
     output: OutputFolder, choice: PlanChoice, chosen: Chosen, args: argparse.Namespace
 ) -> None:
-    workload, cluster, best = choice.workload, choice.cluster, choice.best
-    residuals = read_residuals()
-    line = ap_log.selected_line(best.plan, args.ap_version)
-    accuracy = past_accuracy(choice, residuals, best.step_s or 0.0)
-    prediction = write_plan(output, workload, cluster, best, accuracy)
-    shares = write_time_split(output, choice)
-    binding, close, *why = write_why(output, choice, residuals)
-    limit = choice.memory_ratio * cluster.accelerator.memory_bytes
-    front = [write_pareto(output, choice.trials, limit)] if args.pareto else []
+    line = ap_log.selected_line(choice.best.plan, args.ap_version)
+    decision = Decision(choice=choice, chosen=chosen)
+    front = decision.write(output, pareto=args.pareto)
     output.write_manifest(_inputs(args))
     write_whole(Path(ap_log.DUMP_NAME), f"{line}\n".encode())
     _info(ap_log.SELECTED)
     _info(line)
     _info("train: true")
-    peak = max(best.memory_bytes)
-    share = peak / cluster.accelerator.memory_bytes
-    rate = workload.model_flops / prediction.step_s / cluster.num_accelerators
-    mfu = rate / cluster.accelerator.peak_flop_per_s.of(workload.product_dtype)
-    _note(
-        f"predicted step {step_with_interval(choice, residuals, prediction.step_s)}, "
-        f"{workload.tokens / prediction.step_s:,.0f} "
-        f"tokens/s, MFU {mfu:.1%}, bubble {prediction.bubble:.1%}, "
-        f"peak memory {peak / GB:.1f} GB per device ({share:.0%})"
-    )
-    for line in (*chosen.lines(best), *_by_stage(best), *front):
+    for line in decision.lines(front=front, why=args.why):
         _note(line)
-    _note(shares)
-    if chosen.goal is STEP_TIME:
-        _note(binding)
-    _note(close)
-    for line in why if args.why else ():
-        _note(line)
-    if cluster.measured is not None:
-        _note(f"time of its kernels: {evidence_of(workload, cluster, best.plan)}")
     _note(f"results: {output.path}/ ({', '.join(sorted(output.files))}); {ap_log.DUMP_NAME}")
     if args.space == "ap":
         _note("AP's own candidates were searched; --space full searches parplan's wider space")
-
-
-def _by_stage(best: Trial) -> Iterator[str]:
-    """What differs from stage to stage."""
-    for what, values in (
-        ("layers", best.plan.stage_layers),
-        ("recomputed layers", best.plan.recomputed_of_stages),
-    ):
-        if values is not None:
-            yield f"{what} of the stages: {' '.join(map(str, values))}"
 
 
 def _nothing_fits(

@@ -109,19 +109,13 @@ def run(args: argparse.Namespace) -> int:
         workload = dataclasses.replace(workload, framework=setting_named(args.framework).framework)
     compiled = compile_plan(workload, cluster, plan)
     if args.schedule is not None:
-        compiled = _with_schedule(compiled, workload, args.schedule)
+        compiled = with_schedule(compiled, workload, args.schedule)
     measured = [
         read_trace(path, args.measured_step, number) for number, path in enumerate(args.measured)
     ]
     output = OutputFolder(args.output, args.argv)
     result = predict(compiled)
-    memory = memory_over_time(
-        compiled.schedule,
-        stage_needs(workload, compiled.plan),
-        result,
-        message_bytes=message_bytes(workload, compiled.plan),
-        fragmented_share=args.fragmented_share,
-    )
+    memory = memory_of(compiled, workload, result, args.fragmented_share)
     slow = [stragglers(compiled, result, slowdown)] if slowdown else []
     print("\n".join([summary(compiled, result, memory), *slow]))
     output.write_text("schedule.csv", write_csv(compiled.schedule))
@@ -138,6 +132,21 @@ def run(args: argparse.Namespace) -> int:
     output.write_manifest(inputs)
     print(f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))})", file=sys.stderr)
     return 0
+
+
+def memory_of(
+    compiled: CompiledPlan, workload: Workload, result: Run, fragmented_share: float = 0.0
+) -> tuple[MemoryOverTime, ...]:
+    """The memory of each rank over the step."""
+    return tuple(
+        memory_over_time(
+            compiled.schedule,
+            stage_needs(workload, compiled.plan),
+            result,
+            message_bytes=message_bytes(workload, compiled.plan),
+            fragmented_share=fragmented_share,
+        )
+    )
 
 
 def _write_comparison(output: OutputFolder, result: Run, measured: Sequence[MeasuredTrace]) -> None:
@@ -173,7 +182,7 @@ def stragglers(compiled: CompiledPlan, result: Run, slowdown: Mapping[int, float
     )
 
 
-def _with_schedule(compiled: CompiledPlan, workload: Workload, path: Path) -> CompiledPlan:
+def with_schedule(compiled: CompiledPlan, workload: Workload, path: Path) -> CompiledPlan:
     """The same plan with the instruction lists of a file."""
     schedule = _read_schedule(path, compiled.plan)
     memory = rank_memory(stage_needs(workload, compiled.plan), moments_of(schedule))

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 from parplan._files import write_whole
 from parplan.backend.require import require_torch
 from parplan.errors import ParplanError
-from parplan.experiments.arguments.workload import requested_model
 from parplan.sim.layers.blocks import block_ops, embedding_ops, head_ops
 from parplan.sim.layers.ops import all_bytes
 from parplan.sim.layers.shapes import shapes_of
 from parplan.sim.memory.peak import GB
+from parplan.sim.models.find import find_model
 from parplan.sim.models.model import Model
 from parplan.sim.models.scaled_down import scaled_down
 from parplan.sim.plan import Plan
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
 if TYPE_CHECKING:
@@ -97,11 +98,15 @@ def _workload(args: argparse.Namespace) -> Workload | None:
     """None for a function, of which nothing is known before it is called."""
     if ":" in args.model:
         return None
-    model: Model = scaled_down(requested_model(args.model), args.scale)
+    model: Model = scaled_down(find_model(args.model), args.scale)
     if args.scale > 1 and args.model.endswith(".json"):
         raise ParplanError("--scale: not for a config.json; write the sizes into it")
     return Workload(
-        model=model, seq_len=args.seq_len, global_batch=args.batch, precision=args.precision
+        model=model,
+        seq_len=args.seq_len,
+        global_batch=args.batch,
+        precision=args.precision,
+        framework=NO_OVERHEAD,
     )
 
 

@@ -11,7 +11,6 @@ from parplan.backend.calibration.calibrate import calibrate, settings_here
 from parplan.backend.calibration.grid import CalibrationSettings
 from parplan.backend.calibration.partial_file import PartialFile, partial_path
 from parplan.errors import ParplanError, RunFailedError
-from parplan.experiments.arguments.workload import requested_model
 from parplan.experiments.figures.profile import figures
 from parplan.experiments.output.folder import OutputFolder
 from parplan.experiments.output.progress import ProgressLine
@@ -27,6 +26,7 @@ from parplan.hardware.estimates.profile import (
 from parplan.hardware.estimates.profile_file import write_profile
 from parplan.hardware.kernels.kernel import Gemm
 from parplan.hardware.machines.from_profile import memory_bytes_per_s, message_link
+from parplan.sim.models.find import find_model
 
 BUSY = 0.5
 """Share of the cores, over the last minute, from which on the machine does not count as quiet."""
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     path: Path = args.output
     if path.suffix != ".json" or path.is_dir():
         raise ParplanError(f"--output: expected a file that ends in .json, got {path}")
-    model = requested_model(args.model)
+    model = find_model(args.model)
     grid = "quick" if args.quick else "full"
     settings, machine = settings_here(model, args.seq_len, args.processes, grid)
     check_writable(path.parent)

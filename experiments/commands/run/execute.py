@@ -19,13 +19,14 @@ from parplan.experiments.accuracy.comparison_tables import (
     short_name,
     summary,
 )
-from parplan.experiments.arguments.workload import requested_model
 from parplan.experiments.figures.gantt import gantt
 from parplan.experiments.output.folder import OutputFolder
 from parplan.sim.analysis.timeline import chrome_trace
+from parplan.sim.models.find import find_model
 from parplan.sim.models.scaled_down import scaled_down
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import plan_table, read_plan
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
 PARTIAL = "partial.json"
@@ -144,11 +145,15 @@ def _request(args: argparse.Namespace) -> tuple[Workload, list[Plan]]:
     if args.plan is not None:
         plan, workload, _ = read_plan(args.plan)
         return workload, [plan]
-    model = scaled_down(requested_model(args.model), args.scale)
+    model = scaled_down(find_model(args.model), args.scale)
     if args.layers is not None:
         model = dataclasses.replace(model, num_layers=args.layers)
     workload = Workload(
-        model=model, seq_len=args.seq_len, global_batch=args.global_batch, precision="fp32"
+        model=model,
+        seq_len=args.seq_len,
+        global_batch=args.global_batch,
+        precision="fp32",
+        framework=NO_OVERHEAD,
     )
     return workload, default_plans(workload, args.processes)
 

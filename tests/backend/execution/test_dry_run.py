@@ -12,6 +12,7 @@ from parplan.experiments.commands.run.dry_run import agrees, predicted
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.plan_file import plan_table
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 from tests.commands import parplan
 
@@ -31,7 +32,7 @@ def workload(plan: Plan) -> Workload:
     # Every tensor-parallel rank has the whole table of positions, which the simulator splits.
     positions = 0 if plan.tensor_parallel > 1 else MODEL.learned_positions
     model = dataclasses.replace(MODEL, learned_positions=positions)
-    return Workload(model=model, seq_len=512, global_batch=batch)
+    return Workload(model=model, seq_len=512, global_batch=batch, framework=NO_OVERHEAD)
 
 
 @pytest.mark.parametrize("name", PLANS)

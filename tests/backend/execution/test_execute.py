@@ -19,6 +19,7 @@ from parplan.experiments.benchmarks.execution import plans
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import read_plan
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 from tests.commands import all_gone, parplan, start, wait_for, workers
 
@@ -121,7 +122,9 @@ KINDS = {
 @pytest.fixture(scope="module")
 def kinds() -> Execution:
     model = dataclasses.replace(model_preset("gpt-tiny"), num_layers=6)
-    workload = Workload(model=model, seq_len=16, global_batch=8, precision="fp32")
+    workload = Workload(
+        model=model, seq_len=16, global_batch=8, precision="fp32", framework=NO_OVERHEAD
+    )
     return execute(workload, 2, list(KINDS.values()), repeats=3, choose=False)
 
 
@@ -197,7 +200,11 @@ def test_the_benchmark_runs_small_beside_loops_written_by_hand(tmp_path: Path) -
 
 def test_a_plan_that_cannot_be_executed_is_refused_before_the_start() -> None:
     workload = Workload(
-        model=model_preset("gpt-tiny"), seq_len=16, global_batch=8, precision="fp32"
+        model=model_preset("gpt-tiny"),
+        seq_len=16,
+        global_batch=8,
+        precision="fp32",
+        framework=NO_OVERHEAD,
     )
     with pytest.raises(ParplanError, match="context_parallel 2 cannot be executed yet"):
         execute(workload, 2, [Plan(context_parallel=2, num_micro_batches=8)])
@@ -208,7 +215,9 @@ def test_a_plan_that_cannot_be_executed_is_refused_before_the_start() -> None:
 
 
 def test_a_model_that_this_machine_cannot_hold_is_refused_before_the_start() -> None:
-    workload = Workload(model=model_preset("llama3-405b"), seq_len=16, global_batch=2)
+    workload = Workload(
+        model=model_preset("llama3-405b"), seq_len=16, global_batch=2, framework=NO_OVERHEAD
+    )
     with pytest.raises(ParplanError, match=r"llama3-405b: \d+ copies .* take fewer layers"):
         execute(workload, 2, [Plan(data_parallel=2)])
 

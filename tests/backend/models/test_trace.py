@@ -14,6 +14,7 @@ from parplan.errors import ParplanError
 from parplan.experiments.commands.predict.trace import analytical_bytes
 from parplan.sim.models.hf_config import model_from_hf
 from parplan.sim.models.model import model_preset
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 from tests.commands import parplan
 
@@ -121,7 +122,9 @@ def test_hugging_face_models_need_what_the_analytical_model_says(kind, tmp_path)
     fields, kernels, tolerance = CONFIGS[kind]
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"model_type": kind, **fields}))
-    workload = Workload(model=model_from_hf(path), seq_len=SEQ, global_batch=2)
+    workload = Workload(
+        model=model_from_hf(path), seq_len=SEQ, global_batch=2, framework=NO_OVERHEAD
+    )
     trace = trace_config(path, workload, batch=2)
     assert trace.parameters == workload.model.num_parameters
     assert trace.flops == pytest.approx(workload.model_flops, rel=1e-12)
@@ -135,7 +138,7 @@ def test_hugging_face_models_need_what_the_analytical_model_says(kind, tmp_path)
 )
 def test_own_layers_need_what_the_analytical_model_says(name, tolerance):
     model = dataclasses.replace(model_preset(name), num_layers=4)
-    workload = Workload(model=model, seq_len=SEQ, global_batch=1)
+    workload = Workload(model=model, seq_len=SEQ, global_batch=1, framework=NO_OVERHEAD)
     trace = trace_workload(workload)
     assert trace.parameters == model.num_parameters
     assert trace.flops == pytest.approx(workload.model_flops, rel=1e-12)

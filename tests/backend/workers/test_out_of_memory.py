@@ -12,9 +12,16 @@ from parplan.backend.workers.out_of_memory import RanOutOfMemoryError, noticing
 from parplan.errors import RunFailedError
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
-WORKLOAD = Workload(model=model_preset("gpt-tiny"), seq_len=16, global_batch=8, precision="fp32")
+WORKLOAD = Workload(
+    model=model_preset("gpt-tiny"),
+    seq_len=16,
+    global_batch=8,
+    precision="fp32",
+    framework=NO_OVERHEAD,
+)
 PLANS = [
     Plan(data_parallel=2, batch_per_device=size, num_micro_batches=4 // size) for size in (4, 2, 1)
 ]

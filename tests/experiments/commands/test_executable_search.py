@@ -11,11 +11,14 @@ from parplan.planners.search.run import run_planner
 from parplan.planners.spaces.constraints import Constraints, Range
 from parplan.planners.spaces.make import make_space
 from parplan.sim.models.model import model_preset
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 from tests.commands import parplan
 
 CLUSTER = cluster_preset("8xa100-40gb")
-WORKLOAD = Workload(model=model_preset("gemma-2b"), seq_len=1024, global_batch=16)
+WORKLOAD = Workload(
+    model=model_preset("gemma-2b"), seq_len=1024, global_batch=16, framework=NO_OVERHEAD
+)
 ALLOWED = Constraints(
     context_parallel=Range(max=2),
     num_stages=Range(max=4),
@@ -49,7 +52,9 @@ def test_planners_find_the_best_of_what_can_be_executed() -> None:
 
 
 def test_a_workload_that_no_plan_can_execute_is_named() -> None:
-    workload = Workload(model=model_preset("mixtral-8x7b"), seq_len=1024, global_batch=16)
+    workload = Workload(
+        model=model_preset("mixtral-8x7b"), seq_len=1024, global_batch=16, framework=NO_OVERHEAD
+    )
     with pytest.raises(ParplanError, match="mixtral-8x7b: experts cannot be executed yet"):
         executable_only(workload, 8)
 

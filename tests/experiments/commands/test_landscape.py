@@ -22,9 +22,12 @@ from parplan.planners.spaces.make import constraints_of_options, full_candidates
 from parplan.planners.spaces.options import Options
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
-WORKLOAD = Workload(model=model_preset("llama2-7b"), seq_len=1024, global_batch=16)
+WORKLOAD = Workload(
+    model=model_preset("llama2-7b"), seq_len=1024, global_batch=16, framework=NO_OVERHEAD
+)
 CLUSTER = cluster_preset("2xdgx-a100")
 BASE = constraints_of_options(Options())
 WORDS = ("llama2-7b", "--cluster", "2xdgx-a100", "--seq-len", "1024", "--global-batch", "16")

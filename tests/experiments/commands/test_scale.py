@@ -22,9 +22,12 @@ from parplan.sim.analysis.time_split import PARTS
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.prediction.predict import compile_plan, predict
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
-WORKLOAD = Workload(model=model_preset("llama2-7b"), seq_len=2048, global_batch=64)
+WORKLOAD = Workload(
+    model=model_preset("llama2-7b"), seq_len=2048, global_batch=64, framework=NO_OVERHEAD
+)
 BASE = constraints_of_options(Options())
 NODE = node_named("a100-sxm-80gb")
 

@@ -14,9 +14,12 @@ from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.programs.instructions import write_csv
 from parplan.sim.programs.with_messages import add_communication
 from parplan.sim.schedules import make_schedule
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
-WORKLOAD = Workload(model=model_preset("llama3-8b"), seq_len=2048, global_batch=32)
+WORKLOAD = Workload(
+    model=model_preset("llama3-8b"), seq_len=2048, global_batch=32, framework=NO_OVERHEAD
+)
 PLAN = Plan(num_stages=4, num_micro_batches=8, data_parallel=4, recomputation="full")
 
 

@@ -2,6 +2,7 @@
 
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
 CASES: dict[str, tuple[Plan, Workload, str]] = {
@@ -19,7 +20,9 @@ CASES: dict[str, tuple[Plan, Workload, str]] = {
             overlap_parameter_gather=True,
             gradient_dtype="fp32",
         ),
-        Workload(model=model_preset("gpt3-175b"), seq_len=2048, global_batch=128),
+        Workload(
+            model=model_preset("gpt3-175b"), seq_len=2048, global_batch=128, framework=NO_OVERHEAD
+        ),
         "128xa100",
     ),
     "sharded": (
@@ -32,7 +35,9 @@ CASES: dict[str, tuple[Plan, Workload, str]] = {
             gradient_dtype="fp32",
             **zero_fields(3),  # type: ignore[arg-type]
         ),
-        Workload(model=model_preset("llama3-8b"), seq_len=8192, global_batch=64),
+        Workload(
+            model=model_preset("llama3-8b"), seq_len=8192, global_batch=64, framework=NO_OVERHEAD
+        ),
         "16xh100",
     ),
     "experts": (
@@ -45,7 +50,12 @@ CASES: dict[str, tuple[Plan, Workload, str]] = {
             expert_parallel=4,
             distribute_param=True,
         ),
-        Workload(model=model_preset("deepseek-v2-lite"), seq_len=4096, global_batch=32),
+        Workload(
+            model=model_preset("deepseek-v2-lite"),
+            seq_len=4096,
+            global_batch=32,
+            framework=NO_OVERHEAD,
+        ),
         "8xh100",
     ),
     "long-sequences": (
@@ -59,7 +69,13 @@ CASES: dict[str, tuple[Plan, Workload, str]] = {
             offload_optimizer=True,
             **zero_fields(2),  # type: ignore[arg-type]
         ),
-        Workload(model=model_preset("llama3-8b"), seq_len=32768, global_batch=8, precision="fp8"),
+        Workload(
+            model=model_preset("llama3-8b"),
+            seq_len=32768,
+            global_batch=8,
+            precision="fp8",
+            framework=NO_OVERHEAD,
+        ),
         "8xh100",
     ),
 }

@@ -22,12 +22,16 @@ from parplan.planners.search.run import run_planner
 from parplan.sim.memory.peak import rank_memory, stage_needs
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 from tests.planners.algorithms.test_uneven_planners import BOTH, CUTS, space
 
 BLOCKS = 7
 WORKLOAD = Workload(
-    model=replace(model_preset("llama3-8b"), num_layers=BLOCKS), seq_len=2048, global_batch=8
+    model=replace(model_preset("llama3-8b"), num_layers=BLOCKS),
+    seq_len=2048,
+    global_batch=8,
+    framework=NO_OVERHEAD,
 )
 CLUSTER = cluster_preset("8xa100-40gb")
 

@@ -15,12 +15,16 @@ from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.trial import judge
 from parplan.planners.mixed_clusters import MixedLayout, MixedSearch, mixed_search
 from parplan.sim.models.model import model_preset
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
 SLOW, FAST = cluster_preset("2xa100-40gb"), cluster_preset("2xh100")
 LINK = Link(latency_s=5e-6, bytes_per_s=25e9)
 WORKLOAD = Workload(
-    model=replace(model_preset("llama3-8b"), num_layers=8), seq_len=2048, global_batch=8
+    model=replace(model_preset("llama3-8b"), num_layers=8),
+    seq_len=2048,
+    global_batch=8,
+    framework=NO_OVERHEAD,
 )
 
 

@@ -11,10 +11,13 @@ from parplan.planners.costs.trial import judge
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.prediction.predict import compile_plan, predict
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
 CLUSTER = cluster_preset("8xh100")
-WORKLOAD = Workload(model=model_preset("llama3-8b"), seq_len=4096, global_batch=16)
+WORKLOAD = Workload(
+    model=model_preset("llama3-8b"), seq_len=4096, global_batch=16, framework=NO_OVERHEAD
+)
 PLAN = Plan(num_stages=8, num_micro_batches=16, recomputation="full")
 
 

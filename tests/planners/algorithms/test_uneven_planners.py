@@ -16,6 +16,7 @@ from parplan.planners.spaces.constraints import Constraints
 from parplan.planners.spaces.make import make_space
 from parplan.planners.spaces.space import Space
 from parplan.sim.models.model import Model, model_preset
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
 CLUSTER = cluster_preset("8xa100-40gb")
@@ -26,7 +27,7 @@ def small(model: Model, layers: int) -> Model:
 
 
 def space(model: Model, **constraints: object) -> Space:
-    workload = Workload(model=model, seq_len=2048, global_batch=16)
+    workload = Workload(model=model, seq_len=2048, global_batch=16, framework=NO_OVERHEAD)
     allowed = {"num_stages": (4,), "tensor_parallel": (1,), "batch_per_device": (1,), **constraints}
     return make_space(workload, CLUSTER, Constraints(**allowed))  # type: ignore[arg-type]
 

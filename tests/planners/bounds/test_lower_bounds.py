@@ -15,6 +15,7 @@ from parplan.sim.costs import StageCosts
 from parplan.sim.fast.fast import fast_many
 from parplan.sim.models.model import model_preset
 from parplan.sim.schedules import make_program, make_schedule, schedule_kind, why_not
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.step.tape import lower
 from parplan.sim.ticks import stage_ticks
 from parplan.sim.workload import Workload
@@ -31,7 +32,9 @@ from parplan.sim.workload import Workload
 def test_no_plan_is_faster_or_smaller_than_its_bound(
     model: str, cluster: str, batch: int, samples: int
 ) -> None:
-    workload = Workload(model=model_preset(model), seq_len=2048, global_batch=batch)
+    workload = Workload(
+        model=model_preset(model), seq_len=2048, global_batch=batch, framework=NO_OVERHEAD
+    )
     space = make_space(workload, cluster_preset(cluster), Constraints(context_parallel=(1, 2)))
     rng = Random(samples)
     plans = [space.sample(rng) for _ in range(samples)]

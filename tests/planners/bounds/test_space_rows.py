@@ -27,13 +27,17 @@ from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.prediction.predict import schedule_key
 from parplan.sim.schedules import schedule_kind
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.software.habits import TORCH, Software
 from parplan.sim.ticks import stage_ticks
 from parplan.sim.workload import Workload
 from tests.planners.spaces.test_wide_space import LLAMA, SMALL
 
 WORK = Workload(
-    model=replace(model_preset("llama3-8b"), num_layers=10), seq_len=2048, global_batch=16
+    model=replace(model_preset("llama3-8b"), num_layers=10),
+    seq_len=2048,
+    global_batch=16,
+    framework=NO_OVERHEAD,
 )
 CLUSTER = cluster_preset("8xh100")
 FEW: dict[str, Any] = {

@@ -15,6 +15,7 @@ from parplan.planners.spaces.constraints import Constraints, Range
 from parplan.planners.spaces.make import make_space
 from parplan.planners.spaces.space import Space
 from parplan.sim.models.model import model_preset
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.software.habits import TORCH
 from parplan.sim.workload import Workload
 
@@ -24,7 +25,7 @@ def space_of(model: str, cluster: str, batch: int, **workload: object) -> Space:
         model=model_preset(model),
         seq_len=2048,
         global_batch=batch,
-        **workload,  # type: ignore[arg-type]
+        **workload,  # type: ignore[arg-type], framework=NO_OVERHEAD
     )
     return make_space(given, cluster_preset(cluster), Constraints(context_parallel=(1, 2)))
 
@@ -70,7 +71,9 @@ def test_verdicts_are_those_of_single_plans(space: Space) -> None:
     [("llama3-8b", "8xa100-40gb", 8), ("mixtral-8x7b", "8xh100", 8), ("gpt3-175b", "64xa100", 64)],
 )
 def test_the_proven_optimum_is_that_of_brute_force(model: str, cluster: str, batch: int) -> None:
-    workload = Workload(model=model_preset(model), seq_len=1024, global_batch=batch)
+    workload = Workload(
+        model=model_preset(model), seq_len=1024, global_batch=batch, framework=NO_OVERHEAD
+    )
     few = Constraints(zero_stage=(0, 1), batch_per_device=(1, 2), virtual_stages=Range(max=2))
     space = make_space(workload, cluster_preset(cluster), few)
     found = run_planner("branch-and-bound", space)

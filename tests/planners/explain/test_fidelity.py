@@ -20,6 +20,7 @@ from parplan.planners.explain.fidelity import (
 )
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
 PLANS = [Plan(batch_per_device=n) for n in range(1, 9)]
@@ -54,7 +55,9 @@ def test_the_better_half_goes_on() -> None:
 
 
 def test_levels_rise() -> None:
-    workload = Workload(model=model_preset("llama3-8b"), seq_len=2048, global_batch=32)
+    workload = Workload(
+        model=model_preset("llama3-8b"), seq_len=2048, global_batch=32, framework=NO_OVERHEAD
+    )
     cluster = cluster_preset("16xh100")
     plans = [
         Plan(

@@ -23,10 +23,13 @@ from parplan.planners.spaces.constraints import Constraints
 from parplan.planners.spaces.make import make_space
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.step.failures import Failures
 from parplan.sim.workload import Workload
 
-WORKLOAD = Workload(model=model_preset("llama3-8b"), seq_len=2048, global_batch=16)
+WORKLOAD = Workload(
+    model=model_preset("llama3-8b"), seq_len=2048, global_batch=16, framework=NO_OVERHEAD
+)
 CLUSTER = cluster_preset("8xa100-40gb")
 FAILURES = Failures(mean_time_between_s=36_000.0, restart_s=300.0, checkpoint_s=60.0)
 RUN = TrainingRun(tokens=1e9, price_per_hour=2.0, failures=FAILURES)

@@ -11,9 +11,12 @@ from parplan.planners.spaces.constraints import Constraints
 from parplan.planners.spaces.make import make_space
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
-WORKLOAD = Workload(model=model_preset("llama3-8b"), seq_len=2048, global_batch=16)
+WORKLOAD = Workload(
+    model=model_preset("llama3-8b"), seq_len=2048, global_batch=16, framework=NO_OVERHEAD
+)
 CLUSTER = cluster_preset("8xa100-80gb")
 FEW = Constraints(batch_per_device=(1,), zero_stage=(1,), virtual_stages=(1,), num_stages=(1, 2, 4))
 TRIALS = exhaustive(WORKLOAD, CLUSTER, list(make_space(WORKLOAD, CLUSTER, FEW))).trials

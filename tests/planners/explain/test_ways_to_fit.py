@@ -23,7 +23,7 @@ from parplan.planners.explain.ways_to_fit import _changes, _options, ways_to_fit
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.prediction.predict import compile_plan, predict
-from parplan.sim.software.framework import framework
+from parplan.sim.software.framework import NO_OVERHEAD, framework
 from parplan.sim.workload import Workload
 
 CLUSTER = cluster_preset("8xh100")
@@ -177,7 +177,9 @@ def test_two_replicas_are_sharded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ways_of_a_real_plan_fit() -> None:
-    large = Workload(model=model_preset("llama2-70b"), seq_len=4096, global_batch=32)
+    large = Workload(
+        model=model_preset("llama2-70b"), seq_len=4096, global_batch=32, framework=NO_OVERHEAD
+    )
     plan = Plan(tensor_parallel=8, sequence_parallel=True, num_micro_batches=8, batch_per_device=4)
     trial = judge(large, CLUSTER, 0.8, plan)
     assert not trial.fits

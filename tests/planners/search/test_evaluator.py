@@ -19,12 +19,14 @@ from parplan.planners.spaces.space import Space
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.prediction.predict import compile_plan, predict
-from parplan.sim.software.framework import framework
+from parplan.sim.software.framework import NO_OVERHEAD, framework
 from parplan.sim.software.habits import Software
 from parplan.sim.workload import Workload
 
 CLUSTER = cluster_preset("8xa100-40gb")
-WORKLOAD = Workload(model=model_preset("llama3-8b"), seq_len=2048, global_batch=16)
+WORKLOAD = Workload(
+    model=model_preset("llama3-8b"), seq_len=2048, global_batch=16, framework=NO_OVERHEAD
+)
 SPACE = make_space(WORKLOAD, CLUSTER, Constraints(zero_stage=(1,), num_stages=Range(max=4)))
 PLANS = list(SPACE)
 ELSEWHERE = Plan(num_stages=8, num_micro_batches=16)

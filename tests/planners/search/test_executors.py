@@ -23,13 +23,16 @@ from parplan.planners.search.workers import in_order
 from parplan.planners.spaces.make import full_candidates
 from parplan.planners.spaces.options import Options
 from parplan.sim.models.model import model_preset
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 from tests.commands import wait_for
 from tests.planners.search.test_workers import LANDSCAPE, results
 
 pytestmark = pytest.mark.timeout(120)
 
-WORKLOAD = Workload(model=model_preset("llama2-7b"), seq_len=1024, global_batch=64)
+WORKLOAD = Workload(
+    model=model_preset("llama2-7b"), seq_len=1024, global_batch=64, framework=NO_OVERHEAD
+)
 CLUSTER = cluster_preset("64xa100-80gb")
 
 

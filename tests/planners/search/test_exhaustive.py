@@ -17,10 +17,13 @@ from parplan.sim.fast.fast import fast_many
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import check_plan
 from parplan.sim.prediction.predict import compile_plan, predict
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
 CLUSTER = cluster_preset("8xa100-40gb")
-WORKLOAD = Workload(model=model_preset("llama3-8b"), seq_len=2048, global_batch=16)
+WORKLOAD = Workload(
+    model=model_preset("llama3-8b"), seq_len=2048, global_batch=16, framework=NO_OVERHEAD
+)
 OPTIONS = Options(activation_recomputation=True, num_micro_batches=4)
 CANDIDATES = full_candidates(WORKLOAD, CLUSTER, OPTIONS)
 
@@ -107,7 +110,7 @@ def test_divisors() -> None:
 def test_requests_that_nothing_can_fulfil() -> None:
     with pytest.raises(ParplanError, match="at most 32, the layers of llama3-8b; got 64"):
         check_request(WORKLOAD, CLUSTER, Options(num_stages=64))
-    uneven = Workload(model=WORKLOAD.model, seq_len=2048, global_batch=17)
+    uneven = Workload(model=WORKLOAD.model, seq_len=2048, global_batch=17, framework=NO_OVERHEAD)
     with pytest.raises(ParplanError, match=r"17 does not divide over 8 .* multiple of 8 does"):
         check_candidates(uneven, CLUSTER, [])
     with pytest.raises(ParplanError, match="options leave no candidate"):

@@ -27,12 +27,13 @@ from parplan.planners.search.run import run_planner
 from parplan.planners.spaces.constraints import Constraints, Range
 from parplan.planners.spaces.make import make_space
 from parplan.sim.models.model import model_preset
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
 pytestmark = pytest.mark.timeout(120)
 
 SPACE = make_space(
-    Workload(model=model_preset("gpt-tiny"), seq_len=64, global_batch=16),
+    Workload(model=model_preset("gpt-tiny"), seq_len=64, global_batch=16, framework=NO_OVERHEAD),
     replace(
         cluster_preset("8xh100"),
         accelerator=replace(cluster_preset("8xh100").accelerator, memory_bytes=1e8),

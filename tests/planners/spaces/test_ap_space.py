@@ -12,13 +12,16 @@ from parplan.planners.ap.log import selected_line
 from parplan.planners.spaces.options import Options
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, check_plan
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
 CASES = json.loads(
     (Path(__file__).parents[3] / "experiments" / "papers" / "ap_cases.json").read_text()
 )["cases"]
 CLUSTER = cluster_preset("4xLarge.2048GB")
-REFERENCE = Workload(model=model_preset("llama2-13b"), seq_len=1024, global_batch=64)
+REFERENCE = Workload(
+    model=model_preset("llama2-13b"), seq_len=1024, global_batch=64, framework=NO_OVERHEAD
+)
 
 
 def published(varied: bool) -> list[dict]:
@@ -32,6 +35,7 @@ def count(case: dict) -> int:
         model=model_preset("llama2-13b"),
         seq_len=case["seq_len"],
         global_batch=case["global_batch"],
+        framework=NO_OVERHEAD,
     )
     cluster = cluster_preset(case["cluster"])
     assert cluster.num_accelerators == case["num_devices"]
@@ -55,6 +59,7 @@ def test_the_published_choice_is_a_candidate_printed_alike(case: dict) -> None:
         model=model_preset("llama2-13b"),
         seq_len=case["seq_len"],
         global_batch=case["global_batch"],
+        framework=NO_OVERHEAD,
     )
     plans = ap_candidates(workload, cluster_preset(case["cluster"]), Options(), case["rule"])
     assert case["selected"] in [selected_line(plan, case["rule"]) for plan in plans]

@@ -16,11 +16,16 @@ from parplan.planners.spaces.space import Space, point_of
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import check_plan
 from parplan.sim.schedules import why_not
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
 CLUSTER = cluster_preset("8xh100")
-WORKLOAD = Workload(model=model_preset("llama3-8b"), seq_len=2048, global_batch=16)
-EXPERTS = Workload(model=model_preset("mixtral-8x7b"), seq_len=2048, global_batch=8)
+WORKLOAD = Workload(
+    model=model_preset("llama3-8b"), seq_len=2048, global_batch=16, framework=NO_OVERHEAD
+)
+EXPERTS = Workload(
+    model=model_preset("mixtral-8x7b"), seq_len=2048, global_batch=8, framework=NO_OVERHEAD
+)
 
 
 def space(workload: Workload = WORKLOAD, **constraints: object) -> Space:
@@ -133,7 +138,7 @@ def test_contradictions_are_named(constraints: dict[str, object], message: str) 
 
 
 def test_a_batch_that_does_not_divide() -> None:
-    odd = Workload(model=WORKLOAD.model, seq_len=2048, global_batch=7)
+    odd = Workload(model=WORKLOAD.model, seq_len=2048, global_batch=7, framework=NO_OVERHEAD)
     assert {plan.data_parallel for plan in make_space(odd, CLUSTER)} == {1}
     with pytest.raises(ParplanError, match="data_parallel: at least 2; possible on 8xh100: 1"):
         make_space(odd, CLUSTER, Constraints(data_parallel=Range(min=2)))

@@ -30,6 +30,7 @@ from parplan.planners.spaces.variants import Choices, Variant, _near
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.schedules import schedule_kind, why_not
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
 SMALL = replace(model_preset("llama3-8b"), num_layers=6)
@@ -104,15 +105,15 @@ def everything(workload: Workload, cluster: Any, allowed: Constraints) -> Iterat
 
 
 CASES: list[tuple[Workload, str, dict[str, object]]] = [
-    (Workload(model=SMALL, seq_len=2046, global_batch=8), "8xh100", {}),
-    (Workload(model=SMALL, seq_len=2048, global_batch=6), "16xh100", {}),
+    (Workload(model=SMALL, seq_len=2046, global_batch=8, framework=NO_OVERHEAD), "8xh100", {}),
+    (Workload(model=SMALL, seq_len=2048, global_batch=6, framework=NO_OVERHEAD), "16xh100", {}),
     (
-        Workload(model=EXPERTS, seq_len=2048, global_batch=8),
+        Workload(model=EXPERTS, seq_len=2048, global_batch=8, framework=NO_OVERHEAD),
         "8xh100",
         {"context_parallel": Range(), "expert_parallel": (1, 4), "batch_per_device": (1, 2)},
     ),
     (
-        Workload(model=SMALL, seq_len=2048, global_batch=16),
+        Workload(model=SMALL, seq_len=2048, global_batch=16, framework=NO_OVERHEAD),
         "8xh100",
         {
             "num_micro_batches": Range(min=4, max=8),
@@ -150,12 +151,12 @@ def test_a_space_is_what_a_filter_leaves(
 
 MOVES = [
     make_space(
-        Workload(model=SMALL, seq_len=2048, global_batch=12),
+        Workload(model=SMALL, seq_len=2048, global_batch=12, framework=NO_OVERHEAD),
         cluster_preset("8xh100"),
         Constraints(schedule=FEW, zero_stage=(0, 1, 3), num_stages=(1, 2, 4)),
     ),
     make_space(
-        Workload(model=EXPERTS, seq_len=2048, global_batch=16),
+        Workload(model=EXPERTS, seq_len=2048, global_batch=16, framework=NO_OVERHEAD),
         cluster_preset("16xh100"),
         Constraints(schedule=("1f1b",), context_parallel=(1, 2), zero_stage=(0, 3)),
     ),
@@ -287,7 +288,12 @@ def test_what_is_possible_is_said_of_every_dimension() -> None:
     assert said(data_parallel=(3, 5)) == "data_parallel: 3, 5; possible on 8xh100: 1, 2, 4"
     both = said(num_stages=(2,), virtual_stages=(5,))
     assert both == "no plan for 8xh100 fulfils all of: num_stages: 2; virtual_stages: 5"
-    none = Workload(model=replace(SMALL, num_layers=1, num_kv_heads=1), seq_len=3, global_batch=3)
+    none = Workload(
+        model=replace(SMALL, num_layers=1, num_kv_heads=1),
+        seq_len=3,
+        global_batch=3,
+        framework=NO_OVERHEAD,
+    )
     with pytest.raises(ParplanError) as caught:
         make_space(none, machine)
     assert str(caught.value) == (
@@ -372,7 +378,9 @@ def test_the_values_that_have_an_effect() -> None:
         gradient_dtype=("fp32",),
     )
     machine = cluster_preset("8xh100")
-    choices = Choices(Workload(model=SMALL, seq_len=2048, global_batch=8), machine, wide)
+    choices = Choices(
+        Workload(model=SMALL, seq_len=2048, global_batch=8, framework=NO_OVERHEAD), machine, wide
+    )
     plain = Plan(data_parallel=8)
     both, one = (True, False), (False, True)
     host = one if machine.accelerator.host_bytes_per_s is not None else (False,)
@@ -391,7 +399,7 @@ def test_the_values_that_have_an_effect() -> None:
     assert choices.of(two)[3:5] == (both, one)
     assert choices.of(replace(two, data_parallel=1))[3] == (True,)
     group = make_space(
-        Workload(model=SMALL, seq_len=2048, global_batch=8),
+        Workload(model=SMALL, seq_len=2048, global_batch=8, framework=NO_OVERHEAD),
         machine,
         Constraints(data_parallel=(8,), batch_per_device=(1,), zero_stage=(0, 1)),
     ).groups[0]
@@ -405,7 +413,7 @@ def test_the_values_that_have_an_effect() -> None:
 
 
 WIDE = make_space(
-    Workload(model=SMALL, seq_len=2048, global_batch=8),
+    Workload(model=SMALL, seq_len=2048, global_batch=8, framework=NO_OVERHEAD),
     cluster_preset("8xh100"),
     Constraints(
         schedule=("1f1b",),

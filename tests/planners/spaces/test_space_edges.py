@@ -16,13 +16,14 @@ from parplan.planners.spaces.space import point_of
 from parplan.planners.spaces.variants import Choices
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
 SIX = replace(model_preset("llama3-8b"), num_layers=6)
 
 
 def workload(global_batch: int) -> Workload:
-    return Workload(model=SIX, seq_len=1024, global_batch=global_batch)
+    return Workload(model=SIX, seq_len=1024, global_batch=global_batch, framework=NO_OVERHEAD)
 
 
 def test_times_are_logged_in_milliseconds() -> None:

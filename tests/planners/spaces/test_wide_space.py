@@ -20,6 +20,7 @@ from parplan.planners.spaces.variants import Box
 from parplan.planners.spaces.wide_space import WideSpace
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import check_plan
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
 WIDE = {
@@ -39,7 +40,9 @@ FEW = {
 
 
 def wide(model: str, cluster: str, batch: int, **constraints: object) -> WideSpace:
-    workload = Workload(model=model_preset(model), seq_len=2048, global_batch=batch)
+    workload = Workload(
+        model=model_preset(model), seq_len=2048, global_batch=batch, framework=NO_OVERHEAD
+    )
     allowed = Constraints(**{**WIDE, **FEW, **constraints})  # type: ignore[arg-type]
     space = make_space(workload, cluster_preset(cluster), allowed)
     assert isinstance(space, WideSpace)

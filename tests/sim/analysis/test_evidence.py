@@ -12,9 +12,12 @@ from parplan.sim.analysis.evidence import evidence_of
 from parplan.sim.cost_model.stage_costs import model_costs
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
-WORKLOAD = Workload(model=model_preset("llama2-7b"), seq_len=1024, global_batch=16)
+WORKLOAD = Workload(
+    model=model_preset("llama2-7b"), seq_len=1024, global_batch=16, framework=NO_OVERHEAD
+)
 PLAN = Plan(num_micro_batches=2, batch_per_device=1, data_parallel=8, recomputation="full")
 CLUSTER = cluster_preset("8xa100-80gb")
 

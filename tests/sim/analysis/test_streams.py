@@ -11,11 +11,16 @@ from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.run import Run
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.software.habits import Software
 from parplan.sim.workload import Workload
 
-DENSE = Workload(model=model_preset("llama2-7b"), seq_len=2048, global_batch=8)
-EXPERTS = Workload(model=model_preset("mixtral-8x7b"), seq_len=2048, global_batch=16)
+DENSE = Workload(
+    model=model_preset("llama2-7b"), seq_len=2048, global_batch=8, framework=NO_OVERHEAD
+)
+EXPERTS = Workload(
+    model=model_preset("mixtral-8x7b"), seq_len=2048, global_batch=16, framework=NO_OVERHEAD
+)
 CLUSTER = cluster_preset("16xh100")
 BESIDE = Software(overlap_expert_exchange=True, expert_dispatch="nodes")
 CASES = {

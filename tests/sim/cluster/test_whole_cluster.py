@@ -28,6 +28,7 @@ from parplan.sim.plan import Plan
 from parplan.sim.plan_file import plan_table
 from parplan.sim.prediction.predict import CompiledPlan, compile_plan, predict
 from parplan.sim.schedules import make_program, make_schedule
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 from tests.sim.engine.random_lists import random_costs, random_lists
 
@@ -304,7 +305,9 @@ def test_replicas_behind_one_interface_wait_for_each_other() -> None:
 
 
 def test_sixteen_thousand_ranks_are_a_few_kinds() -> None:
-    workload = Workload(model=model_preset("llama3-405b"), seq_len=8192, global_batch=2048)
+    workload = Workload(
+        model=model_preset("llama3-405b"), seq_len=8192, global_batch=2048, framework=NO_OVERHEAD
+    )
     plan = Plan(
         num_stages=16,
         tensor_parallel=8,
@@ -325,7 +328,9 @@ def test_the_command_says_what_a_straggler_costs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    workload = Workload(model=model_preset("llama3-8b"), seq_len=2048, global_batch=8)
+    workload = Workload(
+        model=model_preset("llama3-8b"), seq_len=2048, global_batch=8, framework=NO_OVERHEAD
+    )
     plan = Plan(num_stages=4, num_micro_batches=2, data_parallel=4, recomputation="full")
     Path("plan.json").write_text(json.dumps(plan_table(plan, workload, "16xh100")))
     assert main(["simulate", "plan.json", "--slow", "5=1.5", "9=1.1"]) == 0

@@ -21,6 +21,7 @@ from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.prediction.predict import CompiledPlan, compile_plan, predict
 from parplan.sim.schedules import make_schedule
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.software.habits import TORCH
 from parplan.sim.workload import Workload
 
@@ -40,7 +41,9 @@ CLUSTER = Cluster(
     num_nodes=2,
     tiers=(Tier(name="node", size=8, link=NODE), Tier(name="cluster", size=16, link=NETWORK)),
 )
-LLAMA = Workload(model=model_preset("llama2-13b"), seq_len=1024, global_batch=64)
+LLAMA = Workload(
+    model=model_preset("llama2-13b"), seq_len=1024, global_batch=64, framework=NO_OVERHEAD
+)
 
 
 def plan(**fields: object) -> Plan:

@@ -21,6 +21,7 @@ from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.programs.instructions import Overlap, computations, read_program
 from parplan.sim.run import Run
 from parplan.sim.schedules import make_program
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.step.tape import lower
 from parplan.sim.ticks import PS_PER_S, stage_ticks
 from parplan.sim.workload import Workload
@@ -206,7 +207,9 @@ def test_no_norm_needs_no_validation(seed: int) -> None:
 
 @pytest.mark.parametrize(("name", "chunks"), [("dualpipe", 1), ("dualpipe-v", 2)])
 def test_a_plan_with_dualpipe_is_predicted(name: str, chunks: int) -> None:
-    workload = Workload(model=model_preset("llama3-8b"), seq_len=1024, global_batch=16)
+    workload = Workload(
+        model=model_preset("llama3-8b"), seq_len=1024, global_batch=16, framework=NO_OVERHEAD
+    )
     plan = Plan(num_stages=8, num_micro_batches=16, schedule=name, virtual_stages=chunks)
     cluster = cluster_preset("8xh100")
     compiled = compile_plan(workload, cluster, plan)

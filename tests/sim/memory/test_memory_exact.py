@@ -32,6 +32,7 @@ from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.programs.instructions import Action, Program, read_csv
 from parplan.sim.schedules import make_schedule
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.software.habits import Software
 from parplan.sim.workload import Workload
 
@@ -142,7 +143,7 @@ def test_activations_add_up_over_layers_but_for_what_is_recomputed_one_at_a_time
 
 def workload(**fields: object) -> Workload:
     given = {"model": model_preset("gpt3-1.3b"), "seq_len": 512, "global_batch": 16, **fields}
-    return Workload(**given)  # type: ignore[arg-type]
+    return Workload(**given, framework=NO_OVERHEAD)  # type: ignore[arg-type]
 
 
 def plan(**fields: object) -> Plan:

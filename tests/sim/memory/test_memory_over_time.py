@@ -18,6 +18,7 @@ from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.programs.instructions import Program, Schedule, computations, read_csv
 from parplan.sim.schedules import CATALOGUE, make_program, make_schedule, why_not
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
 SPLIT = read_csv("0F0,0F1,0I0,0I1,0W0,0W1\n1F0,1I0,1F1,1I1,1W0,1W1\n")
@@ -141,7 +142,9 @@ def test_moments_of_a_rank_with_three_stages_name_the_backward_that_runs() -> No
 
 def test_adapters_alone_have_optimizer_state() -> None:
     model = model_preset("llama2-7b")
-    workload = Workload(model=model, seq_len=1024, global_batch=8, lora_rank=16)
+    workload = Workload(
+        model=model, seq_len=1024, global_batch=8, lora_rank=16, framework=NO_OVERHEAD
+    )
     plan = Plan(num_stages=1, num_micro_batches=8, batch_per_device=1, data_parallel=1)
     (needs,), (own,) = stage_needs(workload, plan), stage_parameters(workload, plan)
     trained = own.trained_share * own.total

@@ -17,6 +17,7 @@ from parplan.sim.cost_model.stage_costs import model_costs, stage_costs
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.prediction.predict import CompiledPlan, compile_plan, predict
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
 DEVICE = Accelerator(
@@ -30,7 +31,9 @@ DEVICE = Accelerator(
     host_bytes_per_s=25e9,
 )
 LINK = Link(latency_s=1e-6, bytes_per_s=100e9)
-GPT = Workload(model=model_preset("gpt3-1.3b"), seq_len=1024, global_batch=16)
+GPT = Workload(
+    model=model_preset("gpt3-1.3b"), seq_len=1024, global_batch=16, framework=NO_OVERHEAD
+)
 
 
 def compiled(plan: Plan, host_bytes_per_s: float | None = 25e9, **device: float) -> CompiledPlan:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from parplan.errors import ParplanError
-from parplan.experiments.arguments.workload import requested_model
+from parplan.sim.models.find import find_model
 from parplan.sim.models.hf_config import model_from_hf
 from parplan.sim.models.hf_families import FAMILIES
 from parplan.sim.models.model import LocalAttention, model_preset
@@ -91,7 +91,7 @@ def test_a_model_is_named_as_the_folder_of_its_config(tmp_path: Path) -> None:
     folder = tmp_path / "my-llama"
     folder.mkdir()
     path = written(folder, llama())
-    assert requested_model(str(path)).name == "my-llama"
+    assert find_model(str(path)).name == "my-llama"
 
 
 def test_keys_that_are_missing_mean_the_defaults_of_the_library(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from parplan.sim.layers.ops import Op, all_bytes, kept_bytes, num_flops
 from parplan.sim.layers.shapes import Shapes, linear, shapes_of
 from parplan.sim.models.model import LocalAttention, Model, model_preset, model_presets
 from parplan.sim.plan import Plan
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
 GPT = Model(
@@ -36,7 +37,12 @@ GPT = Model(
 
 def shapes(model: Model = GPT, batch: int = 2, seq_len: int = 512, **plan: object) -> Shapes:
     workload = Workload(
-        model=model, seq_len=seq_len, global_batch=8, attention="unfused", dropout=True
+        model=model,
+        seq_len=seq_len,
+        global_batch=8,
+        attention="unfused",
+        dropout=True,
+        framework=NO_OVERHEAD,
     )
     return shapes_of(workload, Plan(batch_per_device=batch, num_micro_batches=2, **plan))  # type: ignore[arg-type]
 
@@ -80,7 +86,7 @@ def test_operations_are_the_models_flops_and_parameters(model: Model) -> None:
     kinds = {kind: block_ops(x, kind) for kind in set(model.layer_kinds)}
     ends = (*embedding_ops(x), *head_ops(x))
     layers = [op for kind in model.layer_kinds for op in kinds[kind]]
-    workload = Workload(model=model, seq_len=seq_len, global_batch=batch)
+    workload = Workload(model=model, seq_len=seq_len, global_batch=batch, framework=NO_OVERHEAD)
     # Latent attention is timed with one mean head size.
     assert num_flops([*layers, *ends]) == pytest.approx(workload.model_flops, rel=1e-3)
     parameters = sum(op.parameters + op.expert_parameters for op in (*layers, *ends))

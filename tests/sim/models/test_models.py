@@ -13,6 +13,7 @@ from parplan.sim.models.model import (
     model_preset,
     model_presets,
 )
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
 PUBLISHED = {
@@ -217,7 +218,9 @@ def test_a_model_may_not_be_given_twice(tmp_path: Path) -> None:
 def test_model_flops_of_gpt3() -> None:
     # Narayanan et al. 2021, equation 3 without recomputation (factor 72 instead of 96):
     # 72 B s l h^2 (1 + s / 6h + V / 12 l h), for a batch of 1,536 sequences of 2,048 tokens.
-    workload = Workload(model=model_preset("gpt3-175b"), seq_len=2048, global_batch=1536)
+    workload = Workload(
+        model=model_preset("gpt3-175b"), seq_len=2048, global_batch=1536, framework=NO_OVERHEAD
+    )
     m = workload.model
     s, layers, h, v = 2048, m.num_layers, m.hidden_size, m.vocab_size
     paper = 72 * 1536 * s * layers * h**2 * (1 + s / (6 * h) + v / (12 * layers * h))
@@ -226,7 +229,9 @@ def test_model_flops_of_gpt3() -> None:
 
 def test_positions_limit_the_sequence() -> None:
     with pytest.raises(ParplanError, match="2048 positions, got 4096"):
-        Workload(model=model_preset("gpt3-175b"), seq_len=4096, global_batch=1)
+        Workload(
+            model=model_preset("gpt3-175b"), seq_len=4096, global_batch=1, framework=NO_OVERHEAD
+        )
 
 
 @pytest.mark.parametrize(

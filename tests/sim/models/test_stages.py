@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from parplan.sim.cost_model.stages import StageLayers, stage_parameters, stages_of
 from parplan.sim.models.model import LatentAttention, MixtureOfExperts, Model
 from parplan.sim.plan import Plan, zero_fields
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
 
@@ -43,7 +44,7 @@ def experts(first_dense_layers: int = 0, every: int = 1, shared: int = 0) -> Mix
 
 
 def workload(of: Model) -> Workload:
-    return Workload(model=of, seq_len=128, global_batch=8)
+    return Workload(model=of, seq_len=128, global_batch=8, framework=NO_OVERHEAD)
 
 
 def blocks(of: Model, plan: Plan) -> list[dict[tuple[str, bool], int]]:
