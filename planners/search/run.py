@@ -6,8 +6,10 @@ import traceback
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import entry_points
 from random import Random
+from typing import Any
 
 from parplan.errors import ParplanError, RunFailedError, unknown_name
 from parplan.planners.costs.cost_cache import SharedCosts
@@ -52,6 +54,26 @@ UNEVEN = 50
 
 Planner = Callable[[Space, Evaluator, Random], None]
 """(space, evaluate, rng): asks `evaluate` about plans of `space`, by chance from `rng` alone."""
+
+_REGISTERED: dict[str, Planner] = {}
+
+
+def register_planner(name: str, planner: Planner | None = None) -> Any:
+    """Give a planner a name in this process; without `planner`, a decorator of one.
+
+    Packages name theirs by an entry point in the group `parplan.planners` instead, which the
+    command line finds too. Raises `ParplanError` for a name that is taken, or that is no name.
+    """
+    if planner is None:
+        return partial(register_planner, name)
+    if not isinstance(name, str) or not name or ":" in name:
+        raise ParplanError(f"planner: expected a name without a colon, got {name!r}")
+    if not callable(planner):
+        raise ParplanError(f"planner {name}: expected a function, got {planner!r}")
+    if name in planner_names() and _REGISTERED.get(name) is not planner:
+        raise ParplanError(f"planner {name}: there is one of this name already")
+    _REGISTERED[name] = planner
+    return planner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +212,7 @@ def _name(planner: Planner) -> str:
 def planner_names() -> list[str]:
     """The planners that are installed: parplan's own, then those of other packages."""
     others = {point.name for point in entry_points(group=GROUP)} - set(BUILT_IN)
-    return [*BUILT_IN, *sorted(others)]
+    return [*BUILT_IN, *sorted(others | _REGISTERED.keys())]
 
 
 def find_planner(name: str) -> Planner:
@@ -199,6 +221,10 @@ def find_planner(name: str) -> Planner:
 
     Raises `ParplanError` when there is none, or when it cannot be imported.
     """
+    if not isinstance(name, str):
+        raise ParplanError(f"planner: expected a name, got {name!r}")
+    if name in _REGISTERED:
+        return _REGISTERED[name]
     target = BUILT_IN.get(name, name)
     if ":" not in target:
         found = [point.value for point in entry_points(group=GROUP) if point.name == name]

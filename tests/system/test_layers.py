@@ -4,7 +4,8 @@ A file imports from its own layer and from those below (parplan, hardware, sim, 
 experiments); torch is imported in backend alone. Imports form no cycle, neither between files nor
 between folders. Every import statement counts: those inside of functions and those for type
 checkers as well. An `__init__.py` is no part of its folder here: it offers names of the folder's
-files to others (its door), and is a place of its own.
+files to others (its door), and is a place of its own. `parplan/__init__.py`, the public interface,
+is above all layers: it may name everything, and imports nothing before it is asked for.
 """
 
 import ast
@@ -16,8 +17,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LAYERS = ("parplan", "hardware", "sim", "planners", "backend", "experiments")
-FILES = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
+PUBLIC = "public"
+LAYERS = ("parplan", "hardware", "sim", "planners", "backend", "experiments", PUBLIC)
+FILES = [path for layer in LAYERS[:-1] for path in sorted((ROOT / layer).rglob("*.py"))]
 FOLDERS = sorted({path.parent for path in FILES})
 
 MOST_LINES = 420
@@ -37,7 +39,8 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def layer_of(path: Path) -> str:
-    return path.relative_to(ROOT).parts[0]
+    parts = path.relative_to(ROOT).parts
+    return PUBLIC if parts == ("parplan", "__init__.py") else parts[0]
 
 
 def module_of(path: Path) -> str:
@@ -73,11 +76,22 @@ def test_imports_go_from_right_to_left(path: Path) -> None:
     own = LAYERS.index(layer_of(path))
     for name in imports(path):
         parts = name.split(".")
-        if parts[0] == "parplan":
+        if name == "parplan":
+            assert own == len(LAYERS) - 1, "the public interface is for users alone"
+        elif parts[0] == "parplan":
             layer = parts[1] if parts[1:2] and parts[1] in LAYERS else "parplan"
             assert LAYERS.index(layer) <= own, f"{name} is to the right of {LAYERS[own]}"
         if parts[0] == "torch":
             assert layer_of(path) == "backend", "torch is imported under backend/ alone"
+
+
+def test_the_public_interface_imports_nothing_of_parplan_at_once() -> None:
+    tree = ast.parse((ROOT / "parplan" / "__init__.py").read_text())
+    at_once = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert [ast.unparse(node) for node in at_once] == [
+        "import importlib",
+        "from typing import TYPE_CHECKING, Any",
+    ]
 
 
 def test_a_cycle_would_be_found() -> None:

@@ -4,12 +4,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from parplan.errors import ParplanError
+from parplan.errors import ParplanError, unknown_name
 from parplan.experiments.arguments.workload import requested_cluster
+from parplan.experiments.interop.exporters.exported import Exported
 from parplan.experiments.interop.exporters.targets import TARGETS
 from parplan.experiments.output.folder import OutputFolder
-from parplan.sim.plan import check_plan
+from parplan.hardware.network.cluster import Cluster
+from parplan.sim.plan import Plan, check_plan
 from parplan.sim.plan_file import read_plan
+from parplan.sim.workload import Workload
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,20 +33,30 @@ def run(args: argparse.Namespace) -> int:
     """Write the files of the target, and say what it cannot express."""
     plan, workload, planned_for = read_plan(args.plan)
     cluster = requested_cluster(args.cluster or planned_for)
-    check_plan(plan, workload, cluster.num_accelerators)
-    try:
-        exported = TARGETS[args.to](plan, workload, cluster)
-    except ParplanError as error:
-        raise ParplanError(f"{args.plan}: cannot be exported to {args.to}: {error}") from None
+    found = exported(plan, workload, cluster, args.to, str(args.plan))
     output = OutputFolder(args.output, args.argv)
-    for name, text in exported.files.items():
+    for name, text in found.files.items():
         output.write_text(name, text)
-    print("\n".join(str(output.path / name) for name in exported.files))
-    for line in exported.unsaid:
+    print("\n".join(str(output.path / name) for name in found.files))
+    for line in found.unsaid:
         print(f"parplan: {args.to} does not say: {line}", file=sys.stderr)
-    output.write_csv("not_said.csv", [_row(line) for line in exported.unsaid] or [_row(": ")])
+    output.write_csv("not_said.csv", [_row(line) for line in found.unsaid] or [_row(": ")])
     output.write_manifest({"plan": str(args.plan), "to": args.to, "cluster": cluster.name})
     return 0
+
+
+def exported(plan: Plan, workload: Workload, cluster: Cluster, to: str, what: str) -> Exported:
+    """The files of a target, by name; `what` begins errors.
+
+    Raises `ParplanError` for a plan that does not match, or that the target cannot express.
+    """
+    check_plan(plan, workload, cluster.num_accelerators)
+    if to not in TARGETS:
+        raise unknown_name("target", to, TARGETS)
+    try:
+        return TARGETS[to](plan, workload, cluster)
+    except ParplanError as error:
+        raise ParplanError(f"{what}: cannot be exported to {to}: {error}") from None
 
 
 def _row(line: str) -> dict[str, str]:

@@ -3,7 +3,9 @@
 import argparse
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from parplan._strict import read_text
 from parplan.errors import ParplanError
@@ -22,6 +24,7 @@ from parplan.planners.explain.why import plan_label
 from parplan.sim.analysis.residuals import read_residuals
 from parplan.sim.memory.peak import GB
 from parplan.sim.models.find import find_model
+from parplan.sim.plan import Plan
 from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.run import Run
 from parplan.sim.software.framework import default_framework, framework_on
@@ -73,13 +76,65 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("out/import"))
 
 
+class ImportedLaunch(NamedTuple):
+    """A launch of other software, predicted, and the plans near it that are better."""
+
+    plan: Plan
+    workload: Workload
+    cluster: Cluster
+    run: Run
+    memory_bytes: tuple[float, ...]
+    """Peak of each pipeline rank."""
+    better: tuple[Better, ...]
+    """The nearest plan that is better first, the fastest last."""
+    tried: int
+    """Other plans that were tried."""
+    notes: tuple[str, ...]
+    """What was understood otherwise, or not at all: `setting: what became of it`."""
+
+    @property
+    def step_s(self) -> float:
+        """Seconds of a step of the present plan."""
+        return self.run.step_s
+
+    @property
+    def fits(self) -> bool:
+        """Whether the present plan fits in memory."""
+        return max(self.memory_bytes) <= self.cluster.accelerator.memory_bytes
+
+    @property
+    def trial(self) -> Trial:
+        """The present plan as a trial."""
+        return Trial(plan=self.plan, memory_bytes=self.memory_bytes, step_s=self.run.step_s)
+
+    def __str__(self) -> str:
+        present = _present(self.trial, self.workload, self.cluster, self.run)
+        return "\n".join([*present, *_better(self.better, self.tried, self.step_s, self.fits)])
+
+
 def run(args: argparse.Namespace) -> int:
     """Read, predict, look for better plans, say and write."""
-    if not 0 < args.memory_ratio <= 100:
-        raise ParplanError(f"--memory-ratio: above 0 and at most 100, got {args.memory_ratio}")
     cluster = requested_cluster(args.cluster, framework_name=args.framework)
     where = "stdin" if args.file == "-" else args.file
     text = sys.stdin.read() if args.file == "-" else read_text(Path(args.file))
+    found = imported(args, text, where, cluster)
+    output = OutputFolder(args.output, args.argv)
+    for line in found.notes:
+        print(f"parplan: {line}", file=sys.stderr)
+    print(found)
+    _write(output, found)
+    output.write_manifest({"file": where, "from": args.source, "cluster": cluster.name})
+    print(f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))})", file=sys.stderr)
+    return 0
+
+
+def imported(args: argparse.Namespace, text: str, where: str, cluster: Cluster) -> ImportedLaunch:
+    """The launch that `text` describes, predicted on `cluster`; `where` begins errors.
+
+    Raises `ParplanError` for what cannot be read, is missing, or does not divide.
+    """
+    if not 0 < args.memory_ratio <= 100:
+        raise ParplanError(f"--memory-ratio: above 0 and at most 100, got {args.memory_ratio}")
     given = _given(args, cluster)
     settings = SOURCES[args.source](text, where, given)
     chosen = setting_named(args.framework).framework if args.framework else default_framework()
@@ -88,29 +143,27 @@ def run(args: argparse.Namespace) -> int:
     compiled = compile_plan(workload, cluster, plan)
     played = predict(compiled)
     memory = tuple(rank.total_bytes for rank in compiled.memory)
-    trial = Trial(plan=plan, memory_bytes=memory, step_s=played.step_s)
-    output = OutputFolder(args.output, args.argv)
-    for line in settings.notes:
-        print(f"parplan: {line}", file=sys.stderr)
-    _say_present(trial, workload, cluster, played)
-    fits = max(memory) <= cluster.accelerator.memory_bytes
     better, tried = better_plans(
         workload,
         cluster,
         plan,
-        played.step_s if fits else math.inf,
+        played.step_s if max(memory) <= cluster.accelerator.memory_bytes else math.inf,
         memory_ratio=args.memory_ratio / 100,
         progress=ProgressLine(),
     )
-    _say_better(better, tried, played.step_s, fits=fits)
-    choice = PlanChoice(workload=workload, cluster=cluster, best=trial, trials=(), memory_ratio=0.8)
-    accuracy = past_accuracy(choice, read_residuals(), played.step_s)
-    write_plan(output, workload, cluster, trial, accuracy)
-    output.write_csv("better.csv", [_row(b, played.step_s) for b in better] or [_none()])
-    output.write_csv("notes.csv", [_note(line) for line in settings.notes] or [_note(": ")])
-    output.write_manifest({"file": where, "from": args.source, "cluster": cluster.name})
-    print(f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))})", file=sys.stderr)
-    return 0
+    notes = tuple(settings.notes)
+    return ImportedLaunch(plan, workload, cluster, played, memory, better, tried, notes)
+
+
+def _write(output: OutputFolder, found: ImportedLaunch) -> None:
+    trial, step_s = found.trial, found.step_s
+    choice = PlanChoice(
+        workload=found.workload, cluster=found.cluster, best=trial, trials=(), memory_ratio=0.8
+    )
+    accuracy = past_accuracy(choice, read_residuals(), step_s)
+    write_plan(output, found.workload, found.cluster, trial, accuracy)
+    output.write_csv("better.csv", [_row(b, step_s) for b in found.better] or [_none()])
+    output.write_csv("notes.csv", [_note(line) for line in found.notes] or [_note(": ")])
 
 
 def _given(args: argparse.Namespace, cluster: Cluster) -> Given:
@@ -139,28 +192,28 @@ def _pairs(option: str, words: list[str]) -> dict[str, str]:
     return found
 
 
-def _say_present(trial: Trial, workload: Workload, cluster: Cluster, played: Run) -> None:
+def _present(trial: Trial, workload: Workload, cluster: Cluster, played: Run) -> Iterator[str]:
     choice = PlanChoice(workload=workload, cluster=cluster, best=trial, trials=(), memory_ratio=0.8)
     peak, size = max(trial.memory_bytes), cluster.accelerator.memory_bytes
     rate = workload.model_flops / played.step_s / cluster.num_accelerators
     mfu = rate / cluster.accelerator.peak_flop_per_s.of(workload.product_dtype)
     short = "" if peak <= size else f", {(peak - size) / GB:.1f} GB more than there is"
-    print(f"present plan: {plan_label(trial.plan)}")
-    print(
+    yield f"present plan: {plan_label(trial.plan)}"
+    yield (
         f"predicted step {step_with_interval(choice, read_residuals(), played.step_s)}, "
         f"{workload.tokens / played.step_s:,.0f} tokens/s, MFU {mfu:.1%}, bubble "
         f"{played.bubble:.1%}, peak memory {peak / GB:.1f} GB per device ({peak / size:.0%}){short}"
     )
 
 
-def _say_better(better: tuple[Better, ...], tried: int, step_s: float, *, fits: bool) -> None:
+def _better(better: tuple[Better, ...], tried: int, step_s: float, fits: bool) -> Iterator[str]:
     what = "better plan" if fits else "plan that fits"
     if not better:
-        print(f"none of {tried} other plans {'is faster' if fits else 'fits'}")
+        yield f"none of {tried} other plans {'is faster' if fits else 'fits'}"
         return
-    print(f"nearest {what}: {_said(better[0], step_s)}")
+    yield f"nearest {what}: {_said(better[0], step_s)}"
     if len(better) > 1:
-        print(f"fastest of {tried} plans: {_said(better[-1], step_s)}")
+        yield f"fastest of {tried} plans: {_said(better[-1], step_s)}"
 
 
 def _said(found: Better, step_s: float) -> str:

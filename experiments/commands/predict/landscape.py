@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -87,28 +88,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate every cell, draw, write; 1 if nothing fits in any of them."""
     check_workers(args)
-    request = _request(args)
-    chosen = metric(args.metric, request.run, request.cluster)
-    combinations = list(product(*(one.values for one in request.axes)))
-    if len(combinations) > MOST_CELLS:
-        raise ParplanError(f"{len(combinations)} cells; at most {MOST_CELLS}: give fewer values")
+    request = request_of(args, *_subject(args))
+    check_request(request, args.metric)
     output = new_folder(args.output, args.argv, force=args.force, unfinished=_left(args.output))
-    cells = _evaluated(request, combinations, output, args)
+    land = landscape_of(request, args, output.path / JOURNAL)
+    output.files.append(JOURNAL)
+    _write(output, land, args)
+    print("\n".join(summary(land)))
+    print(f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))})", file=sys.stderr)
+    return 0 if land.best is not None else 1
+
+
+def check_request(request: LandscapeRequest, name: str) -> None:
+    """Raise `ParplanError` for a metric that is not known, and for too many cells."""
+    metric(name, request.run, request.cluster)
+    count = math.prod(len(one.values) for one in request.axes)
+    if count > MOST_CELLS:
+        raise ParplanError(f"{count} cells; at most {MOST_CELLS}: give fewer values")
+
+
+def landscape_of(request: LandscapeRequest, args: argparse.Namespace, journal: Path) -> Landscape:
+    """Evaluate every cell; those that the file `journal` holds already are taken from there."""
+    cells = _evaluated(request, journal, args)
     x, *others = request.axes
     y = others.pop(0) if args.y is not None else None
-    land = Landscape(
+    return Landscape(
         x=x,
         y=y,
         third=others[0] if others else None,
         cells=cells,
         name=args.metric,
-        metric=chosen,
+        metric=metric(args.metric, request.run, request.cluster),
         title=_title(request),
     )
-    _write(output, land, args)
-    print("\n".join(_summary(land)))
-    print(f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))})", file=sys.stderr)
-    return 0 if land.best is not None else 1
 
 
 def _left(path: Path) -> Sequence[str]:
@@ -116,8 +128,10 @@ def _left(path: Path) -> Sequence[str]:
     return () if is_done(path) else (JOURNAL, "landscape.png", "slices.png", "landscape.csv")
 
 
-def _request(args: argparse.Namespace) -> LandscapeRequest:
-    around, workload, cluster = _subject(args)
+def request_of(
+    args: argparse.Namespace, around: Plan | None, workload: Workload, cluster: Cluster
+) -> LandscapeRequest:
+    """What the arguments ask for. `around`: a plan whose other fields are kept."""
     base = _base(args)
     words = [("--x", args.x), ("--y", args.y), ("--panels", args.panels)]
     axes = [_axis(option, text, workload, cluster, base) for option, text in words if text]
@@ -160,13 +174,9 @@ def _axis(option: str, text: str, workload: Workload, cluster: Cluster, base: Co
         raise ParplanError(f"{option}: {error}") from None
 
 
-def _evaluated(
-    request: LandscapeRequest,
-    combinations: Sequence[tuple[Any, ...]],
-    output: OutputFolder,
-    args: argparse.Namespace,
-) -> list[Cell]:
+def _evaluated(request: LandscapeRequest, path: Path, args: argparse.Namespace) -> list[Cell]:
     """All cells, those of an earlier run from its journal."""
+    combinations = product(*(one.values for one in request.axes))
     names = [one.name for one in request.axes]
     cases = [dict(zip(names, values, strict=True)) for values in combinations]
     # Cells of one machine and workload together: they share their costs.
@@ -176,7 +186,7 @@ def _evaluated(
         at = tuple(one.values.index(case[one.name]) for one in outer)
         groups.setdefault(at, []).append(case)
     progress = ProgressLine()
-    with RowJournal(output.path / JOURNAL, _head(request)) as journal:
+    with RowJournal(path, _head(request)) as journal:
         if journal.rows:
             _note(f"{len(journal.rows)} of {len(cases)} cells are done already")
         try:
@@ -190,9 +200,7 @@ def _evaluated(
         except KeyboardInterrupt:
             _note(f"{len(journal.rows)} of {len(cases)} cells done; the same goes on")
             raise
-        found = [Cell(**journal.row_of(case)) for case in cases]
-    output.files.append(JOURNAL)
-    return found
+        return [Cell(**journal.row_of(case)) for case in cases]
 
 
 def _head(request: LandscapeRequest) -> dict[str, Any]:
@@ -212,7 +220,7 @@ def _title(request: LandscapeRequest) -> str:
 
 
 def _write(output: OutputFolder, land: Landscape, args: argparse.Namespace) -> None:
-    output.write_csv("landscape.csv", [_row(cell, land) for cell in land.cells])
+    output.write_csv("landscape.csv", [cell_row(cell, land) for cell in land.cells])
     if land.y is not None:
         output.write_figure("landscape.png", heat_maps(land))
     output.write_figure("slices.png", slices(land))
@@ -220,7 +228,8 @@ def _write(output: OutputFolder, land: Landscape, args: argparse.Namespace) -> N
     output.write_manifest(given)
 
 
-def _row(cell: Cell, land: Landscape) -> dict[str, Any]:
+def cell_row(cell: Cell, land: Landscape) -> dict[str, Any]:
+    """A cell as a row of `landscape.csv`."""
     metrics = {name: cell.metrics.get(name, "") for name in METRICS}
     known = {name for other in land.cells for name in other.metrics} | {land.name}
     plan = {f"plan.{k}": _words_of(v) for k, v in (cell.plan or Plan().to_json()).items()}
@@ -241,7 +250,7 @@ def _words_of(value: Any) -> Any:
     return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
 
 
-def _summary(land: Landscape) -> Iterator[str]:
+def summary(land: Landscape) -> Iterator[str]:
     """The best cell, and why others are not possible."""
     fitting = sum(cell.verdict == "fits" for cell in land.cells)
     best = land.best

@@ -94,16 +94,16 @@ def run(args: argparse.Namespace) -> int:
         return fit_own.run_fit(args, args.files)
     args.files = args.files or [VALIDATION]
     if args.attribute is not None:
-        cases = _chosen(args.files, [args.attribute], "--attribute")
+        cases = chosen_cases(args.files, [args.attribute], "--attribute")
         return fit_own.run_attribution(args, cases)
-    cases = _chosen(args.files, args.group)
+    cases = chosen_cases(args.files, args.group)
     if args.fit_study:
         return fit_own.run_study(args, cases)
     if args.write_docs is not None:
         for command in (COMMAND, WORST):  # So that a page without a place is found at once.
             written_page(args.write_docs, "", command)
     output = OutputFolder(args.output, args.argv)
-    outcomes, is_whole = _evaluated(cases, args.jobs, args.dask)
+    outcomes, is_whole = evaluated(cases, args.jobs, args.dask)
     if not is_whole:
         _keep_part(output, outcomes, len(cases))
         raise KeyboardInterrupt
@@ -125,9 +125,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _chosen(
+def chosen_cases(
     files: Sequence[Path], groups: Sequence[str] | None, option: str = "--group"
 ) -> list[Case]:
+    """The runs of files, of some sources alone; raises `ParplanError` where there are none."""
     cases = [case for path in files for case in read_cases(path)]
     if not cases:
         raise ParplanError(f"{', '.join(map(str, files))}: no runs")
@@ -138,7 +139,7 @@ def _chosen(
     return [case for case in cases if not groups or case.group in groups]
 
 
-def _evaluated(cases: Sequence[Case], jobs: int, dask: str | None) -> tuple[list[Outcome], bool]:
+def evaluated(cases: Sequence[Case], jobs: int, dask: str | None) -> tuple[list[Outcome], bool]:
     """The outcomes in the order of the cases, and whether they are all; an interrupt ends it."""
     progress, outcomes = ProgressLine(), list[Outcome]()
     try:
@@ -189,7 +190,7 @@ def _write_residuals(path: Path, jobs: int, dask: str | None) -> int:
     tables = []
     for pool, file, left_out in pools:
         cases = [case for case in read_cases(file) if case.group not in left_out]
-        outcomes, is_whole = _evaluated(cases, jobs, dask)
+        outcomes, is_whole = evaluated(cases, jobs, dask)
         if not is_whole:
             raise KeyboardInterrupt
         tables.append(residuals_of(pool, outcomes))

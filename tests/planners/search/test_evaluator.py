@@ -12,7 +12,14 @@ from parplan.errors import ParplanError
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.search.evaluator import Budget, Evaluator
 from parplan.planners.search.exhaustive import exhaustive
-from parplan.planners.search.run import BUILT_IN, GROUP, find_planner, planner_names, run_planner
+from parplan.planners.search.run import (
+    BUILT_IN,
+    GROUP,
+    find_planner,
+    planner_names,
+    register_planner,
+    run_planner,
+)
 from parplan.planners.spaces.constraints import Constraints, Range
 from parplan.planners.spaces.make import make_space
 from parplan.planners.spaces.space import Space
@@ -160,9 +167,28 @@ def test_when_nothing_fits_that_is_proven_too() -> None:
         assert report.closest is not None
 
 
-def test_the_entry_points_are_the_planners_that_are_built_in() -> None:
+def test_built_in_planners_are_listed_once() -> None:
     table = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
-    assert table["project"]["entry-points"][GROUP] == BUILT_IN
+    assert GROUP not in table["project"].get("entry-points", {})
+    assert all(find_planner(name) for name in BUILT_IN)
+
+
+def test_a_planner_can_be_registered_once() -> None:
+    @register_planner("first-plan")
+    def first_plan(space: Space, evaluate: Evaluator, rng: Random) -> None:
+        evaluate(space[0])
+
+    assert find_planner("first-plan") is first_plan
+    assert "first-plan" in planner_names()
+    assert register_planner("first-plan", first_plan) is first_plan
+    for name, planner, said in (
+        ("first-plan", print, "there is one of this name already"),
+        ("annealing", print, "there is one of this name already"),
+        ("a:b", print, "a name without a colon"),
+        ("another", 5, "expected a function, got 5"),
+    ):
+        with pytest.raises(ParplanError, match=said):
+            register_planner(name, planner)
 
 
 def test_planners_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
