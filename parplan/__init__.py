@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from parplan.experiments.api.inputs import model as model
     from parplan.experiments.api.planning import SearchResult as Result
     from parplan.experiments.api.planning import plan as plan
+    from parplan.experiments.api.planning import register_planner as register_planner
     from parplan.experiments.api.running import calibrate as calibrate
     from parplan.experiments.api.running import execute as execute
     from parplan.experiments.api.simulation import SimulatedStep as Run
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from parplan.experiments.api.studies import landscape as landscape
     from parplan.experiments.api.studies import validate as validate
     from parplan.hardware.network.cluster import Cluster as Cluster
-    from parplan.planners.search.run import register_planner as register_planner
     from parplan.sim.models.model import Model as Model
     from parplan.sim.plan import Plan as Plan
     from parplan.sim.workload import Workload as Workload
@@ -71,7 +71,7 @@ _FROM = {
     "landscape": "parplan.experiments.api.studies:landscape",
     "model": "parplan.experiments.api.inputs:model",
     "plan": "parplan.experiments.api.planning:plan",
-    "register_planner": "parplan.planners.search.run:register_planner",
+    "register_planner": "parplan.experiments.api.planning:register_planner",
     "simulate": "parplan.experiments.api.simulation:simulate",
     "validate": "parplan.experiments.api.studies:validate",
 }

@@ -55,6 +55,7 @@ def _without_dashes(text: str) -> str:
     return re.sub(r"(?<![\w-])--([a-z][a-z-]*)", lambda m: m[1].replace("-", "_"), text)
 
 
+@in_python
 def cluster(given: Cluster | PathLike) -> Cluster:
     """A cluster: a preset such as `8xh100`, a TOML file, or the profile of a machine.
 
@@ -65,6 +66,7 @@ def cluster(given: Cluster | PathLike) -> Cluster:
     return requested_cluster(_words("cluster", given, "a preset such as 8xh100, a TOML file"))
 
 
+@in_python
 def model(given: Model | PathLike) -> Model:
     """A model: a preset such as `llama3-8b`, a TOML file, or a `config.json` of Hugging Face.
 

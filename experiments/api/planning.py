@@ -22,8 +22,9 @@ from parplan.experiments.planning.search import Search, SearchRequest, search_of
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.ap import log as ap_log
 from parplan.planners.costs.trial import Trial
+from parplan.planners.search import run
 from parplan.planners.search.evaluator import Evaluator
-from parplan.planners.search.exhaustive import Report
+from parplan.planners.search.report import Report
 from parplan.planners.search.run import SearchReport
 from parplan.planners.spaces.checks import check_request
 from parplan.planners.spaces.space import Space
@@ -154,6 +155,9 @@ def _with_output(args: Any, folder: Path) -> Any:
 
 def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+register_planner = in_python(run.register_planner)
 
 
 @in_python

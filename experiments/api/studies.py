@@ -89,6 +89,9 @@ def landscape(
     command by name. Nothing is written. Raises `ParplanError` for what cannot be asked.
     """
     given = {"x": x, "y": y, "metric": metric, **options}
+    for name in ("x", "y", "panels"):
+        if given.get(name) == "":
+            raise ParplanError(f"{name}: expected a field, as in num_stages=1,2,4; got ''")
     args = arguments("landscape", given, hidden=("around",))
     own_workload, machine = job(workload, cluster)
     kept = None if around is None else plan_for(around, own_workload, machine)
@@ -201,16 +204,16 @@ def validate(
     cannot be read and for a source that it does not have.
     """
     from parplan.experiments.api.inputs import number_of
-    from parplan.experiments.cases.held_out import VALIDATION
     from parplan.experiments.cases.stack import check_stacks
-    from parplan.experiments.commands.study.validate import chosen_cases, evaluated
+    from parplan.experiments.commands.study.validate import SHIPPED, chosen_cases, evaluated
 
     groups = [group] if isinstance(group, str) else group
-    if groups is not None and not all(isinstance(name, str) for name in groups):
+    known = groups is None or isinstance(groups, list | tuple)
+    if not known or not all(isinstance(name, str) for name in groups or ()):
         raise ParplanError(f"group: expected names of sources, got {group!r}")
     number_of("jobs", jobs)
     check_stacks()
-    paths = [path_of("file", file) for file in files] or [VALIDATION]
+    paths = [path_of("file", file) for file in files] or [SHIPPED]
     outcomes, is_whole = evaluated(chosen_cases(paths, groups), jobs, None)
     if not is_whole:
         raise KeyboardInterrupt

@@ -2,16 +2,16 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from random import Random
 from typing import Any, NamedTuple
 
-from parplan.errors import ParplanError
+from parplan.errors import ParplanError, unknown_name
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.spaces.constraints import Constraints
+from parplan.planners.spaces.constraints import Constraints, text
 from parplan.planners.spaces.layouts import Layout, LayoutGroup, Ordering, divisors
 from parplan.planners.spaces.variants import PLAIN, Box, Variant, having, variant_of
 from parplan.sim.plan import Plan, Recomputation
@@ -191,12 +191,45 @@ class Space(Sequence[Plan]):
         for size in (*sizes[max(0, place - 1) : place], *sizes[place + 1 : place + 2]):
             yield layout._replace(batch_per_device=size)
 
-    def nearest(self, point: Point, keep: str = "") -> Plan:
+    @property
+    def fields(self) -> dict[str, tuple[Any, ...]]:
+        """The values that occur, by the fields of a plan: `dimensions`, with `schedule` and
+        `virtual_stages` in place of the pairs of both."""
+        found = dict(self.dimensions)
+        pairs = found.pop("ordering")
+        for name, values in zip(Ordering._fields, zip(*pairs, strict=True), strict=True):
+            found[name] = tuple(dict.fromkeys(values))
+        return found
+
+    def point(self, wanted: Mapping[str, Any]) -> Point:
+        """A point with these `fields`; those that are not given are as in the first plan.
+
+        Raises `ParplanError` for a field that the space does not have, and for a wrong type.
+        """
+        found, known = point_of(self.row(0)), self.fields
+        for name, value in wanted.items():
+            if name not in known:
+                raise unknown_name("field of this space", str(name), known)
+            kinds = {type(one) for one in known[name]}
+            if type(value) not in kinds:
+                said = text(known[name])
+                raise ParplanError(f"{name}: {value!r} is of another type than {said}")
+            if name in Ordering._fields:
+                ordering = found.ordering._replace(**{name: value})
+                found = found._replace(ordering=ordering)
+            else:
+                found = found.having(name, value)
+        return found
+
+    def nearest(self, point: Point | Mapping[str, Any], keep: str = "") -> Plan:
         """The plan whose dimensions are nearest to those of `point`, the first of equals.
 
+        `point`: also a mapping of `fields`, as in `{"tensor_parallel": 4, "zero_stage": 1}`.
         Degrees come first, then the micro-batch size, then the rest. `keep`: a dimension that
-        goes before all others.
+        goes before all others. Raises `ParplanError` as `point` does.
         """
+        if not isinstance(point, Point):
+            point = self.point(point)
         known = self._number_of.get(point.layout)
         if known is not None:
             group = self.groups[known]

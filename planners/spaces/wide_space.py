@@ -1,7 +1,7 @@
 """Spaces whose plans have variants: millions of plans, of which none is made before it is asked
 for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -99,8 +99,10 @@ class WideSpace(Space):
             found += [having(self._even(plan), {name: value}) for value in others]
         return [other for other in dict.fromkeys(found) if other != plan]
 
-    def nearest(self, point: Point, keep: str = "") -> Plan:
+    def nearest(self, point: Point | Mapping[str, Any], keep: str = "") -> Plan:
         """As that of a `Space`, with the variant that is nearest."""
+        if not isinstance(point, Point):
+            point = self.point(point)
         return self.choices.nearest(
             super().nearest(point._replace(variant=Variant()), keep), point.variant
         )

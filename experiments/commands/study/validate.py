@@ -24,6 +24,9 @@ from parplan.experiments.output.progress import ProgressLine
 from parplan.planners.search.workers import in_order
 from parplan.sim.analysis.residuals import Pool
 
+SHIPPED = VALIDATION
+"""The runs that are predicted where no file is named."""
+
 PARTIAL = "predictions-partial.csv"
 """What an interrupt leaves, until the next whole results."""
 
@@ -92,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         return _write_residuals(args.write_residuals, args.jobs, args.dask)
     if args.fit is not None:
         return fit_own.run_fit(args, args.files)
-    args.files = args.files or [VALIDATION]
+    args.files = args.files or [SHIPPED]
     if args.attribute is not None:
         cases = chosen_cases(args.files, [args.attribute], "--attribute")
         return fit_own.run_attribution(args, cases)

@@ -25,7 +25,8 @@ def space_of(model: str, cluster: str, batch: int, **workload: object) -> Space:
         model=model_preset(model),
         seq_len=2048,
         global_batch=batch,
-        **workload,  # type: ignore[arg-type], framework=NO_OVERHEAD
+        framework=NO_OVERHEAD,
+        **workload,  # type: ignore[arg-type]
     )
     return make_space(given, cluster_preset(cluster), Constraints(context_parallel=(1, 2)))
 

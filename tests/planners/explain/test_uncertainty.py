@@ -174,7 +174,7 @@ def test_no_prediction_depends_on_past_accuracy() -> None:
         "experiments/cases/residuals.py",
         "experiments/planning/explain.py",
         "experiments/commands/predict/import_.py",
-        "experiments/commands/predict/plan.py",
+        "experiments/planning/decision.py",
         "experiments/report/decision.py",
         "experiments/commands/study/validate.py",
     }
