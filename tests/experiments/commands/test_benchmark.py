@@ -23,7 +23,7 @@ def test_the_command_prints_and_writes_every_figure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["benchmark", "--small", "-o", str(tmp_path)]) == 0
-    found = json.loads((tmp_path / "simulator.json").read_text())
+    found = json.loads((tmp_path / "benchmark.json").read_text())
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 1 + len(found)
     assert {m["unit"] for m in found} >= {"s", "events/s", "events/action", "ns/action", "x SimPy"}
@@ -54,7 +54,7 @@ def test_the_search_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def _figures(path: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((path / "simulator.json").read_text())
+    found: list[dict[str, Any]] = json.loads((path / "benchmark.json").read_text())
     return found
 
 

@@ -11,9 +11,10 @@ from parplan.planners.spaces.constraints import Constraints, Range
 from parplan.planners.spaces.make import make_space
 from parplan.planners.spaces.space import Space
 from parplan.planners.spaces.wide_space import WideSpace
+from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
-WORKLOAD = Workload("llama3-8b", seq_len=2048, global_batch=16)
+WORKLOAD = Workload("llama3-8b", seq_len=2048, global_batch=16, framework=NO_OVERHEAD)
 CLUSTER = cluster_preset("8xh100")
 PLAIN = make_space(WORKLOAD, CLUSTER)
 WIDE = make_space(
