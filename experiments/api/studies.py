@@ -90,8 +90,10 @@ def landscape(
     """
     given = {"x": x, "y": y, "metric": metric, **options}
     for name in ("x", "y", "panels"):
-        if given.get(name) == "":
-            raise ParplanError(f"{name}: expected a field, as in num_stages=1,2,4; got ''")
+        if given.get(name) == "" or (name == "x" and x is None):
+            raise ParplanError(
+                f"{name}: expected a field, as in num_stages=1,2,4; got {given[name]!r}"
+            )
     args = arguments("landscape", given, hidden=("around",))
     own_workload, machine = job(workload, cluster)
     kept = None if around is None else plan_for(around, own_workload, machine)

@@ -25,7 +25,7 @@ CLUSTER = cluster_preset("8xh100")
 
 def workload(model: str = "llama3-8b", **given: object) -> Workload:
     fields = {"seq_len": 4096, "global_batch": 16, "framework": framework("fused"), **given}
-    return Workload(model=model_preset(model), **fields, framework=NO_OVERHEAD)  # type: ignore[arg-type]
+    return Workload(model=model_preset(model), **fields)  # type: ignore[arg-type]
 
 
 def split_of(plan: Plan, work: Workload | None = None) -> TimeSplit:
