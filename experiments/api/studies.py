@@ -88,7 +88,7 @@ def landscape(
     whose other fields are kept (default: the fastest plan of each cell). `options`: those of the
     command by name. Nothing is written. Raises `ParplanError` for what cannot be asked.
     """
-    given = {"x": x, "y": y, "metric": metric, **options}
+    given = {"x": x, "y": y, "metric": metric, "workers": 1, **options}
     for name in ("x", "y", "panels"):
         if given.get(name) == "" or (name == "x" and x is None):
             raise ParplanError(

@@ -117,7 +117,8 @@ def test_every_field_of_a_plan_is_exported_or_said(target: str) -> None:
 
 def _with(plan: Plan, field: str, value: object) -> Plan:
     if getattr(plan, field) == value:
-        value = "as computed" if field == "gradient_dtype" else not value
+        other_dtype = "fp32" if value == "as computed" else "as computed"
+        value = other_dtype if field == "gradient_dtype" else not value
     needs = {"distribute_gradient": 2, "distribute_low_prec_param": 3}
     fields = zero_fields(needs[field]) if field in needs and value else {field: value}
     if field == "distribute_param" and not value:
