@@ -175,9 +175,9 @@ def plan(
     `planner`: a name, `module:function`, or a function of (space, evaluate, rng). `budget`: as many
     evaluations, or seconds as in `"30s"`. `space`: `ap`, `full`, or a TOML file of constraints;
     by default `ap`, and `full` where a planner is given.
-    `options`: those of the command by name, as `objective="cost"` or `memory_ratio=90`; `workers` is
-    1, as a script that starts processes has to guard its main part. Nothing is written. Raises `ParplanError` for what cannot be asked, and `RunFailedError` where a planner
-    fails.
+    `options`: those of the command by name, as `objective="cost"` or `memory_ratio=90`. `workers`
+    is 1: a script that starts processes has to guard its main part. Nothing is written. Raises
+    `ParplanError` for what cannot be asked, and `RunFailedError` where a planner fails.
     """
     space = ("ap" if planner is None else "full") if space is None else space
     given = {"budget": budget, "space": space, "workers": 1, **options}
