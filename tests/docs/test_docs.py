@@ -10,6 +10,7 @@ from tests.docs.doc_blocks import run_page
 
 ROOT = Path(__file__).parents[2]
 PAGES = (
+    "python",
     "first-steps",
     "add-your-accelerator",
     "write-a-planner",
