@@ -61,7 +61,7 @@ def check_it_is_repeatable(planner: str) -> None:
         assert here == _asked(_report(planner, seed)), (
             f"{planner}: seed {seed} differs when repeated"
         )
-        there = _asked_elsewhere(planner, seed, hash_seed)
+        there = _asked_remotely(planner, seed, hash_seed)
         assert there == here, f"{planner}: seed {seed} differs in another process"
 
 
@@ -186,7 +186,7 @@ def _asked(report: SearchReport) -> list[list[object]]:
     return rows
 
 
-def _asked_elsewhere(planner: str, seed: int, hash_seed: str) -> list[list[object]]:
+def _asked_remotely(planner: str, seed: int, hash_seed: str) -> list[list[object]]:
     done = subprocess.run(
         [sys.executable, "-m", "parplan.planners.conformance", planner, str(seed)],
         env={**os.environ, "PYTHONHASHSEED": hash_seed},

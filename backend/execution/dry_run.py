@@ -3,7 +3,7 @@
 The rank makes its part of the model by the parts of torch that would run (`fully_shard`, DTensor,
 checkpointing), checks the shapes between the stages, and plays its own instruction list forward and
 backward; collectives return at once. Counted are the parameters that it holds and the bytes of its
-tensors at their fullest (`parplan.backend.minis.storage_tracker`).
+tensors at their fullest (`parplan.backend.proxies.storage_tracker`).
 """
 
 import contextlib
@@ -19,8 +19,8 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import loss_parallel
 
 from parplan.backend.executable import check_executable
-from parplan.backend.minis.storage_tracker import StorageTracker
 from parplan.backend.models.gpt import gpt_layers, language_loss
+from parplan.backend.proxies.storage_tracker import StorageTracker
 from parplan.backend.runtime.groups import make_groups
 from parplan.backend.runtime.pipeline import PipelineStep
 from parplan.backend.workers.processes import num_processes

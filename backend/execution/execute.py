@@ -49,7 +49,7 @@ def execute(
     With several `nodes`, each calls this for the same and has an equal part of the processes; for
     all but the first a run that went well ends in `OtherNodeError`.
 
-    What predicts is measured on models of few blocks (`parplan.backend.minis.mini`), never on a
+    What predicts is measured on models of few blocks (`parplan.backend.proxies.proxy`), never on a
     plan's own step, and takes turns with the plans, one step each, so that a slow moment of the
     machine, and its drift, hit all alike. A plan that runs out of memory is recorded, and the
     others run. choose: whether to search, by the times of single layers, the best plan for each

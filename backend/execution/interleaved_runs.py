@@ -1,4 +1,4 @@
-"""Plans and minis that take turns: one step each, round after round, all processes together.
+"""Plans and proxies that take turns: one step each, round after round, all processes together.
 
 A slow moment of the machine hits all of them alike, and so does its drift.
 """
@@ -15,11 +15,11 @@ import torch.distributed as dist
 from torch import nn
 
 from parplan.backend.execution.trial_run import Sample, TrialRun, step_seconds
-from parplan.backend.minis.memory_predict import MiniMemory, mini_memory
-from parplan.backend.minis.memory_runs import MemoryWatch
-from parplan.backend.minis.mini import Mini
-from parplan.backend.minis.mini_costs import MiniCosts, mini_costs
 from parplan.backend.models.chain import Chain
+from parplan.backend.proxies.memory_predict import MiniMemory, proxy_memory
+from parplan.backend.proxies.memory_runs import MemoryWatch
+from parplan.backend.proxies.proxy import ProxyModel
+from parplan.backend.proxies.proxy_costs import ProxyCosts, proxy_costs
 from parplan.backend.runtime.groups import Groups, Sizes, make_groups, sizes_of
 from parplan.sim.plan import Plan
 from parplan.sim.run import Event, Run
@@ -75,7 +75,7 @@ class SharedSetup:
         return self._groups[sizes]
 
 
-class Contestant(TrialRun):
+class InterleavedRun(TrialRun):
     """A plan with the memory of its second step."""
 
     def __init__(
@@ -114,41 +114,41 @@ class Contestant(TrialRun):
         return [peak for _, peak, _ in everyone(self.memory)]
 
 
-class MiniRun(Contestant):
-    """A mini, ready to be timed."""
+class ProxyRun(InterleavedRun):
+    """A proxy, ready to be timed."""
 
-    def __init__(self, mini: Mini, chain: Chain, place: SharedSetup) -> None:
-        plan, batch = mini.plan, place.batch
+    def __init__(self, proxy: ProxyModel, chain: Chain, place: SharedSetup) -> None:
+        plan, batch = proxy.plan, place.batch
         rows = plan.data_parallel * plan.num_micro_batches * plan.batch_per_device
         places = torch.arange(rows) % len(batch[0])
         own_batch = batch[0][places], batch[1][places]
-        super().__init__(mini_chain(chain, mini), plan, place, own_batch)
-        self.mini = mini
+        super().__init__(proxy_chain(chain, proxy), plan, place, own_batch)
+        self.proxy = proxy
 
-    def costs(self, warm_up: int) -> MiniCosts:
+    def costs(self, warm_up: int) -> ProxyCosts:
         """What its steps cost, without the watched ones and `warm_up` more.
 
         Runs another one under the profiler, if there is a collective to wait for.
         """
         steps = self.steps(WATCHED_STEPS + warm_up)
         if self.plan.replicas * self.plan.tensor_parallel == 1:
-            return mini_costs(self.plan, steps, None)
+            return proxy_costs(self.plan, steps, None)
         profiled = self.profile_all()
-        return mini_costs(self.plan, steps, (profiled.samples, profiled.exposed))
+        return proxy_costs(self.plan, steps, (profiled.samples, profiled.exposed))
 
     def held(self) -> MiniMemory:
         """What its step held."""
         found = everyone((*self.memory, self.pipeline.received_bytes()))
         bases, _, segments, received = zip(*found, strict=True)
-        return mini_memory(self.plan, segments, bases, received)
+        return proxy_memory(self.plan, segments, bases, received)
 
 
-def mini_chain(chain: Chain, mini: Mini) -> Chain:
-    """A copy of the chain with as many blocks as the mini has, evenly from all of the chain's."""
+def proxy_chain(chain: Chain, proxy: ProxyModel) -> Chain:
+    """A copy of the chain with as many blocks as the proxy has, evenly from all of the chain's."""
     first, last = chain.num_first, len(chain.layers) - chain.num_last
     # Together, so that what the ends share stays shared.
     ends = copy.deepcopy([*chain.layers[:first], *chain.layers[last:]])
-    places = (first + i * chain.num_blocks // mini.num_blocks for i in range(mini.num_blocks))
+    places = (first + i * chain.num_blocks // proxy.num_blocks for i in range(proxy.num_blocks))
     blocks = [copy.deepcopy(chain.layers[place]) for place in places]
     return Chain(
         layers=(*ends[:first], *blocks, *ends[first:]),

@@ -14,20 +14,20 @@ from parplan.backend.calibration.machine_costs import measure_machine
 from parplan.backend.execution.hand_written import HandWrittenRun, hand_written
 from parplan.backend.execution.interleaved_runs import (
     WATCHED_STEPS,
-    Contestant,
-    MiniRun,
+    InterleavedRun,
+    ProxyRun,
     SharedSetup,
     everyone,
     take_turns,
 )
 from parplan.backend.execution.result import best_by_stages, run_table
 from parplan.backend.execution.trial_run import train_alone
-from parplan.backend.minis.memory_predict import predict_peaks
-from parplan.backend.minis.mini import Mini, minis_of
-from parplan.backend.minis.mini_costs import MiniCosts
-from parplan.backend.minis.predict import predict_exposed, predict_step
 from parplan.backend.models.chain import Chain
 from parplan.backend.models.gpt import gpt_layers, initialise, language_loss
+from parplan.backend.proxies.memory_predict import predict_peaks
+from parplan.backend.proxies.predict import predict_exposed, predict_step
+from parplan.backend.proxies.proxy import ProxyModel, proxies_of
+from parplan.backend.proxies.proxy_costs import ProxyCosts
 from parplan.backend.script.measured_costs import MeasuredCosts
 from parplan.backend.script.search import measurable_plans
 from parplan.backend.workers.out_of_memory import noticing
@@ -54,19 +54,19 @@ def measure(job: dict[str, Any], say: Say) -> dict[str, Any]:
     if job["choose"]:
         candidates = _candidates(work, say)
         plans = list(dict.fromkeys([*plans, *_same_on_all(best_by_stages(candidates))]))
-    contest = _Contest(work, plans, job["hand_written"], say)
-    contest.run(job["warm_up"], job["repeats"], job["budget_s"])
-    executed = contest.executed()
+    interleaved = _InterleavedRuns(work, plans, job["hand_written"], say)
+    interleaved.run(job["warm_up"], job["repeats"], job["budget_s"])
+    executed = interleaved.executed()
     if not is_first():
         return {}
     alone = train_alone(work.chain(), work.batch, device, COMPARED_STEPS)
-    for table, trial in zip(executed, contest.trials, strict=True):
+    for table, trial in zip(executed, interleaved.trials, strict=True):
         table["loss_difference"] = _difference(trial.losses, alone)
     return {
-        "calibration": contest.calibration(),
+        "calibration": interleaved.calibration(),
         "candidates": [[plan.to_json(), step_s] for plan, step_s in candidates],
         "executed": executed,
-        "hand_written": contest.hand_written_samples,
+        "hand_written": interleaved.hand_written_samples,
     }
 
 
@@ -105,8 +105,8 @@ class _Work:
         return Chain(layers=tuple(layers), num_first=1, num_last=1, loss_fn=language_loss)
 
 
-class _Contest:
-    """The plans, and the minis that predict them."""
+class _InterleavedRuns:
+    """The plans, and the proxies that predict them."""
 
     def __init__(self, work: _Work, plans: Sequence[Plan], by_hand: bool, say: Say) -> None:
         self.work, self.say = work, say
@@ -115,31 +115,31 @@ class _Contest:
         self.trials = []
         for place, plan in enumerate(plans):
             with noticing(place):
-                self.trials.append(Contestant(work.chain(), plan, shared))
+                self.trials.append(InterleavedRun(work.chain(), plan, shared))
         self.hand_written: list[tuple[int, HandWrittenRun]] = []
         for place, plan in enumerate(plans if by_hand else ()):
             written = hand_written(plan, work.chain(), work.batch, work.device)
             self.hand_written += [(place, written)] if written is not None else []
-        # Of each mini the place of a plan that needs it.
-        minis = {
-            mini: place
+        # Of each proxy the place of a plan that needs it.
+        proxies = {
+            proxy: place
             for place, plan in enumerate(plans)
-            for family in minis_of(plan, self.num_blocks).families()
-            for mini in family
+            for family in proxies_of(plan, self.num_blocks).families()
+            for proxy in family
         }
-        chain, self.minis = work.chain(), []
-        for mini, place in minis.items():
+        chain, self.proxies = work.chain(), []
+        for proxy, place in proxies.items():
             with noticing(place):
-                self.minis.append(MiniRun(mini, chain, shared))
+                self.proxies.append(ProxyRun(proxy, chain, shared))
         self.warm_up = 0
-        self.costs: dict[Mini, MiniCosts] = {}
+        self.costs: dict[ProxyModel, ProxyCosts] = {}
         self.hand_written_samples: list[dict[str, Any]] = []
 
     def run(self, warm_up: int, repeats: int, budget_s: float | None) -> None:
         """So many rounds, the first ones not to be timed, or as many as the budget allows."""
         self.warm_up = warm_up
         rounds = warm_up + repeats
-        what = f"{len(self.trials)} plans and {len(self.minis)} mini models"
+        what = f"{len(self.trials)} plans and {len(self.proxies)} proxy models"
         steps = self._steps()
         tell = functools.partial(self._tell, rounds, what)
         take_turns(steps, rounds, tell, budget_s)
@@ -148,7 +148,7 @@ class _Contest:
         self.say(f"step {number} of {rounds} of {what}")
 
     def _steps(self) -> list[Callable[[], None]]:
-        """The minis spread evenly between the plans, each plan's loop by hand beside it."""
+        """The proxies spread evenly between the plans, each plan's loop by hand beside it."""
         written = dict(self.hand_written)
         places: list[tuple[float, int, Callable[[], None]]] = []
         for place, trial in enumerate(self.trials):
@@ -156,14 +156,14 @@ class _Contest:
             places.append((share, place, _noticed(trial.step, place)))
             if place in written:
                 places.append((share, place, written[place].step))
-        for place, mini in enumerate(self.minis):
-            places.append(((place + 0.5) / len(self.minis), place, mini.step))
+        for place, proxy in enumerate(self.proxies):
+            places.append(((place + 0.5) / len(self.proxies), place, proxy.step))
         return [step for *_, step in sorted(places, key=lambda place: place[:2])]
 
     def executed(self) -> list[dict[str, Any]]:
         """Every plan as predicted and as it ran, as JSON; all processes call this together."""
-        self.costs = {run.mini: run.costs(self.warm_up) for run in self.minis}
-        memory = {run.mini: run.held() for run in self.minis}
+        self.costs = {run.proxy: run.costs(self.warm_up) for run in self.proxies}
+        memory = {run.proxy: run.held() for run in self.proxies}
         for place, written in self.hand_written:
             samples_s = written.seconds(everyone(written.samples))[self.warm_up :]
             found = {"name": written.name, "plan": place, "samples_s": samples_s}
@@ -192,15 +192,15 @@ class _Contest:
         return tables
 
     def calibration(self) -> list[dict[str, Any]]:
-        """What the minis cost, as JSON."""
+        """What the proxies cost, as JSON."""
         return [
             {
-                "plan": mini.plan.to_json(),
-                "blocks_per_stage": mini.depth,
+                "plan": proxy.plan.to_json(),
+                "blocks_per_stage": proxy.depth,
                 **dataclasses.asdict(dataclasses.replace(costs, seconds={}, noise={}, exposed={})),
                 "seconds": [[*part, seconds] for part, seconds in costs.seconds.items()],
             }
-            for mini, costs in self.costs.items()
+            for proxy, costs in self.costs.items()
         ]
 
 

@@ -91,7 +91,7 @@ class Execution:
     workload: Workload
     num_processes: int
     calibration: list[dict[str, Any]]
-    """Of every mini: its plan, blocks on each stage, and the medians of what its parts cost."""
+    """Of every proxy: its plan, blocks on each stage, and the medians of what its parts cost."""
     candidates: tuple[tuple[Plan, float], ...]
     """Plans that could be executed, with the step in seconds that the times of single layers give;
     none where nothing was to be chosen."""

@@ -12,9 +12,9 @@ import torch.distributed as dist
 from torch import nn
 
 from parplan.backend.execution.profiled_step import Profiled, profiled
-from parplan.backend.minis.memory_predict import BEFORE
-from parplan.backend.minis.memory_runs import MemoryWatch
 from parplan.backend.models.chain import Chain
+from parplan.backend.proxies.memory_predict import BEFORE
+from parplan.backend.proxies.memory_runs import MemoryWatch
 from parplan.backend.runtime.groups import Groups
 from parplan.backend.runtime.pipeline import PipelineStep
 from parplan.backend.runtime.recorded_stage import GATHER, REDUCE, Moment

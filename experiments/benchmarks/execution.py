@@ -1,6 +1,6 @@
 """`parplan benchmark --execution`: how close predictions come on this machine, over many plans.
 
-Every kind of plan that two processes can execute runs, and so do the mini models that predict it,
+Every kind of plan that two processes can execute runs, and so do the proxy models that predict it,
 taking turns, with loops written by hand for two of the plans beside them.
 """
 

@@ -11,7 +11,7 @@ from parplan.errors import ParplanError
 from parplan.experiments.cases.held_out import refuse_held_out
 from parplan.experiments.cases.read import Case
 from parplan.experiments.cases.request import CaseRequest, request_of
-from parplan.hardware.machines.cached_cluster import remembering
+from parplan.hardware.machines.cached_cluster import with_kernel_cache
 from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.software.framework import Framework
 
@@ -122,7 +122,7 @@ def _timed(case: Case) -> CaseRequest | None:
         compile_plan(request.workload, request.cluster, request.plan)
     except ParplanError:
         return None
-    return dataclasses.replace(request, cluster=remembering(request.cluster))
+    return dataclasses.replace(request, cluster=with_kernel_cache(request.cluster))
 
 
 def _framework(name: str, values: np.ndarray, source: str) -> Framework:

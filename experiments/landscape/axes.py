@@ -9,7 +9,13 @@ from typing import Any, Literal
 from parplan.errors import ParplanError, unknown_name
 from parplan.experiments.landscape.machine import CHANGES, changed
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.spaces.constraints import DIMENSIONS, NUMBERS, PLAYABLE, VARIANTS, Constraints
+from parplan.planners.spaces.constraints import (
+    DIMENSIONS,
+    NUMBERS,
+    SIMULATED,
+    VARIANTS,
+    Constraints,
+)
 from parplan.planners.spaces.make import make_space
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
@@ -96,8 +102,8 @@ def _value(name: str, kind: Kind, word: str) -> Any:
     if kind == "workload":
         return _whole(name, word, 1)
     if name == "schedule":
-        if word not in PLAYABLE:
-            raise unknown_name("schedule", word, PLAYABLE)
+        if word not in SIMULATED:
+            raise unknown_name("schedule", word, SIMULATED)
         return word
     if name in NUMBERS:
         return _whole(name, word, 0 if name == "zero_stage" else 1)

@@ -52,7 +52,7 @@ def swept(
 
     with WorkerPool(workers, executor) as spread:
         alone = executor is None and len(pieces) == 1
-        while pieces and (alone or not spread.is_elsewhere):
+        while pieces and (alone or not spread.is_remote):
             # One by one, so that an end by force costs no more than one.
             piece = pieces.pop(0)
             with spread.here():

@@ -10,7 +10,7 @@ from parplan.hardware.kernels.kernel import Kernel
 from parplan.hardware.network.cluster import Cluster
 
 
-class _Remembered:
+class _Cached:
     """What was measured, or else the model, with every answer kept."""
 
     def __init__(self, accelerator: Accelerator, measured: Measurements | None) -> None:
@@ -29,6 +29,6 @@ class _Remembered:
         return None if self.measured is None else self.measured.collective(collective)
 
 
-def remembering(cluster: Cluster) -> Cluster:
+def with_kernel_cache(cluster: Cluster) -> Cluster:
     """The same cluster, which remembers how long each kernel takes."""
-    return replace(cluster, measured=_Remembered(cluster.accelerator, cluster.measured))
+    return replace(cluster, measured=_Cached(cluster.accelerator, cluster.measured))

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from parplan.hardware.machines.cached_cluster import remembering
+from parplan.hardware.machines.cached_cluster import with_kernel_cache
 from parplan.planners.bounds.schedule_bounds import least_bytes, stages_of_rows, step_bounds_s
 from parplan.planners.bounds.space_rows import ONE, OUTER, ZERO, Column, RowBlock, Rows, blocks_of
 from parplan.planners.costs.cost_tables import CostTables
@@ -47,7 +47,7 @@ class SpaceTable:
         self.space = space
         self.limit = memory_ratio * space.cluster.accelerator.memory_bytes
         self.parts = (
-            CostTables(space.workload, remembering(space.cluster)) if parts is None else parts
+            CostTables(space.workload, with_kernel_cache(space.cluster)) if parts is None else parts
         )
         by_shape: dict[tuple[int, int], list[RowBlock]] = {}
         for block in blocks_of(space):

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from parplan.errors import ParplanError
-from parplan.hardware.machines.cached_cluster import remembering
+from parplan.hardware.machines.cached_cluster import with_kernel_cache
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.cost_tables import CostTables
 from parplan.planners.costs.minimum_tables import RelaxedParts
@@ -37,7 +37,7 @@ class SharedCosts(PlanCosts):
     def __init__(self, workload: Workload, cluster: Cluster) -> None:
         super().__init__(cluster.accelerator.memory_bytes)
         self.workload = workload
-        self.cluster = remembering(cluster)
+        self.cluster = with_kernel_cache(cluster)
         self.parts = CostTables(workload, self.cluster)
         """For all plans of a space at once."""
         self._given = cluster

@@ -21,7 +21,7 @@ from parplan.planners.costs.minimum_tables import RelaxedParts
 from parplan.planners.costs.plan_costs import by_lists
 from parplan.planners.costs.trial import Trial
 from parplan.planners.search.budget import Budget, Clock, Improvement, Stopped, budget_of
-from parplan.planners.search.remote import evaluated_elsewhere
+from parplan.planners.search.remote import evaluated_remotely
 from parplan.planners.search.workers import WorkerPool
 from parplan.planners.spaces.space import Space
 from parplan.planners.spaces.variants import Box
@@ -363,7 +363,7 @@ class Evaluator:
                 done[plan] = self._known[plan]
         groups = by_lists((plan for plan in plans if plan not in done), lambda plan: plan)
         if self._spread is not None and sum(map(len, groups)) > 1:
-            self._evaluate_elsewhere(self._spread, groups, done)
+            self._evaluate_remotely(self._spread, groups, done)
             return
         for group in groups:
             self._check_time()
@@ -375,7 +375,7 @@ class Evaluator:
                 done.update((t.plan, t) for t in self._shared.timed(possible))
             self.cost_s += self._clock() - begin
 
-    def _evaluate_elsewhere(
+    def _evaluate_remotely(
         self, spread: WorkerPool, groups: Sequence[list[Plan]], done: dict[Plan, Trial]
     ) -> None:
         """Fill `done` with what others find of the plans that the space offers."""
@@ -383,7 +383,7 @@ class Evaluator:
             if reason := self._why_not(plan):
                 done[plan] = self._verdicts[plan] = Trial(plan=plan, reason=reason)
         new = [[plan for plan in group if plan not in done] for group in groups]
-        found = evaluated_elsewhere(spread, self._shared, self._memory_ratio, new)
+        found = evaluated_remotely(spread, self._shared, self._memory_ratio, new)
         begin = self._clock()
         try:
             with closing(found):

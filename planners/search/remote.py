@@ -13,7 +13,7 @@ AT_ONCE = 64
 """Plans that share their lists are handed over so many at a time."""
 
 
-def evaluated_elsewhere(
+def evaluated_remotely(
     spread: WorkerPool, shared: SharedCosts, memory_ratio: float, groups: Sequence[Sequence[Plan]]
 ) -> Generator[Sequence[Trial], None, None]:
     """The trials of plans in groups that share their lists, some at a time, in order."""

@@ -74,7 +74,7 @@ class WorkerPool:
         self._own = None
 
     @property
-    def is_elsewhere(self) -> bool:
+    def is_remote(self) -> bool:
         """Whether the next piece of work is done by other processes."""
         return self._given is not None or (self._workers > 1 and self._here_s <= 0)
 
@@ -129,7 +129,7 @@ class WorkerPool:
 
     def _here(self, function: Callable[[Item], Result], left: Iterator[Item]) -> Iterator[Result]:
         """What is done in this process, before others do the rest."""
-        while not self.is_elsewhere:
+        while not self.is_remote:
             some = list(islice(left, 1))
             if not some:
                 return
@@ -209,7 +209,7 @@ def in_order(
     """
     parts = (items[i : i + at_a_time] for i in range(0, len(items), at_a_time))
     with WorkerPool(min(workers, len(items)), executor, here_s) as spread:
-        if spread.is_elsewhere:
+        if spread.is_remote:
             with closing(_flat(spread.in_order(partial(_all_of, function), parts))) as results:
                 yield results
         else:

@@ -10,7 +10,7 @@ from parplan.errors import ParplanError
 from parplan.sim.plan import Recomputation
 from parplan.sim.schedules import CATALOGUE, schedule_kind
 
-PLAYABLE = tuple(name for name, kind in CATALOGUE.items() if kind.one_copy and not kind.by_times)
+SIMULATED = tuple(name for name, kind in CATALOGUE.items() if kind.one_copy and not kind.by_times)
 """Schedules that the simulator plays, and whose order follows from their size alone."""
 
 
@@ -59,7 +59,7 @@ class Constraints:
     """Of plans with a pipeline."""
     virtual_stages: Numbers = Range(max=4)
     """Of plans with a pipeline."""
-    schedule: tuple[str, ...] = PLAYABLE
+    schedule: tuple[str, ...] = SIMULATED
     """Of plans with a pipeline."""
     recomputation: tuple[Recomputation, ...] = get_args(Recomputation)
     zero_stage: Numbers = ANY
@@ -93,8 +93,8 @@ class Constraints:
             raise ParplanError(f"zero_stage: 0 to 3, got {text(stages)}")
         for name in self.schedule:
             schedule_kind(name)
-            if name not in PLAYABLE:
-                raise ParplanError(f"schedule: {name} cannot be searched; {', '.join(PLAYABLE)}")
+            if name not in SIMULATED:
+                raise ParplanError(f"schedule: {name} cannot be searched; {', '.join(SIMULATED)}")
         if not 0 < self.memory_ratio <= 1:
             raise ParplanError(
                 f"memory_ratio: must be above 0 and at most 1, got {self.memory_ratio}"

@@ -17,7 +17,7 @@ from parplan.hardware.network.interconnect import LinkUse, links_crossed
 from parplan.hardware.network.placement import Placement
 from parplan.sim.cluster.cluster_layout import Slowdowns
 from parplan.sim.cluster.flows import Flows, Sharing
-from parplan.sim.cluster.replica_play import MakeLinks
+from parplan.sim.cluster.replica_simulation import MakeLinks
 from parplan.sim.engine.links import Arrival, times
 from parplan.sim.programs.instructions import Schedule, rank_of_stages
 from parplan.sim.step.shared_links import Pair

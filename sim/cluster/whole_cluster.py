@@ -30,7 +30,7 @@ from parplan.sim.cluster.replica_links import (
     routes_of,
     sharing_links,
 )
-from parplan.sim.cluster.replica_play import MakeLinks, ReplicaTimes, play_replicas
+from parplan.sim.cluster.replica_simulation import MakeLinks, ReplicaTimes, simulate_replicas
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine.group_reduction import GroupEnd, finish_group
 from parplan.sim.engine.links import OwnLinks
@@ -39,7 +39,7 @@ from parplan.sim.programs.arrays import ActionArrays, action_arrays, check_array
 from parplan.sim.programs.instructions import Schedule, computations
 from parplan.sim.run import Run
 from parplan.sim.schedules import schedule_kind
-from parplan.sim.step.recording import Played, as_run
+from parplan.sim.step.recording import SimulatedStep, as_run
 from parplan.sim.ticks import PS_PER_S
 
 
@@ -116,7 +116,7 @@ def simulate_cluster(
     if links is not None:
         make_links = sharing_links(links, [routes[d] for d in chosen], len(schedule))
     own = [slowdowns[d] for d in chosen]
-    times = play_replicas(schedule, compiled.costs, own, make_links)
+    times = simulate_replicas(schedule, compiled.costs, own, make_links)
     ended = _finish(schedule, compiled.costs, own, times, lists)
     end_ps = max(end for group in ended for end in group.end_ps)
     classes = tuple(
@@ -168,10 +168,12 @@ def _finish(
     return ended
 
 
-def _played(place: int, times: ReplicaTimes, ended: Sequence[GroupEnd], end_ps: int) -> Played:
+def _played(
+    place: int, times: ReplicaTimes, ended: Sequence[GroupEnd], end_ps: int
+) -> SimulatedStep:
     """One replica of those that were played."""
     spans = [span for group in ended for span in (*group.reductions, *group.own[place])]
-    return Played(
+    return SimulatedStep(
         start=times.start[place],
         end=times.end[place],
         send_start=times.send_start[place],

@@ -10,7 +10,7 @@ Key = tuple[int, str, int]
 
 
 @dataclass(slots=True)
-class Meetings:
+class Barriers:
     """An event for all that meet, which happens when the last one is ready."""
 
     env: simpy.Environment

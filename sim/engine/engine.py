@@ -27,7 +27,7 @@ from parplan.sim.programs.arrays import ActionArrays, action_arrays, check_array
 from parplan.sim.programs.instructions import Program
 from parplan.sim.run import Run
 from parplan.sim.step.recording import as_run
-from parplan.sim.step.self_check import check_played
+from parplan.sim.step.self_check import check_simulated
 from parplan.sim.step.shared_links import SharedLinks, slow_rate
 from parplan.sim.step.steps import Failing, Failure, Steps
 from parplan.sim.step.tape import lower_arrays
@@ -72,9 +72,9 @@ def simulate(
     )
     processes = Processes(simpy.Environment(), schedule, lists, costs, options)
     processes.run()
-    played = processes.played(0)
-    check_played(lists, played)
-    return as_run(lists, played)
+    simulated = processes.simulated(0)
+    check_simulated(lists, simulated)
+    return as_run(lists, simulated)
 
 
 def simulate_steps(
@@ -136,8 +136,8 @@ def _runs(lists: ActionArrays, processes: Processes, begin_ps: int) -> list[Run]
     """The run of every step of a row that began at `begin_ps`."""
     runs = []
     for step, end_ps in enumerate(processes.step_ends_ps):
-        played = processes.played(step)
-        runs.append(as_run(lists, replace(played, end_ps=end_ps - begin_ps)))
+        simulated = processes.simulated(step)
+        runs.append(as_run(lists, replace(simulated, end_ps=end_ps - begin_ps)))
         begin_ps = end_ps
     return runs
 

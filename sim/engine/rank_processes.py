@@ -11,7 +11,7 @@ import numpy as np
 import simpy
 
 from parplan.sim.costs import StageCosts
-from parplan.sim.engine.barriers import Meetings
+from parplan.sim.engine.barriers import Barriers
 from parplan.sim.engine.links import Arrival, Process, make_links, times
 from parplan.sim.engine.slowdown import Pace
 from parplan.sim.engine.stage_work import StageAction, stage_work, works_of_micro_batches
@@ -20,7 +20,7 @@ from parplan.sim.programs.arrays import ActionArrays
 from parplan.sim.programs.instructions import Action, Overlap, Program, last_gradient_index, parts
 from parplan.sim.programs.messages import deadlock
 from parplan.sim.step.data_parallel import Span, bucket_spans, finish_spans, reduce_spans
-from parplan.sim.step.recording import Played
+from parplan.sim.step.recording import SimulatedStep
 from parplan.sim.step.shared_links import SharedLinks
 from parplan.sim.step.step_end import check_copies
 from parplan.sim.ticks import pair_ps, to_ps
@@ -65,7 +65,7 @@ class Processes:
         # Messages that only their sender, or only their receiver, has come to.
         self.arrivals: dict[tuple[int, bool, int], Any] = {}
         self.waiting: dict[int, Action] = {}
-        self.meetings = Meetings(env)
+        self.barriers = Barriers(env)
         self.reduce_free_ps = [0] * len(program)
         self.spans: list[list[Span]] = [[] for _ in range(num_steps)]
         self.step_ends_ps = [0] * num_steps
@@ -96,10 +96,10 @@ class Processes:
             if rank.is_alive:
                 rank.interrupt()
 
-    def played(self, step: int) -> Played:
+    def simulated(self, step: int) -> SimulatedStep:
         """The times of one of the steps."""
         own = slice(step * len(self.lists), (step + 1) * len(self.lists))
-        return Played(
+        return SimulatedStep(
             start=np.array(self.start[own]),
             end=np.array(self.end[own]),
             send_start=np.array(self.links.start[own]),
@@ -257,8 +257,8 @@ class Processes:
         own = self.own[rank]
         for stage in own:
             if self.copies[stage] > 1:
-                meeting = step, "reduce", stage
-                begin = yield self.meetings.join(meeting, now, self.copies[stage])
+                barrier = step, "reduce", stage
+                begin = yield self.barriers.join(barrier, now, self.copies[stage])
                 now = begin + self.stages[stage].reduce
                 if now > begin:
                     self.spans[step].append(Span(rank, stage, REDUCE, begin, now))
@@ -272,14 +272,14 @@ class Processes:
     def _norm(self, rank: int, step: int, now: int, own: list[int]) -> Process:
         """The norm of the gradients, which the rank has its part of `now`."""
         if not self.post_validation:
-            begin = yield self.meetings.join((step, "norm", 0), now, len(self.program))
+            begin = yield self.barriers.join((step, "norm", 0), now, len(self.program))
             now = begin + self.norm_ps
             if own:
                 self.spans[step].append(Span(rank, own[0], NORM, begin, now))
             return now
         if rank > 0:
-            now = yield self.meetings.join((step, "part", rank), now, 2)
+            now = yield self.barriers.join((step, "part", rank), now, 2)
         hop = self.stages[own[0]].latency if own else 0
         # Nobody comes for that of the last rank.
-        self.meetings.join((step, "part", rank + 1), now + hop, 2)
+        self.barriers.join((step, "part", rank + 1), now + hop, 2)
         return now

@@ -41,7 +41,7 @@ class StageAction(NamedTuple):
     latency: int
 
 
-Works = list[dict[str, StageAction]]
+StageActions = list[dict[str, StageAction]]
 """By stage and op."""
 
 
@@ -60,7 +60,7 @@ def stage_work(cost: StageCosts) -> StageWork:
     )
 
 
-def works_of_micro_batches(lists: ActionArrays, costs: Sequence[StageCosts]) -> list[Works]:
+def works_of_micro_batches(lists: ActionArrays, costs: Sequence[StageCosts]) -> list[StageActions]:
     """For every micro-batch what its actions are; one object for those that take the same ranks."""
     ranks = np.zeros((lists.num_micro_batches, lists.num_stages), dtype=np.int32)
     ranks[lists.micro_batch, lists.stage] = lists.rank()

@@ -8,8 +8,8 @@ import numpy as np
 from parplan.sim.event_table import NORM, REDUCE
 from parplan.sim.run import Run
 from parplan.sim.step.data_parallel import Span, bucket_spans, finish_spans, reduce_spans
-from parplan.sim.step.recording import Played, as_run
-from parplan.sim.step.self_check import check_played
+from parplan.sim.step.recording import SimulatedStep, as_run
+from parplan.sim.step.self_check import check_simulated
 from parplan.sim.step.step_tables import SweepTables
 from parplan.sim.step.tape import REDUCES, Tape
 from parplan.sim.ticks import Ints, StageTicks
@@ -53,7 +53,7 @@ def run_of(
         duration[tape.place] = tables.duration[0, tables.column, 0]
         end = start + duration
     start, end = start[entries.runs], end[entries.runs]
-    played = Played(
+    simulated = SimulatedStep(
         start=start,
         end=end,
         send_start=send_start[entries.sends],
@@ -61,8 +61,8 @@ def run_of(
         spans=[*_reductions(tape, ticks, start, end), *_ends(tape, ticks, tables, swept)],
         end_ps=int(swept.ends(tables, 0).max()),
     )
-    check_played(tape.lists, played)
-    return as_run(tape.lists, played)
+    check_simulated(tape.lists, simulated)
+    return as_run(tape.lists, simulated)
 
 
 def _reductions(tape: Tape, ticks: StageTicks, start: Ints, end: Ints) -> list[Span]:

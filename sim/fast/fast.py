@@ -20,7 +20,7 @@ from parplan.sim.programs.instructions import Program
 from parplan.sim.run import Run
 from parplan.sim.step.self_check import check_steps
 from parplan.sim.step.step_tables import SweepTables, sweep_tables
-from parplan.sim.step.steps import Failing, Steps, played_with_failures
+from parplan.sim.step.steps import Failing, Steps, steps_with_failures
 from parplan.sim.step.sweep import compiled_loops, sweep
 from parplan.sim.step.tape import Tape, lower
 from parplan.sim.ticks import PS_PER_S, Ints, StageTicks, stage_ticks
@@ -139,7 +139,7 @@ def fast_steps(
     every, rest = failing.checkpoint_every, num_steps % failing.checkpoint_every
     longest = _row_ps(tape, tables, min(every, num_steps), blocking_sends)
     rows = {count: longest[:count] for count in {min(every, num_steps), rest} - {0}}
-    return played_with_failures(rows, num_steps, tape.num_ranks, failing)
+    return steps_with_failures(rows, num_steps, tape.num_ranks, failing)
 
 
 def _row_ps(tape: Tape, tables: SweepTables, num_steps: int, blocking: bool) -> list[int]:

@@ -15,7 +15,7 @@ from parplan.sim.ticks import PS_PER_S, Ints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Played:
+class SimulatedStep:
     """The times of every action, in the order of the lists, in picoseconds."""
 
     start: Ints
@@ -30,14 +30,14 @@ class Played:
     """The end of the step."""
 
 
-def as_run(lists: ActionArrays, played: Played) -> Run:
+def as_run(lists: ActionArrays, simulated: SimulatedStep) -> Run:
     """The run of a predicted step; its events are put in order when they are first asked for."""
-    return Run(step_s=played.end_ps / PS_PER_S, events=Events(partial(_table, lists, played)))
+    return Run(step_s=simulated.end_ps / PS_PER_S, events=Events(partial(_table, lists, simulated)))
 
 
-def _table(lists: ActionArrays, played: Played) -> EventTable:
-    spans = np.array(played.spans, dtype=np.int64).reshape(-1, len(Span._fields)).T
-    sent = np.flatnonzero(played.send_end > played.send_start)
+def _table(lists: ActionArrays, simulated: SimulatedStep) -> EventTable:
+    spans = np.array(simulated.spans, dtype=np.int64).reshape(-1, len(Span._fields)).T
+    sent = np.flatnonzero(simulated.send_end > simulated.send_start)
     towards = np.select([lists.op == F, (lists.op == B) | (lists.op == I)], [1, -1], 0)
     none = np.full(len(lists), -1)
     no_spans = np.full(spans.shape[1], -1)
@@ -50,8 +50,8 @@ def _table(lists: ActionArrays, played: Played) -> EventTable:
         "to_stage": (none, (stage + towards)[sent], no_spans),
     }
     times: dict[str, Any] = {
-        "start_ps": (played.start, played.send_start[sent], spans[3]),
-        "end_ps": (played.end, played.send_end[sent], spans[4]),
+        "start_ps": (simulated.start, simulated.send_start[sent], spans[3]),
+        "end_ps": (simulated.end, simulated.send_end[sent], spans[4]),
     }
     whole: dict[str, Any] = {
         **{name: np.concatenate(parts).astype(np.int32) for name, parts in columns.items()},

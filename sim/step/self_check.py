@@ -4,7 +4,7 @@ pass for a prediction. Costs a few operations on arrays, far less than playing."
 import numpy as np
 
 from parplan.sim.programs.arrays import ActionArrays, B, F, I
-from parplan.sim.step.recording import Played
+from parplan.sim.step.recording import SimulatedStep
 from parplan.sim.step.step_tables import SweepTables
 from parplan.sim.step.tape import Tape
 from parplan.sim.ticks import MOST_PS, Ints
@@ -19,17 +19,17 @@ SPREAD = 2_654_435_761
 """A prime: multiples of it are spread evenly over the candidates, and over lanes of blocks."""
 
 
-def check_played(lists: ActionArrays, played: Played) -> None:
+def check_simulated(lists: ActionArrays, simulated: SimulatedStep) -> None:
     """Raise `AssertionError` unless time goes forwards on each rank and along each dependency, and
     the step is not over before its last action and communication are."""
-    start, end = played.start, played.end
+    start, end = simulated.start, simulated.end
     _demand((start >= 0).all() and (end >= start).all(), "an action ends before it begins")
     rank = lists.rank()
     # Pairs that overlap have equal times.
     follows = (start[1:] >= end[:-1]) | ((start[1:] == start[:-1]) & (end[1:] == end[:-1]))
     _demand(follows[rank[1:] == rank[:-1]].all(), "a rank does two things at once")
-    last = max([int(end.max()), *(span.end_ps for span in played.spans)])
-    _demand(played.end_ps >= last, "the step is over before its last event")
+    last = max([int(end.max()), *(span.end_ps for span in simulated.spans)])
+    _demand(simulated.end_ps >= last, "the step is over before its last event")
     _check_dependencies(lists, start, end)
 
 

@@ -76,7 +76,7 @@ class Failing:
             yield to_ps(now), int(self.rng.integers(num_ranks))
 
 
-def played_with_failures(
+def steps_with_failures(
     rows_ps: Mapping[int, Sequence[int]], num_steps: int, num_ranks: int, failing: Failing
 ) -> Steps:
     """Steps whose times in a row are known: no row depends on what was before it.

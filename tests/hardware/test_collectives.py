@@ -51,20 +51,22 @@ def nodes_of(num_nodes: int, per_node: int) -> Group:
 @pytest.mark.parametrize("num_ranks", range(2, 12))
 @pytest.mark.parametrize("num_bytes", [0.0, 1e4, 1e7])
 def test_a_ring_takes_as_long_as_its_play(num_ranks: int, num_bytes: float) -> None:
-    played_s, buffers = ring_all_reduce(num_ranks, num_bytes)
+    simulated_s, buffers = ring_all_reduce(num_ranks, num_bytes)
     assert np.array_equal(buffers, np.tile(buffers.max(0), (num_ranks, 1)))
     asked = Collective(op="all_reduce", num_bytes=num_bytes)
-    assert collective_s(asked, one_node(num_ranks), ["ring"]) == pytest.approx(played_s)
+    assert collective_s(asked, one_node(num_ranks), ["ring"]) == pytest.approx(simulated_s)
 
 
 @pytest.mark.parametrize("num_ranks", range(2, 18))
 @pytest.mark.parametrize("num_bytes", [0.0, 1e4, 1e7])
 def test_halving_and_doubling_take_as_long_as_their_play(num_ranks: int, num_bytes: float) -> None:
-    played_s, buffers = halving_doubling_all_reduce(num_ranks, num_bytes)
+    simulated_s, buffers = halving_doubling_all_reduce(num_ranks, num_bytes)
     total = sum(range(num_ranks)) * 100.0 + num_ranks * np.arange(buffers.shape[1])
     assert np.array_equal(buffers, np.tile(total, (num_ranks, 1)))
     asked = Collective(op="all_reduce", num_bytes=num_bytes)
-    assert collective_s(asked, one_node(num_ranks), ["halving-doubling"]) == pytest.approx(played_s)
+    assert collective_s(asked, one_node(num_ranks), ["halving-doubling"]) == pytest.approx(
+        simulated_s
+    )
 
 
 @pytest.mark.parametrize("num_ranks", [2, 4, 6, 8, 16, 32])

@@ -24,8 +24,8 @@ from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.programs.arrays import action_arrays
 from parplan.sim.schedules import CATALOGUE, make_program, why_not
 from parplan.sim.software.framework import NO_OVERHEAD
-from parplan.sim.step.recording import Played
-from parplan.sim.step.self_check import check_played
+from parplan.sim.step.recording import SimulatedStep
+from parplan.sim.step.self_check import check_simulated
 from parplan.sim.step.tape import lower
 from parplan.sim.workload import Workload
 
@@ -115,19 +115,21 @@ def test_more_candidates_or_memory_never_worsen_the_optimum(chosen: set[int], ra
     assert best_s(some[::-1], ratio) == best_s(some, ratio)
 
 
-def right() -> tuple[object, Played]:
+def right() -> tuple[object, SimulatedStep]:
     """Two stages, two micro-batches, in picoseconds."""
     lists = action_arrays(make_program("gpipe", 2, 2))
     start = np.array([0, 1, 6, 8, 1, 2, 3, 5])  # rank 0: F F B B; rank 1: F F B B
     end = np.array([1, 2, 8, 10, 2, 3, 5, 7])
-    return lists, Played(start=start, end=end, send_start=end, send_end=end, spans=(), end_ps=10)
+    return lists, SimulatedStep(
+        start=start, end=end, send_start=end, send_end=end, spans=(), end_ps=10
+    )
 
 
 def test_a_step_that_cannot_be_is_noticed() -> None:
     lists, sound = right()
     order = [(str(i)) for rank in make_program("gpipe", 2, 2) for i in rank]
     assert order == ["0F0", "0F1", "0B0", "0B1", "1F0", "1F1", "1B0", "1B1"]
-    check_played(lists, sound)  # type: ignore[arg-type]
+    check_simulated(lists, sound)  # type: ignore[arg-type]
     for place, begin, over, why in (
         (1, 0, 2, "two things at once"),
         (3, 7, 8, "two things at once"),
@@ -141,7 +143,7 @@ def test_a_step_that_cannot_be_is_noticed() -> None:
         start, end = sound.start.copy(), sound.end.copy()
         start[place], end[place] = begin, over
         with pytest.raises(AssertionError, match=why):
-            check_played(lists, replace(sound, start=start, end=end))  # type: ignore[arg-type]
+            check_simulated(lists, replace(sound, start=start, end=end))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("count", [7, 9])

@@ -12,7 +12,7 @@ from parplan.experiments.cases.own.fit import (
     relative_error,
 )
 from parplan.experiments.cases.own.machine_factors import MachineSetting
-from parplan.experiments.cases.own.runs import OwnRun, remembered_errors, shipped_setting
+from parplan.experiments.cases.own.runs import OwnRun, cached_errors, shipped_setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ def fit_checked(runs: Sequence[OwnRun]) -> CheckedFit:
     """Fit to `runs`, and to parts of them; raises `ParplanError` as `check_runs` says."""
     check_runs(runs)
     start = shipped_setting(runs)
-    errors = remembered_errors(start)
+    errors = cached_errors(start)
     fit = fit_own(runs, errors)
     return CheckedFit(
         runs=tuple(runs),

@@ -19,8 +19,8 @@ from parplan.experiments.cases.own.machine_factors import MachineSetting
 from parplan.experiments.cases.own.runs import (
     Errors,
     OwnRun,
+    cached_errors,
     log_error,
-    remembered_errors,
     shipped_setting,
     slopes,
 )
@@ -80,7 +80,7 @@ def fit_own(runs: Sequence[OwnRun], errors: Errors | None = None) -> OwnFit:
     Raises `ParplanError` for runs of several frameworks.
     """
     start = shipped_setting(runs)
-    errors = errors or remembered_errors(start)
+    errors = errors or cached_errors(start)
     point, moved, noise = _searched(runs, errors, start)
     jacobian = _jacobian(runs, errors, point, start, WIDE)
     return OwnFit(
@@ -211,7 +211,7 @@ def held_out_parts(runs: Sequence[OwnRun]) -> list[list[int]]:
 def held_out_errors(runs: Sequence[OwnRun], errors: Errors | None = None) -> list[float]:
     """Of each run, predicted over measured time minus one, by a fit to the other parts."""
     start = shipped_setting(runs)
-    errors = errors or remembered_errors(start)
+    errors = errors or cached_errors(start)
     found = [0.0] * len(runs)
     for part in held_out_parts(runs):
         others = [run for i, run in enumerate(runs) if i not in part]

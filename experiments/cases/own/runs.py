@@ -11,7 +11,7 @@ from parplan.experiments.cases.own.constants import COUNT, limits, setting_at
 from parplan.experiments.cases.own.machine_factors import MachineSetting, with_factors
 from parplan.experiments.cases.read import Case
 from parplan.experiments.cases.request import CaseRequest, request_of
-from parplan.hardware.machines.cached_cluster import remembering
+from parplan.hardware.machines.cached_cluster import with_kernel_cache
 from parplan.hardware.network.cluster import Cluster
 from parplan.sim.fast.fast import fast_step_s
 from parplan.sim.prediction.predict import Scheduled, compile_plan, scheduled
@@ -35,7 +35,7 @@ class OwnRun:
         known = self.clusters.get(machine.products_factor)
         if known is None:
             of_products = dataclasses.replace(machine, network_factor=1.0)
-            known = remembering(with_factors(self.request.cluster, of_products))
+            known = with_kernel_cache(with_factors(self.request.cluster, of_products))
             self.clusters[machine.products_factor] = known
         cluster = with_factors(known, dataclasses.replace(machine, products_factor=1.0))
         workload = dataclasses.replace(self.request.workload, framework=setting.framework)
@@ -73,7 +73,7 @@ Errors = Callable[[OwnRun, np.ndarray], float]
 """The logarithm of predicted over measured time of a run at a point."""
 
 
-def remembered_errors(start: MachineSetting) -> Errors:
+def cached_errors(start: MachineSetting) -> Errors:
     """Errors at points from `start`; each is worked out once, as folds ask for the same ones."""
     known: dict[tuple[str, bytes], float] = {}
 

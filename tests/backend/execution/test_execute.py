@@ -130,7 +130,7 @@ def kinds() -> Execution:
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", KINDS)
-def test_every_kind_of_plan_is_predicted_from_minis_and_trains_alike(
+def test_every_kind_of_plan_is_predicted_from_proxies_and_trains_alike(
     kinds: Execution, name: str
 ) -> None:
     (found,) = (e for e in kinds.executed if e.plan == KINDS[name])

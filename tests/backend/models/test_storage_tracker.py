@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from parplan.backend.minis.memory_runs import MemoryWatch
-from parplan.backend.minis.storage_tracker import StorageTracker
+from parplan.backend.proxies.memory_runs import MemoryWatch
+from parplan.backend.proxies.storage_tracker import StorageTracker
 
 
 def test_storages_count_once_until_they_are_freed() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parplan.planners.bounds.schedule_bounds import memory_bound_bytes, step_bounds_s
-from parplan.planners.spaces.constraints import PLAYABLE
+from parplan.planners.spaces.constraints import SIMULATED
 from parplan.sim.costs import StageCosts
 from parplan.sim.fast.fast import fast_many
 from parplan.sim.memory.peak import StageNeeds
@@ -102,7 +102,7 @@ def paths_s(name: str, ranks: int, count: int, costs: Sequence[StageCosts]) -> f
 @settings(max_examples=150, deadline=None)
 @given(
     data=st.data(),
-    name=st.sampled_from(PLAYABLE),
+    name=st.sampled_from(SIMULATED),
     ranks=st.integers(1, 4),
     counts=st.lists(st.integers(1, 9), min_size=2, max_size=2),
     virtual=st.integers(1, 4),
@@ -119,7 +119,7 @@ def test_the_bounds_are_the_longest_of_their_paths(
     assert found.tolist() == by_hand
 
 
-@pytest.mark.parametrize("name", PLAYABLE)
+@pytest.mark.parametrize("name", SIMULATED)
 def test_the_bounds_of_every_schedule_are_the_longest_of_their_paths(name: str) -> None:
     """With reductions that are about as long as what goes beside them."""
     rng = Random(name)

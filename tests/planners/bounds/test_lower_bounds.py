@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.bounds.schedule_bounds import step_bounds_s
 from parplan.planners.search.evaluator import IMPOSSIBLE, Evaluator
-from parplan.planners.spaces.constraints import PLAYABLE, Constraints
+from parplan.planners.spaces.constraints import SIMULATED, Constraints
 from parplan.planners.spaces.make import make_space
 from parplan.sim.costs import StageCosts
 from parplan.sim.fast.fast import fast_many
@@ -70,7 +70,7 @@ stage = st.builds(
 @settings(max_examples=200, deadline=None)
 @given(
     data=st.data(),
-    name=st.sampled_from(PLAYABLE),
+    name=st.sampled_from(SIMULATED),
     ranks=st.integers(1, 5),
     count=st.integers(1, 10),
     virtual=st.integers(1, 3),

@@ -36,7 +36,7 @@ WORKLOAD = Workload(
 )
 SPACE = make_space(WORKLOAD, CLUSTER, Constraints(zero_stage=(1,), num_stages=Range(max=4)))
 PLANS = list(SPACE)
-ELSEWHERE = Plan(num_stages=8, num_micro_batches=16)
+REMOTE = Plan(num_stages=8, num_micro_batches=16)
 
 
 def evaluator(**arguments: object) -> Evaluator:
@@ -85,9 +85,9 @@ def test_every_ask_counts() -> None:
 
 
 def test_a_plan_from_elsewhere_is_not_possible() -> None:
-    trial = evaluator()(ELSEWHERE)
+    trial = evaluator()(REMOTE)
     assert trial.reason == "not a plan of the space that is searched"
-    assert evaluator().bounds([ELSEWHERE]) == [float("inf")]
+    assert evaluator().bounds([REMOTE]) == [float("inf")]
     with pytest.raises(ParplanError, match="expected a Plan, got 'plan'"):
         evaluator()("plan")  # type: ignore[arg-type]
 

@@ -28,7 +28,7 @@ from parplan.sim.memory.peak import RankMemory, rank_memory, stage_needs
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.prediction.predict import compile_plan, schedule_key, scheduled
-from tests.planners.search.test_evaluator import CLUSTER, ELSEWHERE, PLANS, SPACE, WORKLOAD
+from tests.planners.search.test_evaluator import CLUSTER, PLANS, REMOTE, SPACE, WORKLOAD
 
 
 class Clock:
@@ -56,7 +56,7 @@ def test_looking_takes_no_evaluation() -> None:
     assert not one.fits(TOO_LARGE[0])
     memory = compile_plan(WORKLOAD, CLUSTER, FITS[0]).memory
     assert one.peak_bytes(FITS[0]) == max(rank.total_bytes for rank in memory)
-    assert one.peak_bytes(ELSEWHERE) == IMPOSSIBLE
+    assert one.peak_bytes(REMOTE) == IMPOSSIBLE
     assert (one.num_asked, one.trials, one.num_bounds) == (0, (), 0)
     # Three verdicts, each between two looks at the clock.
     assert one.compile_s == 3.0
@@ -180,7 +180,7 @@ def test_what_is_known_to_be_no_better() -> None:
     assert one.ruled_out(FITS[0], key)
     assert one.ruled_out(FITS[0], key * 0.9)
     assert not one.ruled_out(FITS[0], key * 1.1)
-    assert one.ruled_out(ELSEWHERE, 0.0)
+    assert one.ruled_out(REMOTE, 0.0)
     assert not one.ruled_out(TOO_LARGE[0], 1e-9)
     one.fits(TOO_LARGE[0])
     assert one.ruled_out(TOO_LARGE[0], IMPOSSIBLE)

@@ -76,7 +76,7 @@ def test_results_come_in_any_order_and_each_once() -> None:
 
 def test_work_moves_to_processes_when_it_takes_long() -> None:
     with WorkerPool(2, here_s=0.0) as spread:
-        assert spread.is_elsewhere == ((os.cpu_count() or 1) > 1)
+        assert spread.is_remote == ((os.cpu_count() or 1) > 1)
     with WorkerPool(1, here_s=0.0) as spread:
         assert list(spread.in_order(twice, range(3))) == [0, 2, 4]
         assert multiprocessing.active_children() == []

@@ -21,7 +21,7 @@ from parplan.planners.ap.log import (
     selected_line,
 )
 from parplan.planners.spaces.checks import check_candidates, check_request
-from parplan.planners.spaces.constraints import PLAYABLE, Constraints, Range, constraints_of, text
+from parplan.planners.spaces.constraints import SIMULATED, Constraints, Range, constraints_of, text
 from parplan.planners.spaces.layouts import Layout, Ordering, divisors
 from parplan.planners.spaces.make import constraints_of_options, full_candidates, make_space
 from parplan.planners.spaces.options import Options
@@ -337,9 +337,9 @@ def test_constraints_of_a_table() -> None:
         with pytest.raises(ParplanError, match="memory_ratio: must be above 0"):
             Constraints(memory_ratio=ratio)
     assert Constraints(memory_ratio=1.0).memory_ratio == 1.0
-    assert "dualpipe" not in PLAYABLE
-    assert "zb-auto" not in PLAYABLE
-    assert "zb-h2" in PLAYABLE
+    assert "dualpipe" not in SIMULATED
+    assert "zb-auto" not in SIMULATED
+    assert "zb-h2" in SIMULATED
 
 
 @pytest.mark.parametrize(

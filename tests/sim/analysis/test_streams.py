@@ -48,14 +48,14 @@ CASES = {
 }
 
 
-def played(workload: Workload, plan: Plan) -> tuple[Run, Run]:
+def simulated(workload: Workload, plan: Plan) -> tuple[Run, Run]:
     run = predict(compile_plan(workload, CLUSTER, plan))
     return run, with_streams(run, workload, CLUSTER, plan)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_exchanges_lie_within_their_action_and_do_not_overlap(name: str) -> None:
-    plain, detailed = played(*CASES[name])
+    plain, detailed = simulated(*CASES[name])
     actions = {event.name: event for event in plain.events if event.stream == "compute"}
     added = [event for event in detailed.events if event.stream.endswith("-parallel")]
     added = [event for event in added if event.stream != "data-parallel"]
@@ -70,7 +70,7 @@ def test_exchanges_lie_within_their_action_and_do_not_overlap(name: str) -> None
 
 
 def test_a_block_has_two_all_reduces_in_each_direction() -> None:
-    _, detailed = played(*CASES["tensor-parallel"])
+    _, detailed = simulated(*CASES["tensor-parallel"])
     forward = [
         e.name for e in detailed.events if e.name.startswith("1F0 ") and "all_reduce" in e.name
     ]
@@ -82,5 +82,5 @@ def test_a_block_has_two_all_reduces_in_each_direction() -> None:
 
 def test_without_model_parallelism_nothing_is_added() -> None:
     plan = Plan(num_stages=4, data_parallel=4, num_micro_batches=2)
-    plain, detailed = played(DENSE, plan)
+    plain, detailed = simulated(DENSE, plan)
     assert tuple(plain.events) == tuple(detailed.events)

@@ -182,10 +182,10 @@ def test_one_replica_over_two_interfaces_is_played_as_the_engine_plays_it(sharin
             plan=Plan(num_stages=4), schedule=schedule, costs=tuple(costs), memory=()
         )
         own = ClusterLinks(cluster=cluster, message_bytes=num_bytes, sharing=sharing)
-        played = simulate_cluster(compiled, links=own).run_of(0)
+        simulated = simulate_cluster(compiled, links=own).run_of(0)
         expected = simulate(schedule, costs, links=links)
-        assert played.step_s == expected.step_s
-        computed = [[e for e in run.events if e.stream != "send"] for run in (played, expected)]
+        assert simulated.step_s == expected.step_s
+        computed = [[e for e in run.events if e.stream != "send"] for run in (simulated, expected)]
         assert computed[0] == computed[1]
         delayed += expected.step_s > simulate(schedule, costs).step_s
     assert delayed > 10

@@ -103,10 +103,10 @@ def test_replicas_that_are_alike_do_what_the_engine_says(seed: int) -> None:
     compiled = random_plan(seed)
     expected = simulate(compiled.schedule, compiled.costs)
     for folded in (False, True):
-        played = simulate_cluster(compiled, folded=folded)
-        assert played.num_ranks == compiled.plan.num_devices
+        simulated = simulate_cluster(compiled, folded=folded)
+        assert simulated.num_ranks == compiled.plan.num_devices
         for replica in range(compiled.plan.data_parallel):
-            assert played.run_of(replica) == expected
+            assert simulated.run_of(replica) == expected
     assert len(simulate_cluster(compiled).classes) == 1
 
 
@@ -183,10 +183,10 @@ def test_a_straggler_delays_its_whole_group_by_hand() -> None:
     # Forward and backward take 3 s, of replica 1 of 3 twice as long: reduced from 6 to 10 s; its
     # optimizer takes 2 s then, that of the others 1 s; shards are gathered when it has its own.
     costs = stage(reduce_s=4, optimizer_s=1, gather_s=5)
-    played = simulate_cluster(compiled_of([costs], 1, data_parallel=3), slowdown={1: 2.0})
-    assert played.step_s == 17
-    assert [found.replicas for found in played.classes] == [(0, 2), (1,)]
-    for found, ends in zip(played.classes, (11, 12), strict=True):
+    simulated = simulate_cluster(compiled_of([costs], 1, data_parallel=3), slowdown={1: 2.0})
+    assert simulated.step_s == 17
+    assert [found.replicas for found in simulated.classes] == [(0, 2), (1,)]
+    for found, ends in zip(simulated.classes, (11, 12), strict=True):
         spans = {e.name: (e.start_s, e.end_s) for e in found.run.events}
         assert spans["reduce 0"] == (6, 10)
         assert spans["optimizer 0"] == (10, ends)
@@ -196,8 +196,8 @@ def test_a_straggler_delays_its_whole_group_by_hand() -> None:
 def test_buckets_wait_for_the_last_replica_one_by_one() -> None:
     # Two buckets, ready at 2 and 3 s, of the straggler at 4 and 6 s; each is reduced in 3 s.
     costs = stage(reduce_s=6, reduce_buckets=2)
-    played = simulate_cluster(compiled_of([costs], 1, data_parallel=2), slowdown={0: 2.0})
-    reduced = [(e.start_s, e.end_s) for e in played.run_of(1).events if e.name == "reduce 0"]
+    simulated = simulate_cluster(compiled_of([costs], 1, data_parallel=2), slowdown={0: 2.0})
+    reduced = [(e.start_s, e.end_s) for e in simulated.run_of(1).events if e.name == "reduce 0"]
     assert reduced == [(4, 7), (7, 10)]
 
 
@@ -227,9 +227,9 @@ def test_every_rank_slower_is_the_engine_with_slower_stages() -> None:
             )
             for c in compiled.costs
         ]
-        played = simulate_cluster(compiled, slowdown=everyone)
-        assert len(played.classes) == 1
-        assert played.step_s == simulate(compiled.schedule, twice).step_s
+        simulated = simulate_cluster(compiled, slowdown=everyone)
+        assert len(simulated.classes) == 1
+        assert simulated.step_s == simulate(compiled.schedule, twice).step_s
 
 
 @given(
@@ -296,8 +296,8 @@ def test_replicas_behind_one_interface_wait_for_each_other() -> None:
     assert simulate_cluster(compiled, links=links).step_s == 6 + 2 * 8
     # Where the replicas lie on nodes of their own, messages stay inside: 8 s at 1 byte a second.
     inside = Placement(order=("pipeline", "data"), sizes=(2, 2))
-    played = simulate_cluster(compiled, links=links, placement=inside)
-    assert (played.step_s, len(played.classes)) == (6 + 2 * 8, 1)
+    simulated = simulate_cluster(compiled, links=links, placement=inside)
+    assert (simulated.step_s, len(simulated.classes)) == (6 + 2 * 8, 1)
     # A replica that comes later has the interface for itself.
     late = simulate_cluster(compiled, links=links, slowdown={1: 100.0})
     assert late.step_s == 100 + 4 + 3 + 4 + 200
@@ -316,12 +316,12 @@ def test_sixteen_thousand_ranks_are_a_few_kinds() -> None:
         distribute_param=True,
     )
     compiled = compile_plan(workload, cluster_preset("16384xh100"), plan)
-    played = simulate_cluster(compiled, slowdown={77: 1.2, 5000: 1.5})
-    assert played.num_ranks == 16384
-    assert sorted(len(found.replicas) for found in played.classes) == [1, 1, 126]
+    simulated = simulate_cluster(compiled, slowdown={77: 1.2, 5000: 1.5})
+    assert simulated.num_ranks == 16384
+    assert sorted(len(found.replicas) for found in simulated.classes) == [1, 1, 126]
     plain = simulate_cluster(compiled)
     assert plain.run_of(5) == predict(compiled)
-    assert plain.step_s < played.step_s < 1.5 * plain.step_s
+    assert plain.step_s < simulated.step_s < 1.5 * plain.step_s
 
 
 def test_the_command_says_what_a_straggler_costs(

@@ -58,8 +58,8 @@ def test_a_computation_takes_at_most_the_factor_longer(seed: int, factor: float)
     usual = simulate(schedule, costs)
     slow = simulate(schedule, costs, compute_slowdown_during_messages=factor)
     assert slow.step_s >= usual.step_s
-    alone, played = times(usual), times(slow)
-    for name, (start_s, end_s) in played.items():
+    alone, simulated = times(usual), times(slow)
+    for name, (start_s, end_s) in simulated.items():
         took, before = end_s - start_s, alone[name][1] - alone[name][0]
         # The rate is rounded down to a part in 65536, the end up to a picosecond.
         assert before - 1e-15 <= took <= before * factor * (1 + factor / 2**15) + 2e-12

@@ -37,7 +37,7 @@ def costs(schedule: Program, **given: float) -> list[StageCosts]:
     return [StageCosts(**one)] * stages  # type: ignore[arg-type]
 
 
-def played(
+def simulated(
     schedule: Schedule, need: StageNeeds, message_bytes: float = 0.0, **seconds: float
 ) -> tuple[MemoryOverTime, ...]:
     stages = costs(schedule, **seconds)
@@ -52,7 +52,7 @@ def test_what_is_made_is_freed(schedule: Schedule, data: st.DataObject) -> None:
     drawn = {
         n: data.draw(seconds) for n in ("forward_s", "input_gradient_s", "send_s", "latency_s")
     }
-    for memory in played(schedule, needs(saved_bytes=4.0, recomputed_bytes=2.0), 1.0, **drawn):
+    for memory in simulated(schedule, needs(saved_bytes=4.0, recomputed_bytes=2.0), 1.0, **drawn):
         assert memory.activation_bytes[-1] == memory.message_bytes[-1] == 0
         assert min(memory.activation_bytes) == min(memory.message_bytes) == 0
         assert all(a <= b for a, b in pairwise(memory.times_s))
@@ -64,7 +64,7 @@ def test_the_peak_is_that_of_planning(schedule: Schedule) -> None:
         parameter_bytes=100.0, saved_bytes=4.0, recomputed_bytes=2.0, recomputed_stage_bytes=6.0
     )
     peaks = rank_memory([need] * 4, moments_of(schedule))
-    assert [m.peak_bytes for m in played(schedule, need)] == [p.total_bytes for p in peaks]
+    assert [m.peak_bytes for m in simulated(schedule, need)] == [p.total_bytes for p in peaks]
 
 
 @given(st.sampled_from(list(CATALOGUE)), st.data())
@@ -90,18 +90,18 @@ def test_peaks_are_those_over_time_for_every_schedule(name: str, data: st.DataOb
 
 
 def test_one_f_one_b_keeps_a_micro_batch_less_on_each_later_rank() -> None:
-    memory = played(make_schedule("1f1b", 3, 8), needs(saved_bytes=1.0))
+    memory = simulated(make_schedule("1f1b", 3, 8), needs(saved_bytes=1.0))
     assert [m.peak_bytes for m in memory] == [3, 2, 1]
 
 
 def test_the_peak_is_reached_in_the_first_backward_when_it_recomputes() -> None:
-    (memory,) = played(make_schedule("1f1b", 1, 2), needs(saved_bytes=1.0, recomputed_bytes=5.0))
+    (memory,) = simulated(make_schedule("1f1b", 1, 2), needs(saved_bytes=1.0, recomputed_bytes=5.0))
     assert (memory.peak_bytes, memory.peak_s) == (6.0, 1.0)
 
 
 def test_a_split_backward_keeps_what_it_recomputed_until_its_weight_gradients() -> None:
     need = needs(saved_bytes=1.0, recomputed_bytes=1.0, recomputed_stage_bytes=3.0)
-    first, second = played(SPLIT, need)
+    first, second = simulated(SPLIT, need)
     assert first.peak_bytes == 2 * (1 + 3)
     assert second.peak_bytes == 2 * (1 + 3)
 
@@ -109,7 +109,7 @@ def test_a_split_backward_keeps_what_it_recomputed_until_its_weight_gradients() 
 def test_a_message_waits_on_its_receiver() -> None:
     # Rank 1 gets the second forward while it computes the first one.
     schedule = make_schedule("gpipe", 2, 2)
-    _, second = played(schedule, needs(), 1.0, forward_s=2.0, send_s=1.0)
+    _, second = simulated(schedule, needs(), 1.0, forward_s=2.0, send_s=1.0)
     held = dict(zip(second.times_s, second.message_bytes, strict=True))
     assert held[2.0] == 1  # on its way
     assert held[3.0] == 0  # used

@@ -338,13 +338,13 @@ def test_the_orders_of_the_greedy_plays_are_as_they_were() -> None:
         PassTimes(forward=1.0, input_gradient=2.0, weight_gradient=0.5, message=0.1),
         PassTimes(forward=1.3, input_gradient=0.7, weight_gradient=1.9, message=0.6),
     ]
-    played = [
+    simulated = [
         tuple(map(tuple, _Play(p, m, times, limit, share, *variant).actions))
         for (p, m), times, limit, share, variant in itertools.product(
             sizes, passes, (1.0, 2.0, 3.5, 8.0), (0.3, 1.0), VARIANTS
         )
     ]
-    assert len(set(played)) > 100
-    assert digest(played) == "f59ff47b462af74a"
+    assert len(set(simulated)) > 100
+    assert digest(simulated) == "f59ff47b462af74a"
     waves = [hanayo(p, m, v) for (p, m), v in itertools.product(sizes, (2, 4, 6))]
     assert digest(waves) == "0ba251f44b584e54"

@@ -15,7 +15,7 @@ from parplan.hardware.collectives.work import tree_bytes
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.hardware.network.cluster import Cluster, Link, Tier
 from parplan.hardware.network.fabric import Fabric
-from parplan.sim.cluster.collective_play import GroupCollective, play_collectives
+from parplan.sim.cluster.collective_simulation import GroupCollective, simulate_collectives
 from parplan.sim.cluster.collective_steps import (
     ALGORITHMS,
     transfers,
@@ -62,10 +62,10 @@ def closed_s(cluster: Cluster, group: GroupCollective) -> float:
 
 
 def check_closed_form(cluster: Cluster, group: GroupCollective, sharing: Sharing) -> None:
-    played = play_collectives(cluster, [group], sharing)
+    simulated = simulate_collectives(cluster, [group], sharing)
     # A message is rounded up to a picosecond, its latency to the nearest: steps of two at most.
     steps = 4 * len(group.ranks)
-    assert played.seconds[0] == pytest.approx(
+    assert simulated.seconds[0] == pytest.approx(
         closed_s(cluster, group), rel=1e-12, abs=2 * steps / PS_PER_S
     )
 
@@ -106,9 +106,11 @@ def test_a_hierarchy_takes_what_its_closed_form_says(
 def test_a_broadcast_from_rank_to_rank_fills_its_pipe_piece_by_piece(n: int) -> None:
     cluster, size = machine(1, n), 1e8
     for pieces in (1, 5, 32):
-        played = play_collectives(cluster, [asked("broadcast", size, range(n), pieces=pieces)])
+        simulated = simulate_collectives(
+            cluster, [asked("broadcast", size, range(n), pieces=pieces)]
+        )
         expected = (n - 1) * 2e-6 + size / 1e11 * (1 + (n - 2) / pieces)
-        assert played.seconds[0] == pytest.approx(expected, abs=4 * (n + pieces) / PS_PER_S)
+        assert simulated.seconds[0] == pytest.approx(expected, abs=4 * (n + pieces) / PS_PER_S)
 
 
 @pytest.mark.parametrize("op", ["all_reduce", "broadcast"])
@@ -117,18 +119,18 @@ def test_double_trees_tend_to_their_closed_form_as_pieces_shrink(op: str, n: int
     cluster, errors = machine(1, n), []
     for pieces in (2, 512):
         group = asked(op, 1e8, range(n), "tree", pieces)
-        played = play_collectives(cluster, [group])
-        busiest = max(played.link_bytes.values())
-        assert played.seconds[0] >= busiest / 1e11
+        simulated = simulate_collectives(cluster, [group])
+        busiest = max(simulated.link_bytes.values())
+        assert simulated.seconds[0] >= busiest / 1e11
         closed = closed_s(cluster, group)
         if op == "all_reduce" and n == 3:
             # Nobody has two children: the busiest port sends less than the closed form's 2 S.
             closed -= (tree_bytes(n, 1e8) - busiest) / 1e11
-        errors.append(played.seconds[0] / closed - 1)
+        errors.append(simulated.seconds[0] / closed - 1)
     assert abs(errors[1]) < 0.01
     assert errors[1] < errors[0] or n == 2
     nothing = asked(op, 0.0, range(n), "tree")
-    assert play_collectives(cluster, [nothing]).seconds[0] <= closed_s(cluster, nothing) + 1e-11
+    assert simulate_collectives(cluster, [nothing]).seconds[0] <= closed_s(cluster, nothing) + 1e-11
 
 
 @given(st.integers(2, 70))
@@ -150,24 +152,24 @@ def test_every_rank_sends_what_theory_says(
     n = nodes * per_node
     assume(n > 1 and (algorithm != "hierarchical" or min(nodes, per_node) > 1))
     cluster = machine(nodes, per_node)
-    played = play_collectives(cluster, [asked(op, size, range(n), algorithm)])
-    across = [b for name, b in played.link_bytes.items() if "nic" in name and "out" in name]
+    simulated = simulate_collectives(cluster, [asked(op, size, range(n), algorithm)])
+    across = [b for name, b in simulated.link_bytes.items() if "nic" in name and "out" in name]
     share = {"all_reduce": 2.0}.get(op, 1.0)
     if algorithm == "ring" and op != "broadcast" and nodes > 1:
         assert across == pytest.approx([share * (n - 1) / n * size / per_node] * len(across))
         assert len(across) == n
     elif algorithm == "ring" and op != "broadcast":
-        ports = [b for name, b in played.link_bytes.items() if "port out" in name]
+        ports = [b for name, b in simulated.link_bytes.items() if "port out" in name]
         assert ports == pytest.approx([share * (n - 1) / n * size] * n)
     elif algorithm == "hierarchical" and op != "all_to_all":
         assert across == pytest.approx([share * (nodes - 1) / nodes * size / per_node] * n)
     elif op == "all_to_all" and nodes > 1:
         assert sum(across) == pytest.approx(nodes * per_node * size * (n - per_node) / n)
     elif op == "broadcast":
-        received = [b for name, b in played.link_bytes.items() if name.endswith("in")]
+        received = [b for name, b in simulated.link_bytes.items() if name.endswith("in")]
         assert sum(received) >= (n - 1) * size * (1 - 1e-9)
     elif algorithm == "tree" and nodes == 1:
-        ports = [b for name, b in played.link_bytes.items() if "port out" in name]
+        ports = [b for name, b in simulated.link_bytes.items() if "port out" in name]
         assert sum(ports) == pytest.approx(2 * (n - 1) * size)
         assert max(ports) <= tree_bytes(n, size) * (1 + 1e-9)
 
@@ -192,9 +194,9 @@ def test_an_all_reduce_adds_up_every_rank() -> None:
 def test_two_groups_behind_one_interface_take_twice_as_long(sharing: Sharing, op: str) -> None:
     cluster = machine(4, 4, nics=2)  # Ranks 0 and 1 of a node share an interface.
     groups = [asked(op, 1e9, range(start, 16, 4)) for start in (0, 1)]
-    alone = play_collectives(cluster, groups[:1], sharing)
-    both = play_collectives(cluster, groups, sharing)
-    latency = play_collectives(cluster, [asked(op, 0.0, range(0, 16, 4))]).seconds[0]
+    alone = simulate_collectives(cluster, groups[:1], sharing)
+    both = simulate_collectives(cluster, groups, sharing)
+    latency = simulate_collectives(cluster, [asked(op, 0.0, range(0, 16, 4))]).seconds[0]
     ratios = [(seconds - latency) / (alone.seconds[0] - latency) for seconds in both.seconds]
     steps = 6 if op == "all_reduce" else 3
     # First come, first served: they take turns, and the last turn is that of the second group.
@@ -213,8 +215,8 @@ def test_groups_on_rails_of_their_own_do_not_disturb_each_other(
     cluster = machine(4, 3)
     key = data.draw(st.sampled_from(sorted(k for k in ALGORITHMS if k[0] != "hierarchical")))
     groups = [asked(key[1], size, range(i, 12, 3), key[0]) for i, size in enumerate(sizes)]
-    together = play_collectives(cluster, groups, sharing)
-    alone = [play_collectives(cluster, [group], sharing) for group in groups]
+    together = simulate_collectives(cluster, groups, sharing)
+    alone = [simulate_collectives(cluster, [group], sharing) for group in groups]
     assert together.seconds == tuple(play.seconds[0] for play in alone)
     assert together.num_messages == sum(play.num_messages for play in alone)
 
@@ -226,10 +228,10 @@ def test_company_and_a_late_start_never_help(
 ) -> None:
     cluster = machine(nodes, per_node)
     group = asked(key[1], size, range(nodes * per_node), key[0])
-    alone = play_collectives(cluster, [group]).seconds[0]
-    both = play_collectives(cluster, [group, replace(group, start_s=1e-3)]).seconds
+    alone = simulate_collectives(cluster, [group]).seconds[0]
+    both = simulate_collectives(cluster, [group, replace(group, start_s=1e-3)]).seconds
     assert min(both) >= alone - 1e-9 * alone - 1e-9
-    apart = play_collectives(cluster, [group, replace(group, start_s=1000.0)]).seconds
+    apart = simulate_collectives(cluster, [group, replace(group, start_s=1000.0)]).seconds
     assert apart == (alone, alone)
 
 
@@ -237,7 +239,7 @@ def test_a_group_in_the_same_order_gives_the_same_times() -> None:
     cluster = machine(2, 4, nics=2)
     groups = [asked("all_reduce", 1e7, range(start, 8, 2), "tree") for start in (0, 1)]
     for sharing in ("fair", "fifo"):
-        assert play_collectives(cluster, groups, sharing) == play_collectives(
+        assert simulate_collectives(cluster, groups, sharing) == simulate_collectives(
             cluster, groups, sharing
         )
 
@@ -253,6 +255,6 @@ def test_what_cannot_be_played_is_refused() -> None:
         (lambda: asked("broadcast", 1, [0, 1], pieces=0), "pieces: must be at least 1"),
     ):
         with pytest.raises(ParplanError, match=message):
-            play_collectives(cluster, [group()])
+            simulate_collectives(cluster, [group()])
     with pytest.raises(ParplanError, match="sharing: 'lottery' is not one of"):
-        play_collectives(cluster, [], "lottery")  # type: ignore[arg-type]
+        simulate_collectives(cluster, [], "lottery")  # type: ignore[arg-type]

@@ -1,9 +1,9 @@
-"""Proxy models (minis): small runs that are measured to predict a plan.
+"""Proxy models (proxies): small runs that are measured to predict a plan.
 
-The mini of a plan is the same plan of a model of few blocks on every stage, with few micro-batches:
-wrapped by the same parts of torch, run by the same runtime, on the same processes. Plans that
-differ in depth, number of micro-batches or order alone share minis. Costs are lines over the blocks
-of a stage, through minis of two depths. Imports no torch.
+The proxy of a plan is the same plan of a model of few blocks on every stage, with few micro-
+batches: wrapped by the same parts of torch, run by the same runtime, on the same processes. Plans
+that differ in depth, number of micro-batches or order alone share proxies. Costs are lines over the
+blocks of a stage, through proxies of two depths. Imports no torch.
 """
 
 import dataclasses
@@ -14,18 +14,18 @@ from parplan.sim.plan import Plan
 from parplan.sim.schedules import make_schedule, schedule_kind, why_not
 
 DEPTHS = ((1, 3), (2, 4))
-"""Blocks on every stage of the two minis; the first pair that is not a depth of the plan's own."""
+"""Blocks on every stage of the two proxies; the first pair that is no depth of the plan's own."""
 
 MICRO_BATCHES = (3, 4, 2, 6, 8, 5, 10, 12)
-"""How many a mini has: the first number that its schedule allows and the plan does not have."""
+"""How many a proxy has: the first number that its schedule allows and the plan does not have."""
 
 WHOLE = {"loop": "interleaved-1f1b", "v": "hanayo"}
 SPLIT = {"loop": "interleaved-zb", "v": "zb-v"}
-"""The schedule of minis of several stages per rank, with whole and with split backwards."""
+"""The schedule of proxies of several stages per rank, with whole and with split backwards."""
 
 
-class Mini(NamedTuple):
-    """One mini: a plan of a model of so many blocks. Equal ones are measured once."""
+class ProxyModel(NamedTuple):
+    """One proxy: a plan of a model of so many blocks. Equal ones are measured once."""
 
     plan: Plan
     depth: int
@@ -38,10 +38,10 @@ class Mini(NamedTuple):
 
 
 class Family(NamedTuple):
-    """The minis of two depths that give one line."""
+    """The proxies of two depths that give one line."""
 
-    shallow: Mini
-    deep: Mini
+    shallow: ProxyModel
+    deep: ProxyModel
 
     def at(self, blocks: float, values: tuple[float, float]) -> float:
         """The line through the values of the two, at a stage of so many blocks."""
@@ -49,12 +49,12 @@ class Family(NamedTuple):
         return values[0] + slope * (blocks - self.shallow.depth)
 
     def seconds_at(self, blocks: float, seconds: tuple[float, float]) -> float:
-        """The time of a stage of so many blocks, from the measured times of the two minis.
+        """The time of a stage of so many blocks, from the measured times of the two proxies.
 
         The line through both, held to what any time obeys however noisy the measurements are: more
-        blocks take no less time, and what takes time in both minis takes time in every stage. Where
-        the deep mini measured faster than the shallow one, their mean counts for every depth; a
-        stage of fewer blocks than the shallow mini takes at least its share of that mini's time.
+        blocks take no less time, and what takes time in both proxies takes it in every stage. Where
+        the deep proxy measured faster than the shallow one, their mean counts for every depth; a
+        stage of fewer blocks than the shallow proxy takes at least its share of that proxy's time.
         """
         shallow_s, deep_s = seconds
         if deep_s < shallow_s:
@@ -63,14 +63,14 @@ class Family(NamedTuple):
         return max(share_s, self.at(blocks, seconds))
 
 
-class Minis(NamedTuple):
+class Proxies(NamedTuple):
     """The families that predict one plan."""
 
     whole: Family | None
     """For its forwards and whole backwards."""
     split: Family | None
     """For split backwards; and for forwards where there is no other."""
-    kept: "Minis | None"
+    kept: "Proxies | None"
     """The same without recomputation, where only some blocks are recomputed."""
 
     def families(self) -> Iterator[Family]:
@@ -80,8 +80,8 @@ class Minis(NamedTuple):
             yield from self.kept.families()
 
 
-def minis_of(plan: Plan, num_blocks: int) -> Minis:
-    """The minis that predict `plan` for a model of so many blocks."""
+def proxies_of(plan: Plan, num_blocks: int) -> Proxies:
+    """The proxies that predict `plan` for a model of so many blocks."""
     schedule = make_schedule(
         plan.schedule, plan.num_stages, plan.num_micro_batches, plan.virtual_stages
     )
@@ -92,8 +92,8 @@ def minis_of(plan: Plan, num_blocks: int) -> Minis:
         other = dataclasses.replace(
             plan, recomputation="none", recomputed_layers=None, recomputed_of_stages=None
         )
-        kept = minis_of(other, num_blocks)
-    return Minis(
+        kept = proxies_of(other, num_blocks)
+    return Proxies(
         whole=_family(plan, num_blocks, split=False) if "B" in ops else None,
         split=_family(plan, num_blocks, split=True) if "I" in ops else None,
         kept=kept,
@@ -112,7 +112,7 @@ def _family(plan: Plan, num_blocks: int, *, split: bool) -> Family:
         recomputed_of_stages=None,
         stage_layers=None,
     )
-    shallow, deep = (Mini(changed, depth) for depth in depths)
+    shallow, deep = (ProxyModel(changed, depth) for depth in depths)
     return Family(shallow, deep)
 
 
@@ -123,7 +123,7 @@ def _schedule(plan: Plan, split: bool) -> str:
 
 
 def _micro_batches(plan: Plan, schedule: str) -> int:
-    """Micro-batches of a mini: one where the plan has one, since that is first and last at once."""
+    """Micro-batches of a proxy: one where the plan has one, which is first and last at once."""
     if plan.num_micro_batches == 1 and plan.num_stages == 1:
         return 1
     sizes = plan.num_stages, plan.virtual_stages

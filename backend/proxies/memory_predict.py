@@ -1,7 +1,7 @@
 """Prediction of a plan's peak memory from its proxy models. Imports no torch.
 
-A rank's list is played: every action changes what is held and reaches a peak above what was held
-at its start, both as measured in the minis. What is held at the start of the step, and the changes,
+A rank's list is played: every action changes what is held and reaches a peak above what was held at
+its start, both as measured in the proxies. What is held at the start of the step, and the changes,
 are lines over the blocks of a stage. So are the peaks of forwards and of split backwards, which
 hold what they recompute of all blocks; a whole backward reaches its peak at its begin if it frees
 more with every block than it makes, and else at its end.
@@ -11,9 +11,9 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from parplan.backend.minis.mini import Family, Mini, minis_of
-from parplan.backend.minis.mini_costs import CostPart, turns
-from parplan.backend.minis.predict import OTHER_TURNS
+from parplan.backend.proxies.predict import OTHER_TURNS
+from parplan.backend.proxies.proxy import Family, ProxyModel, proxies_of
+from parplan.backend.proxies.proxy_costs import CostPart, turns
 from parplan.sim.memory.held_bytes import HeldBytes, highest_bytes
 from parplan.sim.plan import Plan
 from parplan.sim.programs.instructions import Action, RankActions, rank_of_stages
@@ -42,7 +42,7 @@ def places_of(plan: Plan, actions: RankActions) -> dict[Action, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MiniMemory:
-    """One mini; the means over the processes of a pipeline rank or stage."""
+    """One proxy; the means over the processes of a pipeline rank or stage."""
 
     start: Mapping[int, float]
     """By pipeline rank: bytes when the first action begins."""
@@ -53,21 +53,21 @@ class MiniMemory:
 
 
 def predict_peaks(
-    plan: Plan, num_blocks: int, measured: Mapping[Mini, MiniMemory]
+    plan: Plan, num_blocks: int, measured: Mapping[ProxyModel, MiniMemory]
 ) -> tuple[float, ...]:
     """Peak bytes of every pipeline rank of `plan` for a model of so many blocks.
 
-    measured: the minis that `minis_of` names, at least. Raises `KeyError` without.
+    measured: the proxies that `proxies_of` names, at least. Raises `KeyError` without.
     """
     return tuple(_Rank(plan, num_blocks, measured, r).peak() for r in range(plan.num_stages))
 
 
 class _Rank:
     def __init__(
-        self, plan: Plan, num_blocks: int, measured: Mapping[Mini, MiniMemory], rank: int
+        self, plan: Plan, num_blocks: int, measured: Mapping[ProxyModel, MiniMemory], rank: int
     ) -> None:
         self.plan, self.measured, self.rank = plan, measured, rank
-        self.minis = minis_of(plan, num_blocks)
+        self.proxies = proxies_of(plan, num_blocks)
         self.blocks = plan.layers_of_stages(num_blocks)
         schedule = make_schedule(
             plan.schedule, plan.num_stages, plan.num_micro_batches, plan.virtual_stages
@@ -90,7 +90,7 @@ class _Rank:
 
     def _start(self) -> float:
         """What is held when the first action begins."""
-        values = [self.measured[mini].start[self.rank] for mini in self.family]
+        values = [self.measured[proxy].start[self.rank] for proxy in self.family]
         mean_blocks = statistics.mean(self.blocks[stage] for stage in self.own)
         more = self.plan.num_micro_batches - self.family.deep.plan.num_micro_batches
         received = self.measured[self.family.deep].received[self.rank]
@@ -101,17 +101,17 @@ class _Rank:
             blocks: float = statistics.mean(self.blocks[stage] for stage in self.own)
         else:
             blocks = self.blocks[part.place]
-        split = part.name in ("I", "W") and self.minis.split is not None
-        family = self.minis.split if split else self.family
+        split = part.name in ("I", "W") and self.proxies.split is not None
+        family = self.proxies.split if split else self.family
         assert family is not None
         return self._recomputed(family, part, blocks)
 
     def _recomputed(self, family: Family, part: CostPart, blocks: float) -> HeldBytes:
         whole = self._line(family, part, blocks)
-        if self.minis.kept is None or part.name == "optimizer":
+        if self.proxies.kept is None or part.name == "optimizer":
             return whole
         # The first blocks are recomputed, the others not.
-        plain = self.minis.kept.whole or self.minis.kept.split
+        plain = self.proxies.kept.whole or self.proxies.kept.split
         assert plain is not None
         again = min(blocks, self.plan.recomputed_of(part.place, round(blocks)))
         without, recomputed, same = (
@@ -125,7 +125,7 @@ class _Rank:
         )
 
     def _line(self, family: Family, part: CostPart, blocks: float) -> HeldBytes:
-        shallow, deep = (self._held(mini, part) for mini in family)
+        shallow, deep = (self._held(proxy, part) for proxy in family)
         change = family.at(blocks, (shallow.change, deep.change))
         if part.name == "B":
             grows = max(0.0, (deep.change - shallow.change)) / (
@@ -136,8 +136,8 @@ class _Rank:
             peak = family.at(blocks, (shallow.peak, deep.peak))
         return HeldBytes(change=change, peak=max(peak, change, 0.0))
 
-    def _held(self, mini: Mini, part: CostPart) -> HeldBytes:
-        parts = self.measured[mini].parts
+    def _held(self, proxy: ProxyModel, part: CostPart) -> HeldBytes:
+        parts = self.measured[proxy].parts
         if part in parts:
             return parts[part]
         if not part.turn:
@@ -151,21 +151,21 @@ class _Rank:
         return next(parts[other] for other in others if other in parts)
 
     def _any(self) -> Family:
-        family = self.minis.whole or self.minis.split
+        family = self.proxies.whole or self.proxies.split
         assert family is not None
         return family
 
 
-def mini_memory(
+def proxy_memory(
     plan: Plan,
     segments: Sequence[Sequence[tuple[str, int, int]]],
     starts: Sequence[float],
     received: Sequence[float],
 ) -> MiniMemory:
-    """The memory of one step of a mini, from the samples of all processes in order.
+    """The memory of one step of a proxy, from the samples of all processes in order.
 
-    segments: (name, change, peak) as `parplan.backend.minis.memory_runs` has them. starts: bytes at
-    the start of the step. received: of one micro-batch.
+    segments: (name, change, peak) as `parplan.backend.proxies.memory_runs` has them. starts: bytes
+    at the start of the step. received: of one micro-batch.
     """
     width = plan.replicas * plan.tensor_parallel
     schedule = make_schedule(

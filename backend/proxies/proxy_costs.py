@@ -35,8 +35,8 @@ class CostPart(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MiniCosts:
-    """One mini."""
+class ProxyCosts:
+    """One proxy."""
 
     seconds: Mapping[CostPart, float]
     """Medians, of the mean over the ranks of a stage."""
@@ -87,11 +87,11 @@ Exposed = Mapping[str, Mapping[str, float]]
 """By event and stream: seconds of one process."""
 
 
-def mini_costs(
+def proxy_costs(
     plan: Plan,
     steps: Sequence[Sequence[Stepped]],
     profiled: tuple[Sequence[Stepped], Sequence[Exposed]] | None,
-) -> MiniCosts:
+) -> ProxyCosts:
     """The costs in `steps`, each with the samples of all ranks in order.
 
     profiled: one more step, slower, with what each process waited for in it, if there was anything.
@@ -193,11 +193,11 @@ class _Found:
             for part, streams in waited.items()
         }
 
-    def costs(self, count: int, shares: Mapping[CostPart, Mapping[str, float]]) -> MiniCosts:
+    def costs(self, count: int, shares: Mapping[CostPart, Mapping[str, float]]) -> ProxyCosts:
         gap = {name: statistics.median(values) for name, values in self.gaps.items()}
         free = gap.get("free", 0.0)
         seconds = {part: statistics.median(values) for part, values in self.parts.items()}
-        return MiniCosts(
+        return ProxyCosts(
             seconds=seconds,
             noise=self._noise(seconds),
             exposed={

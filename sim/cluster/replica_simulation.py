@@ -56,7 +56,7 @@ class _Work(NamedTuple):
     latency_ps: int
 
 
-def play_replicas(
+def simulate_replicas(
     schedule: Schedule,
     costs: Sequence[StageCosts],
     slowdowns: Sequence[Sequence[float]],
@@ -67,10 +67,10 @@ def play_replicas(
 
     Raises `ParplanError` when the ranks of a replica wait for each other.
     """
-    played = _Player(schedule, costs, slowdowns, make_links)
-    played.run()
+    simulated = _Player(schedule, costs, slowdowns, make_links)
+    simulated.run()
     shape = len(slowdowns), sum(map(len, schedule))
-    columns = (played.start, played.end, played.links.start, played.links.end)
+    columns = (simulated.start, simulated.end, simulated.links.start, simulated.links.end)
     start, end, send_start, send_end = (np.array(c, dtype=np.int64).reshape(shape) for c in columns)
     return ReplicaTimes(start=start, end=end, send_start=send_start, send_end=send_end)
 

@@ -4,7 +4,7 @@ Every operation that torch dispatches shows its results to a dispatch mode; a st
 then until it is freed, which a weak reference tells. Not seen: what a kernel takes and gives back
 inside of one operation, and what C++ allocates past the dispatcher.
 `tests/backend/models/test_storage_tracker.py` holds the method against known allocations. On a GPU
-torch's allocator counts, see `parplan.backend.minis.memory_runs`.
+torch's allocator counts, see `parplan.backend.proxies.memory_runs`.
 """
 
 import weakref

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from parplan.backend.minis.storage_tracker import StorageTracker
+from parplan.backend.proxies.storage_tracker import StorageTracker
 
 
 class Segment(NamedTuple):

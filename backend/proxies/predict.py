@@ -11,8 +11,8 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from parplan.backend.minis.mini import Family, Mini, minis_of
-from parplan.backend.minis.mini_costs import CostPart, MiniCosts, turns
+from parplan.backend.proxies.proxy import Family, ProxyModel, proxies_of
+from parplan.backend.proxies.proxy_costs import CostPart, ProxyCosts, turns
 from parplan.sim.cost_model.stage_formula import (
     LayerWork,
     ParameterWork,
@@ -33,25 +33,29 @@ OTHER_TURNS = {
     "middle": ("last", "first", "only"),
     "last": ("middle", "only", "first"),
 }
-"""Where a mini has no action of a turn, that of the nearest one counts."""
+"""Where a proxy has no action of a turn, that of the nearest one counts."""
 
 
-Values = Callable[[MiniCosts], Mapping[CostPart, float]]
+Values = Callable[[ProxyCosts], Mapping[CostPart, float]]
 
 
-def _durations(costs: MiniCosts) -> Mapping[CostPart, float]:
+def _durations(costs: ProxyCosts) -> Mapping[CostPart, float]:
     return costs.seconds
 
 
-def _waits(stream: str, costs: MiniCosts) -> Mapping[CostPart, float]:
+def _waits(stream: str, costs: ProxyCosts) -> Mapping[CostPart, float]:
     return {part: waits.get(stream, 0.0) for part, waits in costs.exposed.items()}
 
 
 def _line(
-    measured: Mapping[Mini, MiniCosts], family: Family, part: CostPart, blocks: float, of: Values
+    measured: Mapping[ProxyModel, ProxyCosts],
+    family: Family,
+    part: CostPart,
+    blocks: float,
+    of: Values,
 ) -> float:
     """Seconds of `part` at a stage of so many blocks."""
-    shallow, deep = (_value(of(measured[mini]), part) for mini in family)
+    shallow, deep = (_value(of(measured[proxy]), part) for proxy in family)
     return family.seconds_at(blocks, (shallow, deep))
 
 
@@ -85,16 +89,16 @@ STREAMS = ("data-parallel", "tensor-parallel")
 """Whose collectives may be waited for within an action."""
 
 
-def predict_step(plan: Plan, num_blocks: int, measured: Mapping[Mini, MiniCosts]) -> Run:
+def predict_step(plan: Plan, num_blocks: int, measured: Mapping[ProxyModel, ProxyCosts]) -> Run:
     """The simulated step of `plan` for a model of so many blocks: of `DRAWS` the median one.
 
-    measured: the costs of the minis that `minis_of` names, at least. Raises `KeyError` without.
+    measured: the costs of the proxies that `proxies_of` names, at least. Raises `KeyError` without.
     """
     return _Prediction(plan, num_blocks, measured).run()
 
 
 def predict_exposed(
-    plan: Plan, num_blocks: int, measured: Mapping[Mini, MiniCosts]
+    plan: Plan, num_blocks: int, measured: Mapping[ProxyModel, ProxyCosts]
 ) -> dict[str, float]:
     """Seconds of the step that are spent waiting for collectives: by stream within the actions, and
     within the optimizer; mean over the pipeline ranks."""
@@ -102,9 +106,11 @@ def predict_exposed(
 
 
 class _Prediction:
-    def __init__(self, plan: Plan, num_blocks: int, measured: Mapping[Mini, MiniCosts]) -> None:
+    def __init__(
+        self, plan: Plan, num_blocks: int, measured: Mapping[ProxyModel, ProxyCosts]
+    ) -> None:
         self.plan, self.measured = plan, measured
-        self.minis = minis_of(plan, num_blocks)
+        self.proxies = proxies_of(plan, num_blocks)
         self._noise: dict[tuple[str, int], tuple[float, ...]] = {}
         self.blocks = plan.layers_of_stages(num_blocks)
         self.schedule: Schedule = make_schedule(
@@ -121,14 +127,14 @@ class _Prediction:
         costs = [self._actions(rank) for rank in range(len(self.schedule))]
         rng = random.Random(SEED)
         drawn = [self._draw(costs, rng) for _ in range(DRAWS)]
-        played, drawn_costs = sorted(drawn, key=lambda pair: pair[0].step_s)[DRAWS // 2]
+        simulated, drawn_costs = sorted(drawn, key=lambda pair: pair[0].step_s)[DRAWS // 2]
         by_name = {
             str(action): cost
             for actions, own in zip(self.schedule, drawn_costs, strict=True)
             for action, cost in zip(actions, own, strict=True)
         }
-        events = [part for event in played.events for part in _parts(event, by_name)]
-        return Run(step_s=played.step_s, events=tuple(events))
+        events = [part for event in simulated.events for part in _parts(event, by_name)]
+        return Run(step_s=simulated.step_s, events=tuple(events))
 
     def _draw(
         self, costs: Sequence[Sequence[ActionCost]], rng: random.Random
@@ -151,11 +157,11 @@ class _Prediction:
         return simulate(self.schedule, stages, durations_ps=durations), drawn
 
     def _ratio(self, name: str, place: int, rng: random.Random) -> float:
-        """How much longer than in the median a part of the deep mini took in one of its steps."""
+        """How much longer than in the median a part of the deep proxy took in one of its steps."""
         key = name, place
         if key not in self._noise:
-            split = name in ("I", "W") or self.minis.whole is None
-            family = self.minis.split if split else self.minis.whole
+            split = name in ("I", "W") or self.proxies.whole is None
+            family = self.proxies.split if split else self.proxies.whole
             assert family is not None
             self._noise[key] = self.measured[family.deep].noise.get(key, (1.0,))
         return rng.choice(self._noise[key])
@@ -221,23 +227,23 @@ class _Prediction:
         return costs
 
     def _time_s(self, part: CostPart) -> float:
-        """At least zero: a line through noisy minis can end below it."""
+        """At least zero: a line through noisy proxies can end below it."""
         return max(0.0, self._seconds(part))
 
     def _seconds(self, part: CostPart, of: Values = _durations) -> float:
         """A line over the blocks of a stage, or, for the optimizer, of the stages of a rank."""
-        split = part.name in ("I", "W") or self.minis.whole is None
-        family = self.minis.split if split else self.minis.whole
+        split = part.name in ("I", "W") or self.proxies.whole is None
+        family = self.proxies.split if split else self.proxies.whole
         assert family is not None
         if part.name == "optimizer":
             own = [self.blocks[stage] for stage, on in self.rank_of.items() if on == part.place]
             return _line(self.measured, family, part, statistics.mean(own), of)
         blocks = self.blocks[part.place]
         whole = _line(self.measured, family, part, blocks, of)
-        if self.minis.kept is None:
+        if self.proxies.kept is None:
             return whole
         # The first blocks are recomputed, the others not.
-        plain = self.minis.kept.split if split else self.minis.kept.whole
+        plain = self.proxies.kept.split if split else self.proxies.kept.whole
         assert plain is not None
         again = min(blocks, self.plan.recomputed_of(part.place, blocks))
         kept, recomputed, same = (
@@ -247,13 +253,13 @@ class _Prediction:
         return kept + recomputed - same
 
     def _any(self) -> Family:
-        family = self.minis.whole or self.minis.split
+        family = self.proxies.whole or self.proxies.split
         assert family is not None
         return family
 
     def _mean(self, name: str) -> float:
         """Of a field that does not depend on depth."""
-        return float(statistics.mean(getattr(self.measured[mini], name) for mini in self._any()))
+        return float(statistics.mean(getattr(self.measured[proxy], name) for proxy in self._any()))
 
 
 def _parts(event: Event, costs: Mapping[str, ActionCost]) -> Sequence[Event]:

@@ -1,20 +1,20 @@
-"""Mini models predict plans: on made-up costs exactly, and never from a plan's own step."""
+"""Proxy models predict plans: on made-up costs exactly, and never from a plan's own step."""
 
 import dataclasses
 from dataclasses import dataclass
 
 import pytest
 
-from parplan.backend.minis.memory_predict import (
+from parplan.backend.proxies.memory_predict import (
     BEFORE,
     MiniMemory,
-    mini_memory,
     places_of,
     predict_peaks,
+    proxy_memory,
 )
-from parplan.backend.minis.mini import Mini, minis_of
-from parplan.backend.minis.mini_costs import MiniCosts, mini_costs, turns
-from parplan.backend.minis.predict import predict_exposed, predict_step
+from parplan.backend.proxies.predict import predict_exposed, predict_step
+from parplan.backend.proxies.proxy import ProxyModel, proxies_of
+from parplan.backend.proxies.proxy_costs import ProxyCosts, proxy_costs, turns
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.programs.instructions import Action, rank_of_stages
 from parplan.sim.schedules import CATALOGUE, make_schedule
@@ -46,27 +46,27 @@ def name_of(plan: Plan) -> str:
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=name_of)
-def test_no_mini_is_the_plan_itself(plan: Plan) -> None:
+def test_no_proxy_is_the_plan_itself(plan: Plan) -> None:
     depths = set(plan.layers_of_stages(BLOCKS))
-    for family in minis_of(plan, BLOCKS).families():
-        for mini in family:
-            other_size = not {mini.depth} & depths
-            assert other_size or mini.plan.num_micro_batches != plan.num_micro_batches
+    for family in proxies_of(plan, BLOCKS).families():
+        for proxy in family:
+            other_size = not {proxy.depth} & depths
+            assert other_size or proxy.plan.num_micro_batches != plan.num_micro_batches
         assert family.shallow.depth < family.deep.depth
     single = Plan(batch_per_device=4)
-    assert all(mini.depth != 3 for family in minis_of(single, 3).families() for mini in family)
+    assert all(proxy.depth != 3 for family in proxies_of(single, 3).families() for proxy in family)
 
 
-def test_plans_that_differ_in_order_or_number_alone_share_minis() -> None:
+def test_plans_that_differ_in_order_or_number_alone_share_proxies() -> None:
     plan = Plan(num_stages=2, num_micro_batches=8, schedule="gpipe")
     others = [
         dataclasses.replace(plan, schedule="1f1b"),
         dataclasses.replace(plan, num_micro_batches=16),
     ]
     for other in others:
-        assert minis_of(other, BLOCKS) == minis_of(plan, BLOCKS)
+        assert proxies_of(other, BLOCKS) == proxies_of(plan, BLOCKS)
     smaller = dataclasses.replace(plan, batch_per_device=2)
-    assert minis_of(smaller, BLOCKS) != minis_of(plan, BLOCKS)
+    assert proxies_of(smaller, BLOCKS) != proxies_of(plan, BLOCKS)
 
 
 def test_turns_count_gradients_and_not_micro_batches() -> None:
@@ -96,7 +96,7 @@ def seconds(plan: Plan, action: Action, blocks: int, turn: str, again: int) -> f
     return MS * (constant + 0.1 * action.stage + per_block * blocks + more + first)
 
 
-def played(plan: Plan, counts: tuple[int, ...]) -> list[Sample]:
+def simulated(plan: Plan, counts: tuple[int, ...]) -> list[Sample]:
     """A step as a machine with exactly these costs runs it, one sample a pipeline rank."""
     schedule = make_schedule(
         plan.schedule, plan.num_stages, plan.num_micro_batches, plan.virtual_stages
@@ -145,27 +145,27 @@ def maker_of(action: Action, ends: dict[Action, float], stages: int) -> Action |
     return next((a for a in needed if a in ends), None)
 
 
-def measured(plan: Plan) -> dict[Mini, MiniCosts]:
+def measured(plan: Plan) -> dict[ProxyModel, ProxyCosts]:
     found = {}
-    for family in minis_of(plan, BLOCKS).families():
-        for mini in family:
-            own = mini.plan
+    for family in proxies_of(plan, BLOCKS).families():
+        for proxy in family:
+            own = proxy.plan
             one = dataclasses.replace(own, data_parallel=1, tensor_parallel=1)
-            samples = played(one, own.layers_of_stages(mini.num_blocks))
+            samples = simulated(one, own.layers_of_stages(proxy.num_blocks))
             everyone = [s for s in samples for _ in range(own.data_parallel * own.tensor_parallel)]
             waits = [{name: {"data-parallel": 1e-4} for name, *_ in s.marks} for s in everyone]
-            found[mini] = mini_costs(own, [everyone] * 3, (everyone, waits))
+            found[proxy] = proxy_costs(own, [everyone] * 3, (everyone, waits))
     return found
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=name_of)
 def test_a_machine_of_constant_costs_is_predicted_exactly(plan: Plan) -> None:
     one = dataclasses.replace(plan, data_parallel=1, tensor_parallel=1, **zero_fields(0))
-    truth = played(one, plan.layers_of_stages(BLOCKS))
+    truth = simulated(one, plan.layers_of_stages(BLOCKS))
     step_s = max(mark[2] for sample in truth for mark in sample.marks)
     costs = measured(plan)
     found = predict_step(plan, BLOCKS, costs)
-    # A mini may see a message arrive between the two gaps; the rest is exact.
+    # A proxy may see a message arrive between the two gaps; the rest is exact.
     assert found.step_s == pytest.approx(step_s, rel=0.01)
     durations = {e.name: e.end_s - e.start_s for e in found.events if e.stream == "compute"}
     for name, start, end in (mark for sample in truth for mark in sample.marks):
@@ -183,18 +183,18 @@ def test_a_machine_of_constant_costs_is_predicted_exactly(plan: Plan) -> None:
     assert exposed["data-parallel"] == pytest.approx(1e-4 * actions / plan.num_stages, rel=1e-6)
 
 
-def test_a_line_of_noisy_minis_below_zero_keeps_the_optimizers() -> None:
+def test_a_line_of_noisy_proxies_below_zero_keeps_the_optimizers() -> None:
     plan = Plan(num_stages=2, num_micro_batches=4)
     costs = measured(plan)
     optimizers = {
-        mini: {
-            part: 1.0 / (1 + 10 * mini.depth**2) if part.name == "optimizer" else seconds
+        proxy: {
+            part: 1.0 / (1 + 10 * proxy.depth**2) if part.name == "optimizer" else seconds
             for part, seconds in own.seconds.items()
         }
-        for mini, own in costs.items()
+        for proxy, own in costs.items()
     }
     noisy = {
-        mini: dataclasses.replace(own, seconds=optimizers[mini]) for mini, own in costs.items()
+        proxy: dataclasses.replace(own, seconds=optimizers[proxy]) for proxy, own in costs.items()
     }
     found = predict_step(plan, BLOCKS, noisy)
     last_s = max(event.end_s for event in found.events)
@@ -246,22 +246,22 @@ def start_bytes(plan: Plan, counts: tuple[int, ...]) -> float:
 def test_peaks_of_known_memory_are_predicted_exactly(plan: Plan) -> None:
     if plan.recomputed_layers is not None or plan.stage_layers is not None:
         pytest.skip("the made-up memory knows equal stages alone")
-    known: dict[Mini, MiniMemory] = {}
-    for family in minis_of(plan, BLOCKS).families():
-        for mini in family:
-            own, ranks = mini.plan, range(mini.plan.num_stages)
-            counts = own.layers_of_stages(mini.num_blocks)
+    known: dict[ProxyModel, MiniMemory] = {}
+    for family in proxies_of(plan, BLOCKS).families():
+        for proxy in family:
+            own, ranks = proxy.plan, range(proxy.plan.num_stages)
+            counts = own.layers_of_stages(proxy.num_blocks)
             width = own.data_parallel * own.tensor_parallel
             per_rank = [memory_segments(own, rank, counts) for rank in ranks]
             segments = [s for s in per_rank for _ in range(width)]
             starts = [start_bytes(own, counts)] * len(segments)
             received = [RECEIVED if own.num_stages > 1 else 0.0] * len(segments)
-            known[mini] = mini_memory(own, segments, starts, received)
+            known[proxy] = proxy_memory(own, segments, starts, received)
     counts = plan.layers_of_stages(BLOCKS)
     if plan.num_stages == 1:
-        # Nothing is received: the minis' own number counts.
-        mini = next(iter(known)).plan
-        expected_start = start_bytes(mini, counts)
+        # Nothing is received: the proxies' own number counts.
+        proxy = next(iter(known)).plan
+        expected_start = start_bytes(proxy, counts)
     else:
         expected_start = start_bytes(plan, counts)
     for rank, found in enumerate(predict_peaks(plan, BLOCKS, known)):
@@ -272,7 +272,7 @@ def test_peaks_of_known_memory_are_predicted_exactly(plan: Plan) -> None:
         assert found == pytest.approx(peak)
 
 
-def shaken(costs: MiniCosts, factor: float) -> MiniCosts:
+def shaken(costs: ProxyCosts, factor: float) -> ProxyCosts:
     """The same costs, every duration as a noisy machine measured it."""
     return dataclasses.replace(
         costs, seconds={part: factor * value for part, value in costs.seconds.items()}
@@ -285,9 +285,9 @@ def test_noise_drives_no_cost_to_zero(plan: Plan, factors: tuple[float, float]) 
     """One of the two depths ten times too fast: every action and optimizer stays in the run."""
     plain = predict_step(plan, BLOCKS, measured(plan))
     noisy = {}
-    for mini, costs in measured(plan).items():
-        deep = any(mini == family.deep for family in minis_of(plan, BLOCKS).families())
-        noisy[mini] = shaken(costs, factors[0] if not deep else factors[1])
+    for proxy, costs in measured(plan).items():
+        deep = any(proxy == family.deep for family in proxies_of(plan, BLOCKS).families())
+        noisy[proxy] = shaken(costs, factors[0] if not deep else factors[1])
     run = predict_step(plan, BLOCKS, noisy)
     timed = [e for e in run.events if e.stream == "compute"]
     assert {e.name for e in timed} == {e.name for e in plain.events if e.stream == "compute"}
@@ -296,7 +296,7 @@ def test_noise_drives_no_cost_to_zero(plan: Plan, factors: tuple[float, float]) 
 
 
 def test_measured_times_give_times_that_a_machine_can_have() -> None:
-    family = minis_of(Plan(data_parallel=2), 2).families().__next__()
+    family = proxies_of(Plan(data_parallel=2), 2).families().__next__()
     shallow, deep = family.shallow.depth, family.deep.depth
     assert family.seconds_at(deep + 1, (2.0, 1.0)) == family.seconds_at(0, (2.0, 1.0)) == 1.5
     assert family.seconds_at(shallow / 2, (1.0, 100.0)) == pytest.approx(0.5)

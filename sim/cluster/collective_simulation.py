@@ -41,7 +41,7 @@ class GroupCollective:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CollectivePlay:
+class CollectiveRun:
     """What came of it."""
 
     seconds: tuple[float, ...]
@@ -53,9 +53,9 @@ class CollectivePlay:
     """Arrivals and changes of the links that SimPy handled."""
 
 
-def play_collectives(
+def simulate_collectives(
     cluster: Cluster, groups: Sequence[GroupCollective], sharing: Sharing = "fair"
-) -> CollectivePlay:
+) -> CollectiveRun:
     """Play the collectives of all `groups` on `cluster` at the same time.
 
     Raises `ParplanError` for a rank that the cluster does not have, or a collective that the
@@ -63,10 +63,10 @@ def play_collectives(
     """
     env = _Counted()
     flows = Flows(env, sharing)
-    players = [_Player(env, cluster, flows, number, group) for number, group in enumerate(groups)]
+    processes = [_Player(env, cluster, flows, number, group) for number, group in enumerate(groups)]
     env.run()
-    return CollectivePlay(
-        seconds=tuple(player.took_ps / PS_PER_S for player in players),
+    return CollectiveRun(
+        seconds=tuple(process.took_ps / PS_PER_S for process in processes),
         link_bytes=dict(zip(flows.names, flows.link_bytes, strict=True)),
         num_messages=flows.num_messages,
         num_events=env.num_events,
