@@ -28,57 +28,71 @@ class Part:
     tests: tuple[str, ...]
 
 
-def _planners(*names: str) -> tuple[str, ...]:
-    return tuple(f"planners/{name}.py" for name in names)
+def _files(folder: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{folder}/{name}.py" for name in names)
 
 
 PLANNERS: dict[str, Part] = {
     "space": Part(
-        sources=_planners(
-            *("space", "layouts", "variants", "wide_space", "constraints", "options", "checks"),
-            *("ap_space", "ap_log"),
+        sources=(
+            *_files("planners/spaces", "space", "layouts", "variants", "wide_space", "make"),
+            *_files("planners/spaces", "constraints", "options", "checks"),
+            *_files("planners/ap", "candidates", "log"),
         ),
-        tests=(
+        tests=_files(
+            "tests/planners/spaces",
             *("test_space", "test_space_by_filter", "test_wide_space", "test_options"),
             *("test_ap_space", "test_space_edges"),
         ),
     ),
     "bounds": Part(
-        sources=_planners(
-            *("bound", "box_bounds", "group_bounds", "relaxed_parts", "row_arithmetic"),
-            *("space_rows", "space_table", "open_floor", "branch_and_bound", "all_steps"),
-        ),
-        tests=(*("test_bound_paths", "test_table_rows", "test_space_table", "test_wide_space"),),
-    ),
-    "costs": Part(
-        sources=_planners(
-            *("parts", "shared_costs", "stage_memory", "evaluator", "exhaustive", "search"),
-            *("budget", "run"),
+        sources=(
+            *_files("planners/bounds", "schedule_bounds", "box_bounds", "group_bounds"),
+            *_files("planners/bounds", "space_rows", "space_table", "untried_bound", "exact_steps"),
+            "planners/costs/minimum_tables.py",
+            "planners/algorithms/exact/branch_and_bound.py",
+            "sim/cost_model/stage_formula_of_rows.py",
         ),
         tests=(
-            *("test_evaluator", "test_evaluator_books", "test_exhaustive", "test_goals"),
-            "test_space_table",
+            *_files("tests/planners/bounds", "test_bound_paths", "test_space_rows"),
+            *_files("tests/planners/bounds", "test_space_table", "test_exact_steps"),
+            "tests/planners/spaces/test_wide_space.py",
+        ),
+    ),
+    "costs": Part(
+        sources=(
+            *_files("planners/costs", "cost_tables", "cost_cache", "plan_costs", "trial"),
+            *_files("planners/search", "evaluator", "exhaustive", "report", "budget", "run"),
+            "planners/bounds/stage_memory.py",
+        ),
+        tests=(
+            *_files("tests/planners/search", "test_evaluator", "test_evaluator_accounting"),
+            "tests/planners/search/test_exhaustive.py",
+            "tests/planners/explain/test_goals.py",
+            "tests/planners/bounds/test_space_table.py",
         ),
     ),
     "planners": Part(
-        sources=_planners(
-            *("all_plans", "random_search", "grid", "beam", "annealing", "evolution", "mcmc"),
-            *("nsga2", "bayesian", "as_ap", "pareto_front"),
-            *("split", "dynamic_programming", "integer_program"),
-        ),
+        sources=("planners/algorithms/heuristic", "planners/algorithms/exact"),
         tests=(
-            *("test_search_steps", "test_bayesian", "test_nsga2", "test_cuts", "test_split"),
-            *("test_uneven_planners", "test_integer_program", "test_goals"),
+            *_files("tests/planners/algorithms", "test_search_steps", "test_bayesian"),
+            *_files("tests/planners/algorithms", "test_nsga2", "test_split", "test_block_moves"),
+            *_files("tests/planners/algorithms", "test_uneven_planners", "test_integer_program"),
+            "tests/planners/explain/test_goals.py",
         ),
     ),
-    "answers": Part(
-        sources=_planners(
-            *("why", "closest", "nearer", "objectives", "goal", "robust", "uncertainty"),
-            *("fidelity", "mixed"),
+    "explanations": Part(
+        sources=(
+            *_files("planners/explain", "why", "ways_to_fit", "faster_neighbours", "robust"),
+            *_files("planners/explain", "uncertainty", "fidelity"),
+            *_files("planners/costs", "objectives", "goal"),
+            "planners/mixed_clusters.py",
         ),
         tests=(
-            *("test_why", "test_objectives", "test_goals", "test_robust", "test_uncertainty"),
-            *("test_fidelity", "test_mixed", "test_mixed_search", "test_closest", "test_answers"),
+            *_files("tests/planners/explain", "test_why", "test_objectives", "test_goals"),
+            *_files("tests/planners/explain", "test_robust", "test_uncertainty", "test_fidelity"),
+            *_files("tests/planners/explain", "test_ways_to_fit", "test_explanations"),
+            *_files("tests/planners/algorithms", "test_mixed", "test_mixed_search"),
         ),
     ),
 }
@@ -86,7 +100,8 @@ PLANNERS: dict[str, Part] = {
 PARTS: dict[str, Part] = {
     "schedules": Part(
         sources=("sim/schedules",),
-        tests=(
+        tests=_files(
+            "tests/sim/schedules",
             *("test_schedules_exact", "test_schedules", "test_dualpipe", "test_zero_bubble"),
             "test_torch_orders",
         ),
@@ -94,9 +109,12 @@ PARTS: dict[str, Part] = {
     "engine": Part(
         sources=("sim/engine/engine.py", "sim/engine/rank_processes.py", "sim/step/self_check.py"),
         tests=(
-            *("test_engine", "test_failing", "test_streams", "test_variation", "test_slowed"),
-            *("test_pairs_and_copies", "test_zero_bubble", "test_contended", "test_metamorphic"),
-            *("test_fast", "test_self_check"),
+            *_files("tests/sim/engine", "test_engine", "test_failures", "test_variation"),
+            *_files("tests/sim/engine", "test_overlap_and_dualpipe", "test_self_check"),
+            *_files("tests/sim/fast", "test_message_slowdown", "test_shared_links", "test_fast"),
+            "tests/sim/analysis/test_streams.py",
+            "tests/sim/schedules/test_zero_bubble.py",
+            "tests/sim/test_metamorphic.py",
         ),
     ),
     "fast": Part(
@@ -107,24 +125,31 @@ PARTS: dict[str, Part] = {
             "sim/step/step_tables.py",
         ),
         tests=(
-            *("test_fast_exact", "test_fast", "test_failing", "test_slowed"),
-            *("test_pairs_and_copies", "test_metamorphic"),
+            *_files("tests/sim/fast", "test_fast_exact", "test_fast", "test_message_slowdown"),
+            *_files("tests/sim/engine", "test_failures", "test_overlap_and_dualpipe"),
+            "tests/sim/test_metamorphic.py",
         ),
     ),
     "memory": Part(
         sources=("sim/memory/peak.py", "sim/memory/moments.py", "sim/memory/over_time.py"),
         tests=(
-            *("test_cost_model", "test_memory_over_time", "test_stages", "test_offload"),
-            *("test_software", "test_schedules", "test_pairs_and_copies", "test_memory_exact"),
+            *_files("tests/sim/memory", "test_memory_over_time", "test_offload"),
+            *_files("tests/sim/memory", "test_memory_exact", "test_peak_of_rows"),
+            *_files("tests/sim/cost_model", "test_cost_model", "test_habits"),
+            "tests/sim/models/test_stages.py",
+            "tests/sim/schedules/test_schedules.py",
+            "tests/sim/engine/test_overlap_and_dualpipe.py",
         ),
     ),
     **PLANNERS,
 }
 
+EQUIVALENT = ROOT / "tests" / "tools" / "equivalent_mutants.toml"
+
 
 def looked_at() -> dict[tuple[str, str, str], str]:
     """Why a survivor changes nothing, by file, line of the source and operator."""
-    listed = tomllib.loads((ROOT / "tests" / "equivalent_mutants.toml").read_text("utf-8"))
+    listed = tomllib.loads(EQUIVALENT.read_text("utf-8"))
     known: dict[tuple[str, str, str], str] = {}
     for change in listed.get("change", ()):
         lines = map(str.strip, (ROOT / change["file"]).read_text("utf-8").splitlines())
@@ -137,11 +162,10 @@ def looked_at() -> dict[tuple[str, str, str], str]:
 
 def tried(part: Part, count: int, seed: int, workers: int) -> tuple[int, list[Tried]]:
     """How many changes of a part there are, and what came of `count` of them."""
-    files = [f"tests/{name}.py" for name in part.tests]
     with tempfile.TemporaryDirectory(prefix="mutants-") as name:
         found = changes(ROOT, part.sources)
         chosen = random.Random(seed).sample(found, min(count, len(found)))
-        return len(found), list(outcomes(ROOT, Path(name), files, chosen, workers))
+        return len(found), list(outcomes(ROOT, Path(name), part.tests, chosen, workers))
 
 
 def summary(name: str, total: int, seen: list[Tried]) -> str:

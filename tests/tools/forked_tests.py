@@ -28,7 +28,7 @@ ARGUMENTS = ("-q", "-p", "no:cacheprovider", "-x", "--timeout=0", "--timeout-met
 
 LIBRARIES = ("numba", "numpy", "pandas", "scipy.optimize", "simpy")
 
-COMPILED = {"sweep.py", "event_loop.py", "compiled.py"}
+COMPILED = {"sweep.py", "fifo_loop.py", "numba_loops.py"}
 """Sources of machine code: with a change, numba compiles them again."""
 
 
@@ -42,8 +42,8 @@ class Ran(enum.Enum):
 
 def node(context: str) -> str:
     """`tests.sim.fast.test_fast.test_x` as pytest names it."""
-    module, function = context.removeprefix("tests.").split(".")[:2]
-    return f"tests/{module}.py::{function}"
+    module, _, function = context.rpartition(".")
+    return f"{module.replace('.', '/')}.py::{function}"
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -32,7 +32,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
 )
 
 
-def played(seed: str, folder: Path) -> dict[str, bytes]:
+def simulated(seed: str, folder: Path) -> dict[str, bytes]:
     """What all commands print and write; raises `RuntimeError` where one of them fails."""
     found: dict[str, bytes] = {}
     for words in COMMANDS:
@@ -51,7 +51,7 @@ def main() -> int:
     results = []
     for seed in seeds:
         with tempfile.TemporaryDirectory(prefix="seed-") as folder:
-            results.append(played(seed, Path(folder)))
+            results.append(simulated(seed, Path(folder)))
         sys.stderr.write(f"PYTHONHASHSEED={seed}: {len(results[-1])} outputs\n")
     first = results[0]
     unlike = {

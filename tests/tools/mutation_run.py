@@ -149,9 +149,12 @@ def _try(spec: MutationSpec, reach: Reach) -> Tried:
 
 def _copy(root: Path, folder: Path) -> None:
     """The sources and tests, importable from there alone."""
-    for name in ("hardware", "sim", "planners", "backend", "experiments", "tests", "docs"):
+    packages = ("hardware", "sim", "planners", "backend", "experiments")
+    for name in (*packages, "parplan", "tests", "docs"):
         shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy2(root / name, folder / name)
-    (folder / "path").mkdir()
-    (folder / "path" / "parplan").symlink_to(folder)
+    place = folder / "path" / "parplan"
+    place.mkdir(parents=True)
+    for path in (*map(folder.joinpath, packages), *(folder / "parplan").iterdir()):
+        (place / path.name).symlink_to(path)
