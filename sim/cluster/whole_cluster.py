@@ -39,7 +39,7 @@ from parplan.sim.programs.arrays import ActionArrays, action_arrays, check_array
 from parplan.sim.programs.instructions import Schedule, computations
 from parplan.sim.run import Run
 from parplan.sim.schedules import schedule_kind
-from parplan.sim.step.recording import SimulatedStep, as_run
+from parplan.sim.step.recording import StepRecord, as_run
 from parplan.sim.ticks import PS_PER_S
 
 
@@ -168,12 +168,10 @@ def _finish(
     return ended
 
 
-def _played(
-    place: int, times: ReplicaTimes, ended: Sequence[GroupEnd], end_ps: int
-) -> SimulatedStep:
+def _played(place: int, times: ReplicaTimes, ended: Sequence[GroupEnd], end_ps: int) -> StepRecord:
     """One replica of those that were played."""
     spans = [span for group in ended for span in (*group.reductions, *group.own[place])]
-    return SimulatedStep(
+    return StepRecord(
         start=times.start[place],
         end=times.end[place],
         send_start=times.send_start[place],

@@ -20,7 +20,7 @@ from parplan.sim.programs.arrays import ActionArrays
 from parplan.sim.programs.instructions import Action, Overlap, Program, last_gradient_index, parts
 from parplan.sim.programs.messages import deadlock
 from parplan.sim.step.data_parallel import Span, bucket_spans, finish_spans, reduce_spans
-from parplan.sim.step.recording import SimulatedStep
+from parplan.sim.step.recording import StepRecord
 from parplan.sim.step.shared_links import SharedLinks
 from parplan.sim.step.step_end import check_copies
 from parplan.sim.ticks import pair_ps, to_ps
@@ -96,10 +96,10 @@ class Processes:
             if rank.is_alive:
                 rank.interrupt()
 
-    def simulated(self, step: int) -> SimulatedStep:
+    def simulated(self, step: int) -> StepRecord:
         """The times of one of the steps."""
         own = slice(step * len(self.lists), (step + 1) * len(self.lists))
-        return SimulatedStep(
+        return StepRecord(
             start=np.array(self.start[own]),
             end=np.array(self.end[own]),
             send_start=np.array(self.links.start[own]),

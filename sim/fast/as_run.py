@@ -8,7 +8,7 @@ import numpy as np
 from parplan.sim.event_table import NORM, REDUCE
 from parplan.sim.run import Run
 from parplan.sim.step.data_parallel import Span, bucket_spans, finish_spans, reduce_spans
-from parplan.sim.step.recording import SimulatedStep, as_run
+from parplan.sim.step.recording import StepRecord, as_run
 from parplan.sim.step.self_check import check_simulated
 from parplan.sim.step.step_tables import SweepTables
 from parplan.sim.step.tape import REDUCES, Tape
@@ -53,7 +53,7 @@ def run_of(
         duration[tape.place] = tables.duration[0, tables.column, 0]
         end = start + duration
     start, end = start[entries.runs], end[entries.runs]
-    simulated = SimulatedStep(
+    simulated = StepRecord(
         start=start,
         end=end,
         send_start=send_start[entries.sends],

@@ -15,7 +15,7 @@ from parplan.sim.ticks import PS_PER_S, Ints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SimulatedStep:
+class StepRecord:
     """The times of every action, in the order of the lists, in picoseconds."""
 
     start: Ints
@@ -30,12 +30,12 @@ class SimulatedStep:
     """The end of the step."""
 
 
-def as_run(lists: ActionArrays, simulated: SimulatedStep) -> Run:
+def as_run(lists: ActionArrays, simulated: StepRecord) -> Run:
     """The run of a predicted step; its events are put in order when they are first asked for."""
     return Run(step_s=simulated.end_ps / PS_PER_S, events=Events(partial(_table, lists, simulated)))
 
 
-def _table(lists: ActionArrays, simulated: SimulatedStep) -> EventTable:
+def _table(lists: ActionArrays, simulated: StepRecord) -> EventTable:
     spans = np.array(simulated.spans, dtype=np.int64).reshape(-1, len(Span._fields)).T
     sent = np.flatnonzero(simulated.send_end > simulated.send_start)
     towards = np.select([lists.op == F, (lists.op == B) | (lists.op == I)], [1, -1], 0)

@@ -4,7 +4,7 @@ pass for a prediction. Costs a few operations on arrays, far less than playing."
 import numpy as np
 
 from parplan.sim.programs.arrays import ActionArrays, B, F, I
-from parplan.sim.step.recording import SimulatedStep
+from parplan.sim.step.recording import StepRecord
 from parplan.sim.step.step_tables import SweepTables
 from parplan.sim.step.tape import Tape
 from parplan.sim.ticks import MOST_PS, Ints
@@ -19,7 +19,7 @@ SPREAD = 2_654_435_761
 """A prime: multiples of it are spread evenly over the candidates, and over lanes of blocks."""
 
 
-def check_simulated(lists: ActionArrays, simulated: SimulatedStep) -> None:
+def check_simulated(lists: ActionArrays, simulated: StepRecord) -> None:
     """Raise `AssertionError` unless time goes forwards on each rank and along each dependency, and
     the step is not over before its last action and communication are."""
     start, end = simulated.start, simulated.end

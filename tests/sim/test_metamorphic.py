@@ -24,7 +24,7 @@ from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.programs.arrays import action_arrays
 from parplan.sim.schedules import CATALOGUE, make_program, why_not
 from parplan.sim.software.framework import NO_OVERHEAD
-from parplan.sim.step.recording import SimulatedStep
+from parplan.sim.step.recording import StepRecord
 from parplan.sim.step.self_check import check_simulated
 from parplan.sim.step.tape import lower
 from parplan.sim.workload import Workload
@@ -115,12 +115,12 @@ def test_more_candidates_or_memory_never_worsen_the_optimum(chosen: set[int], ra
     assert best_s(some[::-1], ratio) == best_s(some, ratio)
 
 
-def right() -> tuple[object, SimulatedStep]:
+def right() -> tuple[object, StepRecord]:
     """Two stages, two micro-batches, in picoseconds."""
     lists = action_arrays(make_program("gpipe", 2, 2))
     start = np.array([0, 1, 6, 8, 1, 2, 3, 5])  # rank 0: F F B B; rank 1: F F B B
     end = np.array([1, 2, 8, 10, 2, 3, 5, 7])
-    return lists, SimulatedStep(
+    return lists, StepRecord(
         start=start, end=end, send_start=end, send_end=end, spans=(), end_ps=10
     )
 

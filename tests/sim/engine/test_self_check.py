@@ -13,7 +13,7 @@ from parplan.sim.programs.arrays import action_arrays
 from parplan.sim.programs.instructions import Action, Program, read_csv
 from parplan.sim.schedules import make_schedule
 from parplan.sim.step.data_parallel import Span
-from parplan.sim.step.recording import SimulatedStep
+from parplan.sim.step.recording import StepRecord
 from parplan.sim.step.self_check import CHECKED, CHECKED_FROM, SPREAD, check_simulated, check_steps
 from parplan.sim.step.shared_links import node_links
 from parplan.sim.step.step_tables import sweep_tables
@@ -31,9 +31,7 @@ def check(changes: dict[int, tuple[int, int]], end_ps: int = 17, spans: tuple[Sp
     for place, times in changes.items():
         start[place], end[place] = times
     whole = {"spans": spans, "end_ps": end_ps}
-    check_simulated(
-        LISTS, SimulatedStep(start=start, end=end, send_start=end, send_end=end, **whole)
-    )
+    check_simulated(LISTS, StepRecord(start=start, end=end, send_start=end, send_end=end, **whole))
 
 
 @pytest.mark.parametrize(
@@ -85,14 +83,14 @@ def test_times_that_cannot_be_are_noticed(
 def test_every_stage_has_its_input(stage: int) -> None:
     lists = action_arrays(read_csv("0F0,0B0\n1F0,1B0\n2F0,2B0\n3F0,3B0\n"))
 
-    def times(sooner: int | None) -> SimulatedStep:
+    def times(sooner: int | None) -> StepRecord:
         """Forwards down to stage 3 and backwards up again, one a unit; one begins too soon."""
         start = np.array([0, 7, 1, 6, 2, 5, 3, 4])
         end = start + 1
         if sooner is not None:
             start[sooner] -= 1
         rest = {"send_start": end, "send_end": end, "spans": (), "end_ps": 8}
-        return SimulatedStep(start=start, end=end, **rest)
+        return StepRecord(start=start, end=end, **rest)
 
     check_simulated(lists, times(None))
     for place, why in ((2 * stage, "a forward"), (2 * stage - 1, "a backward")):
@@ -103,11 +101,11 @@ def test_every_stage_has_its_input(stage: int) -> None:
 def test_a_backward_is_not_before_its_forward() -> None:
     lists = action_arrays(read_csv("0B0,0F0\n"))
 
-    def times(*start: int) -> SimulatedStep:
+    def times(*start: int) -> StepRecord:
         begin = np.array(start)
         end = begin + 2
         rest = {"send_start": end, "send_end": end, "spans": (), "end_ps": 9}
-        return SimulatedStep(start=begin, end=end, **rest)
+        return StepRecord(start=begin, end=end, **rest)
 
     with pytest.raises(AssertionError, match="a backward begins before its forward is over"):
         check_simulated(lists, times(0, 2))
