@@ -81,7 +81,7 @@ docs: $(VENV)/ready
 # The documentation as a site in build/site, with the API reference; warnings are errors.
 site: $(VENV)/ready typing
 	$(BIN)/python -m pip install --quiet -e ".[docs]"
-	$(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 	@echo "site: build/site/index.html"
 
 typing:
