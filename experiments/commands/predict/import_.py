@@ -58,6 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="plan fields that the training program sets itself, for example recomputation=full",
     )
     parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="refuse a file with settings that are not understood",
+    )
+    parser.add_argument(
         "--variable",
         nargs="+",
         action="extend",
@@ -91,6 +96,10 @@ class ImportedLaunch(NamedTuple):
     """Other plans that were tried."""
     notes: tuple[str, ...]
     """What was understood otherwise, or not at all: `setting: what became of it`."""
+    no_effect: dict[str, str]
+    """Settings without effect on the time or the memory of a step, and why."""
+    not_understood: tuple[str, ...]
+    """Settings that are not known or not modelled."""
 
     @property
     def step_s(self) -> float:
@@ -108,7 +117,11 @@ class ImportedLaunch(NamedTuple):
         return Trial(plan=self.plan, memory_bytes=self.memory_bytes, step_s=self.run.step_s)
 
     def __str__(self) -> str:
-        present = _present(self.trial, self.workload, self.cluster, self.run)
+        present = list(_present(self.trial, self.workload, self.cluster, self.run))
+        if self.not_understood:
+            names = ", ".join(self.not_understood)
+            head = f"of a launch that was only partly understood (not understood: {names}):"
+            present = [head, *present]
         return "\n".join([*present, *_better(self.better, self.tried, self.step_s, self.fits)])
 
 
@@ -121,6 +134,8 @@ def run(args: argparse.Namespace) -> int:
     output = OutputFolder(args.output, args.argv)
     for line in found.notes:
         print(f"parplan: {line}", file=sys.stderr)
+    if found.no_effect:
+        print(f"parplan: no effect on time or memory: {_grouped(found)}", file=sys.stderr)
     print(found)
     _write(output, found)
     output.write_manifest({"file": where, "from": args.source, "cluster": cluster.name})
@@ -135,11 +150,15 @@ def imported(args: argparse.Namespace, text: str, where: str, cluster: Cluster) 
     """
     if not 0 < args.memory_ratio <= 100:
         raise ParplanError(f"--memory-ratio: above 0 and at most 100, got {args.memory_ratio}")
-    given = _given(args, cluster)
+    given, fields = _given(args, cluster)
     settings = SOURCES[args.source](text, where, given)
+    if args.strict and settings.not_understood:
+        raise ParplanError(
+            f"{where}: --strict: not understood: {', '.join(settings.not_understood)}"
+        )
     chosen = setting_named(args.framework).framework if args.framework else default_framework()
     framework = framework_on(chosen, measured=cluster.measured is not None)
-    plan, workload = finished(settings, given, _pairs("--set", args.set), framework, where)
+    plan, workload = finished(settings, given, fields, framework, where)
     compiled = compile_plan(workload, cluster, plan)
     played = predict(compiled)
     memory = tuple(rank.total_bytes for rank in compiled.memory)
@@ -151,8 +170,18 @@ def imported(args: argparse.Namespace, text: str, where: str, cluster: Cluster) 
         memory_ratio=args.memory_ratio / 100,
         progress=ProgressLine(),
     )
-    notes = tuple(settings.notes)
-    return ImportedLaunch(plan, workload, cluster, played, memory, better, tried, notes)
+    return ImportedLaunch(
+        plan,
+        workload,
+        cluster,
+        played,
+        memory,
+        better,
+        tried,
+        tuple(settings.notes),
+        dict(settings.no_effect),
+        tuple(settings.not_understood),
+    )
 
 
 def _write(output: OutputFolder, found: ImportedLaunch) -> None:
@@ -163,10 +192,21 @@ def _write(output: OutputFolder, found: ImportedLaunch) -> None:
     accuracy = past_accuracy(choice, read_residuals(), step_s)
     write_plan(output, found.workload, found.cluster, trial, accuracy)
     output.write_csv("better.csv", [_row(b, step_s) for b in found.better] or [_none()])
-    output.write_csv("notes.csv", [_note(line) for line in found.notes] or [_note(": ")])
+    output.write_csv("notes.csv", _notes(found) or [_note(": ")])
 
 
-def _given(args: argparse.Namespace, cluster: Cluster) -> Given:
+def _given(args: argparse.Namespace, cluster: Cluster) -> tuple[Given, dict[str, str]]:
+    """What the user says beside the file, and the fields of the plan that `--set` sets.
+
+    Other names of `--set` are variables of the launch script.
+    """
+    said = _pairs("--set", args.set)
+    fields = {
+        name: value
+        for name, value in said.items()
+        if name in Plan.__dataclass_fields__ or args.source != "megatron"
+    }
+    variables = {name: value for name, value in said.items() if name not in fields}
     for name in ("seq_len", "global_batch", "micro_batch", "vocab_size"):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -178,8 +218,8 @@ def _given(args: argparse.Namespace, cluster: Cluster) -> Given:
         global_batch=args.global_batch,
         micro_batch=args.micro_batch,
         vocab_size=args.vocab_size,
-        variables=_pairs("--variable", args.variable),
-    )
+        variables=variables | _pairs("--variable", args.variable),
+    ), fields
 
 
 def _pairs(option: str, words: list[str]) -> dict[str, str]:
@@ -239,6 +279,23 @@ def _row(found: Better, step_s: float) -> dict[str, str]:
 def _none() -> dict[str, str]:
     names = ("changes", "what", "plan", "step_s", "shorter_percent", "peak_gb")
     return dict.fromkeys(names, "")
+
+
+def _grouped(settings: ImportedLaunch) -> str:
+    """The settings without effect, by why they have none."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in settings.no_effect.items():
+        by_reason.setdefault(reason, []).append(name)
+    return "; ".join(f"{' '.join(names)} ({reason})" for reason, names in by_reason.items())
+
+
+def _notes(settings: ImportedLaunch) -> list[dict[str, str]]:
+    """The rows of notes.csv: each setting, and what became of it."""
+    rows = [_note(line) for line in settings.notes]
+    return rows + [
+        {"setting": name, "what": f"no effect: {reason}"}
+        for name, reason in settings.no_effect.items()
+    ]
 
 
 def _note(line: str) -> dict[str, str]:

@@ -1,11 +1,13 @@
 """What a launch of Megatron-LM asks for. Defaults are those of its arguments (August 2026)."""
 
+import difflib
 import re
 
 from parplan.errors import ParplanError
 from parplan.experiments.interop.importers.from_megatron_model import model_of, numbers_of
-from parplan.experiments.interop.importers.imported import Given, ImportedSettings
-from parplan.experiments.interop.importers.launch_text import Flags, read_flags
+from parplan.experiments.interop.importers.imported import Given, ImportedSettings, report_unread
+from parplan.experiments.interop.importers.launch_text import Flags, processes, read_flags
+from parplan.experiments.interop.megatron_arguments import ARGUMENTS, NO_EFFECT
 from parplan.experiments.interop.megatron_plan import SELECTIVE
 from parplan.sim.models.model import Model
 from parplan.sim.plan import zero_fields
@@ -52,8 +54,10 @@ def from_megatron(text: str, where: str, given: Given) -> ImportedSettings:
     flags = read_flags(text, where, given.variables)
     if flags.has("--hybrid-layer-pattern", "--hybrid-override-pattern"):
         raise ParplanError(f"{where}: --hybrid-layer-pattern: only transformers are known")
+    _refuse_other_files(flags)
+    _rename(flags)
     found = ImportedSettings()
-    found.devices = _processes(flags)
+    found.devices = processes(flags)
     found.seq_len = flags.number("--seq-length", "--encoder-seq-length")
     found.global_batch = flags.number("--global-batch-size")
     found.workload = numbers_of(flags, found)
@@ -70,7 +74,7 @@ def from_megatron(text: str, where: str, given: Given) -> ImportedSettings:
     own = flags.number("--expert-tensor-parallel-size")
     if own is not None and own != tensor:
         found.plan["expert_tensor_parallel"] = own
-    found.plan |= _pipeline(flags, found.model, where)
+    found.plan |= _pipeline(flags, found, found.model, where)
     found.plan |= _recomputation(flags, found)
     found.plan |= _sharding(flags, found)
     found.plan |= _overlap(flags, found)
@@ -93,23 +97,22 @@ def _software(flags: Flags, found: ImportedSettings) -> Software:
     )
 
 
-def _processes(flags: Flags) -> int | None:
-    """None where it is not said, or as `gpu` or `1:4`."""
-    per_node = flags.text("--nproc-per-node") or ""
-    nodes = flags.text("--nnodes") or "1"
-    return int(per_node) * int(nodes) if per_node.isdigit() and nodes.isdigit() else None
-
-
-def _pipeline(flags: Flags, model: Model, where: str) -> dict[str, object]:
+def _pipeline(flags: Flags, found: ImportedSettings, model: Model, where: str) -> dict[str, object]:
     stages = flags.number("--pipeline-model-parallel-size") or 1
     layout = flags.text("--pipeline-model-parallel-layout")
     each = flags.number("--num-layers-per-virtual-pipeline-stage")
     virtual = flags.number("--num-virtual-stages-per-pipeline-rank") or 1
+    zero_bubble = flags.has("--enable-zero-bubble")
+    in_v = flags.has("--zero-bubble-v-schedule")
     ends = [
         int(flags.has(f"--account-for-{end}-in-pipeline-split")) for end in ("embedding", "loss")
     ]
     if each is not None:
         virtual = (model.num_layers + sum(ends)) // stages // each
+    if zero_bubble and not in_v:
+        found.note("--enable-zero-bubble", "taken as zb-h1, interleaved-zb with virtual stages")
+    if in_v and stages > 1:
+        virtual = 2
     layers = None
     if layout is not None:
         layers = layers_of_layout(layout, where)
@@ -125,9 +128,17 @@ def _pipeline(flags: Flags, model: Model, where: str) -> dict[str, object]:
     return {
         "num_stages": stages,
         "virtual_stages": max(1, virtual),
-        "schedule": "interleaved-1f1b" if virtual > 1 else "1f1b",
+        "schedule": _schedule(virtual, zero_bubble=zero_bubble or in_v, in_v=in_v),
         "stage_layers": layers,
     }
+
+
+def _schedule(virtual: int, *, zero_bubble: bool, in_v: bool) -> str:
+    if zero_bubble and in_v:
+        return "zb-v"
+    if zero_bubble:
+        return "zb-h1" if virtual <= 1 else "interleaved-zb"
+    return "interleaved-1f1b" if virtual > 1 else "1f1b"
 
 
 def layers_of_layout(layout: str, where: str) -> tuple[int, ...]:
@@ -194,7 +205,10 @@ def _sharding(flags: Flags, found: ImportedSettings) -> dict[str, object]:
     optimizer = flags.has("--use-distributed-optimizer")
     strategy = flags.text("--data-parallel-sharding-strategy") or "optim_grads_params"
     copies = flags.number("--num-distributed-optimizer-instances") or 1
-    stage = int(optimizer)
+    asked = flags.number("--zero-stage")
+    stage = int(optimizer) if asked is None else asked
+    if stage not in range(4):
+        raise ParplanError(f"{flags.where}: --zero-stage: 0 to 3, got {stage}")
     if flags.has("--use-megatron-fsdp", "--use-custom-fsdp"):
         known = ("no_shard", "optim", "optim_grads", "optim_grads_params")
         if strategy not in known:
@@ -230,10 +244,72 @@ def _overlap(flags: Flags, found: ImportedSettings) -> dict[str, object]:
 
 
 def _say_the_rest(flags: Flags, found: ImportedSettings) -> None:
+    """No effect, not modelled, or not known: one of these for every flag that was not used."""
+    for note in flags.notes:
+        found.misread(*note.split(": ", 1))
+    for word in flags.unclear:
+        _say_unclear(word, flags, found)
     others = flags.others()
     for name in others:
         if name in NOT_MODELLED:
-            found.note(name, NOT_MODELLED[name])
+            found.misread(name, f"not modelled: {NOT_MODELLED[name]}")
     rest = [name for name in others if name not in NOT_MODELLED]
-    if rest:
-        found.note(" ".join(rest), "taken to have no bearing on the time of a step")
+    listed = [name for name in rest if name in ARGUMENTS and name not in NO_EFFECT]
+    for name in listed:
+        found.misread(name, "not modelled here")
+    report_unread(found, [name for name in rest if name not in listed], (), NO_EFFECT)
+    for name in [name for name in rest if name in found.not_understood and name not in listed]:
+        near = difflib.get_close_matches(name, [*ARGUMENTS, *flags.used], n=1, cutoff=0.75)
+        if near:
+            del found.not_understood[name]
+            found.notes = [note for note in found.notes if not note.startswith(f"{name}: ")]
+            found.misread(name, f"no such argument is known; did you mean {near[0]}?")
+
+
+def _say_unclear(word: str, flags: Flags, found: ImportedSettings) -> None:
+    """Words in a place of flags: an unset variable, or one that depends on a branch.
+
+    Raises `ParplanError` where the branches differ in what bears on the prediction.
+    """
+    for unknown in flags.unknowns.within(word):
+        names = {w.partition("=")[0].replace("_", "-") for a in unknown.alternatives for w in a}
+        bearing = [name for name in names if name.startswith("--") and name not in NO_EFFECT]
+        if bearing:
+            raise ParplanError(f"{flags.where}: {', '.join(sorted(bearing)[:4])}: {unknown.why}")
+        if unknown.alternatives:
+            found.no_effect[unknown.why.partition(" ")[0]] = "its branches differ in such flags"
+        else:
+            found.misread(f"${unknown.variable}", f"{unknown.why}; taken as empty")
+
+
+def _refuse_other_files(flags: Flags) -> None:
+    known = [name for name in flags.words if name in ARGUMENTS or name in EARLIER]
+    if not known:
+        raise ParplanError(f"{flags.where}: nothing in it is an argument of Megatron-LM")
+
+
+EARLIER = {
+    "--model-parallel-size": "--tensor-model-parallel-size",
+    "--batch-size": "--micro-batch-size",
+    "--moe-expert-parallel-size": "--expert-model-parallel-size",
+    "--cpu-optimizer": "--optimizer-cpu-offload",
+    "--topk": "--moe-router-topk",
+    "--activations-checkpoint-method": "--recompute-method",
+    "--activations-checkpoint-num-layers": "--recompute-num-layers",
+    "--activations-checkpoint-granularity": "--recompute-granularity",
+    "--geglu": "--quick-geglu",
+}
+"""Names of Megatron-DeepSpeed and of releases before core 0.4, and what they became."""
+
+
+def _rename(flags: Flags) -> None:
+    """Give arguments of other releases their present names; the present name goes first."""
+    checkpoints = ("--checkpoint-activations", "--deepspeed-activation-checkpointing")
+    method = flags.words.get("--activations-checkpoint-method")
+    for old, new in EARLIER.items():
+        if old in flags.words:
+            flags.words.setdefault(new, flags.words[old])
+            flags.has(old)
+    if flags.has(*checkpoints) or method:
+        flags.words.setdefault("--recompute-granularity", ["full"])
+        flags.words.setdefault("--recompute-method", ["uniform"])

@@ -21,7 +21,7 @@ PADDED_TO = 128
 def numbers_of(flags: Flags, found: ImportedSettings) -> dict[str, Any]:
     """Precision, optimizer, attention and dropout as fields of `Workload`."""
     precision = "fp16" if flags.has("--fp16") else "bf16" if flags.has("--bf16") else "fp32"
-    if flags.text("--fp8-format", "--fp8-hybrid", "--fp8-e4m3") is not None:
+    if flags.has("--fp8-format", "--fp8-hybrid", "--fp8-e4m3"):
         precision = "fp8"
     if flags.text("--fp4-format") is not None:
         precision = "fp4"
@@ -54,7 +54,7 @@ def model_of(
     """The model that the arguments describe; raises `ParplanError` for sizes that are missing."""
     where = flags.where
     hidden, heads = _size(flags, "--hidden-size"), _size(flags, "--num-attention-heads")
-    gated = flags.has("--swiglu", "--quick-geglu")
+    gated = flags.has("--swiglu", "--quick-geglu", "--geglu")
     usual = hidden * 8 // 3 // 64 * 64 if gated else 4 * hidden
     grouped = flags.has("--group-query-attention")
     groups = flags.number("--num-query-groups") or 1
@@ -73,7 +73,7 @@ def model_of(
         "ffn_size": flags.number("--ffn-hidden-size") or usual,
         "vocab_size": _vocabulary(flags, found, vocab_size, tensor_parallel),
         "mlp": "gated" if gated else "plain",
-        "norm": "rmsnorm" if norm == "RMSNorm" else "layernorm",
+        "norm": "rmsnorm" if norm.lower() == "rmsnorm" else "layernorm",
         "bias": plain,
         "qkv_bias": flags.has("--add-qkv-bias"),
         "query_key_norm": flags.has("--qk-layernorm"),
@@ -122,7 +122,7 @@ def _experts(flags: Flags, layers: int, ffn: object) -> dict[str, Any]:
     top = flags.number("--moe-router-topk") or 2
     shared = flags.number("--moe-shared-expert-intermediate-size") or 0
     kinds = _pattern(flags, flags.text("--moe-layer-freq") or "1", layers)
-    if experts is None:
+    if experts is None or (experts == 1 and not flags.has("--moe-router-topk")):
         return {}
     if not isinstance(width, int) or shared % width:
         raise ParplanError(

@@ -1,8 +1,9 @@
 """Imported configurations as plans with workloads."""
 
+import difflib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +45,15 @@ class ImportedSettings:
     """Other fields of `Workload`."""
     notes: list[str] = field(default_factory=list)
     """What was understood otherwise, or not at all: `setting: what became of it`."""
+    no_effect: dict[str, str] = field(default_factory=dict)
+    """Settings without effect on the time or the memory of a step, and why."""
+    not_understood: dict[str, str] = field(default_factory=dict)
+    """Settings that are not known or not modelled, and what is assumed instead."""
+
+    def misread(self, setting: str, what: str) -> None:
+        """Add a setting that was not understood."""
+        self.not_understood[setting] = what
+        self.note(setting, what if what.startswith("not ") else f"not understood: {what}")
 
     def note(self, setting: str, what: str) -> None:
         """Add a line."""
@@ -99,6 +109,27 @@ def finished(
         **settings.workload,
     )
     return build(Plan, fields, f"{where}: plan"), workload
+
+
+def report_unread(
+    settings: ImportedSettings,
+    given: Iterable[str],
+    known: Iterable[str],
+    no_effect: Mapping[str, str],
+    prefix: str = "",
+) -> None:
+    """Say of every setting that is not read whether it has no effect or is not understood."""
+    known = set(known)
+    for name in given:
+        shown = f"{prefix}{name}"
+        if name in known:
+            continue
+        if name in no_effect:
+            settings.no_effect[shown] = no_effect[name]
+            continue
+        near = difflib.get_close_matches(name.lower(), [*known, *no_effect], n=1, cutoff=0.75)
+        hint = f"; did you mean {prefix}{near[0]}?" if near else ""
+        settings.misread(shown, f"not a setting that is known here{hint}")
 
 
 def _positive(fields: Mapping[str, Any], name: str, where: str) -> int:

@@ -1,27 +1,19 @@
 """The flags of a command line, or of a shell script that makes one. Nothing is run."""
 
-import ast
-import operator
 import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from parplan.errors import ParplanError
+from parplan.experiments.interop.importers.shell import Script, read_script
+from parplan.experiments.interop.importers.shell_values import MARK, Unknowns
 
-_ARITHMETIC = re.compile(r"\$\(\(([^()]*)\)\)")
-_ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
-_VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)(?::?-([^}]*))?\}|\$([A-Za-z_]\w*)")
-_OPERATORS = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.floordiv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-}
-MAX_DEPTH = 20
-MAX_WORD = 10_000
+_FLAG = re.compile(r"--[A-Za-z][\w.-]*(=.*)?", re.DOTALL)
+_PROGRAM = re.compile(r"(\S*\.py|pretrain\S*)")
+_NESTED = re.compile(r"(^|\s)--[A-Za-z]")
+OF_MODELS = ("--num-layers", "--tensor-model-parallel-size", "--hidden-size", "--seq-length")
+"""Flags by which a launch of training is told from other commands."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,8 +22,14 @@ class Flags:
 
     where: str
     words: dict[str, list[str]] = field(default_factory=dict)
-    variables: dict[str, str] = field(default_factory=dict)
+    launcher: dict[str, str] = field(default_factory=dict)
+    """Flags of `srun`, `torchrun` and their like."""
+    unclear: list[str] = field(default_factory=list)
+    """Words in the place of flags that are not known."""
     used: set[str] = field(default_factory=set)
+    unknowns: Unknowns = field(default_factory=Unknowns)
+    files: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def has(self, *names: str) -> bool:
         """Whether any of these flags is there."""
@@ -48,7 +46,7 @@ class Flags:
             if name in self.words:
                 if not self.words[name]:
                     raise ParplanError(f"{self.where}: {name}: has no value")
-                return self._expanded(name, self.words[name][0])
+                return self._known(name, self.words[name][0])
         return None
 
     def number(self, *names: str) -> int | None:
@@ -66,96 +64,132 @@ class Flags:
     def texts(self, name: str) -> list[str]:
         """All words after a flag."""
         self.used.add(name)
-        return [self._expanded(name, word) for word in self.words.get(name, [])]
+        return [self._known(name, word) for word in self.words.get(name, [])]
 
     def others(self) -> list[str]:
         """The flags that nobody asked for."""
         return [name for name in self.words if name not in self.used]
 
-    def _expanded(self, name: str, word: str) -> str:
-        for _ in range(MAX_DEPTH):
-            replaced = _VARIABLE.sub(lambda match: self._value(name, match), word)
-            if replaced == word:
-                return _calculated(word, f"{self.where}: {name}")
-            word = replaced
-            if len(word) > MAX_WORD:
-                break
-        raise ParplanError(
-            f"{self.where}: {name}: variables that refer to each other: {word[:80]!r}"
-        )
-
-    def _value(self, name: str, match: re.Match[str]) -> str:
-        variable, default = match[1] or match[3], match[2]
-        if variable in self.variables:
-            return self.variables[variable]
-        if default is not None:
-            return default
-        raise ParplanError(
-            f"{self.where}: {name}: ${variable} is not set here; give --variable {variable}=VALUE"
-        )
+    def _known(self, name: str, word: str) -> str:
+        for unknown in self.unknowns.within(word):
+            raise ParplanError(f"{self.where}: {name}: {unknown.why}")
+        return word
 
 
 def read_flags(text: str, where: str, variables: Mapping[str, str]) -> Flags:
-    """The flags of `text`; `variables` go before those that it sets itself.
+    """The flags of the launch in `text`; `variables` go before those that it sets itself.
 
-    Raises `ParplanError` for quotes that do not match.
+    Raises `ParplanError` for text that is no shell script, and for two different launches.
     """
-    flags = Flags(where=where)
+    script = read_script(text, where, variables)
+    launches = [list(_separate(words, script)) for words in script.commands]
+    chosen = _launch(launches, script)
+    flags = Flags(where=where, unknowns=script.scope.unknowns, files=script.files)
+    flags.notes = script.notes
+    _scheduler(text, flags)
+    start = _program(chosen)
+    _launcher(chosen[:start], flags)
     current: list[str] | None = None
-    for word in _words(text, where):
-        assignment = _ASSIGNMENT.fullmatch(word)
-        if word.startswith("--") and len(word) > 2:
+    for word in chosen[start:]:
+        if _FLAG.fullmatch(word):
             name, given, value = word.partition("=")
             current = flags.words[name.replace("_", "-")] = [value] if given else []
-        elif assignment and not word.startswith("-"):
-            flags.variables[assignment[1]] = assignment[2]
-            current = None
-        elif word in (")", "(", "\\") or re.fullmatch(r"\$\{\w+\[[@*]\]\}", word):
-            current = None
         elif current is not None:
             current.append(word)
-    flags.variables |= variables
+        if word.startswith("\ue000"):
+            flags.unclear.append(word)
     return flags
 
 
-def _words(text: str, where: str) -> Iterator[str]:
-    """The words of a script, those of `ARGS="--a 1 --b 2"` and `ARGS=(--a 1)` each by itself."""
-    text = re.sub(r"\\\s*\n", " ", text)
-    text = _ARITHMETIC.sub(_with_dollars, text)
-    text = re.sub(r"=\(", "= ", text)
-    try:
-        words = shlex.split(text, comments=True)
-    except ValueError as error:
-        raise ParplanError(f"{where}: not a command line: {error}") from None
+def _separate(words: list[str], script: Script) -> Iterator[str]:
+    """The words, those of `bash -c "torchrun --a 1"` each by itself."""
     for word in words:
-        word = word.removesuffix(")") if word.count(")") > word.count("(") else word
-        assignment = _ASSIGNMENT.fullmatch(word)
-        if assignment and "--" in assignment[2] and not word.startswith("-"):
-            yield from _words(assignment[2], where)
-        elif word:
+        if re.search(r"\s", word) and _NESTED.search(word):
+            try:
+                yield from shlex.split(word, comments=True)
+            except ValueError as error:
+                raise ParplanError(f"{script.where}: not a command line: {error}") from None
+        else:
             yield word
 
 
-def _with_dollars(match: re.Match[str]) -> str:
-    """`$(( A * 2 ))` as `$((${A}*2))`: one word, in which all variables look alike."""
-    inside = re.sub(r"(?<![\w${])([A-Za-z_]\w*)", r"${\1}", "".join(match[1].split()))
-    return f"$(({inside}))"
+def _launch(launches: list[list[str]], script: Script) -> list[str]:
+    """The words of the command that trains; of all together where only flags are there."""
+
+    def strong(words: list[str]) -> int:
+        names = {word.partition("=")[0].replace("_", "-") for word in words}
+        return sum(name in names for name in OF_MODELS)
+
+    found = [words for words in launches if any(_FLAG.fullmatch(word) for word in words)]
+    if found and all(words[0].startswith("--") for words in found):
+        return [word for words in found for word in words]
+    most = max((strong(words) for words in found), default=0)
+    training = [words for words in found if most and strong(words) == most]
+    different = {tuple(words) for words in training}
+    if len(different) > 1:
+        raise ParplanError(
+            f"{script.where}: {len(different)} different launches; give one, or choose the branch "
+            "by --set NAME=VALUE"
+        )
+    for words in found:
+        if words[0].startswith("--"):
+            script.notes.append(
+                f"{' '.join(words)[:60]}: not understood; it stands by itself, behind a comment "
+                "or without a backslash"
+            )
+    if training:
+        return training[0]
+    kept = [w for values in script.scope.variables.values() for w in _separate(values, script)]
+    if strong(kept):
+        return kept
+    return max(found, key=len, default=kept)
 
 
-def _calculated(word: str, where: str) -> str:
-    """`$((8*2))` as its value; anything else as it is."""
-    match = _ARITHMETIC.fullmatch(word)
-    if match is None:
-        return word
-    try:
-        return str(_number(ast.parse(match[1], mode="eval").body))
-    except (SyntaxError, ValueError, ZeroDivisionError):
-        raise ParplanError(f"{where}: cannot be calculated: {word!r}") from None
+def _program(words: list[str]) -> int:
+    """Where the flags of the launcher end."""
+    places = [i for i, word in enumerate(words) if _PROGRAM.fullmatch(word)]
+    return places[0] if places else 0
 
 
-def _number(node: ast.expr) -> int:
-    if isinstance(node, ast.Constant) and isinstance(node.value, int):
-        return node.value
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        return int(_OPERATORS[type(node.op)](_number(node.left), _number(node.right)))
-    raise ValueError(node)
+def _launcher(words: list[str], flags: Flags) -> None:
+    aliases = {"-N": "--nodes", "-n": "--ntasks", "-np": "--np"}
+    for place, word in enumerate(words):
+        name, given, value = word.partition("=")
+        name = aliases.get(name, name).replace("_", "-")
+        if name.startswith("--") and (given or place + 1 < len(words)):
+            flags.launcher[name] = value if given else words[place + 1]
+    if any(word.rpartition("/")[2] == "deepspeed" for word in words):
+        flags.launcher.setdefault("--nproc-per-node", flags.launcher.get("--num-gpus", ""))
+        flags.launcher.setdefault("--nnodes", flags.launcher.get("--num-nodes", ""))
+    if "accelerate" in [word.rpartition("/")[2] for word in words]:
+        flags.launcher.setdefault("--ntasks", flags.launcher.get("--num-processes", ""))
+
+
+def _scheduler(text: str, flags: Flags) -> None:
+    """`#SBATCH --nodes=4`, and its short form `-N 4`."""
+    for line in re.findall(r"^#SBATCH\s+(\S.*)$", text[:1_000_000], re.MULTILINE):
+        words = line.partition(" #")[0].replace("=", " ").split()
+        _launcher(words, flags)
+
+
+def processes(flags: Flags) -> int | None:
+    """How many devices are started; None where it is not said as a number."""
+
+    def number(*names: str) -> int | None:
+        for name in names:
+            values = [flags.launcher.get(name), *(flags.words.get(name) or [])[:1]]
+            for value in values:
+                if value and (digits := re.fullmatch(r"(?:[a-z]\w*:)*(\d{1,6})", value)):
+                    return int(digits[1])
+        return None
+
+    flags.used.update({"--nproc-per-node", "--nnodes"})
+    per_node = number("--nproc-per-node")
+    nodes = number("--nnodes", "--nodes")
+    unclear_nodes = MARK.search(flags.launcher.get("--nnodes", ""))
+    if per_node is not None and not (nodes is None and unclear_nodes):
+        return per_node * (nodes or 1)
+    if per_node is None and (tasks := number("--ntasks", "--np")) is not None:
+        return tasks
+    each = number("--ntasks-per-node", "--gpus-per-node", "--gres")
+    return each * nodes if each is not None and nodes is not None else None
