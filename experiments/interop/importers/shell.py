@@ -21,17 +21,13 @@ from parplan.experiments.interop.importers.shell_words import (
     words_of_name,
 )
 
-MAX_SOURCE = 2_000_000
-MAX_STEPS = 50_000
-MAX_NESTED = 30
+MAX_SOURCE, MAX_STEPS, MAX_NESTED = 2_000_000, 50_000, 30
 DECLARATIONS = ("export", "declare", "local", "readonly", "typeset")
 SHELLS = ("bash", "sh", "zsh", "/bin/bash", "/bin/sh", "sbatch")
 _PARSER = Parser(Language(tree_sitter_bash.language()))
 _ASSIGNED = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.DOTALL)
 _TEMPLATE = re.compile(r"(?<![<(\w])<([A-Za-z][\w /.-]*)>(?!>)")
-_NUMERIC = {
-    **{"-eq": "==", "-ne": "!=", "-gt": ">", "-ge": ">=", "-lt": "<", "-le": "<="},
-}
+_NUMERIC = {"-eq": "==", "-ne": "!=", "-gt": ">", "-ge": ">=", "-lt": "<", "-le": "<="}
 
 
 @dataclass(slots=True, kw_only=True)
