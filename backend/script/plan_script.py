@@ -114,6 +114,11 @@ def described(chain: Chain, where: str) -> Model:
     return model_from_table(config.to_dict(), config.model_type, "model.config")
 
 
+def forget_choice(folder: Path) -> None:
+    """Remove the dump of an earlier search, so that one that fails leaves none."""
+    (folder / log.DUMP_NAME).unlink(missing_ok=True)
+
+
 def announce(plan: Plan, folder: Path) -> None:
     """AP's last lines, and its dump file where the script was started."""
     line = log.selected_line(plan)

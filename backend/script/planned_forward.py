@@ -13,7 +13,7 @@ from parplan.backend.models.chain import Chain, check_chain
 from parplan.backend.models.find_chain import is_hf_model
 from parplan.backend.runtime.gradient_norm import share_norms
 from parplan.backend.runtime.pipeline import PipelineStep
-from parplan.backend.script.plan_script import announce, find_plan
+from parplan.backend.script.plan_script import announce, find_plan, forget_choice
 from parplan.backend.script.why_not_in_script import check_in_script
 from parplan.backend.workers.processes import (
     broadcast_weights,
@@ -95,6 +95,8 @@ class PlannedForward:
             return self.step
         _refuse_trainer()
         check_same_batch(inputs, targets)
+        if is_first():
+            forget_choice(self.folder)
         broadcast_weights(self.model, self.device)
         check_chain(self.model, self._loss_alone, self.chain, inputs, targets)
         if self.plan is None:

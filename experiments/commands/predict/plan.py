@@ -218,8 +218,8 @@ def run(args: argparse.Namespace) -> int:
     search = search_of(asked)
     output = OutputFolder(args.output, args.argv)
     check_writable(Path.cwd())
-    if vary:
-        _say("warning", ap_log.batches_vary(batches(args.global_batch)))
+    # A search that finds nothing leaves no choice of an earlier one.
+    Path(ap_log.DUMP_NAME).unlink(missing_ok=True)
     return _searched(asked, search, output)
 
 
@@ -228,6 +228,8 @@ def _searched(asked: SearchRequest, search: Search, output: OutputFolder) -> int
     if search.left_out:
         _note(search.left_out)
     _info(ap_log.GOT_DATABASES)
+    if asked.vary:
+        _say("warning", ap_log.batches_vary(batches(args.global_batch)))
     _info(ap_log.num_candidates(search.num_candidates))
     _info(ap_log.COMPILE_START)
     report = search.run()
