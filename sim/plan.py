@@ -194,6 +194,21 @@ class Plan:
         return build(Plan, table, where)
 
 
+def layers_with_ends(num_layers: int, num_stages: int, ends: int) -> tuple[int, ...] | None:
+    """Blocks on each stage if embedding and head count as `ends` layers together, of which the
+    embedding is one; an uneven rest goes to the first stages.
+
+    None: as even as possible, or too few layers for so many stages.
+    """
+    if not ends or num_stages == 1:
+        return None
+    each, more = divmod(num_layers + ends, num_stages)
+    counts = [each + (stage < more) for stage in range(num_stages)]
+    counts[0] -= 1
+    counts[-1] -= ends - 1
+    return tuple(counts) if min(counts) >= 0 else None
+
+
 def check_plan(plan: Plan, workload: Workload, num_accelerators: int) -> None:
     """Raise `ParplanError` unless `plan` lays out `workload` on so many accelerators exactly."""
     model = workload.model

@@ -28,6 +28,7 @@ def measurable_plans(
     DP x PP x micro-batch x schedule x recomputation; sharded parameters and tensor parallelism are
     not among them. Raises `ParplanError` when the batch or the options leave no plan.
     """
+    allowed = replace(constraints_of_options(options), zero_stage=(0,))
     sizes = JobSizes(
         num_devices=num_processes,
         global_batch=global_batch,
@@ -35,8 +36,8 @@ def measurable_plans(
         num_layers=num_blocks,
         num_experts=1,
         tensor_degrees=(1,),
+        recomputations=allowed.recomputation,
     )
-    allowed = replace(constraints_of_options(options), zero_stage=(0,))
     plans = [
         plan
         for plan in candidates_of(sizes, allowed)

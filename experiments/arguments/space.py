@@ -8,6 +8,7 @@ from parplan.backend.executable import executable_only
 from parplan.errors import ParplanError
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.spaces.constraints import read_constraints
+from parplan.planners.spaces.everything import everything
 from parplan.planners.spaces.make import full_space, make_space
 from parplan.planners.spaces.options import Options
 from parplan.planners.spaces.space import Space
@@ -24,6 +25,11 @@ def space_name(text: str) -> str:
     if text in ("ap", "full") or text.endswith(".toml"):
         return text
     raise argparse.ArgumentTypeError(f"expected ap, full or a TOML file, got {text!r}")
+
+
+def plan_space_name(text: str) -> str:
+    """The same, or `everything`."""
+    return text if text == "everything" else space_name(text)
 
 
 def requested_space(
@@ -44,7 +50,10 @@ def requested_space(
     for name in IN_THE_FILE:
         if getattr(args, name, None) is not None:
             raise ParplanError(f"--{name.replace('_', '-')}: {args.space} says what is searched")
-    constraints = read_constraints(Path(args.space))
+    if args.space == "everything":
+        constraints = everything(workload, cluster)
+    else:
+        constraints = read_constraints(Path(args.space))
     if getattr(args, "memory_ratio_percent", None) is not None:
         constraints = replace(constraints, memory_ratio=options.memory_ratio)
     return make_space(workload, cluster, constraints, why_not)

@@ -9,8 +9,9 @@ from parplan.experiments.cases.machine import cluster_of_case
 from parplan.experiments.cases.read import Case, CaseModel, CaseParallel
 from parplan.experiments.cases.stack import Stack, stack_of
 from parplan.hardware.network.cluster import Cluster
+from parplan.planners.spaces.recomputed import BETWEEN_PRODUCTS, EVERY_SECOND_PRODUCT, MODULES
 from parplan.sim.models.model import LatentAttention, MixtureOfExperts, Model
-from parplan.sim.plan import Plan, Recomputation, zero_fields
+from parplan.sim.plan import Plan, Recomputation, layers_with_ends, zero_fields
 from parplan.sim.software.framework import framework
 from parplan.sim.workload import Precision, Workload
 
@@ -247,23 +248,6 @@ def _recomputation(text: str | None, stage_layers: int, assumed: list[str]) -> _
     return _Recomputation("selective" if words.startswith("selective") else "none")
 
 
-BETWEEN_PRODUCTS = ("attention norm", "rotary", "mlp norm", "mlp activation", "experts activation")
-
-EVERY_SECOND_PRODUCT = (*BETWEEN_PRODUCTS, "projection", "mlp gate")
-"""torchtitan's selective policy per operation: beside what lies between products, every second
-product of a block (keys, projection, one of the two up matrices), of which keys are small."""
-
-MODULES = {
-    "mla_up_proj": ("query up", "kv up", "rotary"),
-    "layernorm": ("attention norm", "mlp norm"),
-    "moe_act": ("experts activation", "shared experts activation"),
-    "mlp": ("mlp up", "mlp activation", "mlp down"),
-    "moe": ("experts up", "experts activation", "experts down"),
-    "core_attn": ("attention",),
-}
-"""Operations of the modules that Megatron-LM names in `recompute_modules`."""
-
-
 def _modules(words: str) -> tuple[str, ...]:
     named = re.findall("|".join(sorted(MODULES, key=len, reverse=True)), words)
     return tuple(op for name in dict.fromkeys(named) for op in MODULES[name])
@@ -281,16 +265,9 @@ def _stage_layers(stack: Stack, layers: int, stages: int) -> tuple[int, ...] | N
     if stages == 1:
         return None
     if stack.ends_as_layers:
-        each, more = divmod(layers + stack.ends_as_layers, stages)
-        counts = [each + (stage < more) for stage in range(stages)]
-        counts[0] -= 1
-        counts[-1] -= stack.ends_as_layers - 1
-        return tuple(counts)
-    if layers % stages == 0:
-        return None
-    if (layers + 2) % stages == 0:
-        each = (layers + 2) // stages
-        return (each - 1, *[each] * (stages - 2), each - 1)
+        return layers_with_ends(layers, stages, stack.ends_as_layers)
+    if layers % stages and (layers + 2) % stages == 0:
+        return layers_with_ends(layers, stages, 2)
     return None
 
 

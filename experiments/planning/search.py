@@ -63,6 +63,10 @@ def search_of(asked: SearchRequest) -> Search:
     args, workload, cluster, options = asked[:4]
     if args.planner is not None:
         return _by_planner(asked)
+    if args.space == "everything":
+        # Too many plans to try them all.
+        args.planner = "branch-and-bound"
+        return _by_planner(asked)
     if args.budget is not None:
         raise ParplanError("--budget: needs --planner; the default tries every candidate")
     ratio, found = options.memory_ratio, None

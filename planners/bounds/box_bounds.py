@@ -1,6 +1,7 @@
 """Lower bounds over boxes of variants of one plan, for branch and bound."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +46,25 @@ def divided(box: Box) -> list[Box]:
         halves = ordered[:middle], ordered[middle:]
         return [box._replace(recomputed_layers=tuple(half)) for half in halves]
     return []
+
+
+def box_floors(
+    parts: RelaxedParts,
+    plan: Plan,
+    boxes: Sequence[Box],
+    moments: Sequence[Moments],
+    limit: float,
+    *,
+    floor: Literal["step", "memory"],
+) -> list[float]:
+    """Seconds or bytes that every variant in each box needs at least; infinite where none fits.
+
+    `moments`: those of the lists of `plan`.
+    """
+    may = box_fits(parts, plan, boxes, moments, limit)
+    bounds = box_memory_bytes if floor == "memory" else box_bounds_s
+    floors: list[float] = np.where(may, bounds(parts, plan, boxes), np.inf).tolist()
+    return floors
 
 
 def box_memory_bytes(parts: RelaxedParts, plan: Plan, boxes: Sequence[Box]) -> Floats:

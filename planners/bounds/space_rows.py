@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from parplan.planners.spaces.layouts import LayoutGroup
+from parplan.planners.spaces.layouts import LayoutGroup, Ordering
 from parplan.planners.spaces.space import Space
 from parplan.sim.cost_model.stage_formula_of_rows import Floats
 from parplan.sim.plan import Plan
@@ -22,6 +22,8 @@ class RowBlock:
     first: int
     """The place of the group's first plan in the space."""
     virtual: int
+    ends: int
+    """As `Ordering.ends`."""
     kinds: tuple[ScheduleKind, ...]
     """What the orderings with so many chunks look like to the bound, each once."""
     numbers: tuple[tuple[int, ScheduleKind], ...]
@@ -37,7 +39,7 @@ class RowBlock:
 
     def ordering_of(self, schedule: str) -> int | None:
         """The place of the schedule, with so many chunks, among the orderings of the group."""
-        wanted = schedule, self.virtual
+        wanted = Ordering(schedule, self.virtual, self.ends)
         return self.group.orderings.index(wanted) if wanted in self.group.orderings else None
 
     def places(self, number: int) -> slice:
@@ -61,18 +63,18 @@ def blocks_of(space: Space) -> Iterator[RowBlock]:
     first = 0
     patterns: dict[tuple[int, int, int], tuple[Ints, Ints, Ints]] = {}
     for group in space.groups:
-        for virtual in dict.fromkeys(v for _, v in group.orderings):
+        for virtual, ends in dict.fromkeys((o.virtual_stages, o.ends) for o in group.orderings):
             numbers = tuple(
                 (number, _as_bound(schedule_kind(name)))
-                for number, (name, v) in enumerate(group.orderings)
-                if v == virtual
+                for number, (name, *division) in enumerate(group.orderings)
+                if division == [virtual, ends]
             )
             kinds = tuple(dict.fromkeys(kind for _, kind in numbers))
             _, *radices = group.radices
             inner = radices[0], radices[1], radices[2]
             known = patterns.get(inner) or patterns.setdefault(inner, _patterns(inner))
             size = group.size // len(group.orderings)
-            yield RowBlock(group, first, virtual, kinds, numbers, inner, size, known, {})
+            yield RowBlock(group, first, virtual, ends, kinds, numbers, inner, size, known, {})
         first += group.size
 
 

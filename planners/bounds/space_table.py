@@ -16,7 +16,7 @@ from parplan.hardware.machines.cached_cluster import with_kernel_cache
 from parplan.planners.bounds.schedule_bounds import least_bytes, stages_of_rows, step_bounds_s
 from parplan.planners.bounds.space_rows import ONE, OUTER, ZERO, Column, RowBlock, Rows, blocks_of
 from parplan.planners.costs.cost_tables import CostTables
-from parplan.planners.spaces.space import Space
+from parplan.planners.spaces.space import Space, ends_of
 from parplan.sim.cost_model.stage_costs import host_message_s, reduces_once
 from parplan.sim.cost_model.stage_formula import LayerWork
 from parplan.sim.cost_model.stage_formula_of_rows import (
@@ -37,6 +37,9 @@ IMPOSSIBLE = float("inf")
 ScheduleKey = tuple[str, int, int, int]
 """What `parplan.sim.prediction.predict.schedule_key` gives."""
 
+Shape = tuple[int, int, int]
+"""(pipeline ranks, chunks of a rank, ends as layers) of plans whose stages have equal layers."""
+
 Bools = npt.NDArray[np.bool_]
 
 
@@ -49,9 +52,10 @@ class SpaceTable:
         self.parts = (
             CostTables(space.workload, with_kernel_cache(space.cluster)) if parts is None else parts
         )
-        by_shape: dict[tuple[int, int], list[RowBlock]] = {}
+        by_shape: dict[Shape, list[RowBlock]] = {}
         for block in blocks_of(space):
-            by_shape.setdefault((block.group.layout.num_stages, block.virtual), []).append(block)
+            shape = block.group.layout.num_stages, block.virtual, block.ends
+            by_shape.setdefault(shape, []).append(block)
         self._rows = {shape: self._with_memory(blocks) for shape, blocks in by_shape.items()}
 
     def bounds(self) -> Floats:
@@ -84,7 +88,8 @@ class SpaceTable:
 
     def costs(self, numbers: Sequence[int], plans: Sequence[Plan]) -> StageTicks:
         """The costs of plans with equal lists, by their numbers in the space: [plans, stages]."""
-        rows = self._rows[plans[0].num_stages, plans[0].virtual_stages]
+        first = plans[0]
+        rows = self._rows[first.num_stages, first.virtual_stages, ends_of(first)]
         begins = [block.first for block, _ in rows.members()]
         chosen = []
         for number in numbers:
@@ -142,14 +147,16 @@ class SpaceTable:
         `moments`: those of their lists.
         """
         name, ranks, virtual, count = key
-        rows = self._rows[ranks, virtual]
-        for block, own in rows.members():
-            number = block.ordering_of(name)
-            if number is not None and block.group.num_micro_batches == count:
-                fits = rows_fit(
-                    rows.activations[own], rows.states[own], rows.place, moments, self.limit
-                )
-                bounds[block.places(number)][~fits] = IMPOSSIBLE
+        for shape, rows in self._rows.items():
+            if shape[:2] != (ranks, virtual):
+                continue
+            for block, own in rows.members():
+                number = block.ordering_of(name)
+                if number is not None and block.group.num_micro_batches == count:
+                    fits = rows_fit(
+                        rows.activations[own], rows.states[own], rows.place, moments, self.limit
+                    )
+                    bounds[block.places(number)][~fits] = IMPOSSIBLE
 
     def _with_memory(self, blocks: list[RowBlock]) -> Rows:
         activations, states = Column(), Column()
@@ -174,7 +181,7 @@ class SpaceTable:
         """
         own = self.space.constraints
         found = np.full(self.space.num_rows, IMPOSSIBLE)
-        for (ranks, _), rows in self._rows.items():
+        for (ranks, _, _), rows in self._rows.items():
             state = rows.states[:, :, :3].sum(axis=2)[:, rows.place].sum(axis=1) / ranks
             holds = state * (1 - 1e-9) <= self.limit
             for block, members in rows.members():

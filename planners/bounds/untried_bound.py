@@ -4,10 +4,13 @@ import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import numpy as np
+
 from parplan.planners.bounds.box_bounds import divided
 from parplan.planners.costs.goal import IMPOSSIBLE
 from parplan.planners.spaces.space import Space
 from parplan.planners.spaces.variants import Box
+from parplan.sim.cost_model.stage_formula_of_rows import Floats
 from parplan.sim.plan import Plan
 
 
@@ -41,3 +44,23 @@ def open_floor(tried: Tried, row: int, box: Box | None, floor: float, key: float
         open_floor(tried, row, part, max(floor, own or floor), key)
         for part, own in zip(parts, known, strict=True)
     )
+
+
+def nothing_open(tried: Tried, floors: Floats, key: float) -> bool:
+    """Whether no plan of the space can be better than `key`; `floors`: of its rows."""
+    space = tried.space
+    return all(
+        open_floor(tried, row, space.box(row), float(floors[row]), key) == IMPOSSIBLE
+        for row in np.flatnonzero(floors < key).tolist()
+    )
+
+
+def least_open(tried: Tried, floors: Floats, key: float) -> float:
+    """What no plan of the space is better than: `key`, or the least floor of the untried."""
+    least, below = key, np.flatnonzero(floors < key)
+    for row in below[np.argsort(floors[below], kind="stable")].tolist():
+        if floors[row] >= least:
+            break
+        box = tried.space.box(row)
+        least = min(least, open_floor(tried, row, box, float(floors[row]), least))
+    return least

@@ -16,7 +16,6 @@ from parplan.sim.cost_model.communication import Communication
 from parplan.sim.cost_model.offload import offloaded_bytes
 from parplan.sim.cost_model.stage_costs import (
     ModelOps,
-    blocks_of,
     layer_runs,
     layer_work,
     message_bytes,
@@ -36,6 +35,7 @@ from parplan.sim.memory.peak import (
     Activations,
     ModelBytes,
     State,
+    kept_by_blocks,
     model_bytes,
     stage_activations,
     state_of,
@@ -77,7 +77,8 @@ class CostTables:
     def kinds(self, plan: Plan) -> Kinds:
         """The stages of `plan` that differ."""
         again = plan.recomputation != "none"
-        key = plan.total_stages, again, plan.recomputed_layers if again else None
+        depth = plan.recomputed_layers if again else None
+        key = plan.total_stages, plan.stage_layers, again, depth
         if key not in self._kinds:
             stages = stages_of(self.workload, plan)
             number = {stage: i for i, stage in enumerate(dict.fromkeys(stages))}
@@ -87,17 +88,17 @@ class CostTables:
 
     def activations(self, plan: Plan) -> Floats:
         """`Activations` of every kind of stage, shape [kinds, 3]."""
-        key = *_layer_key(plan), plan.total_stages, plan.recomputed_layers, plan.offload_activations
+        key = *layer_key(plan), *stages_key(plan), plan.offload_activations
         if key not in self._activations:
             known = self._layer_bytes(plan)
             stages = self.kinds(plan).stages
-            rows = [stage_activations(self.workload, plan, stage, known) for stage in stages]
+            rows = [stage_activations(plan, stage, known) for stage in stages]
             self._activations[key] = np.array(rows).reshape(-1, len(Activations._fields))
         return self._activations[key]
 
     def states(self, plan: Plan) -> Floats:
         """`State` of every kind of stage, shape [kinds, 5]."""
-        key = _parameter_key(plan)
+        key = parameter_key(plan)
         if key not in self._states:
             rows = [state_of(self.workload, plan, own) for own in self._of_kinds(plan)]
             self._states[key] = np.array(rows, dtype=np.float64).reshape(-1, len(State._fields))
@@ -105,17 +106,18 @@ class CostTables:
 
     def moved(self, plan: Plan) -> Floats:
         """Bytes that a micro-batch moves to the host if activations are there, shape [kinds]."""
-        key = *_layer_key(plan), plan.total_stages, plan.recomputed_layers
+        key = *layer_key(plan), *stages_key(plan)
         if key not in self._moved:
             stages = self.kinds(plan).stages
-            blocks = [blocks_of(self.workload, plan, stage) for stage in stages]
-            self._moved[key] = np.array([offloaded_bytes(plan, own) for own in blocks])
+            known = self._layer_bytes(plan)
+            moved = [offloaded_bytes(kept_by_blocks(stage, known)) for stage in stages]
+            self._moved[key] = np.array(moved)
         return self._moved[key]
 
     def layers(self, plan: Plan) -> Floats:
         """`LayerWork` of every kind of stage, shape [kinds, 4]."""
-        key = (*_layer_key(plan), plan.num_micro_batches > 1)
-        key = *key, plan.total_stages, plan.recomputed_layers
+        key = (*layer_key(plan), plan.num_micro_batches > 1)
+        key = *key, *stages_key(plan)
         if key not in self._layers:
             costs = self._model_costs(plan)
             rows = [layer_work(layer_runs(s, costs)) for s in self.kinds(plan).stages]
@@ -124,7 +126,7 @@ class CostTables:
 
     def parameters(self, plan: Plan) -> Floats:
         """`ParameterWork` of every kind of stage, shape [kinds, 3]."""
-        key = _parameter_key(plan)
+        key = parameter_key(plan)
         if key not in self._work:
             links = self.links(plan)
             rows = [parameter_work(self.workload, plan, links, own) for own in self._of_kinds(plan)]
@@ -148,7 +150,8 @@ class CostTables:
         return self._links[key]
 
     def _of_kinds(self, plan: Plan) -> list[StageParameters]:
-        key = plan.tensor_parallel, plan.expert_parallel, plan.total_stages
+        degrees = plan.tensor_parallel, plan.expert_parallel, plan.expert_tensor_parallel
+        key = *degrees, plan.total_stages, plan.stage_layers
         if key not in self._parameters:
             plain = replace(plan, recomputation="none")
             kinds, every = self.kinds(plain), stage_parameters(self.workload, plain)
@@ -158,7 +161,7 @@ class CostTables:
 
     def _model_costs(self, plan: Plan) -> ModelCosts:
         """As `model_costs`, with what does not depend on recomputation computed once."""
-        key = *_layer_key(plan), plan.num_micro_batches > 1
+        key = *layer_key(plan), plan.num_micro_batches > 1
         if key not in self._costs:
             timing, ops, plain = self._plain(plan)
             self._costs[key] = with_recomputation(self.workload, plan, ops, plain, timing)
@@ -166,7 +169,7 @@ class CostTables:
 
     def _plain(self, plan: Plan) -> tuple[MachineTimes, ModelOps, ModelCosts]:
         """Operations and costs of layers that are not recomputed."""
-        key = *_layer_key(plan)[:-1], plan.num_micro_batches > 1
+        key = *layer_key(plan)[:-2], plan.num_micro_batches > 1
         if key not in self._not_recomputed:
             ops = self._layer_ops(shapes_of(self.workload, plan))
             timing = timing_of(self.workload, self.cluster, plan)
@@ -174,7 +177,7 @@ class CostTables:
         return self._not_recomputed[key]
 
     def _layer_bytes(self, plan: Plan) -> ModelBytes:
-        key = _layer_key(plan)
+        key = layer_key(plan)
         if key not in self._bytes:
             # Bytes are the same whether gradients are accumulated or not.
             x = replace(shapes_of(self.workload, plan), accumulate=True)
@@ -187,17 +190,25 @@ class CostTables:
         return self._ops[x]
 
 
-def _layer_key(plan: Plan) -> Key:
+def layer_key(plan: Plan) -> Key:
+    """What the costs and bytes of a layer depend on."""
     return (
         *(plan.tensor_parallel, plan.context_parallel, plan.expert_parallel),
         *(plan.batch_per_device, plan.sequence_parallel, plan.overlap_tensor_parallel),
-        *(plan.gradient_dtype, plan.recomputation),
+        *(plan.expert_tensor_parallel, plan.gradient_dtype),
+        *(plan.recomputation, plan.recomputed_ops if plan.recomputation == "selective" else ()),
     )
 
 
-def _parameter_key(plan: Plan) -> Key:
+def stages_key(plan: Plan) -> Key:
+    """What the layers of every stage depend on."""
+    return plan.total_stages, plan.stage_layers, plan.recomputed_layers
+
+
+def parameter_key(plan: Plan) -> Key:
+    """What the parameters of every stage, and their states, depend on."""
     return (
-        *(*_degrees(plan), plan.virtual_stages, plan.zero_stage),
+        *(*_degrees(plan), plan.virtual_stages, plan.stage_layers, plan.zero_stage),
         *(plan.shard_group, plan.gradient_dtype, plan.offload_optimizer),
     )
 
@@ -205,5 +216,5 @@ def _parameter_key(plan: Plan) -> Key:
 def _degrees(plan: Plan) -> Key:
     return (
         *(plan.tensor_parallel, plan.context_parallel, plan.expert_parallel),
-        *(plan.num_stages, plan.data_parallel),
+        *(plan.expert_tensor_parallel, plan.num_stages, plan.data_parallel),
     )

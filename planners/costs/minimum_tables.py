@@ -6,14 +6,14 @@ and reductions make no path shorter (of the reduction after the last backward, a
 hides more, but by no more than it takes itself), and more bytes of anything make no rank emptier.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.costs.cost_tables import CostTables
+from parplan.planners.costs.cost_tables import CostTables, Key, layer_key, parameter_key, stages_key
 from parplan.planners.spaces.constraints import Constraints
 from parplan.planners.spaces.variants import Box, Choices
 from parplan.sim.cost_model.stage_formula_of_rows import Floats
@@ -22,6 +22,12 @@ from parplan.sim.workload import Workload
 
 SLACK = 1 - 1e-9
 """What sums in another order, and rounding to picoseconds, may add."""
+
+Part = Literal["activations", "states", "layers", "parameters", "moved"]
+"""The methods of `CostTables` that are relaxed."""
+
+Values = Mapping[str, tuple[Any, ...]]
+"""Values of fields of a plan, by name."""
 
 
 class RelaxedParts(CostTables):
@@ -34,6 +40,7 @@ class RelaxedParts(CostTables):
     def __init__(self, workload: Workload, cluster: Cluster, allowed: Constraints) -> None:
         super().__init__(workload, cluster)
         self.choices = Choices(workload, cluster, allowed)
+        self._known: dict[Key, Floats] = {}
 
     def activations(self, plan: Plan) -> Floats:
         """`Activations` of every kind of stage, shape [kinds, 3]."""
@@ -53,58 +60,66 @@ class RelaxedParts(CostTables):
 
     def activations_in(self, plan: Plan, box: Box) -> Floats:
         """Of the shallowest and the deepest recomputation, in the host or not."""
-        plans = _corners(
-            plan,
-            recomputed_layers=_ends(box.recomputed_layers),
-            offload_activations=box.offload_activations,
-        )
-        own = super().activations
-        found = [self._by_plain_kinds(plan, each, own(each)) for each in plans]
-        return np.asarray(_least(found) * SLACK)
+        values = {
+            "recomputed_layers": _ends(box.recomputed_layers),
+            "offload_activations": box.offload_activations,
+        }
+        key = *layer_key(plan), *stages_key(plan)
+        return self._least("activations", key, plan, values, by_stage=True)
 
     def states_in(self, plan: Plan, box: Box) -> Floats:
         """Sharded over as many as possible, in every type, in the host or not."""
-        plans = _corners(
-            plan,
-            shard_group=_ends(box.shard_group)[-1:],
-            gradient_dtype=box.gradient_dtype,
-            offload_optimizer=box.offload_optimizer,
-        )
-        own = super().states
-        return np.asarray(_least(own(each) for each in plans) * SLACK)
+        values = {
+            "shard_group": _ends(box.shard_group)[-1:],
+            "gradient_dtype": box.gradient_dtype,
+            "offload_optimizer": box.offload_optimizer,
+        }
+        return self._least("states", parameter_key(plan), plan, values)
 
     def layers_in(self, plan: Plan, box: Box) -> Floats:
         """Of the shallowest recomputation, in every type, with and without overlap."""
-        plans = _corners(
-            plan,
-            recomputed_layers=_ends(box.recomputed_layers)[:1],
-            gradient_dtype=box.gradient_dtype,
-            overlap_tensor_parallel=box.overlap_tensor_parallel,
-        )
-        own = super().layers
-        found = [self._by_plain_kinds(plan, each, own(each)) for each in plans]
-        # Seconds, and the number of layers.
-        return np.asarray(_least(found) * np.array((SLACK, SLACK, SLACK, 1.0)))
+        values = {
+            "recomputed_layers": _ends(box.recomputed_layers)[:1],
+            "gradient_dtype": box.gradient_dtype,
+            "overlap_tensor_parallel": box.overlap_tensor_parallel,
+        }
+        key = *layer_key(plan), plan.num_micro_batches > 1, *stages_key(plan)
+        return self._least("layers", key, plan, values, by_stage=True)
 
     def parameters_in(self, plan: Plan, box: Box) -> Floats:
         """Gathered and reduced in the best of the groups; on the device rather than the host."""
-        plans = _corners(
-            plan,
-            shard_group=box.shard_group,
-            gradient_dtype=box.gradient_dtype,
-            offload_optimizer=sorted(box.offload_optimizer)[:1],
-        )
-        own = super().parameters
-        return np.asarray(_least(own(each) for each in plans) * SLACK)
+        values = {
+            "shard_group": box.shard_group,
+            "gradient_dtype": box.gradient_dtype,
+            "offload_optimizer": tuple(sorted(box.offload_optimizer)[:1]),
+        }
+        return self._least("parameters", parameter_key(plan), plan, values)
+
+    def _least(
+        self, what: Part, key: Key, plan: Plan, values: Values, *, by_stage: bool = False
+    ) -> Floats:
+        """The least of a part over all combinations of these values; `key`: what it depends on."""
+        whole = what, key, tuple(values.values())
+        if whole not in self._known:
+            part_of = getattr(super(), what)
+            found = [(each, part_of(each)) for each in _corners(plan, values)]
+            if by_stage:
+                arrays = [self._by_plain_kinds(plan, each, own) for each, own in found]
+            else:
+                arrays = [own for _, own in found]
+            # The number of layers is not rounded.
+            slack = np.array((SLACK, SLACK, SLACK, 1.0)) if what == "layers" else SLACK
+            self._known[whole] = np.asarray(np.minimum.reduce(arrays) * slack)
+        return self._known[whole]
 
     def moved_in(self, plan: Plan, box: Box) -> Floats:
         """Bytes of activations that every variant moves to the host at least, shape [kinds]."""
         if False in box.offload_activations:
             return np.zeros(len(self.kinds(plan).stages))
         # What is recomputed is not kept.
-        plans = _corners(plan, recomputed_layers=_ends(box.recomputed_layers))
-        found = [self._by_plain_kinds(plan, each, self.moved(each)) for each in plans]
-        return np.asarray(_least(found) * SLACK)
+        values = {"recomputed_layers": _ends(box.recomputed_layers)}
+        key = *layer_key(plan), *stages_key(plan)
+        return self._least("moved", key, plan, values, by_stage=True)
 
     def _by_plain_kinds(self, plan: Plan, variant: Plan, values: Floats) -> Floats:
         """Values of the kinds of stages of a variant, as the least for each kind of `plan`."""
@@ -116,20 +131,17 @@ class RelaxedParts(CostTables):
         return found
 
 
-def _corners(plan: Plan, **values: Iterable[Any]) -> list[Plan]:
+def _corners(plan: Plan, values: Values) -> list[Plan]:
     """The plan with every combination of the values of these fields."""
     plans = [plan]
     for name, own in values.items():
-        plans = [replace(each, **{name: value}) for each in plans for value in own]
+        if tuple(own) != (getattr(plan, name),):
+            plans = [replace(each, **{name: value}) for each in plans for value in own]
     return plans
 
 
-def _ends(values: tuple[int | None, ...]) -> list[int | None]:
+def _ends(values: tuple[int | None, ...]) -> tuple[int | None, ...]:
     """The least and the largest; None, which means all, is the largest."""
     numbers = sorted(value for value in values if value is not None)
     ordered: list[int | None] = [*numbers, *([None] if None in values else [])]
-    return [ordered[0]] if len(ordered) == 1 else [ordered[0], ordered[-1]]
-
-
-def _least(arrays: Iterable[Floats]) -> Floats:
-    return np.asarray(np.minimum.reduce(list(arrays)))
+    return (ordered[0],) if len(ordered) == 1 else (ordered[0], ordered[-1])

@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from parplan.errors import ParplanError
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.bounds.box_bounds import box_bounds_s, box_fits, box_memory_bytes
+from parplan.planners.bounds.bounds_by_layout import BoundsByLayout
+from parplan.planners.bounds.box_bounds import box_floors
 from parplan.planners.bounds.group_bounds import group_bounds
-from parplan.planners.bounds.space_table import SpaceTable
-from parplan.planners.bounds.untried_bound import Tried, open_floor
+from parplan.planners.bounds.untried_bound import Tried, least_open, nothing_open
 from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.goal import IMPOSSIBLE, STEP_TIME, Goal
 from parplan.planners.costs.minimum_tables import RelaxedParts
@@ -81,11 +81,10 @@ class Evaluator:
         self._trials: dict[Plan, Trial] = {}
         self._verdicts: dict[Plan, Trial] = {}
         self._bounds: dict[Plan, float] = {}
-        self._table: SpaceTable | None = None
-        self._space_bounds = self._space_memory = np.empty(0)
+        self._table: BoundsByLayout | None = None
+        self._space_memory = np.empty(0)
         self._box_floors: dict[tuple[int, Box], float] = {}
         self._uneven: npt.NDArray[np.float64] | None = None
-        self._judged: set[tuple[str, int, int, int]] = set()
 
     def __call__(self, plan: Plan) -> Trial:
         """Whether a plan fits and how long its step takes."""
@@ -179,22 +178,17 @@ class Evaluator:
         parts, plan = self._shared.parts_of(self._space.constraints), self._space.row(row)
         assert isinstance(parts, RelaxedParts)
         self.num_bounds += len(boxes)
-        limit = self.memory_limit_bytes
-        may = box_fits(parts, plan, boxes, self._shared.moments(plan), limit)
-        bounds = box_memory_bytes if self.goal.floor == "memory" else box_bounds_s
-        floors = bounds(parts, plan, boxes)
-        found: list[float] = np.where(may, floors, IMPOSSIBLE).tolist()
+        moments, limit = self._shared.moments(plan), self.memory_limit_bytes
+        found = box_floors(parts, plan, boxes, moments, limit, floor=self.goal.floor)
         self._box_floors.update(((row, b), f) for b, f in zip(boxes, found, strict=True))
         return found
 
     def leanest(self) -> Plan:
         """A plan of the space that needs as little memory as any, as far as bounds say: what to ask
         about where nothing fits. Raises `ParplanError` as `space_bounds` does."""
-        self.space_bounds()
-        if self._table is None or not isinstance(self._space, Space):
-            raise ParplanError("leanest: the evaluator was made without a Space")
-        row = int(np.argmin(self._table.memory_bounds()))
-        return next(self._space.variants(row))
+        self._bounds_of_all()
+        table = self.layouts
+        return next(table.space.variants(int(np.argmin(table.memory_bytes()))))
 
     def uneven_floors(self) -> npt.NDArray[np.float64]:
         """What the goal of each row is at least if its stages are uneven, where the space has that;
@@ -217,15 +211,14 @@ class Evaluator:
 
         Exact, as `fits` is; takes time, but no evaluation.
         """
-        bounds, key = self.space_bounds(), schedule_key(plan)
-        if self._table is None or key in self._judged:
+        table, key = self.layouts, schedule_key(plan)
+        if table.is_judged(key):
             return
         self._check_time()
         begin = self._clock()
-        self._judged.add(key)
-        self._table.rule_out(key, self._shared.moments(plan), bounds)
+        table.rule_out(key, self._shared.moments(plan))
         if len(self._space_memory):
-            self._space_memory[bounds == IMPOSSIBLE] = IMPOSSIBLE
+            self._space_memory[table.of_plans == IMPOSSIBLE] = IMPOSSIBLE
         self.compile_s += self._clock() - begin
 
     def proves(self, key: float) -> bool:
@@ -236,31 +229,17 @@ class Evaluator:
             return all(self.ruled_out(plan, key) for plan in self._space)
         if self._space.constraints.is_uneven:
             return False
-        floors, tried = self.space_floors(), self._tried(self._space)
-        return all(
-            open_floor(tried, row, self._space.box(row), floors[row], key) == IMPOSSIBLE
-            for row in np.flatnonzero(floors < key).tolist()
-        )
+        return nothing_open(self._tried(self._space), self._known_floors(), key)
 
     def least_key(self) -> float:
-        """What no plan of the space is better than, as far as is known; 0 where nothing is.
-
-        The best key that was found, or the least floor of the plans that were not tried.
-        """
+        """The best key that was found, or the least floor of untried plans; 0: nothing is known."""
         best = self._best_key
         if not isinstance(self._space, Space):
             return 0.0
         if self._space.constraints.is_uneven:
             # Which of the uneven plans of a row were tried does not matter: there are too many.
             return min(best, float(self._uneven_of_all().min()))
-        floors = self._memory_of_all() if self.goal.floor == "memory" else self._bounds_of_all()
-        least, tried = best, self._tried(self._space)
-        for row in np.argsort(floors, kind="stable").tolist():
-            if floors[row] >= least:
-                break
-            box = self._space.box(row)
-            least = min(least, open_floor(tried, row, box, float(floors[row]), least))
-        return least
+        return least_open(self._tried(self._space), self._known_floors(), best)
 
     @property
     def _best_key(self) -> float:
@@ -269,29 +248,49 @@ class Evaluator:
     def _tried(self, space: Space) -> Tried:
         return Tried(space, self._box_floors, len(self._trials), self.ruled_out)
 
-    def _bounds_of_all(self) -> npt.NDArray[np.float64]:
+    def open_layouts(self, numbers: Sequence[int]) -> list[tuple[float, int]]:
+        """(bound, row) of the plans of these layouts that may fit, those with the least first."""
+        self._check_time()
+        table = self.layouts
+        self.num_bounds += sum(table.space.groups[number].size for number in numbers)
+        rows = table.open(numbers)
+        return list(zip(table.of_plans[rows].tolist(), rows, strict=True))
+
+    def _known_floors(self) -> npt.NDArray[np.float64]:
+        """`space_floors` as far as they are known; all of them where no planner asked for any."""
+        table = self.layouts
+        if self.goal.floor == "memory" or not table.num_opened:
+            return self.space_floors()
+        return table.of_plans
+
+    @property
+    def layouts(self) -> BoundsByLayout:
+        """The bounds of the space by layout, far cheaper than `space_bounds`; raises as that."""
         if self._table is None:
             if not isinstance(self._space, Space):
                 raise ParplanError("space_bounds: the evaluator was made without a Space")
             parts = self._shared.parts_of(self._space.constraints)
-            self._table = SpaceTable(self._space, self._memory_ratio, parts)
-            self._space_bounds = self._table.wanted_bounds()
-            self.num_bounds += len(self._space_bounds)
-        return self._space_bounds
+            self._table = BoundsByLayout(self._space, self._memory_ratio, parts)
+        return self._table
+
+    def _bounds_of_all(self) -> npt.NDArray[np.float64]:
+        table = self.layouts
+        self.num_bounds += table.open_all()
+        return table.of_plans
 
     def _uneven_of_all(self) -> npt.NDArray[np.float64]:
-        self._bounds_of_all()
-        if self._uneven is None and self._table is not None:
-            self._uneven = self._table.uneven_bounds()
-        if self._uneven is None or self.goal.floor == "memory":
+        if self.goal.floor == "memory":
             # Nothing is known of the memory of uneven stages.
-            return np.zeros(len(self._space_bounds))
+            return np.zeros(self.layouts.space.num_rows)
+        self._bounds_of_all()
+        if self._uneven is None:
+            self._uneven = self.layouts.uneven_bounds()
         return self._uneven
 
     def _memory_of_all(self) -> npt.NDArray[np.float64]:
         bounds = self._bounds_of_all()
-        if not len(self._space_memory) and self._table is not None:
-            found = self._table.memory_bounds()
+        if not len(self._space_memory):
+            found = self.layouts.memory_bytes()
             self._space_memory = np.where(bounds < IMPOSSIBLE, found, IMPOSSIBLE)
         return self._space_memory
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from parplan._strict import build, read_toml
 from parplan.errors import ParplanError
+from parplan.planners.spaces.recomputed import recomputed_by
 from parplan.sim.plan import Recomputation
 from parplan.sim.schedules import CATALOGUE, schedule_kind
 
@@ -49,19 +50,30 @@ class Constraints:
     """
 
     tensor_parallel: Numbers = ANY
+    tensor_parallel_across_nodes: bool = False
+    """Whether tensor parallelism may span nodes, and have more ranks than there are heads of keys
+    and values, which are then copied."""
     num_stages: Numbers = ANY
     data_parallel: Numbers = ANY
     context_parallel: Numbers = (1,)
     """Not searched unless asked for: short sequences gain nothing."""
     expert_parallel: Numbers = ANY
+    expert_tensor_parallel: Numbers = ()
+    """Tensor-parallel degrees within an expert, beside that of the rest."""
     batch_per_device: Numbers = ANY
     num_micro_batches: Numbers = ANY
     """Of plans with a pipeline."""
     virtual_stages: Numbers = Range(max=4)
     """Of plans with a pipeline."""
+    unequal_chunks: bool = False
+    """Whether the chunks of a pipeline rank may have unequal numbers of layers."""
+    stage_ends: tuple[int, ...] = (0,)
+    """As how many layers embedding and head may count where layers are divided over stages: 0, 2
+    (first and last stage a layer short), 3 (the last one two layers)."""
     schedule: tuple[str, ...] = SIMULATED
     """Of plans with a pipeline."""
-    recomputation: tuple[Recomputation, ...] = get_args(Recomputation)
+    recomputation: tuple[str, ...] = get_args(Recomputation)
+    """Levels, or sets of operations (`recomputed.RECOMPUTED`)."""
     zero_stage: Numbers = ANY
     """Of plans with replicas."""
     sequence_parallel: tuple[bool, ...] = (False, True)
@@ -91,6 +103,10 @@ class Constraints:
         stages = () if isinstance(self.zero_stage, Range) else self.zero_stage
         if any(stage not in range(4) for stage in stages):
             raise ParplanError(f"zero_stage: 0 to 3, got {text(stages)}")
+        for name in self.recomputation:
+            recomputed_by(name)
+        if any(ends not in (0, 2, 3) for ends in self.stage_ends):
+            raise ParplanError(f"stage_ends: 0, 2 or 3, got {text(self.stage_ends)}")
         for name in self.schedule:
             schedule_kind(name)
             if name not in SIMULATED:
@@ -122,12 +138,15 @@ class Constraints:
         return dataclasses.replace(self, **{name: getattr(Constraints(), name)})
 
 
-OPTIONAL = ("recomputed_layers", "shard_group")
+OPTIONAL = ("recomputed_layers", "shard_group", "expert_tensor_parallel")
 VARIANTS = (
     *("recomputed_layers", "shard_group", "gradient_dtype", "overlap_gradient_reduction"),
     *("overlap_tensor_parallel", "offload_optimizer", "offload_activations"),
 )
-NOT_DIMENSIONS = ("memory_ratio", "uneven_stages", "uneven_recomputation")
+NOT_DIMENSIONS = (
+    *("memory_ratio", "uneven_stages", "uneven_recomputation", "tensor_parallel_across_nodes"),
+    "unequal_chunks",
+)
 DIMENSIONS = tuple(f.name for f in dataclasses.fields(Constraints) if f.name not in NOT_DIMENSIONS)
 LISTS = (
     *("schedule", "recomputation", "sequence_parallel", "gradient_dtype"),
@@ -171,7 +190,7 @@ class _Others:
     """The keys whose types `build` reads."""
 
     schedule: tuple[str, ...] = ()
-    recomputation: tuple[Recomputation, ...] = ()
+    recomputation: tuple[str, ...] = ()
     sequence_parallel: tuple[bool, ...] = ()
     gradient_dtype: tuple[Literal["as computed", "fp32"], ...] = ()
     overlap_gradient_reduction: tuple[bool, ...] = ()

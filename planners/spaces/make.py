@@ -25,7 +25,7 @@ def make_space(
     Raises `ParplanError` when it is empty, naming the constraints that rule every plan out.
     """
     allowed = Constraints() if constraints is None else constraints
-    found = tuple(groups(sizes_of(workload, cluster), allowed))
+    found = tuple(groups(sizes_of(workload, cluster, allowed), allowed))
     if not found:
         raise _empty(workload, cluster, allowed)
     kind = WideSpace if allowed.has_variants else Space
@@ -38,7 +38,7 @@ def _empty(workload: Workload, cluster: Cluster, allowed: Constraints) -> Parpla
     """Why there is no plan: the constraints of which none can be left out."""
     for name in allowed.given():
         fewer = allowed.without(name)
-        if next(groups(sizes_of(workload, cluster), fewer), None) is None:
+        if next(groups(sizes_of(workload, cluster, fewer), fewer), None) is None:
             allowed = fewer
     guilty = allowed.given()
     if not guilty:
@@ -98,7 +98,8 @@ def constraints_of_options(options: Options) -> Constraints:
 
 def full_candidates(workload: Workload, cluster: Cluster, options: Options) -> list[Plan]:
     """The plans of `full_space` as a list; empty where there is none."""
-    return candidates_of(sizes_of(workload, cluster), constraints_of_options(options))
+    allowed = constraints_of_options(options)
+    return candidates_of(sizes_of(workload, cluster, allowed), allowed)
 
 
 def candidates_of(sizes: JobSizes, allowed: Constraints) -> list[Plan]:

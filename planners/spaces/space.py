@@ -13,8 +13,9 @@ from parplan.errors import ParplanError, unknown_name
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.spaces.constraints import Constraints, text
 from parplan.planners.spaces.layouts import Layout, LayoutGroup, Ordering, divisors
+from parplan.planners.spaces.recomputed import name_of
 from parplan.planners.spaces.variants import PLAIN, Box, Variant, having, variant_of
-from parplan.sim.plan import Plan, Recomputation
+from parplan.sim.plan import Plan, layers_with_ends
 from parplan.sim.workload import Workload
 
 __all__ = ["Point", "Space", "divisors", "point_of"]
@@ -25,7 +26,7 @@ class Point(NamedTuple):
 
     layout: Layout
     ordering: Ordering
-    recomputation: Recomputation
+    recomputation: str
     zero_stage: int
     sequence_parallel: bool
     variant: Variant = PLAIN
@@ -52,14 +53,30 @@ def point_of(plan: Plan) -> Point:
             plan.context_parallel,
             plan.num_stages,
             plan.expert_parallel,
+            _expert_split(plan),
             plan.batch_per_device,
         ),
-        Ordering(plan.schedule, plan.virtual_stages),
-        plan.recomputation,
+        Ordering(plan.schedule, plan.virtual_stages, ends_of(plan)),
+        name_of(plan),
         plan.zero_stage,
         plan.sequence_parallel,
         variant_of(plan),
     )
+
+
+def _expert_split(plan: Plan) -> int:
+    """As `Layout.expert_split`."""
+    split = plan.expert_tensor_parallel
+    return 0 if split is None or split == plan.tensor_parallel else split
+
+
+def ends_of(plan: Plan) -> int:
+    """As `Ordering.ends`; 0 for any other division of the layers."""
+    layers = plan.stage_layers
+    if layers is None:
+        return 0
+    known = (e for e in (2, 3) if layers_with_ends(sum(layers), len(layers), e) == layers)
+    return next(known, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +103,9 @@ class Space(Sequence[Plan]):
         return {group.layout: number for number, group in enumerate(self.groups)}
 
     @cached_property
-    def _sizes(self) -> dict[tuple[int, int, int, int], list[int]]:
+    def _sizes(self) -> dict[tuple[int, ...], list[int]]:
         """Micro-batch sizes by degrees."""
-        found: dict[tuple[int, int, int, int], list[int]] = {}
+        found: dict[tuple[int, ...], list[int]] = {}
         for group in self.groups:
             found.setdefault(group.layout.degrees, []).append(group.layout.batch_per_device)
         return found
@@ -150,7 +167,9 @@ class Space(Sequence[Plan]):
     def _even(self, plan: Plan) -> Plan:
         """The plan without what may differ from stage to stage, where the space allows that."""
         own = self.constraints
-        layers = None if own.uneven_stages else plan.stage_layers
+        ends = ends_of(plan)
+        named = not own.uneven_stages or (ends and ends in own.stage_ends)
+        layers = plan.stage_layers if named else None
         again = None if own.uneven_recomputation else plan.recomputed_of_stages
         if (layers, again) == (plan.stage_layers, plan.recomputed_of_stages):
             return plan
@@ -179,13 +198,13 @@ class Space(Sequence[Plan]):
 
     def _layouts_near(self, layout: Layout) -> Iterator[Layout]:
         degrees = layout.degrees
-        for axes in ((0,), (1,), (2,), (3,), (0, 1), (0, 2), (1, 2)):
+        for axes in ((0,), (1,), (2,), (3,), (4,), (0, 1), (0, 2), (1, 2)):
             reached = [d for d in self._sizes if _moved(d, degrees, axes)]
             lower = [d for d in reached if d[axes[0]] < degrees[axes[0]]]
             upper = [d for d in reached if d[axes[0]] > degrees[axes[0]]]
             for near in (max(lower, default=None), min(upper, default=None)):
                 if near is not None:
-                    yield Layout(*near, layout.batch_per_device)
+                    yield layout.with_degrees(near)
         sizes = self._sizes[degrees]
         place = sizes.index(layout.batch_per_device)
         for size in (*sizes[max(0, place - 1) : place], *sizes[place + 1 : place + 2]):
@@ -199,6 +218,9 @@ class Space(Sequence[Plan]):
         pairs = found.pop("ordering")
         for name, values in zip(Ordering._fields, zip(*pairs, strict=True), strict=True):
             found[name] = tuple(dict.fromkeys(values))
+        for name in ("expert_split", "ends"):  # Where the space has a choice of them.
+            if found[name] == (0,):
+                del found[name]
         return found
 
     def point(self, wanted: Mapping[str, Any]) -> Point:
@@ -251,7 +273,7 @@ def _moved(degrees: tuple[int, ...], origin: tuple[int, ...], axes: tuple[int, .
     """Whether `degrees` differ from `origin` in `axes` alone, and have the same product if two."""
     if any((a == b) == (i in axes) for i, (a, b) in enumerate(zip(degrees, origin, strict=True))):
         return False
-    return len(axes) == 1 or math.prod(degrees) == math.prod(origin)
+    return len(axes) == 1 or math.prod(degrees[:4]) == math.prod(origin[:4])
 
 
 def _choices(group: LayoutGroup, point: Point) -> Iterator[Point]:
@@ -263,7 +285,10 @@ def _choices(group: LayoutGroup, point: Point) -> Iterator[Point]:
 
 
 def _distance(group: LayoutGroup, point: Point, keep: str) -> tuple[float, float, float]:
-    apart = [abs(math.log(a / b)) for a, b in zip(group.layout, point.layout, strict=True)]
+    apart = [
+        abs(math.log((a or 0.5) / (b or 0.5)))
+        for a, b in zip(group.layout, point.layout, strict=True)
+    ]
     first = apart[Layout._fields.index(keep)] if keep in Layout._fields else 0.0
     if keep == "ordering":
         first = float(point.ordering not in group.orderings)

@@ -1,6 +1,7 @@
 """Further choices of a plan that a space may have: how deep it recomputes, what it shards over,
 overlaps and offloads. They change what stages cost and need, but no lists."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
@@ -69,9 +70,13 @@ class Choices:
 
     def of(self, plan: Plan) -> Box:
         """The values of each field of `Variant`, in its order."""
-        stages, replicas = plan.total_stages, plan.replicas
-        recomputed, sharded = plan.recomputation != "none", plan.zero_stage > 0
-        key = stages, replicas, recomputed, sharded, plan.tensor_parallel > 1
+        return self._of(
+            *(plan.total_stages, plan.replicas, plan.tensor_parallel > 1),
+            *(plan.recomputation != "none", plan.zero_stage > 0),
+        )
+
+    def _of(self, stages: int, replicas: int, split: bool, recomputed: bool, sharded: bool) -> Box:
+        key = stages, replicas, split, recomputed, sharded
         if key not in self._known:
             own = self._allowed
             self._known[key] = Box(
@@ -79,7 +84,7 @@ class Choices:
                 self._groups(replicas) if sharded else (None,),
                 own.gradient_dtype,
                 own.overlap_gradient_reduction if replicas > 1 else (True,),
-                own.overlap_tensor_parallel if plan.tensor_parallel > 1 else (False,),
+                own.overlap_tensor_parallel if split else (False,),
                 own.offload_optimizer if self._has_host else (False,),
                 own.offload_activations if self._has_host else (False,),
             )
@@ -101,12 +106,20 @@ class Choices:
 
     def counts(self, group: LayoutGroup) -> npt.NDArray[np.int64]:
         """How many variants each plan of a group has, in its order."""
-        _, b, c, d = group.radices
         found = np.empty(group.radices, dtype=np.int64)
-        for i, r, z in np.ndindex(len(group.orderings), b, c):
-            plan = group.plan(((i * b + r) * c + z) * d)
-            found[i, r, z, :] = np.prod([len(values) for values in self.of(plan)])
+        for (i, r, z), box in self.boxes(group):
+            found[i, r, z, :] = math.prod(map(len, box))
         return found.reshape(-1)
+
+    def boxes(self, group: LayoutGroup) -> Iterator[tuple[tuple[int, int, int], Box]]:
+        """The box of each ordering, recomputation and ZeRO stage of a group, by their places."""
+        layout = group.layout
+        replicas, split = group.data_parallel * layout.context_parallel, layout.tensor_parallel > 1
+        for i, ordering in enumerate(group.orderings):
+            stages = layout.num_stages * ordering.virtual_stages
+            for r, again in enumerate(group.recomputations):
+                for z, zero in enumerate(group.zero_stages):
+                    yield (i, r, z), self._of(stages, replicas, split, again != "none", zero > 0)
 
     def nearest(self, plan: Plan, wanted: Variant) -> Plan:
         """The variant of a plain plan that has most of the values that are wanted."""

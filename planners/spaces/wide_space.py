@@ -37,8 +37,8 @@ class WideSpace(Space):
         """The values that occur, by the fields of `Layout`, `Point` and `Variant`."""
         found: list[dict[Any, None]] = [{} for _ in Variant._fields]
         for group in self.groups:
-            for number in range(group.size):
-                for values, own in zip(found, self.choices.of(group.plan(number)), strict=True):
+            for box in {id(box): box for _, box in self.choices.boxes(group)}.values():
+                for values, own in zip(found, box, strict=True):
                     values.update(dict.fromkeys(own))
         variants = dict(zip(Variant._fields, map(tuple, found), strict=True))
         return {**super().dimensions, **variants}

@@ -12,8 +12,8 @@ from parplan.sim.layers.blocks import Ops, recomputed_ops
 from parplan.sim.layers.ops import kept_bytes
 from parplan.sim.plan import Plan
 
-Blocks = Sequence[tuple[Ops, bool, int]]
-"""Operations of a kind of block, whether it is recomputed, and how many there are."""
+Kept = Sequence[tuple[float, int]]
+"""Bytes that a kind of block keeps from forward to backward, and how many such blocks there are."""
 
 
 def host_rate(accelerator: Accelerator, what: str) -> float:
@@ -25,19 +25,23 @@ def host_rate(accelerator: Accelerator, what: str) -> float:
     return accelerator.host_bytes_per_s
 
 
-def offloaded_bytes(plan: Plan, blocks: Blocks) -> float:
+def kept_of_blocks(plan: Plan, blocks: Sequence[tuple[Ops, bool, int]]) -> Kept:
+    """Of blocks given as operations, whether they are recomputed, and how many there are."""
+    return [
+        (kept_bytes(ops, recomputed_ops(plan, ops) if again else frozenset()), count)
+        for ops, again, count in blocks
+    ]
+
+
+def offloaded_bytes(blocks: Kept) -> float:
     """What one micro-batch moves to the host in its forward, and back in its backward."""
-    return sum(count * _kept(plan, ops, again) for ops, again, count in blocks)
+    return sum(count * kept for kept, count in blocks)
 
 
-def buffer_bytes(plan: Plan, blocks: Blocks) -> float:
+def buffer_bytes(blocks: Kept) -> float:
     """What of it lies on the device in a backward: the block that is computed, and the next one."""
-    largest = max((_kept(plan, ops, again) for ops, again, _ in blocks), default=0.0)
-    return min(offloaded_bytes(plan, blocks), 2 * largest)
-
-
-def _kept(plan: Plan, ops: Ops, again: bool) -> float:
-    return kept_bytes(ops, recomputed_ops(plan, ops) if again else frozenset())
+    largest = max((kept for kept, _ in blocks), default=0.0)
+    return min(offloaded_bytes(blocks), 2 * largest)
 
 
 def exposed_s(compute_s: float, transfer_s: float, num_blocks: int) -> float:

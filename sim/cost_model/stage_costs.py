@@ -13,7 +13,12 @@ from parplan.hardware.estimates.kernel_times import estimate
 from parplan.hardware.kernels.kernel import Kernel, MemoryBound
 from parplan.hardware.network.cluster import Cluster
 from parplan.sim.cost_model.communication import Communication
-from parplan.sim.cost_model.offload import host_optimizer_s, host_rate, offloaded_bytes
+from parplan.sim.cost_model.offload import (
+    host_optimizer_s,
+    host_rate,
+    kept_of_blocks,
+    offloaded_bytes,
+)
 from parplan.sim.cost_model.stage_formula import (
     LayerWork,
     ParameterWork,
@@ -206,7 +211,7 @@ def _offloaded(
     """With the activations of a stage in the host's memory where the plan puts them there."""
     if not plan.offload_activations:
         return costs
-    moved = offloaded_bytes(plan, blocks_of(workload, plan, stage))
+    moved = offloaded_bytes(kept_of_blocks(plan, blocks_of(workload, plan, stage)))
     rate = host_rate(cluster.accelerator, "offload_activations")
     return with_transfers(costs, moved / rate, stage.num_blocks)
 

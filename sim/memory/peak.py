@@ -15,7 +15,6 @@ import numpy.typing as npt
 from parplan.sim.cost_model.offload import buffer_bytes, offloaded_bytes
 from parplan.sim.cost_model.stage_costs import (
     ModelOps,
-    blocks_of,
     gradient_bytes,
     model_ops,
     recomputes_head,
@@ -159,7 +158,7 @@ def stage_needs(workload: Workload, plan: Plan) -> tuple[StageNeeds, ...]:
     known: dict[StageLayers, StageNeeds] = {}
     for stage, own in zip(stages, parameters, strict=True):
         if stage not in known:
-            activations = stage_activations(workload, plan, stage, layers)
+            activations = stage_activations(plan, stage, layers)
             state = state_of(workload, plan, own)
             known[stage] = StageNeeds(**activations._asdict(), **state._asdict())
     return tuple(known[stage] for stage in stages)
@@ -219,22 +218,24 @@ class State(NamedTuple):
     gathered_gradient_bytes: float
 
 
-def stage_activations(
-    workload: Workload, plan: Plan, stage: StageLayers, layers: ModelBytes
-) -> Activations:
+def stage_activations(plan: Plan, stage: StageLayers, layers: ModelBytes) -> Activations:
     """The activations of a stage on its device; `layers`: those of every kind of layer."""
     sizes = runs_of(stage, layers.embedding, layers.blocks, layers.head)
-    return offloaded_activations(workload, plan, stage, activations_of(sizes))
+    return offloaded_activations(plan, kept_by_blocks(stage, layers), activations_of(sizes))
+
+
+def kept_by_blocks(stage: StageLayers, layers: ModelBytes) -> list[tuple[float, int]]:
+    """Bytes that each kind of block of a stage keeps for its backward, and how many there are."""
+    return [(layers.blocks[kind, again].kept, count) for kind, again, count in stage.blocks]
 
 
 def offloaded_activations(
-    workload: Workload, plan: Plan, stage: StageLayers, activations: Activations
+    plan: Plan, blocks: Sequence[tuple[float, int]], activations: Activations
 ) -> Activations:
-    """What stays on the device when the blocks' activations are kept by the host."""
+    """What stays on the device when the host keeps the activations of blocks (`kept_by_blocks`)."""
     if not plan.offload_activations:
         return activations
-    blocks = blocks_of(workload, plan, stage)
-    in_host, buffer = offloaded_bytes(plan, blocks), buffer_bytes(plan, blocks)
+    in_host, buffer = offloaded_bytes(blocks), buffer_bytes(blocks)
     return Activations(
         saved_bytes=max(0.0, activations.saved_bytes - in_host),
         recomputed_bytes=activations.recomputed_bytes + buffer,

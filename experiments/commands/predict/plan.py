@@ -18,7 +18,7 @@ from parplan.experiments.arguments.objective import (
     chosen_objective,
     cluster_names,
 )
-from parplan.experiments.arguments.space import space_name
+from parplan.experiments.arguments.space import plan_space_name
 from parplan.experiments.arguments.workload import (
     add_workload_arguments,
     batches,
@@ -57,10 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_workload_arguments(parser)
     parser.add_argument(
         "--space",
-        type=space_name,
+        type=plan_space_name,
         default="ap",
         help="search space. ap: the candidates of Advanced Parallelization (default); full: all "
-        "combinations of degrees, schedules, recomputation and ZeRO; or a TOML file of constraints",
+        "combinations of degrees, schedules, recomputation and ZeRO; everything: also uneven "
+        "stages, context and expert parallelism, sharding groups, sets of recomputed operations "
+        "and offloading, by branch and bound; or a TOML file of constraints",
     )
     parser.add_argument(
         "--between",

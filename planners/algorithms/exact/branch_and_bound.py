@@ -17,25 +17,40 @@ from parplan.planners.search.evaluator import IMPOSSIBLE, Evaluator
 from parplan.planners.spaces.space import Space
 from parplan.planners.spaces.variants import Box
 
+FIRST, MOST = 2, 16
+"""Layouts whose plans are bounded together, of the most promising ones and later."""
+
 
 def branch_and_bound(space: Space, evaluate: Evaluator, rng: Random) -> None:
     """Evaluate the plans that fit, the most promising first, until none can be better."""
-    floors = evaluate.space_floors()
     waiting = _Waiting(space, evaluate)
-    for row in np.argsort(floors, kind="stable").tolist():
-        floor = floors[row]
-        if floor == IMPOSSIBLE:
-            continue
-        waiting.work_off(floor)
-        if floor >= waiting.best:
-            break
-        evaluate.rule_out_alike(space.row(row))
-        if floors[row] < IMPOSSIBLE:
-            waiting.add(floor, row, space.box(row))
+    if evaluate.goal.floor == "memory":
+        floors = evaluate.space_floors()
+        for row in np.argsort(floors, kind="stable").tolist():
+            if floors[row] < IMPOSSIBLE:
+                waiting.add_row(float(floors[row]), row)
+    else:
+        _open_layouts(evaluate, waiting)
     waiting.work_off(IMPOSSIBLE)
     if waiting.best == IMPOSSIBLE:
         # Nothing fits: the record should say of a plan why not.
         evaluate(evaluate.leanest())
+
+
+def _open_layouts(evaluate: Evaluator, waiting: "_Waiting") -> None:
+    """Bound the plans of one layout after the other, until no layout has a better plan."""
+    floors = evaluate.layouts.of_layouts
+    order = np.argsort(floors, kind="stable").tolist()
+    begin, count = 0, FIRST
+    while begin < len(order):
+        waiting.work_off(float(floors[order[begin]]))
+        chosen = [n for n in order[begin : begin + count] if floors[n] < waiting.best]
+        if not chosen:
+            return
+        for floor, row in evaluate.open_layouts(chosen):
+            if floor < waiting.best:
+                waiting.add_row(floor, row)
+        begin, count = begin + len(chosen), min(MOST, 2 * count)
 
 
 class _Waiting:
@@ -46,24 +61,32 @@ class _Waiting:
         self._space = space
         self._evaluate = evaluate
         self._count = 0
-        self._heap: list[tuple[float, int, int, Box | None]] = []
+        self._heap: list[tuple[float, int, int, Box | None, bool]] = []
 
-    def add(self, floor: float, row: int, box: Box | None) -> None:
-        """None: the plan of the row alone."""
+    def add_row(self, floor: float, row: int) -> None:
+        """The plans of a row, whose lists are not compared with the memory yet."""
+        self._push(floor, row, None, is_new=True)
+
+    def _push(self, floor: float, row: int, box: Box | None, *, is_new: bool) -> None:
         self._count += 1
-        heappush(self._heap, (floor, self._count, row, box))
+        heappush(self._heap, (floor, self._count, row, box, is_new))
 
     def work_off(self, floor: float) -> None:
         """Try or divide all whose bound is at most `floor`, and that may be better."""
         while self._heap and self._heap[0][0] <= floor and self._heap[0][0] < self.best:
-            _, _, row, box = heappop(self._heap)
+            own, _, row, box, is_new = heappop(self._heap)
+            if is_new:
+                self._evaluate.rule_out_alike(self._space.row(row))
+                if self._evaluate.layouts.of_plans[row] < IMPOSSIBLE:
+                    self._push(own, row, self._space.box(row), is_new=False)
+                continue
             parts = [] if box is None else divided(box)
             if not parts:
                 self._try(row, box)
                 continue
             for bound, part in zip(self._evaluate.box_floors(row, parts), parts, strict=True):
                 if bound < self.best:
-                    self.add(bound, row, part)
+                    self._push(bound, row, part, is_new=False)
 
     def _try(self, row: int, box: Box | None) -> None:
         plan = self._space.row(row) if box is None else self._space.only(row, box)

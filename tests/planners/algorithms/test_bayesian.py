@@ -126,7 +126,7 @@ def test_a_plan_as_a_row() -> None:
     for name in ("recomputation", "zero_stage", "sequence_parallel"):
         own = [float(value == getattr(one, name)) for value in known[name]]
         if name == "recomputation":
-            own = [float(v == ("gpipe", 1)) for v in known["ordering"]] + own
+            own = [float(v == ("gpipe", 1, 0)) for v in known["ordering"]] + own
         wanted += own
     assert _Columns(small).of([one])[0].tolist() == pytest.approx(wanted)
 

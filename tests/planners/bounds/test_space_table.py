@@ -83,7 +83,8 @@ def test_the_proven_optimum_is_that_of_brute_force(model: str, cluster: str, bat
     assert (found.best is None) == (every.best is None)
     if found.best is not None and every.best is not None:
         assert found.best.step_s == every.best.step_s
-    assert found.num_bounds == len(space)
+    # Layouts that cannot hold a better plan are bounded as a whole.
+    assert 0 < found.num_bounds <= len(space)
 
 
 def test_a_bound_does_not_depend_on_what_it_is_asked_with() -> None:

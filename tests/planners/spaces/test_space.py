@@ -168,7 +168,7 @@ def test_a_file_of_constraints(tmp_path: Path) -> None:
         ("num_stages = { maximum = 2 }", "space.toml.num_stages: unknown key 'maximum'"),
         ("num_stages = { min = 4, max = 2 }", "space.toml.num_stages: max: 2 is below min 4"),
         ("schedule = 1", r"space.toml.schedule\[0\]: expected str, got 1"),
-        ('recomputation = "some"', "'some' is not one of none, selective, full"),
+        ('recomputation = "some"', "space.toml: unknown recomputation 'some'; did you mean none"),
         ('schedule = "1f1c"', "space.toml: unknown schedule '1f1c'"),
     ],
 )

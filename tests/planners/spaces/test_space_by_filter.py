@@ -167,12 +167,12 @@ def next_degrees(space: Space, layout: Layout) -> set[tuple[int, ...]]:
     """The next value of one degree up and down, or of two with the same product."""
     every = {group.layout.degrees for group in space.groups}
     own, found = layout.degrees, set()
-    for axes in ({0}, {1}, {2}, {3}, {0, 1}, {0, 2}, {1, 2}):
+    for axes in ({0}, {1}, {2}, {3}, {4}, {0, 1}, {0, 2}, {1, 2}):
         near = [
             d
             for d in every
-            if {i for i in range(4) if d[i] != own[i]} == axes
-            and (len(axes) == 1 or math.prod(d) == math.prod(own))
+            if {i for i in range(5) if d[i] != own[i]} == axes
+            and (len(axes) == 1 or math.prod(d[:4]) == math.prod(own[:4]))
         ]
         axis = min(axes)
         found |= {
@@ -232,7 +232,9 @@ def test_the_nearest_is_near_by_degrees_then_size_then_the_rest(space: Space, ke
 
 
 def far(space: Space, wanted: Point, keep: str, layout: Layout) -> tuple[float, ...]:
-    apart = [abs(math.log(a / b)) for a, b in zip(layout, wanted.layout, strict=True)]
+    apart = [
+        abs(math.log((a or 0.5) / (b or 0.5))) for a, b in zip(layout, wanted.layout, strict=True)
+    ]
     first = 0.0
     if keep in Layout._fields:
         first = apart[Layout._fields.index(keep)]
@@ -270,7 +272,7 @@ def test_a_point_with_another_value_of_one_dimension() -> None:
     assert point.having("num_stages", 4).layout == point.layout._replace(num_stages=4)
     assert point.having("zero_stage", 3) == point._replace(zero_stage=3)
     assert point.having("shard_group", 2).variant == point.variant._replace(shard_group=2)
-    assert [len(point.values()), point.values()["zero_stage"]] == [9 + 7, point.zero_stage]
+    assert [len(point.values()), point.values()["zero_stage"]] == [10 + 7, point.zero_stage]
 
 
 def test_what_is_possible_is_said_of_every_dimension() -> None:

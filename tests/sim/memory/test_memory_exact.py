@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from parplan.errors import ParplanError
-from parplan.sim.cost_model.offload import buffer_bytes, offloaded_bytes
+from parplan.sim.cost_model.offload import buffer_bytes, kept_of_blocks, offloaded_bytes
 from parplan.sim.cost_model.stages import StageParameters, stages_of
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine.engine import simulate
@@ -170,9 +170,9 @@ def test_activations_of_a_stage_by_its_layers(recomputation: str, offload: bool)
     in_blocks = again_of * kept + (12 - again_of) * whole
     back = again_of * (whole - kept)
     if offload:
-        given = [(ops, True, again_of), (ops, False, 12 - again_of)]
-        assert offloaded_bytes(own, given) == in_blocks
-        assert buffer_bytes(own, given) == 2 * whole
+        given = kept_of_blocks(own, [(ops, True, again_of), (ops, False, 12 - again_of)])
+        assert offloaded_bytes(given) == in_blocks
+        assert buffer_bytes(given) == 2 * whole
         assert first.recomputed_stage_bytes == back + in_blocks
         # Only the embedding's activations, or the head's, stay.
         on_device = stage_needs(workload(), plan(recomputation=recomputation, recomputed_layers=5))
@@ -187,14 +187,14 @@ def test_activations_of_a_stage_by_its_layers(recomputation: str, offload: bool)
 
 def test_no_less_than_nothing_stays_on_the_device() -> None:
     own = plan(offload_activations=True)
-    (stage, _), given = stages_of(workload(), own), Activations(1.0, 2.0, 3.0)
-    found = offloaded_activations(workload(), own, stage, given)
+    blocks, given = [(LayerBytes(7.0, 7.0, 1.0), 12)], Activations(1.0, 2.0, 3.0)
+    found = offloaded_activations(own, blocks, given)
     assert found.saved_bytes == 0.0
     assert found.recomputed_bytes > 2.0
     whole = Activations(1e12, 2.0, 3.0)
     in_host = found.recomputed_stage_bytes - 3.0
-    assert offloaded_activations(workload(), own, stage, whole).saved_bytes == 1e12 - in_host
-    assert offloaded_activations(workload(), plan(), stage, given) == given
+    assert offloaded_activations(own, blocks, whole).saved_bytes == 1e12 - in_host
+    assert offloaded_activations(plan(), blocks, given) == given
 
 
 PARAMETERS = StageParameters(dense=1000.0, experts=0.0, largest_layer=300.0, trained_share=0.5)

@@ -1,0 +1,106 @@
+"""Lower bounds on all plans of a space, made layout by layout as a search asks for them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from parplan.planners.bounds.layout_floors import layout_floors
+from parplan.planners.bounds.space_table import ScheduleKey, SpaceTable
+from parplan.planners.costs.cost_tables import CostTables
+from parplan.planners.spaces.space import Space
+from parplan.sim.cost_model.stage_formula_of_rows import Floats
+from parplan.sim.memory.moments import Moments
+
+
+class _Opened(NamedTuple):
+    """Layouts whose plans were bounded together."""
+
+    table: SpaceTable
+    rows: np.ndarray[tuple[int], np.dtype[np.int64]]
+    """Where the plans of the table are in the whole space."""
+    bounds: Floats
+    """Of the plans of the table."""
+    judged: set[ScheduleKey]
+    """Schedules whose lists were compared with the memory."""
+
+
+class BoundsByLayout:
+    """Bounds of the plans of the layouts that were opened; of the others, those of their layout
+    where they were asked for, and 0 else."""
+
+    def __init__(self, space: Space, memory_ratio: float, parts: CostTables) -> None:
+        self.space = space
+        self._memory_ratio = memory_ratio
+        self._parts = parts
+        sizes = [group.size for group in space.groups]
+        self._begins = np.concatenate(([0], np.cumsum(sizes)))
+        self.of_plans = np.zeros(space.num_rows)
+        """Seconds that a step of each row of the space takes at least, shape [rows]."""
+        self._opened: dict[int, _Opened] = {}
+        self._tables: list[_Opened] = []
+
+    @property
+    def num_opened(self) -> int:
+        """Layouts whose plans have bounds of their own."""
+        return len(self._opened)
+
+    @cached_property
+    def of_layouts(self) -> Floats:
+        """Seconds that a step of every plan of each layout takes at least, shape [layouts];
+        infinite for those of which none fits."""
+        limit = self._memory_ratio * self.space.cluster.accelerator.memory_bytes
+        found = layout_floors(self.space, self._parts, limit)
+        for number in range(len(found)):
+            if number not in self._opened:
+                self.of_plans[self._begins[number] : self._begins[number + 1]] = found[number]
+        return found
+
+    def open(self, layouts: Sequence[int]) -> list[int]:
+        """Bound the plans of these layouts; the rows of those that may fit, the least first."""
+        groups = tuple(self.space.groups[number] for number in layouts)
+        table = SpaceTable(replace(self.space, groups=groups), self._memory_ratio, self._parts)
+        bounds = table.wanted_bounds()
+        rows = np.concatenate([np.arange(*self._begins[n : n + 2]) for n in layouts])
+        self.of_plans[rows] = bounds
+        opened = _Opened(table, rows, bounds, set())
+        self._tables.append(opened)
+        self._opened.update(dict.fromkeys(layouts, opened))
+        order = np.argsort(bounds, kind="stable")
+        found: list[int] = rows[order[: int(np.isfinite(bounds).sum())]].tolist()
+        return found
+
+    def open_all(self) -> int:
+        """Bound the plans of all layouts that are not open yet; how many plans these are."""
+        rest = [number for number in range(len(self.space.groups)) if number not in self._opened]
+        if rest:
+            self.open(rest)
+        return sum(self.space.groups[number].size for number in rest)
+
+    def is_judged(self, key: ScheduleKey) -> bool:
+        """Whether `rule_out` has nothing more to find for the lists of this schedule."""
+        return all(key in opened.judged for opened in self._tables)
+
+    def rule_out(self, key: ScheduleKey, moments: Sequence[Moments]) -> None:
+        """Make the bounds infinite of all opened plans with this `schedule_key` that do not fit."""
+        for opened in self._tables:
+            if key not in opened.judged:
+                opened.judged.add(key)
+                opened.table.rule_out(key, moments, opened.bounds)
+                self.of_plans[opened.rows] = opened.bounds
+
+    def memory_bytes(self) -> Floats:
+        """Bytes that the fullest rank of each opened plan needs at least; infinite for others."""
+        return self._of_tables(SpaceTable.memory_bounds)
+
+    def uneven_bounds(self) -> Floats:
+        """`SpaceTable.uneven_bounds` of each opened plan; infinite for others."""
+        return self._of_tables(SpaceTable.uneven_bounds)
+
+    def _of_tables(self, bounds_of: Callable[[SpaceTable], Floats]) -> Floats:
+        found = np.full(self.space.num_rows, np.inf)
+        for opened in self._tables:
+            found[opened.rows] = bounds_of(opened.table)
+        return found

@@ -1,0 +1,55 @@
+"""The default space: every dimension that applies to a job, with all of its values."""
+
+from dataclasses import replace
+
+from parplan.hardware.network.cluster import Cluster
+from parplan.planners.spaces.constraints import SIMULATED, Constraints, Range
+from parplan.planners.spaces.recomputed import RECOMPUTED
+from parplan.sim.workload import Workload
+
+LONG_SEQUENCE = 8192
+"""Sequences from so many tokens on are also split over ranks (context parallelism)."""
+
+TOKENS_OF_A_RANK = 1024
+"""Context parallelism leaves at least so many tokens of a sequence on each rank."""
+
+TOKENS_OF_A_MICRO_BATCH = 2**17
+"""A micro-batch has at most so many tokens, and at least one sequence."""
+
+MOST_TENSOR = 16
+"""Tensor parallelism spans at most two nodes, or so many accelerators."""
+
+
+def everything(workload: Workload, cluster: Cluster) -> Constraints:
+    """What the default space of a job allows.
+
+    Dimensions without an effect have one value: `make_space` leaves out expert parallelism without
+    experts, sequence parallelism without tensor parallelism, and so on.
+    """
+    is_long = workload.seq_len >= LONG_SEQUENCE
+    per_node = cluster.num_accelerators // cluster.num_nodes
+    has_host = cluster.accelerator.host_bytes_per_s is not None
+    return Constraints(
+        tensor_parallel=Range(max=max(MOST_TENSOR, 2 * per_node)),
+        tensor_parallel_across_nodes=True,
+        batch_per_device=Range(max=max(1, TOKENS_OF_A_MICRO_BATCH // workload.seq_len)),
+        context_parallel=Range(max=workload.seq_len // TOKENS_OF_A_RANK) if is_long else (1,),
+        expert_tensor_parallel=(1,),
+        virtual_stages=Range(),
+        unequal_chunks=True,
+        stage_ends=(0, 2, 3),
+        schedule=SIMULATED,
+        recomputation=tuple(RECOMPUTED),
+        recomputed_layers=Range(min=1),
+        shard_group=Range(min=1),
+        offload_optimizer=(False, True) if has_host else (False,),
+        offload_activations=(False, True) if has_host else (False,),
+    )
+
+
+def with_habits(allowed: Constraints, **habits: bool | str) -> Constraints:
+    """The same for software that overlaps exchanges and keeps gradients in one way alone.
+
+    `habits`: fields of `Plan` that the software decides, such as `overlap_tensor_parallel`.
+    """
+    return replace(allowed, **{name: (value,) for name, value in habits.items()})  # type: ignore[arg-type]
