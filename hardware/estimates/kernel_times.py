@@ -56,13 +56,3 @@ def _roofline_s(accelerator: Accelerator, kernel: Gemm | Attention) -> float:
 
 def _memory_s(accelerator: Accelerator, kernel: Kernel) -> float:
     return kernel.num_bytes / (accelerator.hbm_bytes_per_s * accelerator.hbm_efficiency)
-
-
-def gemm_s(accelerator: Accelerator, m: int, n: int, k: int, dtype: str) -> float:
-    """Seconds of the product of an m x k and a k x n matrix."""
-    return kernel_s(accelerator, Gemm(m=m, n=n, k=k, dtype=dtype))
-
-
-def memory_bound_s(accelerator: Accelerator, num_bytes: float) -> float:
-    """Seconds of a kernel that reads and writes `num_bytes` in all and computes little."""
-    return kernel_s(accelerator, MemoryBound(num_bytes=num_bytes))

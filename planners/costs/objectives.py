@@ -5,7 +5,7 @@ so that the proof of a search for the shortest step holds for all of these.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +13,6 @@ from parplan.errors import ParplanError, unknown_name
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.goal import LEAST_MEMORY, STEP_TIME, Goal
 from parplan.planners.costs.trial import Trial
-from parplan.planners.spaces.space import Space
 from parplan.sim.plan import Plan
 from parplan.sim.step.failures import Failures, best_checkpoint_interval, expected_s
 from parplan.sim.workload import Workload
@@ -161,16 +160,6 @@ def goal_of(name: str, setting: ObjectiveInputs) -> Goal:
     return STEP_TIME if chosen.by_step_time else LEAST_MEMORY
 
 
-def ranked(trials: Iterable[Trial], name: str, setting: ObjectiveInputs) -> list[Trial]:
-    """The possible plans, the best by the objective first; of equals the one with a shorter step.
-
-    Raises `ParplanError` for an unknown objective, and for one that lacks what it needs.
-    """
-    chosen = objective(name)
-    timed = [trial for trial in trials if trial.step_s is not None]
-    return sorted(timed, key=lambda t: (chosen.key(t, setting), t.step_s or 0.0))
-
-
 def pareto(trials: Iterable[Trial]) -> list[Trial]:
     """The possible plans that no other one beats in both step time and memory, fastest first.
 
@@ -182,31 +171,3 @@ def pareto(trials: Iterable[Trial]) -> list[Trial]:
         if not front or max(trial.memory_bytes) < max(front[-1].memory_bytes):
             front.append(trial)
     return front
-
-
-class Smallest(NamedTuple):
-    """The smallest cluster on which a training is done in time."""
-
-    space: Space
-    trial: Trial
-
-
-def fewest_accelerators(
-    spaces: Sequence[Space],
-    run: TrainingRun,
-    deadline_s: float,
-    search: Callable[[Space], Trial | None],
-) -> Smallest | None:
-    """The space with fewest accelerators of which the best plan meets the deadline; None if none.
-
-    `spaces`: one for each cluster, in any order. `search`: the fastest plan of a space, such as
-    `lambda space: run_planner("branch-and-bound", space).best`. A tie goes to the first.
-    """
-    if not deadline_s > 0:
-        raise ParplanError(f"deadline_s: must be above 0, got {deadline_s}")
-    for space in sorted(spaces, key=lambda space: space.cluster.num_accelerators):
-        best = search(space)
-        setting = ObjectiveInputs(space.workload, space.cluster, run)
-        if best is not None and training_s(best, setting) <= deadline_s:
-            return Smallest(space, best)
-    return None

@@ -1,9 +1,7 @@
 """Expected step time under noise and stragglers."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from statistics import mean
 
 import numpy as np
 import numpy.typing as npt
@@ -39,59 +37,6 @@ class Disturbance:
             raise ParplanError(
                 f"disturbance: noise and factor must not be negative, the share from 0 to 1: {self}"
             )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepDistribution:
-    """The step times of one plan under a disturbance."""
-
-    trial: Trial
-    steps_s: tuple[float, ...]
-    """Of every sample."""
-
-    @property
-    def mean_s(self) -> float:
-        """The expected step time, as the samples have it."""
-        return mean(self.steps_s)
-
-    def quantile_s(self, share: float) -> float:
-        """What this share of the steps do not exceed."""
-        return float(np.quantile(self.steps_s, share))
-
-
-def robust_order(
-    workload: Workload,
-    cluster: Cluster,
-    trials: Sequence[Trial],
-    disturbance: Disturbance,
-    *,
-    top: int = 10,
-    samples: int = 32,
-    seed: int = 0,
-) -> list[StepDistribution]:
-    """The `top` fastest of `trials`, the one with the least expected step time first.
-
-    Every sample is a step of all replicas, each with its own draws; the slowest one ends it, which
-    holds as gradients are reduced over all of them. All plans get draws from the same seed.
-    Raises `ParplanError` unless there is at least one plan and one sample.
-    """
-    timed = sorted((t for t in trials if t.step_s is not None), key=lambda t: t.step_s or 0.0)
-    if not timed or top < 1 or samples < 1:
-        raise ParplanError(
-            f"robust: {len(timed)} possible plans, top {top}, samples {samples}; "
-            f"at least 1 of each is needed"
-        )
-    shared = SharedCosts(workload, cluster)
-    spreads = [
-        StepDistribution(
-            trial=trial,
-            steps_s=tuple(
-                _steps_s(shared, trial, disturbance, samples, np.random.default_rng(seed)).tolist()
-            ),
-        )
-        for trial in timed[:top]
-    ]
-    return sorted(spreads, key=lambda spread: spread.mean_s)
 
 
 def expected_step(

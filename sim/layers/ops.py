@@ -58,15 +58,6 @@ class Op:
     """The same of routed experts, whose gradients are reduced over fewer ranks."""
 
 
-def num_flops(ops: Iterable[Op]) -> float:
-    """Floating-point operations of one forward and backward."""
-    return sum(
-        kernel.flops
-        for op in ops
-        for kernel in (*op.forward, *op.input_gradient, *op.weight_gradient)
-    )
-
-
 def kept_bytes(ops: Sequence[Op], recomputed: frozenset[str]) -> float:
     """What one micro-batch keeps of a layer from forward to backward.
 

@@ -34,7 +34,7 @@ from parplan.sim.memory.held_bytes import HeldBytes, held_over
 from parplan.sim.memory.moments import Moments
 from parplan.sim.models.parts import LayerKind
 from parplan.sim.plan import Plan
-from parplan.sim.programs.instructions import Action, RankActions, Schedule
+from parplan.sim.programs.instructions import Action, RankActions
 from parplan.sim.workload import Workload
 
 GB = 1e9
@@ -304,16 +304,3 @@ def measured_needs(*, parameter_bytes: float, saved_bytes: float) -> StageNeeds:
         recomputed_bytes=0.0,
         recomputed_stage_bytes=0.0,
     )
-
-
-def micro_batches_in_flight(schedule: Schedule, num_stages: int) -> list[int]:
-    """For each stage, how many micro-batches are at most between forward and end of backward."""
-    held, peak = [0] * num_stages, [0] * num_stages
-    for actions in schedule:
-        for stage, op, _ in actions:
-            if op == "F":
-                held[stage] += 1
-                peak[stage] = max(peak[stage], held[stage])
-            elif op in "BW":
-                held[stage] -= 1
-    return peak

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parplan.errors import ParplanError
-from parplan.hardware.estimates.kernel_times import gemm_s, kernel_s, memory_bound_s
+from parplan.hardware.estimates.kernel_times import kernel_s
 from parplan.hardware.kernels.accelerator import Accelerator
 from parplan.hardware.kernels.attention_times import unfused_attention
 from parplan.hardware.kernels.efficiency import kernel_efficiency
@@ -59,6 +59,10 @@ def half_precision(device: Accelerator) -> str:
 def on(device: Accelerator, kernel: Gemm | Attention) -> Gemm | Attention:
     """`kernel` in the 16-bit type that `device` has."""
     return replace(kernel, dtype=half_precision(device))
+
+
+def gemm_s(device: Accelerator, m: int, n: int, k: int, dtype: str) -> float:
+    return kernel_s(device, Gemm(m=m, n=n, k=k, dtype=dtype))
 
 
 def roofline_s(device: Accelerator, kernel: Kernel) -> float:
@@ -197,7 +201,7 @@ def test_unfused_attention_takes_its_products_and_its_passes() -> None:
 
 
 def test_bandwidth_ramps_up_with_size() -> None:
-    rates = [size / memory_bound_s(A100, size) for size in (1e4, 1e6, 1e8, 1e10)]
+    rates = [size / kernel_s(A100, MemoryBound(num_bytes=size)) for size in (1e4, 1e6, 1e8, 1e10)]
     assert rates == sorted(rates)
     assert rates[-1] == pytest.approx(A100.hbm_bytes_per_s * A100.hbm_efficiency, rel=0.01)
     assert kernel_s(A100, MemoryBound(num_bytes=0)) == A100.kernel_launch_s

@@ -22,7 +22,6 @@ from parplan.sim.memory.peak import (
     activation_peak,
     activations_of,
     layer_bytes,
-    micro_batches_in_flight,
     offloaded_activations,
     rank_memory,
     stage_needs,
@@ -124,14 +123,6 @@ def test_moments_of_split_backwards_of_three_stages() -> None:
     (found,) = moments_of(read_csv(f"{one.format(0)},{one.format(1)}\n"))
     # With all weight gradients of a micro-batch done, nothing is held.
     assert found.counts.tolist() == [[1, 1, 1, 1, 1, 1, 0, 0, 0]]
-
-
-def test_micro_batches_in_flight_of_split_and_chunked_lists() -> None:
-    assert micro_batches_in_flight(SPLIT, 2) == [2, 2]
-    late = read_csv("0F0,0F1,0I0,0W0,0F2,0I1,0I2,0W1,0W2\n1F0,1B0,1F1,1B1,1F2,1B2\n")
-    assert micro_batches_in_flight(late, 2) == [2, 1]
-    chunked = read_csv("0F0,0F1,2F0,2B0,2F1,2B1,0B0,0B1\n1F0,1F1,3F0,3F1,3B0,3B1,1B0,1B1\n")
-    assert micro_batches_in_flight(chunked, 4) == [2, 2, 1, 2]
 
 
 def test_activations_add_up_over_layers_but_for_what_is_recomputed_one_at_a_time() -> None:

@@ -1,6 +1,7 @@
 """Layers as operations: their counts are those of the papers."""
 
 import dataclasses
+from collections.abc import Iterable
 
 import pytest
 
@@ -11,7 +12,7 @@ from parplan.sim.layers.attention import CORE, attention_ops
 from parplan.sim.layers.blocks import block_ops
 from parplan.sim.layers.ends import embedding_ops, head_ops
 from parplan.sim.layers.mlp import mlp_ops, moe_ops
-from parplan.sim.layers.ops import Op, all_bytes, kept_bytes, num_flops
+from parplan.sim.layers.ops import Op, all_bytes, kept_bytes
 from parplan.sim.layers.shapes import Shapes, linear, shapes_of
 from parplan.sim.models.model import LocalAttention, Model, model_preset, model_presets
 from parplan.sim.plan import Plan
@@ -49,6 +50,15 @@ def shapes(model: Model = GPT, batch: int = 2, seq_len: int = 512, **plan: objec
 
 def block(x: Shapes) -> tuple[Op, ...]:
     return (*attention_ops(x), *mlp_ops(x))
+
+
+def num_flops(ops: Iterable[Op]) -> float:
+    """Of one forward and backward."""
+    return sum(
+        kernel.flops
+        for op in ops
+        for kernel in (*op.forward, *op.input_gradient, *op.weight_gradient)
+    )
 
 
 def sbh(x: Shapes) -> float:
