@@ -178,7 +178,7 @@ def test_activations_of_a_stage_by_its_layers(recomputation: str, offload: bool)
 
 def test_no_less_than_nothing_stays_on_the_device() -> None:
     own = plan(offload_activations=True)
-    blocks, given = [(LayerBytes(7.0, 7.0, 1.0), 12)], Activations(1.0, 2.0, 3.0)
+    blocks, given = [(7.0, 12)], Activations(1.0, 2.0, 3.0)
     found = offloaded_activations(own, blocks, given)
     assert found.saved_bytes == 0.0
     assert found.recomputed_bytes > 2.0
