@@ -16,6 +16,7 @@ from parplan.experiments.accuracy.measured_trace import (
 )
 from parplan.experiments.arguments.workload import requested_cluster
 from parplan.experiments.cases.own.machine_factors import setting_named
+from parplan.experiments.commands.predict.simulate_extras import add_extra_arguments, extras_of
 from parplan.experiments.figures.gantt import gantt
 from parplan.experiments.figures.memory import memory_figure
 from parplan.experiments.output.folder import OutputFolder
@@ -74,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="simulate all replicas with slow ranks of the cluster: 5=1.5 makes rank 5 compute 1.5 "
         "times as long",
     )
+    add_extra_arguments(parser)
     parser.add_argument(
         "--memory-snapshot",
         action="store_true",
@@ -102,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Simulate, print a summary, write."""
-    slowdown = _slowdown(args.slow)
+    slowdown, extras = _slowdown(args.slow), extras_of(args)
     plan, workload, planned_for = read_plan(args.plan)
     cluster = requested_cluster(args.cluster or planned_for, framework_name=args.framework)
     if args.framework is not None:
@@ -117,7 +119,8 @@ def run(args: argparse.Namespace) -> int:
     result = predict(compiled)
     memory = memory_of(compiled, workload, result, args.fragmented_share)
     slow = [stragglers(compiled, result, slowdown)] if slowdown else []
-    print("\n".join([summary(compiled, result, memory), *slow]))
+    lines = [summary(compiled, result, memory), *slow, *extras.lines(compiled, cluster, result)]
+    print("\n".join(lines))
     output.write_text("schedule.csv", write_csv(compiled.schedule))
     trace = chrome_trace({"predicted": result})
     output.write_json("timeline.json", with_measured(trace, result.num_ranks, measured))
