@@ -1,4 +1,4 @@
-"""`parplan simulate`: simulate one plan in detail."""
+"""`parplan simulate`: simulate one plan in detail, or a collective."""
 
 import argparse
 import dataclasses
@@ -16,6 +16,11 @@ from parplan.experiments.accuracy.measured_trace import (
 )
 from parplan.experiments.arguments.workload import requested_cluster
 from parplan.experiments.cases.own.machine_factors import setting_named
+from parplan.experiments.commands.predict.simulate_collective import (
+    add_collective_arguments,
+    check_collective_arguments,
+    run_collective,
+)
 from parplan.experiments.commands.predict.simulate_extras import add_extra_arguments, extras_of
 from parplan.experiments.figures.gantt import gantt
 from parplan.experiments.figures.memory import memory_figure
@@ -49,8 +54,10 @@ MOST_GAINING = 6
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `parplan simulate`."""
-    parser.add_argument("plan", type=Path, help="plan.json, as written by parplan plan")
-    parser.add_argument("--cluster", help="a cluster other than the plan's own")
+    parser.add_argument("plan", type=Path, nargs="?", help="plan.json, as written by parplan plan")
+    parser.add_argument(
+        "--cluster", help="a cluster other than the plan's own, or that of --collective"
+    )
     parser.add_argument(
         "--framework",
         help="software overhead model other than the plan's own: a name, or FILE.toml:NAME",
@@ -76,6 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "times as long",
     )
     add_extra_arguments(parser)
+    add_collective_arguments(parser)
     parser.add_argument(
         "--memory-snapshot",
         action="store_true",
@@ -104,6 +112,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Simulate, print a summary, write."""
+    check_collective_arguments(args)
+    if args.collective is not None:
+        return run_collective(args)
     slowdown, extras = _slowdown(args.slow), extras_of(args)
     plan, workload, planned_for = read_plan(args.plan)
     cluster = requested_cluster(args.cluster or planned_for, framework_name=args.framework)
