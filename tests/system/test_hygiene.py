@@ -17,7 +17,7 @@ def test_the_oldest_releases_are_those_of_the_project() -> None:
     lines = (ROOT / "tests/tools/minimum.txt").read_text().splitlines()
     oldest = dict(line.split("==") for line in lines if not line.startswith("#"))
     for wanted in PROJECT["dependencies"]:
-        name, least = re.fullmatch(r"(\w+)>=([\d.]+)", wanted).groups()  # type: ignore[union-attr]
+        name, least = re.fullmatch(r"([\w-]+)>=([\d.]+)", wanted).groups()  # type: ignore[union-attr]
         assert oldest.pop(name).startswith(f"{least}.")
     assert not oldest
 
