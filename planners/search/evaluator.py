@@ -186,9 +186,8 @@ class Evaluator:
     def leanest(self) -> Plan:
         """A plan of the space that needs as little memory as any, as far as bounds say: what to ask
         about where nothing fits. Raises `ParplanError` as `space_bounds` does."""
-        self._bounds_of_all()
-        table = self.layouts
-        return next(table.space.variants(int(np.argmin(table.memory_bytes()))))
+        self.space_bounds()
+        return next(self.layouts.space.variants(int(np.argmin(self.layouts.memory_bytes()))))
 
     def uneven_floors(self) -> npt.NDArray[np.float64]:
         """What the goal of each row is at least if its stages are uneven, where the space has that;
@@ -212,6 +211,9 @@ class Evaluator:
         Exact, as `fits` is; takes time, but no evaluation.
         """
         table, key = self.layouts, schedule_key(plan)
+        if not table.num_opened:
+            self._check_time()
+            self._bounds_of_all()
         if table.is_judged(key):
             return
         self._check_time()

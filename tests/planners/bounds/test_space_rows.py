@@ -135,11 +135,11 @@ def test_the_least_memory_of_rows_is_that_of_plans() -> None:
 
 
 def test_the_least_and_the_largest_depth() -> None:
-    assert _ends((None, 3, 1, 2)) == [1, None]
-    assert _ends((4, 3, 8)) == [3, 8]
-    assert _ends((None,)) == [None]
-    assert _ends((5,)) == [5]
-    assert _ends((None, 2)) == [2, None]
+    assert _ends((None, 3, 1, 2)) == (1, None)
+    assert _ends((4, 3, 8)) == (3, 8)
+    assert _ends((None,)) == (None,)
+    assert _ends((5,)) == (5,)
+    assert _ends((None, 2)) == (2, None)
     assert SLACK == 1 - 1e-9
 
 

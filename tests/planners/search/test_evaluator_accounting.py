@@ -233,7 +233,7 @@ def memory_of_all() -> list[float]:
     table = ask()
     table.space_bounds()
     assert table._table is not None
-    return table._table.memory_bounds().tolist()
+    return table._table.memory_bytes().tolist()
 
 
 def test_what_is_proven_and_what_is_left() -> None:
