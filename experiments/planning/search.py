@@ -21,7 +21,13 @@ from parplan.planners.search.evaluator import budget_of
 from parplan.planners.search.exhaustive import exhaustive, exhaustive_in_parts
 from parplan.planners.search.limits import MOST_RECORDED, check_record
 from parplan.planners.search.report import Report
-from parplan.planners.search.run import ONE_BY_ONE, find_planner, planner_names, run_planner
+from parplan.planners.search.run import (
+    ONE_BY_ONE,
+    Planner,
+    find_planner,
+    planner_names,
+    run_planner,
+)
 from parplan.planners.spaces.checks import check_candidates
 from parplan.planners.spaces.make import full_candidates
 from parplan.planners.spaces.options import Options
@@ -62,11 +68,10 @@ def search_of(asked: SearchRequest) -> Search:
     """The search that is asked for; raises `ParplanError` for what it cannot be."""
     args, workload, cluster, options = asked[:4]
     if args.planner is not None:
-        return _by_planner(asked)
+        return _by_planner(asked, args.planner)
     if args.space == "everything":
         # Too many plans to try them all.
-        args.planner = "branch-and-bound"
-        return _by_planner(asked)
+        return _by_planner(asked, "branch-and-bound")
     if args.budget is not None:
         raise ParplanError("--budget: needs --planner; the default tries every candidate")
     ratio, found = options.memory_ratio, None
@@ -89,21 +94,21 @@ def search_of(asked: SearchRequest) -> Search:
     return Search(len(candidates), ratio, found, run, left_out)
 
 
-def _by_planner(asked: SearchRequest) -> Search:
+def _by_planner(asked: SearchRequest, planner: str | Planner) -> Search:
     args, workload, cluster, options = asked[:4]
-    if isinstance(args.planner, str):
-        find_planner(args.planner)
-    if args.dask is not None and args.planner in ONE_BY_ONE:
+    if isinstance(planner, str):
+        find_planner(planner)
+    if args.dask is not None and planner in ONE_BY_ONE:
         others = [name for name in planner_names() if name not in ONE_BY_ONE]
         raise ParplanError(
-            f"--dask: {args.planner} asks for one plan after the other, so that there is nothing "
+            f"--dask: {planner} asks for one plan after the other, so that there is nothing "
             f"to spread; these do: {', '.join(others)}"
         )
     space = requested_space(args, workload, cluster, options)
     ratio = space.constraints.memory_ratio
     budget = None if args.budget is None else budget_of(args.budget)
     record = asked.record(ratio)
-    check_record(args.planner, space, budget)
+    check_record(planner, space, budget)
     known = record.read() if args.resume else []
 
     def run() -> Report:
@@ -112,7 +117,7 @@ def _by_planner(asked: SearchRequest) -> Search:
             stack.callback(watch.end)
             executor = stack.enter_context(requested_executor(args.dask))
             return run_planner(
-                args.planner,
+                planner,
                 space,
                 budget=budget,
                 seed=args.seed,

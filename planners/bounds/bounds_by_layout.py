@@ -39,13 +39,18 @@ class BoundsByLayout:
         self._begins = np.concatenate(([0], np.cumsum(sizes)))
         self.of_plans = np.zeros(space.num_rows)
         """Seconds that a step of each row of the space takes at least, shape [rows]."""
-        self._opened: dict[int, _Opened] = {}
+        self._opened: set[int] = set()
         self._tables: list[_Opened] = []
 
     @property
     def num_opened(self) -> int:
         """Layouts whose plans have bounds of their own."""
         return len(self._opened)
+
+    @property
+    def all_opened(self) -> bool:
+        """Whether all layouts are open, so that `open_all` takes no time."""
+        return len(self._opened) == len(self.space.groups)
 
     @cached_property
     def of_layouts(self) -> Floats:
@@ -65,9 +70,8 @@ class BoundsByLayout:
         bounds = table.wanted_bounds()
         rows = np.concatenate([np.arange(*self._begins[n : n + 2]) for n in layouts])
         self.of_plans[rows] = bounds
-        opened = _Opened(table, rows, bounds, set())
-        self._tables.append(opened)
-        self._opened.update(dict.fromkeys(layouts, opened))
+        self._tables.append(_Opened(table, rows, bounds, set()))
+        self._opened.update(layouts)
         order = np.argsort(bounds, kind="stable")
         found: list[int] = rows[order[: int(np.isfinite(bounds).sum())]].tolist()
         return found

@@ -23,6 +23,7 @@ def layout_floors(space: Space, parts: CostTables, limit_bytes: float) -> Floats
     and one micro-batch has to pass all stages forward and backward.
     """
     known: dict[tuple[object, ...], tuple[float, float]] = {}
+    states: dict[tuple[object, ...], list[tuple[float, float]]] = {}
     found = []
     for group in space.groups:
         key = group.layout._replace(num_stages=1), group.num_micro_batches > 1
@@ -30,8 +31,10 @@ def layout_floors(space: Space, parts: CostTables, limit_bytes: float) -> Floats
             known[key] = _work(group, parts)
         work_s, chain_s = known[key]
         ranks = group.layout.num_stages
-        states = [_state(plan, parts) for plan in _of_one_stage(group, zero=True)]
-        holding = [after for held, after in states if held * SLACK <= limit_bytes * ranks]
+        degrees = group.layout.degrees
+        if degrees not in states:
+            states[degrees] = [_state(plan, parts) for plan in _of_one_stage(group, zero=True)]
+        holding = [s for held, s in states[degrees] if held * SLACK <= limit_bytes * ranks]
         if not holding:
             found.append(np.inf)
             continue

@@ -149,7 +149,7 @@ class Evaluator:
         Those that `rule_out_alike` finds not to fit become infinite in it. Raises `ParplanError`
         where the plans come from no `Space`.
         """
-        if self._table is None:
+        if not self.layouts.all_opened:
             self._check_time()
         return self._bounds_of_all()
 
@@ -212,8 +212,7 @@ class Evaluator:
         """
         table, key = self.layouts, schedule_key(plan)
         if not table.num_opened:
-            self._check_time()
-            self._bounds_of_all()
+            self.space_bounds()
         if table.is_judged(key):
             return
         self._check_time()
@@ -261,9 +260,9 @@ class Evaluator:
     def _known_floors(self) -> npt.NDArray[np.float64]:
         """`space_floors` as far as they are known; all of them where no planner asked for any."""
         table = self.layouts
-        if self.goal.floor == "memory" or not table.num_opened:
-            return self.space_floors()
-        return table.of_plans
+        if self.goal.floor == "memory":
+            return self._memory_of_all()
+        return table.of_plans if table.num_opened else self._bounds_of_all()
 
     @property
     def layouts(self) -> BoundsByLayout:

@@ -8,7 +8,7 @@ MOST_RECORDED = 1_000_000
 """Plans that a planner may ask about: its record holds each of them, in about 1.5 kB."""
 
 
-def check_record(planner: str, space: Space, budget: Budget | None) -> None:
+def check_record(planner: object, space: Space, budget: Budget | None) -> None:
     """Raise `ParplanError` for a search whose record would not fit in memory."""
     wanted = None if budget is None else budget.evaluations
     if wanted is not None and wanted > MOST_RECORDED:

@@ -1,6 +1,4 @@
-"""The default space: every dimension that applies to a job, with all of its values."""
-
-from dataclasses import replace
+"""The widest space: every dimension that applies to a job, with all of its values."""
 
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.spaces.constraints import SIMULATED, Constraints, Range
@@ -21,7 +19,7 @@ MOST_TENSOR = 16
 
 
 def everything(workload: Workload, cluster: Cluster) -> Constraints:
-    """What the default space of a job allows.
+    """The constraints of `--space everything` for a job.
 
     Dimensions without an effect have one value: `make_space` leaves out expert parallelism without
     experts, sequence parallelism without tensor parallelism, and so on.
@@ -45,11 +43,3 @@ def everything(workload: Workload, cluster: Cluster) -> Constraints:
         offload_optimizer=(False, True) if has_host else (False,),
         offload_activations=(False, True) if has_host else (False,),
     )
-
-
-def with_habits(allowed: Constraints, **habits: bool | str) -> Constraints:
-    """The same for software that overlaps exchanges and keeps gradients in one way alone.
-
-    `habits`: fields of `Plan` that the software decides, such as `overlap_tensor_parallel`.
-    """
-    return replace(allowed, **{name: (value,) for name, value in habits.items()})  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The default space: the dimensions that experts use, bounded layout by layout."""
+"""The widest space: the dimensions that experts use, bounded layout by layout."""
 
 from dataclasses import replace
 from random import Random
@@ -86,7 +86,7 @@ def test_layers_that_do_not_divide_are_divided_nevertheless() -> None:
     assert (1, 2) in stage_divisions(126, 16, (0, 2, 3), unequal_chunks=False)
 
 
-def test_what_experts_ran_is_in_the_default_space() -> None:
+def test_what_experts_ran_is_in_the_widest_space() -> None:
     llama = Workload(model=model_preset("llama3-405b"), seq_len=8192, global_batch=2048)
     cluster = cluster_preset("16384xh100")
     space = make_space(llama, cluster, everything(llama, cluster))
