@@ -20,6 +20,7 @@ MODULES = {
     "zero-memory": "zero_memory",
     "strong-scaling": "pipelines.strong_scaling",
     "mlperf-scaling": "pipelines.mlperf_scaling",
+    "fsdp-scaling": "fsdp_scaling",
     "bloom-layouts": "pipelines.bloom_layouts",
     "stage-partition": "pipelines.stage_partition",
     "calculon-validation": "calculon_validation",

@@ -210,6 +210,7 @@ def parameter_key(plan: Plan) -> Key:
     return (
         *(*_degrees(plan), plan.virtual_stages, plan.stage_layers, plan.zero_stage),
         *(plan.shard_group, plan.gradient_dtype, plan.offload_optimizer),
+        plan.overlap_gradient_reduction,
     )
 
 

@@ -87,11 +87,13 @@ class RelaxedParts(CostTables):
         return self._least("layers", key, plan, values, by_stage=True)
 
     def parameters_in(self, plan: Plan, box: Box) -> Floats:
-        """Gathered and reduced in the best of the groups; on the device rather than the host."""
+        """Gathered and reduced in the best of the groups, by buckets or at once; on the device
+        rather than the host."""
         values = {
             "shard_group": box.shard_group,
             "gradient_dtype": box.gradient_dtype,
             "offload_optimizer": tuple(sorted(box.offload_optimizer)[:1]),
+            "overlap_gradient_reduction": box.overlap_gradient_reduction,
         }
         return self._least("parameters", parameter_key(plan), plan, values)
 

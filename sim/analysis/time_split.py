@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from parplan.hardware.network.cluster import Cluster
 from parplan.sim.analysis.bubble import Idle, idle_by_cause
 from parplan.sim.cost_model.communication import Communication
-from parplan.sim.cost_model.stage_costs import gather_all_s, ops_of, timing_of
+from parplan.sim.cost_model.parameter_exchanges import gather_all_s
+from parplan.sim.cost_model.stage_costs import ops_of, timing_of
 from parplan.sim.cost_model.stage_formula import prefetched_s
 from parplan.sim.cost_model.stages import StageLayers, StageParameters, stage_parameters, stages_of
 from parplan.sim.costs import StageCosts

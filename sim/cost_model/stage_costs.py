@@ -19,6 +19,11 @@ from parplan.sim.cost_model.offload import (
     kept_of_blocks,
     offloaded_bytes,
 )
+from parplan.sim.cost_model.parameter_exchanges import (
+    gather_all_s,
+    gradient_bytes,
+    reduce_all_s,
+)
 from parplan.sim.cost_model.stage_formula import (
     LayerWork,
     ParameterWork,
@@ -39,8 +44,6 @@ from parplan.sim.layers.shapes import Shapes, shapes_of
 from parplan.sim.layers.times import MachineTimes, layer_costs, recompute_s
 from parplan.sim.models.parts import LayerKind
 from parplan.sim.plan import Plan
-from parplan.sim.schedules import schedule_kind
-from parplan.sim.software.habits import Software
 from parplan.sim.workload import Workload
 
 OPTIMIZER_BYTES = {
@@ -182,7 +185,7 @@ def parameter_work(
     own = parameters.trained_share * parameters.held(plan, plan.distribute_param)
     return ParameterWork(
         gathered_s=gather_all_s(workload, plan, links, parameters),
-        reduced_s=_reduce_s(workload, plan, links, parameters),
+        reduced_s=reduce_all_s(workload, plan, links, parameters),
         optimizer_s=optimizer_s(workload, plan, links.cluster, own) + workload.framework.step_s,
     )
 
@@ -222,47 +225,6 @@ def reduces_once(workload: Workload, num_ranks: int) -> bool:
     return num_ranks > 1 and workload.software.pipelines_reduce_once
 
 
-def gather_all_s(
-    workload: Workload, plan: Plan, links: Communication, parameters: StageParameters
-) -> float:
-    """All parameters of a stage, gathered from the ranks that they are sharded over.
-
-    Where the parameters themselves lie whole on every rank, only those that are trained.
-    """
-    size = workload.bytes_per_value * (
-        1.0 if plan.distribute_low_prec_param else parameters.trained_share
-    )
-    dense = links.collective_s("all_gather", size * parameters.dense, "shards")
-    return dense + links.collective_s("all_gather", size * parameters.experts, "expert replicas")
-
-
-def _reduce_s(
-    workload: Workload, plan: Plan, links: Communication, parameters: StageParameters
-) -> float:
-    """All gradients of a stage, reduced over the ranks that have the same parameters."""
-    software = workload.software
-    sent = 4 if software.fp32_reduction else gradient_bytes(workload, plan)
-    size = sent * parameters.trained_share
-    dense, experts = size * parameters.dense, size * parameters.experts
-    if not schedule_kind(plan.schedule).one_copy:
-        twins = links.collective_s("all_reduce", dense + experts, "twins")
-        return twins + _reduce_replicas_s(software, plan, links, dense, experts)
-    return _reduce_replicas_s(software, plan, links, dense, experts)
-
-
-def _reduce_replicas_s(
-    software: Software, plan: Plan, links: Communication, dense: float, experts: float
-) -> float:
-    """Gradients of so many bytes, reduced over the data-parallel ranks."""
-    if not plan.distribute_param or (plan.zero_stage == 1 and software.whole_reduction):
-        whole = links.collective_s("all_reduce", dense, "replicas")
-        return whole + links.collective_s("all_reduce", experts, "expert replicas")
-    scattered = links.collective_s("reduce_scatter", dense, "shards")
-    # Hybrid sharding: each rank's shard is then reduced over the groups.
-    scattered += links.collective_s("all_reduce", dense / plan.sharded_over, "copies")
-    return scattered + links.collective_s("reduce_scatter", experts, "expert replicas")
-
-
 def message_bytes(workload: Workload, plan: Plan) -> float:
     """Activations of one micro-batch between two stages, of one tensor-parallel rank.
 
@@ -272,11 +234,6 @@ def message_bytes(workload: Workload, plan: Plan) -> float:
     tokens = plan.batch_per_device * workload.seq_len / plan.context_parallel
     values = tokens * workload.model.hidden_size / plan.tensor_parallel
     return workload.bytes_per_value * values
-
-
-def gradient_bytes(workload: Workload, plan: Plan) -> int:
-    """Bytes of one gradient as it is added up and reduced."""
-    return 4 if plan.gradient_dtype == "fp32" else workload.bytes_per_value
 
 
 def optimizer_s(workload: Workload, plan: Plan, cluster: Cluster, parameters: float) -> float:

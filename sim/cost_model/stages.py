@@ -1,9 +1,11 @@
 """Layers and parameters of each pipeline stage."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
+from parplan.sim.models.model import Model
 from parplan.sim.models.parts import LayerKind, has_experts
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
@@ -66,6 +68,16 @@ def _runs(again: int, kinds: tuple[LayerKind, ...]) -> Iterator[tuple[LayerKind,
             yield kind, False, kept
 
 
+class ParameterUnit(NamedTuple):
+    """Parameters that full sharding gathers and reduces together: those of a block, or of an end of
+    the model (one rank's, unsharded)."""
+
+    dense: float
+    experts: float
+    number: int
+    """How many such units there are."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageParameters:
     """Parameters of one tensor-parallel (and expert-parallel) rank of a stage, unsharded."""
@@ -77,11 +89,17 @@ class StageParameters:
     """Of the block, or the end of the model, that has most."""
     trained_share: float
     """Of all parameters, those that get gradients."""
+    units: tuple[ParameterUnit, ...] = ()
+    """The same parameters by the units of full sharding; empty: one unit."""
 
     @property
     def total(self) -> float:
         """All of them."""
         return self.dense + self.experts
+
+    def by_unit(self) -> tuple[ParameterUnit, ...]:
+        """The units of full sharding."""
+        return self.units or (ParameterUnit(self.dense, self.experts, 1),)
 
     def held(self, plan: Plan, is_sharded: bool) -> float:
         """Those that one rank keeps, when they are sharded or not.
@@ -113,19 +131,15 @@ def _parameters(workload: Workload, plan: Plan, stage: StageLayers) -> StagePara
     model, split = workload.model, plan.tensor_parallel
     expert_split = plan.expert_tensor_parallel or split
     spread = plan.expert_parallel * expert_split
-    ends = 0
-    if stage.is_first:
-        ends += model.embedding_parameters
-    if stage.is_last:
-        ends += model.head_parameters
-        if model.tied_embeddings and not stage.is_first:
-            ends += model.vocab_size * model.hidden_size
-    dense, experts, largest = float(ends), 0.0, ends / split
-    for kind, _, count in stage.blocks:
+    ends = _ends(model, stage)
+    units = [ParameterUnit(end / split, 0.0, 1) for end in ends]
+    dense, experts, largest = float(sum(ends)), 0.0, sum(ends) / split
+    for kind, count in _counts(stage).items():
         routed = model.expert_parameters if has_experts(kind) else 0
         own = model.parameters_of(kind) - routed
         dense += count * own
         experts += count * routed
+        units.append(ParameterUnit(own / split, routed / spread, count))
         largest = max(largest, own / split + routed / spread)
     dense, experts = dense / split, experts / spread
     adapters = stage.num_blocks * adapter_parameters(workload) / split
@@ -134,7 +148,26 @@ def _parameters(workload: Workload, plan: Plan, stage: StageLayers) -> StagePara
         experts=experts,
         largest_layer=largest,
         trained_share=adapters / (dense + experts) if workload.lora_rank else 1.0,
+        units=tuple(units),
     )
+
+
+def _counts(stage: StageLayers) -> Counter[LayerKind]:
+    """How many blocks of each kind a stage has, recomputed or not."""
+    counts: Counter[LayerKind] = Counter()
+    for kind, _, count in stage.blocks:
+        counts[kind] += count
+    return counts
+
+
+def _ends(model: Model, stage: StageLayers) -> list[int]:
+    """Parameters of the ends of the model that a stage has, on all tensor-parallel ranks."""
+    first = [model.embedding_parameters] if stage.is_first else []
+    if not stage.is_last:
+        return first
+    again = model.tied_embeddings and not stage.is_first
+    last = model.head_parameters + (model.vocab_size * model.hidden_size if again else 0)
+    return [*first, last]
 
 
 def adapter_parameters(workload: Workload) -> int:

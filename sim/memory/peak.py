@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from parplan.sim.cost_model.offload import buffer_bytes, offloaded_bytes
+from parplan.sim.cost_model.parameter_exchanges import gradient_bytes
 from parplan.sim.cost_model.stage_costs import (
     ModelOps,
-    gradient_bytes,
     model_ops,
     recomputes_head,
     reduces_once,

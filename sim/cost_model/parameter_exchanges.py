@@ -1,0 +1,84 @@
+"""Seconds of the collectives that gather parameters and reduce gradients over replicas.
+
+Full sharding (ZeRO-3) has a collective for each of its units, which are the blocks and the ends of
+the model (Zhao et al. 2023, PyTorch FSDP, arXiv:2304.11277, section 4.2), so that what a collective
+costs whatever its size is, is paid once for each of them. Other reductions go by buckets.
+"""
+
+from collections.abc import Iterable
+from math import ceil
+
+from parplan.sim.cost_model.communication import Communication
+from parplan.sim.cost_model.stages import ParameterUnit, StageParameters
+from parplan.sim.plan import Plan
+from parplan.sim.schedules import schedule_kind
+from parplan.sim.workload import Workload
+
+BUCKET_PARAMETERS, BUCKET_PARAMETERS_PER_RANK = 40_000_000, 1_000_000
+"""Gradients that are reduced together beside a backward have at least so many parameters, and so
+many for each data-parallel rank (Megatron-LM, core/distributed/distributed_data_parallel.py)."""
+
+
+def gather_all_s(
+    workload: Workload, plan: Plan, links: Communication, parameters: StageParameters
+) -> float:
+    """All parameters of a stage, gathered from the ranks that they are sharded over.
+
+    Where the parameters themselves lie whole on every rank, only those that are trained.
+    """
+    size = workload.bytes_per_value * (
+        1.0 if plan.distribute_low_prec_param else parameters.trained_share
+    )
+    seconds = 0.0
+    for dense, experts, count in exchanged_together(plan, parameters, links):
+        own = links.collective_s("all_gather", size * dense, "shards")
+        own += links.collective_s("all_gather", size * experts, "expert replicas")
+        seconds += count * own
+    return seconds
+
+
+def reduce_all_s(
+    workload: Workload, plan: Plan, links: Communication, parameters: StageParameters
+) -> float:
+    """All gradients of a stage, reduced over the ranks that have the same parameters."""
+    software = workload.software
+    sent = 4 if software.fp32_reduction else gradient_bytes(workload, plan)
+    size = sent * parameters.trained_share
+    whole = not plan.distribute_param or (plan.zero_stage == 1 and software.whole_reduction)
+    seconds = 0.0
+    if not schedule_kind(plan.schedule).one_copy:
+        seconds += links.collective_s("all_reduce", size * parameters.total, "twins")
+    for dense, experts, count in exchanged_together(plan, parameters, links):
+        seconds += count * _reduce_s(plan, links, size * dense, size * experts, whole)
+    return seconds
+
+
+def exchanged_together(
+    plan: Plan, parameters: StageParameters, links: Communication
+) -> Iterable[ParameterUnit]:
+    """The parameters of a stage as they are gathered and reduced: by units where they are sharded
+    themselves, by buckets where reductions go beside a backward, else all at once."""
+    if plan.distribute_low_prec_param:
+        return parameters.by_unit()
+    count = 1
+    if plan.overlap_gradient_reduction:
+        ranks = links.size("replicas")
+        least = max(BUCKET_PARAMETERS, BUCKET_PARAMETERS_PER_RANK * ranks)
+        count = max(1, ceil(parameters.total * parameters.trained_share / least))
+    return [ParameterUnit(parameters.dense / count, parameters.experts / count, count)]
+
+
+def gradient_bytes(workload: Workload, plan: Plan) -> int:
+    """Bytes of one gradient as it is added up and reduced."""
+    return 4 if plan.gradient_dtype == "fp32" else workload.bytes_per_value
+
+
+def _reduce_s(plan: Plan, links: Communication, dense: float, experts: float, whole: bool) -> float:
+    """Gradients of so many bytes, reduced over the data-parallel ranks, to all or to shards."""
+    if whole:
+        both = links.collective_s("all_reduce", dense, "replicas")
+        return both + links.collective_s("all_reduce", experts, "expert replicas")
+    scattered = links.collective_s("reduce_scatter", dense, "shards")
+    # Hybrid sharding: each rank's shard is then reduced over the groups.
+    scattered += links.collective_s("all_reduce", dense / plan.sharded_over, "copies")
+    return scattered + links.collective_s("reduce_scatter", experts, "expert replicas")

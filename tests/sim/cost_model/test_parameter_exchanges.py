@@ -1,0 +1,108 @@
+"""Gathers and reductions: a collective for each unit of full sharding, buckets for the rest."""
+
+from dataclasses import replace
+
+import pytest
+
+from parplan.hardware.machines.presets import cluster_preset
+from parplan.hardware.network.cluster import Cluster
+from parplan.planners.costs.minimum_tables import RelaxedParts
+from parplan.planners.spaces.constraints import Constraints
+from parplan.sim.cost_model.communication import Communication
+from parplan.sim.cost_model.parameter_exchanges import (
+    BUCKET_PARAMETERS,
+    exchanged_together,
+    gather_all_s,
+    reduce_all_s,
+)
+from parplan.sim.cost_model.stages import StageParameters, stage_parameters
+from parplan.sim.models.model import model_preset
+from parplan.sim.plan import Plan, zero_fields
+from parplan.sim.workload import Workload
+
+LLAMA = Workload(model=model_preset("llama2-7b"), seq_len=2048, global_batch=64)
+CLUSTER = cluster_preset("eos")
+
+
+def plan(ranks: int, zero: int, **fields: object) -> Plan:
+    return Plan(data_parallel=ranks, **zero_fields(zero), **fields)  # type: ignore[arg-type]
+
+
+def of(own: Plan, workload: Workload = LLAMA) -> tuple[StageParameters, Communication]:
+    (parameters,) = stage_parameters(workload, own)
+    return parameters, Communication(CLUSTER, own)
+
+
+@pytest.mark.parametrize("name", ["llama2-7b", "gpt3-175b", "mixtral-8x7b"])
+def test_units_are_all_of_the_parameters(name: str) -> None:
+    workload = replace(LLAMA, model=model_preset(name))
+    for stages in (1, 2, 4):
+        for parameters in stage_parameters(workload, Plan(num_stages=stages)):
+            dense = sum(unit.number * unit.dense for unit in parameters.units)
+            experts = sum(unit.number * unit.experts for unit in parameters.units)
+            assert dense == pytest.approx(parameters.dense)
+            assert experts == pytest.approx(parameters.experts)
+
+
+def test_full_sharding_pays_for_each_unit() -> None:
+    own = plan(512, 3)
+    parameters, links = of(own)
+    one = links.collective_s("all_gather", 2 * parameters.total, "shards")
+    block = parameters.units[-1]
+    blocks_s = 32 * links.collective_s("all_gather", 2 * block.dense, "shards")
+    ends_s = sum(
+        links.collective_s("all_gather", 2 * unit.dense, "shards") for unit in parameters.units[:-1]
+    )
+    found = gather_all_s(LLAMA, own, links, parameters)
+    assert found == pytest.approx(blocks_s + ends_s)
+    assert found > 1.5 * one
+
+
+def test_what_more_ranks_add_is_latency_of_each_unit() -> None:
+    """On many ranks bandwidth is the same, and 34 units pay what one pays 34 times."""
+    added = []
+    for zero in (1, 3):
+        few, many = (
+            gather_all_s(LLAMA, own, links, parameters)
+            for own in (plan(512, zero), plan(2048, zero))
+            for parameters, links in [of(own)]
+        )
+        added.append(many - few)
+    whole, units = added
+    assert units > 15 * whole > 0
+
+
+def test_buckets_are_only_beside_a_backward() -> None:
+    for overlaps in (False, True):
+        own = plan(8, 1, overlap_gradient_reduction=overlaps)
+        parameters, links = of(own)
+        (bucket,) = exchanged_together(own, parameters, links)
+        assert bucket.number * bucket.dense == pytest.approx(parameters.dense)
+        assert bucket.number == (-(-parameters.total // BUCKET_PARAMETERS) if overlaps else 1)
+
+
+def test_buckets_grow_with_the_ranks() -> None:
+    own = plan(2048, 1, overlap_gradient_reduction=True)
+    (bucket,) = exchanged_together(own, *of(own))
+    assert bucket.number == 4  # 6.7 billion parameters by 2,048 million of them
+
+
+def test_only_what_is_trained_is_in_buckets() -> None:
+    workload = replace(LLAMA, lora_rank=16)
+    own = plan(8, 1, overlap_gradient_reduction=True)
+    (bucket,) = exchanged_together(own, *of(own, workload))
+    assert bucket.number == 1
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+def test_bounds_know_that_buckets_cost_more_than_one_reduction(zero: int) -> None:
+    """The least of a box with and without overlap is no more than that of either."""
+    cluster: Cluster = CLUSTER
+    allowed = Constraints(overlap_gradient_reduction=(True, False))
+    parts = RelaxedParts(LLAMA, cluster, allowed)
+    ranks = cluster.num_accelerators
+    both = [plan(ranks, zero, overlap_gradient_reduction=each) for each in (True, False)]
+    least = parts.parameters(both[0])
+    for own in both:
+        parameters, links = of(own)
+        assert least[0, 1] <= reduce_all_s(LLAMA, own, links, parameters)
