@@ -116,13 +116,21 @@ class Workload:
         token for the full (not halved) attention matrix: Narayanan et al. 2021, arXiv:2104.04473,
         Appendix. Of layers with a window, its band of that matrix.
         """
+        return self._flops(attention_share=1.0)
+
+    @property
+    def causal_flops(self) -> float:
+        """As `model_flops`, with the half of the attention matrix that a causal mask leaves."""
+        return self._flops(attention_share=0.5)
+
+    def _flops(self, attention_share: float) -> float:
         m = self.model
         matrices = sum(m.active_matrix_parameters(kind) for kind in m.layer_kinds)
         matrices += m.vocab_size * m.hidden_size
         value_size = m.mla.value_size if m.mla is not None else m.head_size
         attention = self._attended_keys * m.num_heads * (m.head_size + value_size)
         each = 4.0 if self.lora_rank else 6.0
-        return self.tokens * (each * matrices + 6.0 * attention)
+        return self.tokens * (each * matrices + 6.0 * attention_share * attention)
 
     @property
     def _attended_keys(self) -> float:

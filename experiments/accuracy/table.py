@@ -13,13 +13,18 @@ FITTED = frozenset(group for groups in SOURCES.values() for group in groups)
 """Sources of which other runs were fitted to; they are marked with a star."""
 
 
+DOUBTS_SHOWN = 20
+
+
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """A line per source, then of several together, of memory, and how many could be predicted."""
+    """A line per source, then of several together, of memory, how many could be predicted, and a
+    line for each doubtful measurement."""
     parts = _parts(outcomes)
     lines = [columns([HEADER, *(_summary_row(name, those) for name, those in parts)])]
     if any(name.endswith(" *") for name, _ in parts):
         lines.append("*: constants of its framework are fitted to other runs of the same source")
-    return "\n".join([*lines, *_verdict_lines(outcomes), *_coverage_lines(outcomes)])
+    lines += [*_verdict_lines(outcomes), *_coverage_lines(outcomes), *_doubt_lines(outcomes)]
+    return "\n".join(lines)
 
 
 def summary_rows(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
@@ -53,6 +58,7 @@ def _numbers(name: str, outcomes: Sequence[Outcome]) -> dict[str, object]:
         "source": name,
         "runs": len(outcomes),
         "predicted": sum(not o.reason for o in outcomes),
+        "doubtful": sum(bool(o.doubts) for o in outcomes),
         "timed": errors and errors.count,
         "median_error": errors and errors.median,
         "mean_error": errors and errors.mean,
@@ -89,6 +95,22 @@ def _coverage_lines(outcomes: Sequence[Outcome]) -> list[str]:
         covered = sum(not o.reason for o in complete)
         line += f", {covered} of {len(complete)} that are described completely"
     return [line]
+
+
+def doubt_lines(outcomes: Sequence[Outcome]) -> list[str]:
+    """A line for each doubt about a measured value, of the first `DOUBTS_SHOWN` runs with one."""
+    doubtful = [o for o in outcomes if o.doubts]
+    lines = [f"{o.case.id}: {doubt}" for o in doubtful[:DOUBTS_SHOWN] for doubt in o.doubts]
+    rest = len(doubtful) - DOUBTS_SHOWN
+    return [*lines, *([f"and {rest} more: column doubtful of the table"] if rest > 0 else [])]
+
+
+def _doubt_lines(outcomes: Sequence[Outcome]) -> list[str]:
+    count = sum(bool(o.doubts) for o in outcomes)
+    if not count:
+        return []
+    head = f"doubtful: measured values of {count} of {len(outcomes)} runs"
+    return [head, *(f"  {line}" for line in doubt_lines(outcomes))]
 
 
 def _summary_row(name: str, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
@@ -139,6 +161,7 @@ def row(outcome: Outcome) -> dict[str, object]:
         "reported_peak_bytes": case.peak_memory_bytes,
         "memory_error": outcome.memory_error,
         **{f"{part}_share": outcome.shares.get(part) for part in SHARES},
+        "doubtful": "; ".join(outcome.doubts),
         "assumed": "; ".join(request.assumed) if request is not None else "",
         "not_predicted_because": outcome.reason,
     }

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from parplan.errors import ParplanError
+from parplan.experiments.cases.doubtful import doubts_alone, doubts_of
 from parplan.experiments.cases.read import Case
 from parplan.experiments.cases.request import CaseRequest, request_of
 from parplan.sim.analysis.time_split import BUBBLE, time_split
@@ -47,6 +48,8 @@ class Outcome:
     """The peak as the source counts it."""
     limit_bytes: float | None = None
     """What the fullest device may use."""
+    doubts: tuple[str, ...] = ()
+    """What makes measured values doubtful, a line each."""
 
     @property
     def status(self) -> str:
@@ -85,7 +88,7 @@ def evaluate(case: Case) -> Outcome:
         request = request_of(case)
         compiled = compile_plan(request.workload, request.cluster, request.plan)
     except ParplanError as error:
-        return Outcome(case=case, reason=str(error))
+        return Outcome(case=case, reason=str(error), doubts=doubts_alone(case))
     run = predict(compiled)
     split = time_split(request.workload, request.cluster, compiled, run)
     peak = reported = compiled.peak_bytes + request.stack.bucket_bytes
@@ -99,4 +102,5 @@ def evaluate(case: Case) -> Outcome:
         peak_bytes=peak,
         reported_bytes=reported,
         limit_bytes=request.cluster.accelerator.memory_bytes - CONTEXT_BYTES,
+        doubts=doubts_of(case, request.workload, request.cluster, compiled.memory),
     )

@@ -7,7 +7,11 @@ from functools import cache
 from parplan.errors import ParplanError
 from parplan.experiments.cases.read import CaseHardware
 from parplan.hardware.kernels.accelerator import Accelerator
-from parplan.hardware.machines.presets import accelerator_preset, node_table
+from parplan.hardware.machines.presets import (
+    accelerator_preset,
+    accelerator_table,
+    node_table,
+)
 from parplan.hardware.machines.tables import cluster_of
 from parplan.hardware.network.cluster import Cluster
 
@@ -58,11 +62,15 @@ def cluster_of_case(hardware: CaseHardware) -> Cluster:
 
 
 def as_noted(device: Accelerator, node: str, note: str) -> Accelerator:
-    """`device` with the memory bandwidth and the power limit that a case's note states.
+    """`device` with the memory, its bandwidth and the power limit that a case's note states.
 
     Within the range in which voltage follows frequency, power goes with its third power, so a
     limit lowers the clock by the cube root of its share of the usual power.
     """
+    if found := re.search(r"(\d+)\s*GB\b(?!/)", note):
+        # A program is given the same share of it as of the preset's.
+        given = device.memory_bytes / accelerator_table(device.name).memory_gb
+        device = replace(device, memory_bytes=round(int(found[1]) * given))
     if found := re.search(r"([\d.]+)\s*TB/s", note):
         device = replace(device, hbm_bytes_per_s=float(found[1]) * 1e12)
     if (found := re.search(r"(\d+)\s*W limit", note)) and node in POWER_W:

@@ -97,7 +97,20 @@ class Measured:
     peak_memory_gb: float | None = None
     peak_memory_gib: float | None = None
     bubble_rate: float | None = None
+    tflops_per_gpu: float | None = None
+    """By the source's own count of operations."""
+    mfu: float | None = None
+    hfu: float | None = None
+    """As `mfu`, with what is recomputed."""
     oom: bool = False
+
+    def __post_init__(self) -> None:
+        for name in NUMBERS:
+            value = getattr(self, name)
+            # A rate that is rounded to zero says nothing.
+            least = "positive" if name in ABOVE_ZERO else "at least 0"
+            if value is not None and (value < 0 or (value == 0 and name in ABOVE_ZERO)):
+                raise ParplanError(f"{name}: must be {least}, got {value:g}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +228,8 @@ def _known(part: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 
 RATES = tuple(f.name for f in fields(Measured))
+ABOVE_ZERO = ("step_time_s", "peak_memory_gb", "peak_memory_gib")
+NUMBERS = tuple(name for name in RATES if name != "oom")
 
 
 def _plain(table: Mapping[str, Any], name: str, kind: type[T], where: str) -> T:

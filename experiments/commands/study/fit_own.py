@@ -126,6 +126,8 @@ def _runs(cases: Sequence[Case], where: str) -> list[OwnRun]:
             if not is_timed(case):
                 raise ParplanError("measured: no step time, and no rate of tokens or samples")
             runs.append(own_run(case))
+            for doubt in evaluate(case).doubts:
+                print(f"parplan: doubtful, and fitted to: {case.id}: {doubt}", file=sys.stderr)
         except ParplanError as error:
             print(f"parplan: left out: {case.id}: {error}", file=sys.stderr)
     return runs
