@@ -45,11 +45,20 @@ class _Catalogue:
     def find(self, kind: str, name: str) -> str | None:
         """The name as it is spelt in the files, also by alias."""
         wanted = name.casefold()
-        for known, (table, _) in getattr(self, kind).items():
-            aliases = table.get("aliases", []) if isinstance(table, Mapping) else []
-            if wanted in (known.casefold(), *(str(a).casefold() for a in aliases)):
+        for known in getattr(self, kind):
+            if wanted in (known.casefold(), *(a.casefold() for a in self.aliases(kind, known))):
                 return str(known)
         return None
+
+    def names(self, kind: str) -> list[str]:
+        """Every name and alias, for suggestions."""
+        tables = getattr(self, kind)
+        return [*tables, *(alias for name in tables for alias in self.aliases(kind, name))]
+
+    def aliases(self, kind: str, name: str) -> list[str]:
+        """The other names of one that is known."""
+        table, _ = getattr(self, kind)[name]
+        return [str(a) for a in table.get("aliases", [])] if isinstance(table, Mapping) else []
 
     def build(self, kind: str, cls: type[T], name: str) -> T:
         table, where = getattr(self, kind)[name]
@@ -76,6 +85,12 @@ def cluster_names() -> list[str]:
     return sorted([*presets.cluster, *presets.node])
 
 
+def preset_aliases() -> dict[str, list[str]]:
+    """The other names of every accelerator, node and cluster."""
+    presets = _presets()
+    return {name: presets.aliases(k, name) for k in KINDS for name in getattr(presets, k)}
+
+
 def accelerator_preset(name: str) -> Accelerator:
     """The accelerator `name`; raises `ParplanError` that suggests near names."""
     return _accelerator(_presets(), name)
@@ -89,7 +104,7 @@ def accelerator_table(name: str) -> AcceleratorTable:
     catalogue = _presets()
     known = catalogue.find("accelerator", name)
     if known is None:
-        raise unknown_name("accelerator", name, catalogue.accelerator)
+        raise unknown_name("accelerator", name, catalogue.names("accelerator"))
     return catalogue.build("accelerator", AcceleratorTable, known)
 
 
@@ -129,7 +144,7 @@ def read_cluster(path: Path) -> Cluster:
 def _accelerator(catalogue: _Catalogue, name: str) -> Accelerator:
     known = catalogue.find("accelerator", name)
     if known is None:
-        raise unknown_name("accelerator", name, catalogue.accelerator)
+        raise unknown_name("accelerator", name, catalogue.names("accelerator"))
     return accelerator_of(known, catalogue.build("accelerator", AcceleratorTable, known))
 
 
@@ -152,8 +167,8 @@ def _named(catalogue: _Catalogue, name: str) -> Cluster:
 
 def _suggestions(catalogue: _Catalogue, count: str) -> Iterator[str]:
     yield from catalogue.cluster
-    yield from catalogue.node
-    yield from (f"{count}x{name}" for name in catalogue.accelerator)
+    yield from catalogue.names("node")
+    yield from (f"{count}x{name}" for name in catalogue.names("accelerator"))
 
 
 def _of_nodes(catalogue: _Catalogue, name: str, node: str, count: int) -> Cluster:
@@ -173,7 +188,7 @@ def _from_table(catalogue: _Catalogue, name: str) -> Cluster:
     table = catalogue.build("cluster", ClusterTable, name)
     known = catalogue.find("node", table.node)
     if known is None:
-        raise unknown_name("node", table.node, catalogue.node)
+        raise unknown_name("node", table.node, catalogue.names("node"))
     node = catalogue.build("node", NodeTable, known)
     devices = table.accelerators_used or table.num_nodes * node.accelerators
     make = partial(cluster_of, name, node, _accelerator(catalogue, node.accelerator))
@@ -185,5 +200,5 @@ def node_table(name: str) -> NodeTable:
     catalogue = _presets()
     known = catalogue.find("node", name)
     if known is None:
-        raise unknown_name("node", name, catalogue.node)
+        raise unknown_name("node", name, catalogue.names("node"))
     return catalogue.build("node", NodeTable, known)

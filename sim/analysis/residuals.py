@@ -24,10 +24,10 @@ Setup = Literal["ZeRO-3", "pipeline", "neither", "any"]
 
 FAMILIES = {
     "Volta": ("v100",),
-    "Ampere": ("a100", "a10g", "a800", "a40"),
+    "Ampere": ("a100", "a10g", "a800", "a40", "rtx-a6000", "rtx-3090"),
     "Hopper": ("h100", "h200", "h800", "h20", "gh200"),
     "Blackwell": ("b200", "b300", "gb200", "gb300"),
-    "Ada": ("l4", "l40s", "rtx-4090"),
+    "Ada": ("l4", "l20", "l40", "l40s", "rtx-4090"),
     "CDNA": ("mi210", "mi250", "mi250x", "mi300x", "mi325x", "mi355x"),
     "Gaudi": ("gaudi2", "gaudi3"),
     "TPU": ("tpu",),

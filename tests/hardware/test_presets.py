@@ -10,8 +10,10 @@ from parplan.hardware.machines.presets import (
     CLUSTERS,
     accelerator_names,
     accelerator_preset,
+    accelerator_table,
     cluster_names,
     cluster_preset,
+    preset_aliases,
     read_cluster,
 )
 
@@ -99,6 +101,57 @@ def test_an_unknown_cluster_suggests_near_ones(name: str, message: str) -> None:
 def test_an_unknown_accelerator_suggests_near_ones() -> None:
     with pytest.raises(ParplanError, match="unknown accelerator 'h1000'; did you mean"):
         accelerator_preset("h1000")
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "gigabytes"),
+    [
+        ("8xA800", "a800-sxm-80gb", 80),
+        ("8x3090", "rtx-3090", 24),
+        ("4xa40", "a40", 48),
+        ("8xA6000", "rtx-a6000", 48),
+        ("8xL20", "l20", 48),
+        ("16xh100-96gb", "h100-sxm-96gb", 96),
+        ("8xh100-96gb-hbm2e", "h100-sxm-96gb-hbm2e", 96),
+        ("2xhgx-b300", "b300", 288),
+        ("gb300-nvl72", "gb300", 288),
+    ],
+)
+def test_accelerators_that_people_have(name: str, preset: str, gigabytes: float) -> None:
+    device = cluster_preset(name).accelerator
+    assert device.name == preset
+    # In GB or, as some data sheets have it, in GiB, less what the driver takes.
+    assert 0.92 * gigabytes < device.memory_bytes / 1e9 <= 1.0738 * gigabytes
+
+
+def test_an_a800_differs_from_an_a100_by_its_links() -> None:
+    a800, a100 = cluster_preset("8xa800"), cluster_preset("8xa100")
+    assert a800.accelerator.peak_flop_per_s == a100.accelerator.peak_flop_per_s
+    ours, theirs = (cluster.tiers[0].link.bytes_per_s for cluster in (a800, a100))
+    assert ours / theirs == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("8xa6000s", "8xa6000"), ("8xrtx3090ti", "8xrtx3090"), ("hgxb300", "hgx-b300")],
+)
+def test_an_alias_is_suggested_as_well(name: str, near: str) -> None:
+    with pytest.raises(ParplanError, match=f"did you mean .*{near}"):
+        cluster_preset(name)
+
+
+def test_no_name_means_two_things() -> None:
+    others = preset_aliases()
+    names = [name.casefold() for one, also in others.items() for name in (one, *also)]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_every_gpu_has_a_board_power_with_its_source() -> None:
+    for name in accelerator_names():
+        table = accelerator_table(name)
+        if not name.startswith(("tpu", "cpu")):
+            assert 70 <= (table.board_power_w or 0) <= 1400, name
+        assert (table.board_power_w is None) == (table.sources.power is None), name
 
 
 OWN = """

@@ -21,6 +21,7 @@ from parplan.hardware.machines.presets import (
     accelerator_names,
     accelerator_table,
     cluster_names,
+    preset_aliases,
 )
 from parplan.hardware.machines.tables import AcceleratorTable
 
@@ -70,8 +71,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def listing() -> str:
-    """A line per accelerator, then the names of the clusters."""
-    rows = [("name", "16-bit TFLOP/s", "memory GB", "GB/s", "title")]
+    """A line per accelerator with its aliases, then the names of the clusters."""
+    others = preset_aliases()
+    rows = [("name", "16-bit TFLOP/s", "memory GB", "GB/s", "W", "title", "also")]
     for name in accelerator_names():
         table = accelerator_table(name)
         rates = table.dense_tflop_per_s
@@ -82,10 +84,12 @@ def listing() -> str:
                 f"{rate:g}" if rate else "-",
                 f"{table.memory_gb:g}",
                 f"{table.hbm_gb_per_s:g}",
+                f"{table.board_power_w:g}" if table.board_power_w else "-",
                 table.title,
+                ", ".join(others[name]),
             )
         )
-    clusters = "\n".join(f"  {name}" for name in cluster_names())
+    clusters = columns([("  " + name, ", ".join(others[name])) for name in cluster_names()])
     return f"{columns(rows)}\n\nclusters, and nodes (4xNODE for four of them):\n{clusters}"
 
 

@@ -11,6 +11,7 @@ from parplan.hardware.machines.presets import (
     accelerator_table,
     cluster_names,
     cluster_preset,
+    preset_aliases,
     read_cluster,
 )
 from parplan.hardware.machines.tables import AcceleratorTable
@@ -39,7 +40,12 @@ def hardware_named(name: str) -> AcceleratorTable | Cluster:
     except ParplanError:
         if re.match(r"\d+x", name):
             raise
-    raise unknown_name("hardware", name, [*accelerator_names(), *cluster_names()])
+    raise unknown_name("hardware", name, _every_name())
+
+
+def _every_name() -> list[str]:
+    aliases = [alias for names in preset_aliases().values() for alias in names]
+    return [*accelerator_names(), *cluster_names(), *aliases]
 
 
 def rows_of(hardware: AcceleratorTable | Cluster) -> list[Row]:
