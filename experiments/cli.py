@@ -1,19 +1,29 @@
 """The command line: `parplan COMMAND ...`. Exit code 0: done; 1: a run failed or nothing fits;
-2: a mistake in what was given; 130: interrupted.
+2: a mistake in what was given; 70: a mistake in parplan; 130: interrupted.
 
 Each command is a module with `add_arguments(parser)` and `run(args) -> int`, imported when it is
 asked for, so that planning starts fast.
 """
 
 import argparse
+import contextlib
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
-from parplan.errors import ParplanError, RunFailedError
+from parplan.errors import ParplanError, RunFailedError, one_line
+from parplan.experiments.arguments.numbers import check_numbers, finite, whole
 from parplan.experiments.arguments.report import add_report_option, run_with_report, wants_report
+from parplan.experiments.terminal import (
+    INTERNAL_ERROR,
+    clean_output,
+    close_output,
+    internal_error,
+)
 
 COMMANDS = {
     "plan": ("parplan.experiments.commands.predict.plan", "find the fastest parallel plan"),
@@ -83,8 +93,14 @@ COMMANDS = {
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # For every number of every command, in groups of arguments as well.
+        self.register("type", int, whole)
+        self.register("type", float, finite)
+
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {_in_one_line(message)} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: error: {one_line(message)} (see {self.prog} --help)\n")
 
 
 def make_parser(command: str | None = None) -> argparse.ArgumentParser:
@@ -105,28 +121,51 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    try:
-        args = make_parser(argv[0] if argv else None).parse_args(argv)
-        args.argv = argv
-        command = importlib.import_module(COMMANDS[args.command][0]).run
-        return int(run_with_report(command, args) if wants_report(args) else command(args))
-    except RunFailedError as error:
-        return _fail(f"failed: {error}", 1)
-    except ParplanError as error:
-        return _fail(f"error: {error}", 2)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
-    except BrokenPipeError:
-        # The reader of our output has gone; what is still buffered has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    _set_up_figures()
+    with clean_output():
+        try:
+            code = _run(argv)
+            sys.stdout.flush()
+            return code
+        except RunFailedError as error:
+            return _fail(f"failed: {error}", 1)
+        except ParplanError as error:
+            return _fail(f"error: {error}", 2)
+        except KeyboardInterrupt:
+            return _fail("interrupted", 130)
+        except BrokenPipeError:
+            close_output()
+            return 1
+        except Exception as error:
+            return _fail(internal_error(error, argv), INTERNAL_ERROR)
+
+
+def _run(argv: list[str]) -> int:
+    args = make_parser(argv[0] if argv else None).parse_args(argv)
+    check_numbers(args)
+    args.argv = argv
+    command = importlib.import_module(COMMANDS[args.command][0]).run
+    return int(run_with_report(command, args) if wants_report(args) else command(args))
+
+
+def _set_up_figures() -> None:
+    """Draw the same whatever matplotlib is set up for here: a notebook, a folder's matplotlibrc."""
+    if "matplotlib" in sys.modules:
+        return
+    os.environ["MPLBACKEND"] = "agg"
+    found = importlib.util.find_spec("matplotlib")
+    if found is not None and found.origin is not None:
+        own = Path(found.origin).parent / "mpl-data" / "matplotlibrc"
+        if own.is_file():
+            os.environ["MATPLOTLIBRC"] = str(own)
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"parplan: {_in_one_line(message)}", file=sys.stderr)
+    with contextlib.suppress(ParplanError, BrokenPipeError):
+        sys.stderr.write(f"parplan: {one_line(message)}\n")
+    with contextlib.suppress(BrokenPipeError):
+        try:
+            sys.stdout.flush()
+        except ParplanError:
+            close_output()
     return code
-
-
-def _in_one_line(message: str) -> str:
-    """What was given may hold line breaks, and characters that a terminal obeys."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)

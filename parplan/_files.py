@@ -1,7 +1,13 @@
-"""Atomic file writes and folder locks."""
+"""Reading and writing files: whole or not at all, and nothing else is touched.
+
+What is read is a regular file of a limited size; what is written is put in place in one step, and
+never through a link or in place of a device. One process at a time writes to a folder.
+"""
 
 import errno
 import os
+import re
+import stat
 import tempfile
 import weakref
 from pathlib import Path
@@ -13,24 +19,112 @@ except ImportError:  # Not on this system: then nothing is locked.
 
 from parplan.errors import ParplanError
 
-PART = ".part"
+PART = ".parplan-part"
 """How the name of a file ends that is being written, and was when that was cut off."""
+
+MAX_FILE_BYTES = 64 * 1024 * 1024
+"""Of a file that is read, but for journals, which parplan writes itself."""
+
+_KINDS = (
+    (stat.S_ISLNK, "a link"),
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def read_regular(path: Path, most: int | None = MAX_FILE_BYTES) -> bytes:
+    """The content of a regular file of at most `most` bytes.
+
+    Raises `ParplanError` naming it for any other: a device or a pipe may never end.
+    """
+    try:
+        # Without waiting for the other end of a pipe.
+        file = os.open(
+            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        )
+        try:
+            found = os.fstat(file)
+            if not stat.S_ISREG(found.st_mode):
+                raise ParplanError(
+                    f"{path}: cannot be read: expected a file, got {_kind(found.st_mode)}"
+                )
+            content = bytearray()
+            while part := os.read(file, 1 << 20):
+                content += part
+                if most is not None and len(content) > most:
+                    raise ParplanError(f"{path}: larger than the {most} bytes that are read")
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise ParplanError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise _no_name(path) from None
+    return bytes(content)
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Put `content` at `path` in one step; raises `ParplanError` and leaves what was there."""
+    """Put `content` at `path` in one step; raises `ParplanError` and leaves what was there.
+
+    Only a regular file is replaced: not a link, a device or a pipe.
+    """
     try:
+        check_replaceable(path)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.chmod(name, 0o666 & ~_umask())
+            try:
+                write_all(handle, content)
+                os.chmod(name, 0o666 & ~_umask())
+            finally:
+                os.close(handle)
             os.replace(name, path)
         except BaseException:
             os.unlink(name)
             raise
     except OSError as error:
         raise ParplanError(f"{path}: cannot be written: {error.strerror}") from None
+    except ValueError:
+        raise _no_name(path) from None
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise `ParplanError` where something other than a regular file is at `path`."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ParplanError(f"{path}: cannot be written: {error.strerror}") from None
+    except ValueError:
+        raise _no_name(path) from None
+    if not stat.S_ISREG(mode):
+        raise ParplanError(
+            f"{path}: cannot be written: it is {_kind(mode)}; only files are replaced"
+        )
+
+
+def open_to_add(path: Path) -> int:
+    """A file to be read and written, made where there is none, and never through a link.
+
+    Raises `ParplanError` where that is not possible.
+    """
+    try:
+        check_replaceable(path)
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        return os.open(path, flags, 0o666)
+    except OSError as error:
+        raise ParplanError(f"{path}: cannot be written: {error.strerror}") from None
+    except ValueError:
+        raise _no_name(path) from None
+
+
+def write_all(file: int, content: bytes) -> None:
+    """Write all of `content` to an open file."""
+    done = 0
+    while done < len(content):
+        done += os.write(file, content[done:])
 
 
 def check_writable(folder: Path) -> None:
@@ -41,6 +135,8 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise ParplanError(f"{folder}: cannot be written to: {error.strerror}") from None
+    except ValueError:
+        raise _no_name(folder) from None
 
 
 class _Held:
@@ -88,15 +184,27 @@ def lock_file(file: int, path: Path) -> None:
             raise ParplanError(f"{path}: another process of parplan writes to it") from None
 
 
+_PART_NAME = re.compile(rf"\..+\.[a-z0-9_]{{8}}{re.escape(PART)}")
+
+
 def is_part(path: Path) -> bool:
-    """Whether a file is one whose writing was cut off."""
-    return path.name.startswith(".") and path.name.endswith(PART)
+    """Whether a file is one of parplan's whose writing was cut off."""
+    return _PART_NAME.fullmatch(path.name) is not None
 
 
 def remove_parts(folder: Path) -> None:
     """Remove what writing left that was cut off; for one who has the lock of the folder."""
     for part in folder.glob(f".*{PART}"):
-        part.unlink(missing_ok=True)
+        if is_part(part) and stat.S_ISREG(part.lstat().st_mode):
+            part.unlink(missing_ok=True)
+
+
+def _kind(mode: int) -> str:
+    return next((name for test, name in _KINDS if test(mode)), "no file")
+
+
+def _no_name(path: Path) -> ParplanError:
+    return ParplanError(f"{str(path)!r}: not the name of a file")
 
 
 def _umask() -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from parplan._files import lock_file
+from parplan._files import lock_file, open_to_add, read_regular, write_all
 from parplan.errors import ParplanError
 
 Row = Mapping[str, Any]
@@ -35,15 +35,15 @@ class Journal:
 
     def __init__(self, path: Path, head: Row, *, anew: bool = False) -> None:
         self.path = path
-        try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise ParplanError(f"{path}: cannot be written: {error.strerror}") from None
+        self._file = open_to_add(path)
         try:
             lock_file(self._file, path)
+            content = _content(self._file)
+            _check_is_journal(path, content)
             if anew:
                 os.ftruncate(self._file, 0)
-            found, self._end = _whole_rows(path, _content(self._file))
+                content = b""
+            found, self._end = _whole_rows(path, content)
             self._number = len(found)
             self._synced_s = time.monotonic()
             os.ftruncate(self._file, self._end)
@@ -101,9 +101,7 @@ class Journal:
         content = "".join(lines).encode()
         try:
             os.lseek(self._file, self._end, os.SEEK_SET)
-            done = 0
-            while done < len(content):
-                done += os.write(self._file, content[done:])
+            write_all(self._file, content)
             if time.monotonic() >= self._synced_s + SYNC_EVERY_S:
                 os.fsync(self._file)
                 self._synced_s = time.monotonic()
@@ -122,10 +120,8 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
 
     Raises `ParplanError` where it cannot be read or is damaged.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ParplanError(f"{path}: {error.strerror}") from None
+    content = read_regular(path, most=None)
+    _check_is_journal(path, content)
     return _whole_rows(path, content)[0]
 
 
@@ -174,6 +170,14 @@ def _content(file: int) -> bytes:
     return b"".join(parts)
 
 
+def _check_is_journal(path: Path, content: bytes) -> None:
+    """Raise `ParplanError` for a file that parplan did not begin: it is not touched."""
+    begin = b'{"line": '
+    first = content.rstrip(b"\0")[: len(begin)]
+    if not begin.startswith(first):
+        raise ParplanError(f"{path}: not a journal of this version of parplan")
+
+
 def _whole_rows(path: Path, content: bytes) -> tuple[list[dict[str, Any]], int]:
     """The tables of the lines that are whole, and how many bytes these are.
 
@@ -184,7 +188,10 @@ def _whole_rows(path: Path, content: bytes) -> tuple[list[dict[str, Any]], int]:
     end = 0
     lines = content.splitlines(keepends=True)
     for number, line in enumerate(lines):
-        row = _row(line, number)
+        try:
+            row = _row(line, number)
+        except _NoNumberError as error:
+            raise ParplanError(f"{path}: line {number + 1}: {error} is no number") from None
         if row is None:
             if any(_is_whole(later) for later in lines[number:]):
                 raise ParplanError(
@@ -208,13 +215,24 @@ def _row(line: bytes, number: int) -> dict[str, Any] | None:
         text = line[len(begin) + len('01234567", "row": ') : -2].decode()
         if line.decode() != _line(number, text):
             return None
-        row = json.loads(text)
+        row = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
 
 
+class _NoNumberError(Exception):
+    """A row that has the right sum, with NaN or an infinity in it."""
+
+
+def _no_number(word: str) -> float:
+    raise _NoNumberError(word)
+
+
 def _is_whole(line: bytes) -> bool:
     """Whether a line is one of a journal, whatever its number."""
     number = line.removeprefix(b'{"line": ').split(b",", 1)[0]
-    return number.isdigit() and len(number) < 19 and _row(line, int(number)) is not None
+    try:
+        return number.isdigit() and len(number) < 19 and _row(line, int(number)) is not None
+    except _NoNumberError:
+        return True

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import tomllib
 import types
 import typing
@@ -10,37 +11,96 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from parplan.errors import ParplanError
+from parplan._files import MAX_FILE_BYTES, read_regular
+from parplan.errors import ParplanError, short
 
 T = TypeVar("T")
 
-MAX_FILE_BYTES = 64 * 1024 * 1024
+MOST_WHOLE = 2**63 - 1
+"""What a whole number may be: it also has to be one for numpy."""
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""What a terminal may obey, but for tabs and ends of lines."""
+
+MAX_TOML_BYTES = 4 * 1024 * 1024
+"""Of a TOML file, which takes much longer to read than other text."""
+
+MAX_KEY_PARTS = 32
+"""Of a dotted key; the time that reading one takes grows with the square of its parts."""
+
+_NAME = r"""(?:[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')"""
+_LONG_KEY = re.compile(
+    rf"(?<![\w.-]){_NAME}(?:[ \t]*+\.[ \t]*+{_NAME}){{{MAX_KEY_PARTS},{MAX_KEY_PARTS}}}"
+)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file; raises `ParplanError` naming the file when it can't be read."""
+    return parse_toml(read_text(path, MAX_TOML_BYTES), str(path))
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """The tables of TOML text; raises `ParplanError` beginning with `where` if it is none."""
+    if _LONG_KEY.search(text):
+        raise ParplanError(f"{where}: a dotted key of more than {MAX_KEY_PARTS} parts")
     try:
-        return tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as error:
-        raise ParplanError(f"{path}: not valid TOML: {error}") from None
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ParplanError(f"{where}: not valid TOML: nested too deeply") from None
+    except ValueError as error:  # Also whole numbers of thousands of digits.
+        raise ParplanError(f"{where}: not valid TOML: {error}") from None
 
 
 def read_json(path: Path) -> Any:
     """The value of a JSON file; raises `ParplanError` naming the file when it can't be read."""
+    return parse_json(read_text(path), str(path))
+
+
+def parse_json(text: str | bytes, where: str) -> Any:
+    """The value of JSON text; raises `ParplanError` beginning with `where` if it is none.
+
+    Refuses what JSON does not have or leaves open: NaN and infinities, also by overflow, a key
+    that is there twice, and whole numbers of thousands of digits.
+    """
     try:
-        return json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ParplanError(f"{path}: not valid JSON: {error}") from None
+        return json.loads(
+            text,
+            object_pairs_hook=_without_twins,
+            parse_constant=_no_constant,
+            parse_float=_finite_float,
+        )
+    except RecursionError:
+        raise ParplanError(f"{where}: not valid JSON: nested too deeply") from None
+    except ValueError as error:
+        raise ParplanError(f"{where}: not valid JSON: {error}") from None
 
 
-def read_text(path: Path) -> str:
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"the key {short(key)} is there twice")
+            seen.add(key)
+    return table
+
+
+def _no_constant(word: str) -> float:
+    raise ValueError(f"{word} is no number of JSON")
+
+
+def _finite_float(word: str) -> float:
+    value = float(word)
+    if not math.isfinite(value):
+        raise ValueError(f"{short(word)} is larger than every float")
+    return value
+
+
+def read_text(path: Path, most: int = MAX_FILE_BYTES) -> str:
     """The text of a UTF-8 file; raises `ParplanError` naming it when it can't be read."""
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ParplanError(f"{path}: larger than the {MAX_FILE_BYTES} bytes that are read")
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ParplanError(f"{path}: cannot be read: {error.strerror}") from None
+        return read_regular(path, most).decode("utf-8")
     except UnicodeDecodeError:
         raise ParplanError(f"{path}: not UTF-8 text") from None
 
@@ -52,11 +112,11 @@ def build(cls: type[T], table: object, where: str) -> T:
     missing key, a wrong type, a number that is not finite, or whatever `cls` itself refuses.
     """
     if not isinstance(table, Mapping):
-        raise ParplanError(f"{where}: expected a table, got {table!r}")
+        raise ParplanError(f"{where}: expected a table, got {short(table)}")
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in table:
         if key not in fields:
-            raise ParplanError(f"{where}: unknown key {key!r}; known: {', '.join(fields)}")
+            raise ParplanError(f"{where}: unknown key {short(key)}; known: {', '.join(fields)}")
     hints = typing.get_type_hints(cls)
     values: dict[str, Any] = {}
     for name, field in fields.items():
@@ -77,16 +137,29 @@ def _convert(hint: Any, value: object, where: str) -> Any:
     if origin is tuple:
         (item,) = (a for a in typing.get_args(hint) if a is not Ellipsis)
         if not isinstance(value, list | tuple):
-            raise ParplanError(f"{where}: expected a list, got {value!r}")
+            raise ParplanError(f"{where}: expected a list, got {short(value)}")
         return tuple(_convert(item, v, f"{where}[{i}]") for i, v in enumerate(value))
     if origin is typing.Literal:
         allowed = typing.get_args(hint)
         if value not in allowed or isinstance(value, bool) != isinstance(allowed[0], bool):
-            raise ParplanError(f"{where}: {value!r} is not one of {', '.join(map(str, allowed))}")
+            raise ParplanError(
+                f"{where}: {short(value)} is not one of {', '.join(map(str, allowed))}"
+            )
+        return value
+    if origin in (dict, Mapping):
+        return _convert_mapping(hint, value, where)
+    if hint is Any:
         return value
     if dataclasses.is_dataclass(hint):
         return build(typing.cast(type, hint), value, where)
     return _convert_scalar(hint, value, where)
+
+
+def _convert_mapping(hint: Any, value: object, where: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ParplanError(f"{where}: expected a table, got {short(value)}")
+    _, item = typing.get_args(hint)
+    return {key: _convert(item, own, f"{where}.{key}") for key, own in value.items()}
 
 
 def _convert_union(hint: Any, value: object, where: str) -> Any:
@@ -100,13 +173,22 @@ def _convert_union(hint: Any, value: object, where: str) -> Any:
 def _convert_scalar(hint: Any, value: object, where: str) -> Any:
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         if not _is_finite(value):
-            raise ParplanError(f"{where}: expected a finite number, got {value!r}")
+            raise ParplanError(f"{where}: expected a finite number, got {short(value)}")
         return float(value)
     right_type = isinstance(hint, type) and isinstance(value, hint)
     if right_type and (hint is bool or not isinstance(value, bool)):
+        _check_size(value, where)
         return value
     name = getattr(hint, "__name__", str(hint))
-    raise ParplanError(f"{where}: expected {name}, got {value!r}")
+    raise ParplanError(f"{where}: expected {name}, got {short(value)}")
+
+
+def _check_size(value: object, where: str) -> None:
+    """Raise `ParplanError` for a whole number beyond 64 bits, or text that a terminal obeys."""
+    if isinstance(value, int) and not -MOST_WHOLE <= value <= MOST_WHOLE:
+        raise ParplanError(f"{where}: at most {MOST_WHOLE}, got {short(value, 40)}")
+    if isinstance(value, str) and not value.isprintable() and CONTROL.search(value):
+        raise ParplanError(f"{where}: holds a control character: {short(value)}")
 
 
 def _is_finite(value: int | float) -> bool:

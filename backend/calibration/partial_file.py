@@ -2,7 +2,10 @@
 
 import contextlib
 import dataclasses
+import math
+import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,8 @@ class PartialFile:
         with self._lock:
             self._close()
             self.lines = list(lines)
+            if os.path.lexists(self.path):
+                read_journal(self.path)  # Raises for a file that is none of parplan's.
             write_whole(self.path, journal_bytes((self.head, *lines)))
             self._journal = Journal(self.path, self.head)
 
@@ -70,12 +75,12 @@ def partial_path(profile: Path) -> Path:
 
 
 def read_partial(path: Path, machine: Machine, settings: CalibrationSettings) -> list[Line]:
-    """The lines that are left, without a last one that was cut off.
+    """The lines that are left, without a last one that was cut off; none without such a file.
 
     Raises `ParplanError` for another machine, other settings, or a file that is none of this.
     """
-    if not path.exists():
-        raise ParplanError(f"{path}: there is nothing to resume")
+    if not os.path.lexists(path):
+        return []
     head, *lines = read_journal(path) or [{}]
     if head.get("parplan_calibration") != FORMAT:
         raise ParplanError(f"{path}: not left by a calibration, or by another version of parplan")
@@ -96,10 +101,20 @@ def _check_same(path: Path, head: Line, machine: Machine, settings: CalibrationS
 
 
 def _checked(path: Path, number: int, line: Line) -> Line:
-    sound = line.get("kind") in KINDS and isinstance(line.get("sitting"), int)
-    sound = sound and isinstance(line.get("elapsed_s"), int | float)
+    sound = line.get("kind") in KINDS and type(line.get("sitting")) is int
+    sound = sound and line.get("elapsed_s") is not None and _are_times([line["elapsed_s"]])
     if line.get("kind") != "done":
-        sound = sound and isinstance(line.get("seconds"), list)
+        sound = sound and isinstance(line.get("seconds"), list) and _are_times(line["seconds"])
     if not sound:
         raise ParplanError(f"{path}: line {number}: not a line of a calibration")
     return line
+
+
+def _are_times(values: Sequence[object]) -> bool:
+    """Whether all are numbers from 0 on, None where nothing was measured, or lists of such."""
+    return all(
+        _are_times(value)
+        if isinstance(value, list)
+        else value is None or (type(value) in (int, float) and 0 <= float(str(value)) < math.inf)
+        for value in values
+    )

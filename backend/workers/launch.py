@@ -10,6 +10,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,20 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(2**40),
 }
 """What the workers find in their environment unless it is set already."""
+
+OWN_MODULES = {"PYTHONSAFEPATH": "1"}
+"""Workers of parplan import no `random.py` or `torch.py` of the current folder."""
+
+LOOPBACK = "parplan.backend.workers.loopback"
+
+
+def loopback_only() -> dict[str, str]:
+    """What lets processes of one machine listen on its loopback interface alone."""
+    names = [name for _, name in socket.if_nameindex() if re.fullmatch(r"lo\d*", name)]
+    if not names:
+        return {}
+    return dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME"), names[0])
+
 
 STOP_S = 10.0
 """How long torchrun may take to stop its workers before it is killed."""
@@ -115,7 +130,13 @@ def launch(
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env={**ENVIRONMENT, **os.environ, FOLDER: name},
+                env={
+                    **ENVIRONMENT,
+                    **(loopback_only() if nodes.count == 1 else {}),
+                    **os.environ,
+                    **OWN_MODULES,
+                    FOLDER: name,
+                },
                 start_new_session=True,
             )
             supervisor = Supervisor(folder, report, silent_s=silent_s, stall_s=stall_s)
@@ -133,10 +154,10 @@ def launch(
 
 
 def _command(folder: Path, num_processes: int, module: str, nodes: Nodes) -> list[str]:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--max-restarts=0"]
     if nodes.count == 1:
-        torchrun.append("--standalone")
+        torchrun = [sys.executable, "-P", "-m", LOOPBACK, "--max-restarts=0"]
     else:
+        torchrun = [sys.executable, "-P", "-m", "torch.distributed.run", "--max-restarts=0"]
         torchrun += [f"--nnodes={nodes.count}", f"--node-rank={nodes.rank}"]
         torchrun += ["--rdzv-backend=static", f"--rdzv-endpoint={nodes.endpoint}"]
     torchrun += [f"--nproc-per-node={num_processes}", f"--log-dir={folder}", "--redirects=2"]

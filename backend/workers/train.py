@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from parplan.backend.require import require_torch
-from parplan.backend.workers.launch import ENVIRONMENT, last_words, stop
+from parplan.backend.workers.launch import ENVIRONMENT, LOOPBACK, last_words, loopback_only, stop
 from parplan.errors import ParplanError, RunFailedError
 
 FOLLOW_S = 0.2
@@ -48,7 +48,7 @@ def train(
                 [*_torchrun(folder, num_processes), str(script), *arguments],
                 stderr=log,
                 text=True,
-                env={**ENVIRONMENT, **os.environ, **limit},
+                env={**ENVIRONMENT, **loopback_only(), **os.environ, **limit},
                 start_new_session=True,
             )
             try:
@@ -63,7 +63,7 @@ def train(
 def _torchrun(folder: Path, num_processes: int) -> list[str]:
     """stdout of the first process comes through; everything else goes into files."""
     kept = ",".join(f"{rank}:{2 if rank == 0 else 3}" for rank in range(num_processes))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts=0"]
+    command = [sys.executable, "-P", "-m", LOOPBACK, "--max-restarts=0"]
     return [
         *command,
         f"--nproc-per-node={num_processes}",

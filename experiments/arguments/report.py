@@ -3,12 +3,14 @@
 import argparse
 import contextlib
 import io
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
 from parplan._files import write_whole
+from parplan.errors import ParplanError
 
 
 def add_report_option(parser: argparse.ArgumentParser) -> None:
@@ -60,12 +62,15 @@ def run_with_report(command: Callable[[argparse.Namespace], int], args: argparse
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = command(args)
     # Imported here: commands without a report start faster.
-    from parplan.experiments.report.render import LOG, REPORT, render
+    from parplan.experiments.report.render import LOG, REPORT, check_own_page, render
 
     folder = Path(args.output)
     if not folder.is_dir():
         sys.stderr.write(f"parplan: report: there is none, since {folder} was not written\n")
         return code
+    check_own_page(folder / REPORT)
+    if os.path.lexists(folder / LOG) and not os.path.lexists(folder / REPORT):
+        raise ParplanError(f"{folder / LOG}: is there already, and parplan did not write it")
     lines = [line.rsplit("\r", 1)[-1] for line in "".join(kept).split("\n")]
     write_whole(folder / LOG, "\n".join(lines).encode())
     write_whole(folder / REPORT, render(folder).encode())

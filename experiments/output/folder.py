@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,21 +11,47 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from parplan._files import FolderLock, check_writable, remove_parts, write_whole
+from parplan._files import (
+    FolderLock,
+    check_writable,
+    open_to_add,
+    remove_parts,
+    write_all,
+    write_whole,
+)
+from parplan._strict import read_json, read_text
+from parplan.errors import ParplanError
 from parplan.experiments.output.provenance import provenance
+
+MANIFEST = "manifest.json"
+"""Written last: a folder with it holds whole results."""
+
+UNFINISHED = ".parplan-files"
+"""The names of parplan's files, one a line, in a folder that has no manifest yet."""
+
+REPORT = ("log.txt", "report.html")
+"""Files of a folder with a manifest that the manifest does not list."""
 
 
 class OutputFolder:
     """Where one command puts its results. Raises `ParplanError` at once if it can't, or if another
-    one is doing so."""
+    one is doing so.
 
-    def __init__(self, path: Path, argv: Sequence[str]) -> None:
+    Files that parplan did not write are never replaced. `expected`: names that will be written, so
+    that this is found at once.
+    """
+
+    def __init__(self, path: Path, argv: Sequence[str], expected: Iterable[str] = ()) -> None:
         check_writable(path)
         self._lock = FolderLock(path)
         remove_parts(path)
         self.path = path
         self.argv = list(argv)
         self.files: list[str] = []
+        self._own = own_files(path)
+        self._begun = False
+        for name in (MANIFEST, *expected):
+            self._check_own(name)
         self._start = time.perf_counter()
 
     def write_text(self, name: str, text: str) -> None:
@@ -55,7 +82,7 @@ class OutputFolder:
         self._write(name, out.getvalue())
 
     def write_manifest(self, inputs: Mapping[str, Any], seed: int | None = None) -> None:
-        """`manifest.json`: the arguments, inputs, seed, versions, commit, presets and seconds."""
+        """`manifest.json`, the last file: arguments, inputs, seed, versions, commit, seconds."""
         manifest = {
             "arguments": self.argv,
             "inputs": dict(inputs),
@@ -64,8 +91,82 @@ class OutputFolder:
             "seconds": round(time.perf_counter() - self._start, 3),
             "files": sorted(self.files),
         }
-        self.write_json("manifest.json", manifest)
+        self.write_json(MANIFEST, manifest)
+        remove_file(self.path / UNFINISHED)
+
+    def adopt(self, name: str) -> None:
+        """Count a file that is there, and was checked, among those that this command wrote."""
+        self._own.add(name)
+        self._begin()
+        self.files.append(name)
+
+    def remove(self, name: str) -> None:
+        """Remove a file of an earlier run, if it is there and was written by parplan."""
+        if name in self._own:
+            remove_file(self.path / name)
 
     def _write(self, name: str, content: bytes) -> None:
+        self._begin()
+        if name not in self._own:
+            self._check_own(name)
+            file = open_to_add(self.path / UNFINISHED)
+            try:
+                os.lseek(file, 0, os.SEEK_END)
+                write_all(file, f"{name}\n".encode())
+            except OSError as error:
+                raise ParplanError(
+                    f"{self.path / name}: cannot be written: {error.strerror}"
+                ) from None
+            finally:
+                os.close(file)
+            self._own.add(name)
         write_whole(self.path / name, content)
         self.files.append(name)
+
+    def _begin(self) -> None:
+        """What is there becomes unfinished: the manifest of earlier results goes."""
+        if self._begun:
+            return
+        write_whole(self.path / UNFINISHED, "".join(f"{n}\n" for n in sorted(self._own)).encode())
+        if MANIFEST in self._own:
+            remove_file(self.path / MANIFEST)
+        self._begun = True
+
+    def _check_own(self, name: str) -> None:
+        path = self.path / name
+        if name not in self._own and os.path.lexists(path):
+            raise ParplanError(
+                f"{path}: is there already, and parplan did not write it; -o names another folder"
+            )
+
+
+def own_files(folder: Path) -> set[str]:
+    """The names of the files in a folder that parplan wrote: by its manifest, or by the list that
+    an unfinished command leaves.
+
+    Raises `ParplanError` for a `manifest.json` that is none of parplan's.
+    """
+    own: set[str] = set()
+    if os.path.lexists(folder / UNFINISHED):
+        text = read_text(folder / UNFINISHED)
+        # A last line without its end was cut off before its file was written.
+        own |= {UNFINISHED, *text.split("\n")[:-1]}
+    if os.path.lexists(folder / MANIFEST):
+        own |= {MANIFEST, *REPORT, *_listed(folder / MANIFEST)}
+    return {name for name in own if name and Path(name).name == name}
+
+
+def _listed(manifest: Path) -> list[str]:
+    table = read_json(manifest)
+    listed = table.get("files") if isinstance(table, dict) and "arguments" in table else None
+    if not isinstance(listed, list):
+        raise ParplanError(f"{manifest}: is not a manifest of parplan; -o names another folder")
+    return [str(name) for name in listed]
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, if there is one; raises `ParplanError` where it cannot be."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise ParplanError(f"{path}: cannot be removed: {error.strerror}") from None

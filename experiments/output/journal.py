@@ -5,15 +5,17 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from parplan import _journal
 from parplan._files import write_whole
+from parplan._strict import build
 from parplan.errors import ParplanError
 from parplan.hardware.network.cluster import Cluster
 from parplan.sim.workload import Workload
 
 Row = Mapping[str, Any]
+T = TypeVar("T")
 
 
 def fingerprint(workload: Workload, cluster: Cluster | None, **others: Any) -> dict[str, Any]:
@@ -38,7 +40,13 @@ class RowJournal:
         except ParplanError as error:
             raise ParplanError(f"{error}; --force begins anew, -o names another folder") from None
         self._path, self._head = path, head
-        self.rows: dict[str, Row] = {_text(row["key"]): row["row"] for row in self._kept.rows}
+        self.rows: dict[str, Row] = {}
+        for number, row in enumerate(self._kept.rows, start=2):
+            key, value = row.get("key"), row.get("row")
+            if len(row) != 2 or not isinstance(key, dict) or not isinstance(value, dict):
+                self._kept.close()
+                raise ParplanError(f"{path}: line {number}: expected a key and its row")
+            self.rows[_text(key)] = value
 
     def __enter__(self) -> "RowJournal":
         return self
@@ -64,6 +72,14 @@ class RowJournal:
     def row_of(self, key: Row) -> Row:
         """The row of this key, which is done."""
         return self.rows[_text(key)]
+
+    def built(self, kind: type[T], key: Row) -> T:
+        """The row of this key as the dataclass that it is of.
+
+        Raises `ParplanError` that names the line where it is none.
+        """
+        line = 2 + list(self.rows).index(_text(key))
+        return build(kind, self.row_of(key), f"{self._path}: line {line}")
 
     def put_in_order(self, keys: Sequence[Row]) -> None:
         """Leave the rows of these keys in this order, and close; in one step."""

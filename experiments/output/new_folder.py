@@ -1,18 +1,24 @@
 """Output folders of studies, which are never overwritten without `--force`."""
 
 import argparse
+import hashlib
 import json
-from collections.abc import Collection, Sequence
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from parplan._files import FolderLock, is_part
+from parplan._journal import read_journal
+from parplan._strict import read_json
 from parplan.errors import ParplanError
-from parplan.experiments.output.folder import OutputFolder
-
-MANIFEST = "manifest.json"
-"""Written last: a folder with it holds whole results."""
-REPORT = ("log.txt", "report.html")
-"""What `--report` adds to it."""
+from parplan.experiments.output.folder import (
+    MANIFEST,
+    UNFINISHED,
+    OutputFolder,
+    own_files,
+    remove_file,
+)
 
 
 def add_output_arguments(parser: argparse.ArgumentParser, default: str) -> None:
@@ -30,6 +36,36 @@ def is_done(path: Path) -> bool:
     return (path / MANIFEST).is_file()
 
 
+NOT_OF_THE_RESULTS = {"output", "resume", "report", "force", "workers", "dask", "jobs"}
+"""Arguments that change no byte of the results."""
+
+
+def says_finished(path: Path, given: Mapping[str, Any], head: Mapping[str, Any] | None) -> bool:
+    """Whether a folder holds the whole results of this work already; then that is said on stderr.
+
+    `given`: the inputs for the manifest; `head`: what else the results depend on, as the manifest
+    has it under `depends_on`.
+    """
+    if not is_done(path):
+        return False
+    table = read_json(path / MANIFEST)
+    found = table.get("inputs") if isinstance(table, dict) else None
+    if not isinstance(found, dict):
+        return False
+    own = json.loads(json.dumps({**given, "depends_on": digest(head)}, default=str))
+    names = (own.keys() | found.keys()) - NOT_OF_THE_RESULTS
+    if any(own.get(name) != found.get(name) for name in names):
+        return False
+    sys.stderr.write(f"parplan: is finished already: results: {path}/\n")
+    return True
+
+
+def digest(value: object) -> str:
+    """A short text that is another one for another value."""
+    text = json.dumps(value, default=str, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def new_folder(
     path: Path, argv: Sequence[str], *, force: bool, unfinished: Collection[str] = ()
 ) -> OutputFolder:
@@ -41,7 +77,7 @@ def new_folder(
     if path.is_dir():
         _lock = FolderLock(path)  # Until the folder that is returned has its own.
         held = {entry.name for entry in path.iterdir() if not is_part(entry)}
-        if held - set(unfinished) and not force:
+        if held - {UNFINISHED} - set(unfinished) and not force:
             raise ParplanError(
                 f"{path}: holds {len(held)} files already; --force replaces results in it, "
                 "-o names another folder"
@@ -52,15 +88,12 @@ def new_folder(
 
 
 def _clear(path: Path, unfinished: Collection[str]) -> None:
-    manifest = path / MANIFEST
-    listed: list[str] = []
-    if manifest.is_file():
-        try:
-            listed = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ParplanError(f"{manifest}: is not a manifest of parplan: {error}") from None
-    # The manifest goes first: what is left of an interrupt is then no whole result.
-    for name in (MANIFEST, *listed, *unfinished, *REPORT):
-        file = path / str(name)
-        if file.parent == path:
-            file.unlink(missing_ok=True)
+    """Remove parplan's files; the manifest goes first, so that what is left is no whole result."""
+    own = own_files(path)
+    for name in unfinished:
+        if name.endswith(".jsonl") and (path / name).is_file():
+            read_journal(path / name)  # Raises for what is none.
+            own.add(name)
+    for name in sorted(own, key=lambda name: (name != MANIFEST, name)):
+        if not (path / name).is_dir():
+            remove_file(path / name)

@@ -6,13 +6,16 @@
 
 import dataclasses
 import hashlib
+import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from parplan._journal import Journal, read_journal
-from parplan.errors import ParplanError
+from parplan._strict import build
+from parplan.errors import ParplanError, short
+from parplan.experiments.output.folder import remove_file
 from parplan.experiments.output.progress import ProgressLine
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.cost_cache import SharedCosts
@@ -51,10 +54,12 @@ class Record:
         }
 
     def read(self) -> list[Trial]:
-        """What an earlier search for the same has tried.
+        """What an earlier search for the same has tried; nothing where there was none.
 
-        Raises `ParplanError` where there is none, or where it was another search.
+        Raises `ParplanError` where it was another search.
         """
+        if not os.path.lexists(self.path):
+            return []
         try:
             found = read_journal(self.path)
         except ParplanError as error:
@@ -100,6 +105,7 @@ class Record:
         head = {**self._head, "candidates": candidates, "part": PART}
         head["about"] = hashlib.sha256(repr(about).encode()).hexdigest()
         found: list[PartResult] = []
+        known = known and os.path.lexists(self.path)
         if known:
             try:
                 rows = self._rows(read_journal(self.path), head)
@@ -110,9 +116,14 @@ class Record:
             self._check_times([one.trial for part in found for one in part.held])
         return SearchParts(Journal(self.path, head, anew=not known), found)
 
+    @property
+    def digest(self) -> str:
+        """Of the workload and the cluster."""
+        return str(self._head["digest"])
+
     def remove(self) -> None:
-        """There is nothing to take up."""
-        self.path.unlink(missing_ok=True)
+        """There is nothing to take up: the results are on the disk."""
+        remove_file(self.path)
 
 
 class Kept:
@@ -163,9 +174,13 @@ class SearchParts:
 def _part(row: Any, where: str) -> PartResult:
     try:
         held = [Numbered(own["number"], _trial(own, where)) for own in row["held"]]
-        return PartResult(row["fitting"], tuple(held))
+        fitting = row["fitting"]
     except (KeyError, TypeError):
         raise ParplanError(f"--resume: {where}: not a part of a search") from None
+    counts = [fitting, *(own.number for own in held)]
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise ParplanError(f"--resume: {where}: not a part of a search")
+    return PartResult(fitting, tuple(held))
 
 
 def _differing(own: dict[str, Any], other: Any) -> str:
@@ -195,15 +210,30 @@ def _row(trial: Trial) -> dict[str, Any]:
 
 
 def _trial(row: Any, where: str) -> Trial:
-    try:
-        return Trial(
-            plan=Plan.from_json(row["plan"], where),
-            reason=row["reason"],
-            memory_bytes=tuple(row["memory_bytes"]),
-            step_s=row["step_s"],
-        )
-    except (KeyError, TypeError):
-        raise ParplanError(f"--resume: {where}: not a trial: {row!r}") from None
+    where = f"--resume: {where}"
+    if not isinstance(row, dict) or not isinstance(row.get("plan"), dict):
+        raise ParplanError(f"{where}: not a trial: {short(row)}")
+    plan = Plan.from_json(row["plan"], where)
+    kept = build(_Kept, {k: v for k, v in row.items() if k not in ("plan", "number")}, where)
+    # A plan without a step that has no reason either was not tried.
+    if (kept.step_s is None) != bool(kept.reason):
+        raise ParplanError(f"{where}: a step or a reason is needed, not both: {short(row)}")
+    return Trial(plan=plan, reason=kept.reason, memory_bytes=kept.memory_bytes, step_s=kept.step_s)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Kept:
+    """The fields of a trial in its line, but for its plan."""
+
+    reason: str
+    memory_bytes: tuple[float, ...]
+    step_s: float | None
+
+    def __post_init__(self) -> None:
+        if self.step_s is not None and not self.step_s > 0:
+            raise ParplanError(f"step_s: must be above 0, got {self.step_s}")
+        if any(not of_rank >= 0 for of_rank in self.memory_bytes):
+            raise ParplanError("memory_bytes: must be at least 0")
 
 
 class SearchRecorder:

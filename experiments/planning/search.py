@@ -5,8 +5,10 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
+from parplan._strict import read_text
 from parplan.backend.executable import executable_only
 from parplan.errors import ParplanError
 from parplan.experiments.arguments.dask import requested_executor
@@ -46,6 +48,9 @@ class Search(NamedTuple):
     run: Callable[[], Report]
     left_out: str = ""
     """What is said about candidates that cannot be executed."""
+    record: Record | None = None
+    """Of what was tried, which goes once the results of the whole search are on the disk; None:
+    it stays, as one of the results."""
 
 
 class SearchRequest(NamedTuple):
@@ -62,6 +67,13 @@ class SearchRequest(NamedTuple):
     def record(self, memory_ratio: float) -> Record:
         """The file of what was tried."""
         return Record(self.args.output, self.workload, self.cluster, memory_ratio)
+
+    def depends_on(self) -> dict[str, str]:
+        """What the results depend on beside the arguments: what the files hold that these name."""
+        table = {"digest": self.record(0.0).digest}
+        if self.args.space.endswith(".toml"):
+            table["space"] = read_text(Path(self.args.space))
+        return table
 
 
 def search_of(asked: SearchRequest) -> Search:
@@ -91,7 +103,7 @@ def search_of(asked: SearchRequest) -> Search:
     check_candidates(workload, cluster, candidates)
     known = asked.record(ratio).read() if args.resume else []
     run = partial(_exhaustive, asked, candidates, ratio, known)
-    return Search(len(candidates), ratio, found, run, left_out)
+    return Search(len(candidates), ratio, found, run, left_out, asked.record(ratio))
 
 
 def _by_planner(asked: SearchRequest, planner: str | Planner) -> Search:
@@ -141,7 +153,7 @@ def _exhaustive(
         stack.callback(progress.end)
         stack.callback(kept.close)
         executor = stack.enter_context(requested_executor(asked.args.dask))
-        report = exhaustive(
+        return exhaustive(
             asked.workload,
             asked.cluster,
             candidates,
@@ -153,9 +165,6 @@ def _exhaustive(
             keep=kept.add,
             executor=executor,
         )
-    if report.stopped == "finished":
-        record.remove()
-    return report
 
 
 def _in_parts(asked: SearchRequest, space: Space) -> Search:
@@ -175,7 +184,7 @@ def _in_parts(asked: SearchRequest, space: Space) -> Search:
             stack.callback(progress.end)
             stack.callback(kept.close)
             executor = stack.enter_context(requested_executor(args.dask))
-            report = exhaustive_in_parts(
+            return exhaustive_in_parts(
                 *(asked.workload, asked.cluster, space),
                 memory_ratio=ratio,
                 workers=asked.options.workers,
@@ -186,11 +195,8 @@ def _in_parts(asked: SearchRequest, space: Space) -> Search:
                 keep=kept.add,
                 executor=executor,
             )
-        if report.stopped == "finished":
-            record.remove()
-        return report
 
-    return Search(len(space), ratio, space, run)
+    return Search(len(space), ratio, space, run, record=asked.record(ratio))
 
 
 def _executable(

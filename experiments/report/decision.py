@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from parplan._strict import read_json
-from parplan.errors import ParplanError
+from parplan.errors import ParplanError, short
 from parplan.experiments.report.page import cards, facts, paragraph
 from parplan.experiments.report.tables import Table, table_block
 from parplan.hardware.machines.presets import cluster_preset
@@ -29,10 +29,34 @@ def decision(folder: Path) -> str:
     if not path.is_file():
         return ""
     plan, workload, cluster = read_plan(path)
-    predicted = read_json(path).get("predicted", {})
+    predicted = _predicted(read_json(path).get("predicted", {}), str(path))
     return cards(_numbers(plan, workload, cluster, predicted)) + facts(
         _words(plan, workload, cluster)
     )
+
+
+def _predicted(table: object, where: str) -> Mapping[str, Any]:
+    """The prediction of a `plan.json`; raises `ParplanError` for numbers that are none."""
+    if not isinstance(table, dict):
+        raise ParplanError(f"{where}: predicted: expected a table, got {short(table)}")
+    past = table.get("past_accuracy", {})
+    reported = past.get("reported") if isinstance(past, dict) else past
+    memory = table.get("memory_bytes_per_stage", [])
+    numbers = {name: table[name] for name in ("step_s", "bubble") if name in table}
+    if reported:
+        low_high = reported if isinstance(reported, dict) else {}
+        numbers |= {name: low_high.get(name) for name in ("low_s", "high_s")}
+    if not isinstance(memory, list):
+        raise ParplanError(f"{where}: memory_bytes_per_stage: expected a list, got {short(memory)}")
+    numbers |= {f"memory_bytes_per_stage[{i}]": value for i, value in enumerate(memory)}
+    for name, value in numbers.items():
+        least = "above" if name == "step_s" else "at least"
+        is_number = type(value) in (int, float) and 0 <= value < 1e18
+        if not is_number or (name == "step_s" and value == 0):
+            raise ParplanError(
+                f"{where}: predicted.{name}: expected a number {least} 0, got {short(value)}"
+            )
+    return table
 
 
 def _numbers(

@@ -5,6 +5,9 @@ from html import escape
 from importlib import resources
 from typing import NamedTuple
 
+MARK = '<meta name="generator" content="parplan">'
+"""In the head of every page, by which a report is told from other files."""
+
 
 class Section(NamedTuple):
     """A part of the page with a heading of its own."""
@@ -31,6 +34,7 @@ def page(title: str, subtitle: str, sections: Iterable[Section]) -> str:
 <html lang="en">
 <head>
 <meta charset="utf-8">
+{MARK}
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
 <style>

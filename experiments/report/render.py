@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
+from parplan._files import check_replaceable, read_regular
 from parplan._strict import read_json, read_text
 from parplan.errors import ParplanError
 from parplan.experiments.report.decision import decision, evidence
-from parplan.experiments.report.page import Section, facts, folded, page, text_block
+from parplan.experiments.report.page import MARK, Section, facts, folded, page, text_block
 from parplan.experiments.report.tables import csv_block
 
 REPORT = "report.html"
@@ -79,7 +80,7 @@ def _shown(folder: Path) -> list[Path]:
         for place, folders, names in os.walk(folder, onerror=refuse):
             folders[:] = [name for name in folders if not name.startswith(".")]
             paths = [Path(place, name) for name in names if not name.startswith(".")]
-            found += [p for p in paths if p.is_file() and p.name not in (REPORT, LOG)]
+            found += [p for p in paths if _is_within(p, folder) and p.name not in (REPORT, LOG)]
             if len(found) > MOST_FILES:
                 raise ParplanError(f"{folder}: holds over {MOST_FILES} files; not one of results")
     except OSError as error:
@@ -87,15 +88,29 @@ def _shown(folder: Path) -> list[Path]:
     return found
 
 
+def _is_within(path: Path, folder: Path) -> bool:
+    """Whether a file lies in the folder itself, and is not elsewhere behind a link."""
+    return path.is_file() and path.resolve().is_relative_to(folder.resolve())
+
+
+def check_own_page(path: Path) -> None:
+    """Raise `ParplanError` where a file is at `path` that is no report of parplan."""
+    if not os.path.lexists(path):
+        return
+    check_replaceable(path)
+    if MARK.encode() not in read_regular(path, most=None)[:2000]:
+        raise ParplanError(f"{path}: is there already, and is no report of parplan")
+
+
 def _manifest(folder: Path) -> dict[str, object]:
     path = folder / "manifest.json"
-    table = read_json(path) if path.is_file() else {}
+    table = read_json(path) if _is_within(path, folder) else {}
     return table if isinstance(table, dict) else {}
 
 
 def _log(folder: Path) -> str:
     path = folder / LOG
-    return text_block(read_text(path)) if path.is_file() else ""
+    return text_block(read_text(path)) if _is_within(path, folder) else ""
 
 
 def _contents(folder: Path, files: list[Path]) -> Iterator[Section]:
@@ -128,7 +143,7 @@ def _picture(path: Path) -> str:
     title = escape(_title(path), quote=True)
     if path.stat().st_size > MAX_BYTES:
         return f'<p class="note">{title}: {escape(path.name)} is too large to be shown</p>'
-    data = base64.b64encode(path.read_bytes()).decode()
+    data = base64.b64encode(read_regular(path)).decode()
     return (
         f"<figure><figcaption>{title}</figcaption>"
         f'<img alt="{title}" src="data:{PICTURES[path.suffix]};base64,{data}"></figure>\n'

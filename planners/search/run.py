@@ -234,7 +234,7 @@ def find_planner(name: str) -> Planner:
     module, _, attribute = target.partition(":")
     try:
         planner = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:
         raise ParplanError(f"planner {name}: cannot be imported: {error}") from None
     if not callable(planner):
         raise ParplanError(f"planner {name}: expected a function, got {planner!r}")

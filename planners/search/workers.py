@@ -143,7 +143,8 @@ class WorkerPool:
 
     def _submit(self, function: Callable[[Item], Result], item: Item) -> "Future[Result]":
         try:
-            return self._executor().submit(function, item)
+            with _own_modules():
+                return self._executor().submit(function, item)
         except Exception as error:
             raise _failed(error) from error
 
@@ -159,6 +160,19 @@ class WorkerPool:
                 initializer=_begin_worker,
             )
         return self._own
+
+
+@contextmanager
+def _own_modules() -> Iterator[None]:
+    """Processes that are started meanwhile import no modules of the current folder as their own."""
+    name = "PYTHONSAFEPATH"
+    before = os.environ.get(name)
+    os.environ[name] = before or "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
 
 
 def _begin_worker() -> None:

@@ -30,7 +30,13 @@ from parplan.experiments.landscape.figure import Landscape, heat_maps, slices
 from parplan.experiments.landscape.metrics import METRICS, metric
 from parplan.experiments.output.folder import OutputFolder
 from parplan.experiments.output.journal import RowJournal, fingerprint
-from parplan.experiments.output.new_folder import add_output_arguments, is_done, new_folder
+from parplan.experiments.output.new_folder import (
+    add_output_arguments,
+    digest,
+    is_done,
+    new_folder,
+    says_finished,
+)
 from parplan.experiments.output.progress import ProgressLine
 from parplan.experiments.output.sweep import swept
 from parplan.hardware.network.cluster import Cluster
@@ -90,10 +96,12 @@ def run(args: argparse.Namespace) -> int:
     check_workers(args)
     request = request_of(args, *_subject(args))
     check_request(request, args.metric)
+    if not args.force and says_finished(args.output, _inputs(args), _head(request)):
+        return 0
     output = new_folder(args.output, args.argv, force=args.force, unfinished=_left(args.output))
     land = landscape_of(request, args, output.path / JOURNAL)
     output.files.append(JOURNAL)
-    _write(output, land, args)
+    _write(output, land, {**_inputs(args), "depends_on": digest(_head(request))})
     print("\n".join(summary(land)))
     print(f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))})", file=sys.stderr)
     return 0 if land.best is not None else 1
@@ -200,7 +208,7 @@ def _evaluated(request: LandscapeRequest, path: Path, args: argparse.Namespace) 
         except KeyboardInterrupt:
             _note(f"{len(journal.rows)} of {len(cases)} cells done; the same goes on")
             raise
-        return [Cell(**journal.row_of(case)) for case in cases]
+        return [journal.built(Cell, case) for case in cases]
 
 
 def _head(request: LandscapeRequest) -> dict[str, Any]:
@@ -219,13 +227,16 @@ def _title(request: LandscapeRequest) -> str:
     return f"{request.workload.model.name} on {request.cluster.name}: {others}"
 
 
-def _write(output: OutputFolder, land: Landscape, args: argparse.Namespace) -> None:
+def _write(output: OutputFolder, land: Landscape, inputs: Mapping[str, str]) -> None:
     output.write_csv("landscape.csv", [cell_row(cell, land) for cell in land.cells])
     if land.y is not None:
         output.write_figure("landscape.png", heat_maps(land))
     output.write_figure("slices.png", slices(land))
-    given = {k: str(v) for k, v in vars(args).items() if k not in ("argv", "command")}
-    output.write_manifest(given)
+    output.write_manifest(inputs)
+
+
+def _inputs(args: argparse.Namespace) -> dict[str, str]:
+    return {k: str(v) for k, v in vars(args).items() if k not in ("argv", "command")}
 
 
 def cell_row(cell: Cell, land: Landscape) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from parplan._files import check_writable, write_whole
 from parplan.experiments.arguments.dask import add_executor_argument
 from parplan.experiments.arguments.objective import (
     FEWEST,
-    Chosen,
     add_objective_arguments,
     chosen_objective,
     cluster_names,
@@ -26,6 +25,7 @@ from parplan.experiments.arguments.workload import (
     requested_workload,
 )
 from parplan.experiments.output.folder import OutputFolder
+from parplan.experiments.output.new_folder import digest, says_finished
 from parplan.experiments.planning.decision import Decision
 from parplan.experiments.planning.explain import PlanChoice
 from parplan.experiments.planning.fewest import fewest
@@ -47,6 +47,9 @@ from parplan.planners.spaces.checks import check_request
 from parplan.planners.spaces.options import Options, settings_from_environment
 from parplan.sim.memory.peak import GB
 from parplan.sim.workload import Workload
+
+EXPECTED = ("trials.csv", "landscape.png", "plan.json", "timeline.json", "gantt.png", "why.csv")
+"""Files that a search writes."""
 
 MOST_WAYS = 4
 """Ways to make a plan fit that are said."""
@@ -217,8 +220,10 @@ def run(args: argparse.Namespace) -> int:
         _note("no cluster of these is fast enough")
         return 1
     asked = asked_of(cluster)
+    if args.resume and says_finished(args.output, _inputs(args), asked.depends_on()):
+        return 0
     search = search_of(asked)
-    output = OutputFolder(args.output, args.argv)
+    output = OutputFolder(args.output, args.argv, EXPECTED)
     check_writable(Path.cwd())
     # A search that finds nothing leaves no choice of an earlier one.
     Path(ap_log.DUMP_NAME).unlink(missing_ok=True)
@@ -242,7 +247,10 @@ def _searched(asked: SearchRequest, search: Search, output: OutputFolder) -> int
     write_report(output, report, f"{workload.model.name} on {cluster.name}")
     code = _say_how_it_ended(report)
     if report.best is None:
-        return _nothing_fits(output, report, asked, search.memory_ratio) if code == 0 else code
+        if code == 0:
+            code = _nothing_fits(output, report, asked, search.memory_ratio)
+            _forget(search, report)
+        return code
     best = checked(args, output, workload, cluster, report.trials, _note) or report.best
     if args.split_layers:
         best = with_split_layers(workload, cluster, best, search.memory_ratio, _note)
@@ -254,8 +262,15 @@ def _searched(asked: SearchRequest, search: Search, output: OutputFolder) -> int
         memory_ratio=search.memory_ratio,
         space=search.space,
     )
-    _finish(output, choice, asked.chosen, args)
+    _finish(output, choice, asked)
+    _forget(search, report)
     return code
+
+
+def _forget(search: Search, report: Report) -> None:
+    """The results are on the disk: the record of a whole search is no longer needed."""
+    if search.record is not None and report.stopped == "finished":
+        search.record.remove()
 
 
 def with_split_layers(
@@ -333,14 +348,13 @@ def _detail(number: int, trial: Trial, version: str) -> str:
     return f"{line}{max(trial.memory_bytes) / GB:.1f} GB, {trial.step_s:.4g} s"
 
 
-def _finish(
-    output: OutputFolder, choice: PlanChoice, chosen: Chosen, args: argparse.Namespace
-) -> None:
+def _finish(output: OutputFolder, choice: PlanChoice, asked: SearchRequest) -> None:
+    args = asked.args
     line = ap_log.selected_line(choice.best.plan, args.ap_version)
-    decision = Decision(choice=choice, chosen=chosen)
+    decision = Decision(choice=choice, chosen=asked.chosen)
     front = decision.write(output, pareto=args.pareto)
-    output.write_manifest(_inputs(args))
     write_whole(Path(ap_log.DUMP_NAME), f"{line}\n".encode())
+    output.write_manifest({**_inputs(args), "depends_on": digest(asked.depends_on())})
     _info(ap_log.SELECTED)
     _info(line)
     _info("train: true")
@@ -354,7 +368,7 @@ def _finish(
 def _nothing_fits(
     output: OutputFolder, report: Report, asked: SearchRequest, memory_ratio: float
 ) -> int:
-    output.write_manifest(_inputs(asked.args))
+    output.write_manifest({**_inputs(asked.args), "depends_on": digest(asked.depends_on())})
     closest = report.closest
     why = f"; the closest: {closest.reason}" if closest else ""
     _note(f"no candidate is possible{why}")

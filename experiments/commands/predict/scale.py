@@ -23,7 +23,13 @@ from parplan.experiments.arguments.workload import (
 )
 from parplan.experiments.output.folder import OutputFolder
 from parplan.experiments.output.journal import RowJournal, fingerprint
-from parplan.experiments.output.new_folder import add_output_arguments, is_done, new_folder
+from parplan.experiments.output.new_folder import (
+    add_output_arguments,
+    digest,
+    is_done,
+    new_folder,
+    says_finished,
+)
 from parplan.experiments.output.progress import ProgressLine
 from parplan.experiments.output.sweep import swept
 from parplan.experiments.output.tables import columns
@@ -84,10 +90,14 @@ def run(args: argparse.Namespace) -> int:
             machine.sized(size)
     kinds = [STRONG, WEAK] if args.scaling == "both" else [args.scaling]
     workloads = {kind: _grown(workload, kind, sizes) for kind in kinds}
+    head = fingerprint(workload, None, base=dataclasses.asdict(base))
+    if not args.force and says_finished(args.output, _inputs(args), head):
+        return 0
     left = () if is_done(args.output) else (JOURNAL, "scaling.csv", "scaling.png")
     output = new_folder(args.output, args.argv, force=args.force, unfinished=left)
     found = _points(workloads, machines, sizes, base, output, args)
     _write(output, found, workload, args)
+    output.write_manifest({**_inputs(args), "depends_on": digest(head)})
     print("\n".join(_said(found)))
     print(f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))})", file=sys.stderr)
     fitting = any(p.step_s for curves in found.values() for ps in curves.values() for p in ps)
@@ -174,7 +184,7 @@ def _points(
             _note(f"{len(journal.rows)} searches done; the same command goes on")
             raise
         found = {
-            kind: {n: [ScalePoint(**journal.row_of(c)) for c in own] for n, own in curves.items()}
+            kind: {n: [journal.built(ScalePoint, c) for c in own] for n, own in curves.items()}
             for kind, curves in cases.items()
         }
     output.files.append(JOURNAL)
@@ -187,8 +197,10 @@ def _write(
     output.write_csv("scaling.csv", list(_rows(found)))
     title = f"{workload.model.name} on {args.cluster}, {workload.seq_len} tokens a sequence"
     output.write_figure("scaling.png", figure(found, title))
-    given = {k: str(v) for k, v in vars(args).items() if k not in ("argv", "command")}
-    output.write_manifest(given)
+
+
+def _inputs(args: argparse.Namespace) -> dict[str, str]:
+    return {k: str(v) for k, v in vars(args).items() if k not in ("argv", "command")}
 
 
 def _rows(found: Mapping[str, Curves]) -> Iterator[dict[str, Any]]:

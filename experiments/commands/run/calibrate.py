@@ -79,13 +79,13 @@ def run(args: argparse.Namespace) -> int:
     plots = None if args.plots is None else OutputFolder(args.plots, args.argv)
     profile = _measured(args, settings, machine)
     write_profile(profile, path)
-    PartialFile(path, machine, settings).remove()
     print(summary(profile), flush=True)
     if plots is not None:
         for name, figure in figures(profile).items():
             plots.write_figure(f"{name}.png", figure)
         plots.write_manifest({"profile": str(path)})
         _note(f"pictures: {plots.path}/ ({', '.join(sorted(plots.files))})")
+    PartialFile(path, machine, settings).remove()
     _note(f"profile: {path}; plan for this machine with --profile {path}")
     return 0
 

@@ -2,15 +2,19 @@
 
 import argparse
 import dataclasses
+import json
+import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from parplan._strict import read_json
 from parplan.backend.execution.execute import OtherNodeError, execute
 from parplan.backend.execution.result import Execution
 from parplan.backend.workers.launch import Nodes
 from parplan.backend.workers.supervise import STALL_S, CutOffError
-from parplan.errors import ParplanError
+from parplan.errors import ParplanError, RunFailedError
 from parplan.experiments.accuracy.comparison import compare_set
 from parplan.experiments.accuracy.comparison_tables import (
     executed_plans_text,
@@ -30,6 +34,8 @@ from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
 PARTIAL = "partial.json"
+RESULT = "execution.json"
+"""What was measured: all other files can be made from it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,6 +101,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stop the run after so many seconds without progress (default %(default)g)",
     )
     parser.add_argument(
+        "--resume",
+        action="store_true",
+        help=f"write the other files of a run whose {RESULT} is there; nothing is measured again",
+    )
+    parser.add_argument(
         "-o",
         "--output",
         type=Path,
@@ -108,6 +119,9 @@ def run(args: argparse.Namespace) -> int:
     nodes = Nodes(count=args.nnodes, rank=args.node_rank, endpoint=args.rdzv_endpoint)
     workload, plans = _request(args)
     output = OutputFolder(args.output, args.argv)
+    kept = _kept(output) if args.resume else None
+    if kept is not None:
+        return _finish(output, kept, workload, args)
     try:
         execution = execute(
             workload,
@@ -126,6 +140,41 @@ def run(args: argparse.Namespace) -> int:
     except CutOffError as error:
         _keep_partial(output, error)
         raise
+    _keep(output, execution)
+    return _finish(output, execution, workload, args)
+
+
+def _keep(output: OutputFolder, execution: Execution) -> None:
+    """What was measured, on the disk before anything else, or else beside the temporary files."""
+    text = json.dumps(execution.to_json(), indent=2) + "\n"
+    try:
+        output.write_text(RESULT, text)
+    except ParplanError as error:
+        handle, name = tempfile.mkstemp(prefix="parplan-execution-", suffix=".json")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        raise RunFailedError(
+            f"{error}; what was measured is in {name}: move it to {output.path / RESULT}, and "
+            "--resume goes on from there"
+        ) from None
+
+
+def _kept(output: OutputFolder) -> Execution | None:
+    """What a run measured before the rest of its files could be written."""
+    path = output.path / RESULT
+    if not os.path.lexists(path):
+        return None
+    try:
+        execution = Execution.from_json(read_json(path), str(path))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ParplanError(f"{path}: not what an execution leaves: {error!r}") from None
+    output.adopt(RESULT)
+    return execution
+
+
+def _finish(
+    output: OutputFolder, execution: Execution, workload: Workload, args: argparse.Namespace
+) -> int:
     print(table(execution), flush=True)
     _write(output, execution, workload, args)
     _note(f"results: {output.path}/ ({', '.join(sorted(output.files))})")
@@ -216,7 +265,6 @@ def table(execution: Execution) -> str:
 def _write(
     output: OutputFolder, execution: Execution, workload: Workload, args: argparse.Namespace
 ) -> None:
-    output.write_json("execution.json", execution.to_json())
     output.write_csv("executed.csv", [row(e) for e in execution.executed])
     pick = compare_set(execution.executed).pick.plan
     output.write_json("plan.json", plan_table(pick, workload, f"{args.processes} processes"))

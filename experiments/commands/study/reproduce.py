@@ -12,9 +12,8 @@ from parplan._files import write_whole
 from parplan._strict import read_json
 from parplan.errors import ParplanError, unknown_name
 from parplan.experiments.accuracy.page import written_page
-from parplan.experiments.output.folder import OutputFolder
+from parplan.experiments.output.folder import MANIFEST, OutputFolder
 from parplan.experiments.output.new_folder import (
-    MANIFEST,
     add_output_arguments,
     is_done,
     new_folder,

@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
     print(worst(outcomes) if args.worst else table)
     output.write_csv("summary.csv", summary_rows(outcomes))
     output.write_csv("predictions.csv", [row(outcome) for outcome in outcomes])
-    (output.path / PARTIAL).unlink(missing_ok=True)
+    output.remove(PARTIAL)
     output.write_figure("accuracy.png", figure(outcomes))
     output.write_manifest({"files": [str(path) for path in args.files], "groups": args.group})
     if args.write_docs is not None:

@@ -141,13 +141,8 @@ def test_an_interrupted_calibration_can_be_resumed(
     assert not partial.exists()
 
 
-def test_there_has_to_be_something_to_resume(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main([*QUICK, "--resume"]) == 2
-    expected = "parplan: error: profile.partial.jsonl: there is nothing to resume"
-    assert capsys.readouterr().err.splitlines()[-1] == expected
+def test_with_nothing_to_resume_it_starts(tmp_path: Path) -> None:
+    assert read_partial(tmp_path / "p.partial.jsonl", MACHINE, SETTINGS) == []
 
 
 def test_another_machine_is_not_mixed_in(tmp_path: Path) -> None:

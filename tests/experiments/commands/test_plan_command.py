@@ -280,7 +280,7 @@ def change(**replaced: str) -> list[str]:
         ([*REFERENCE, "--num-stages", "41"], "num_stages: at most 40, the layers of llama2-13b"),
         ([*REFERENCE, "--num-stages", "two"], "expected auto or a number, got 'two'"),
         ([*REFERENCE, "--memory-ratio", "0"], "memory ratio: must be above 0"),
-        ([*REFERENCE, "--memory-ratio", "nan"], "memory ratio: must be above 0"),
+        ([*REFERENCE, "--memory-ratio", "nan"], "expected a finite number, got 'nan'"),
         ([*REFERENCE, "--distribute-parameter", "x"], "expected auto, true or false"),
         ([*REFERENCE, "--planner", "beam"], "--space ap: a planner needs full, or a TOML file"),
         ([*REFERENCE, "--budget", "9"], "--budget: needs --planner"),

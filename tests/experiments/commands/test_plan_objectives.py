@@ -106,7 +106,6 @@ def test_the_fewest_accelerators_in_time(said, tmp_path: Path) -> None:  # type:
         (("--objective", "expected-step-time", "--straggler", "1.5"), "expected FACTOR:SHARE"),
         (("--objective", "fewest-accelerators"), "name several, as in 8xh100,16xh100"),
         (("--budget", "0"), "budget: at least 1 evaluation, got 0"),
-        (("--resume",), "search.jsonl: No such file"),
         (("--tokens", "-1"), "tokens: must be above 0"),
     ],
 )

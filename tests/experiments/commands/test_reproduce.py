@@ -10,6 +10,7 @@ from parplan.errors import ParplanError
 from parplan.experiments import reproduce
 from parplan.experiments.cli import main
 from parplan.experiments.commands.study import reproduce as reproduce_command
+from parplan.experiments.output.folder import UNFINISHED
 from parplan.experiments.reproduce import NAMES, experiment
 from parplan.experiments.reproduce.experiment import Result, relative, table
 from parplan.experiments.reproduce.published import read_in_paper
@@ -130,8 +131,9 @@ def test_all_of_them_goes_on_where_it_was_interrupted(
         monkeypatch.setattr(module, "NAMES", ("zero-memory", "bubble-curves"))
     assert run("zero-memory", out=tmp_path) == 0
     done = (tmp_path / "zero-memory" / "manifest.json").read_bytes()
-    # What an interrupt leaves: a folder without a manifest.
+    # What an interrupt leaves: a folder without a manifest, with a list of its files.
     (tmp_path / "bubble-curves").mkdir()
+    (tmp_path / "bubble-curves" / UNFINISHED).write_text("table.csv\n")
     (tmp_path / "bubble-curves" / "table.csv").write_text("half")
     assert run("all", out=tmp_path) == 0
     assert "zero-memory: is there already" in capsys.readouterr().err

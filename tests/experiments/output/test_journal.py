@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from parplan._files import write_whole
 from parplan._journal import Journal, journal_bytes, read_journal
 from parplan.errors import ParplanError
-from parplan.experiments.output.folder import OutputFolder
+from parplan.experiments.output.folder import UNFINISHED, OutputFolder
 from parplan.experiments.output.new_folder import new_folder
 
 HEAD = {"of": "a test"}
@@ -107,7 +107,7 @@ def test_a_full_disk_keeps_what_was_done(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from parplan.experiments.output.folder import OutputFolder
+from parplan.experiments.output.folder import UNFINISHED, OutputFolder
 from parplan._journal import Journal
 folder = OutputFolder(Path(sys.argv[1]), [])
 journal = Journal(Path(sys.argv[1], "j.jsonl"), {"of": "a test"})
@@ -142,6 +142,6 @@ def test_one_writer_at_a_time_until_it_is_killed(tmp_path: Path) -> None:
 
 
 def test_parts_of_files_go_with_the_next_run(tmp_path: Path) -> None:
-    (tmp_path / ".manifest.json.abc.part").write_text("{")
+    (tmp_path / ".manifest.json.abcd1234.parplan-part").write_text("{")
     new_folder(tmp_path, [], force=False).write_text("a.txt", "a")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert [path.name for path in tmp_path.iterdir() if path.name != UNFINISHED] == ["a.txt"]

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from parplan.errors import ParplanError
+from parplan.experiments.output.folder import REPORT
 from parplan.experiments.output.journal import RowJournal
-from parplan.experiments.output.new_folder import REPORT, is_done, new_folder
+from parplan.experiments.output.new_folder import is_done, new_folder
 from parplan.experiments.report.render import LOG
 from parplan.experiments.report.render import REPORT as PAGE
 
@@ -39,7 +40,9 @@ def test_a_manifest_cannot_name_files_elsewhere(tmp_path: Path) -> None:
     path, other = tmp_path / "out", tmp_path / "other.txt"
     filled(path)
     other.write_text("other")
-    (path / "manifest.json").write_text('{"files": ["../other.txt", "old.txt"]}')
+    (path / "manifest.json").write_text(
+        '{"arguments": [], "files": ["../other.txt", "..", "old.txt"]}'
+    )
     new_folder(path, [], force=True)
     assert other.read_text() == "other"
     assert not (path / "old.txt").exists()

@@ -1,0 +1,113 @@
+"""What the command line says: without what a terminal obeys, and with a report of what no one
+foresaw.
+"""
+
+import contextlib
+import io
+import os
+import platform
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import TextIO
+
+from parplan.errors import ParplanError, one_line, printable
+
+DEBUG = "PARPLAN_DEBUG"
+"""The environment variable that shows the traceback of an error that no one foresaw."""
+
+INTERNAL_ERROR = 70
+"""The exit code of such an error (EX_SOFTWARE of sysexits.h)."""
+
+LAYOUT = "\n\t"
+"""Characters that text is laid out with; on a terminal, `\\r` rewrites a line of progress."""
+
+
+class _Clean(io.TextIOBase):
+    """A stream in which names that hold control characters are shown with escapes."""
+
+    def __init__(self, stream: TextIO, name: str) -> None:
+        self.stream = stream
+        self._name = name
+
+    def write(self, text: str) -> int:
+        keep = f"{LAYOUT}\r" if text.startswith("\r") else LAYOUT
+        clean = text if text.isprintable() else printable(text, keep)
+        with self._errors():
+            try:
+                self.stream.write(clean)
+            except UnicodeEncodeError:  # An encoding without these letters.
+                known = clean.encode(self.stream.encoding or "ascii", "backslashreplace")
+                self.stream.write(known.decode(self.stream.encoding or "ascii"))
+        return len(text)
+
+    def flush(self) -> None:
+        with self._errors():
+            self.stream.flush()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise ParplanError(f"{self._name}: cannot be written: {error.strerror}") from None
+        except ValueError as error:  # It is closed.
+            raise ParplanError(f"{self._name}: cannot be written: {error}") from None
+
+    def isatty(self) -> bool:
+        return not self.stream.closed and self.stream.isatty()
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self.stream.encoding
+
+
+@contextlib.contextmanager
+def clean_output() -> Iterator[None]:
+    """While the body runs, control characters reach neither stdout nor stderr."""
+    out = sys.stdout if sys.stdout is not None else io.StringIO()
+    err = sys.stderr if sys.stderr is not None else io.StringIO()
+    with (
+        contextlib.redirect_stdout(_Clean(out, "standard output")),
+        contextlib.redirect_stderr(_Clean(err, "standard error")),
+    ):
+        yield
+
+
+def close_output() -> None:
+    """What is still buffered has nowhere to go: its reader has gone, or the disk is full."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def internal_error(error: BaseException, argv: Sequence[str]) -> str:
+    """One line about an error that is a mistake of parplan, with the file that has the rest."""
+    text = "".join(traceback.format_exception(error))
+    if os.environ.get(DEBUG) not in (None, "", "0"):
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(text)
+    said = one_line(f"{type(error).__name__}: {error}".rstrip(": "))
+    try:
+        where = f"the report is in {_saved(text, argv)}"
+    except OSError as problem:
+        where = f"no report could be saved ({problem.strerror})"
+    return f"internal error: {said}; this is a mistake in parplan: {where}, {DEBUG}=1 shows it"
+
+
+def _saved(text: str, argv: Sequence[str]) -> str:
+    handle, name = tempfile.mkstemp(prefix="parplan-report-", suffix=".txt")
+    about = (
+        f"arguments: {list(argv)!r}",
+        f"python: {sys.version}",
+        f"platform: {platform.platform()}",
+        f"folder: {os.getcwd()!r}",
+    )
+    with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write("\n".join([*about, "", text]))
+    return name
