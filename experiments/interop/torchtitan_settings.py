@@ -41,10 +41,19 @@ FLAVORS = {
     "deepseek-v2-lite": ("deepseek_v3", "16B"),
     "deepseek-v2": ("deepseek_v3", "236B"),
     "deepseek-v3": ("deepseek_v3", "671B"),
+    "llama4-scout": ("llama4", "17bx16e"),
+    "llama4-maverick": ("llama4", "17bx128e"),
     "gpt-oss-20b": ("gpt_oss", "20b"),
     "gpt-oss-120b": ("gpt_oss", "120b"),
 }
 """Presets by name, and what torchtitan calls their family and size."""
+
+OLD_FLAVORS = {
+    "llama-7b": ("llama2", "7B"),
+    "llama-13b": ("llama2", "13B"),
+    "llama2-70b": ("llama2", "70B"),
+}
+"""Those of 2024, which are read but not written."""
 
 MULTI = "PipelineScheduleMulti"
 

@@ -11,8 +11,8 @@ from parplan._strict import read_text
 from parplan.errors import ParplanError
 from parplan.experiments.arguments.workload import requested_cluster
 from parplan.experiments.cases.own.machine_factors import setting_named
+from parplan.experiments.interop.dialects.sources import SOURCES
 from parplan.experiments.interop.importers.imported import Given, finished
-from parplan.experiments.interop.importers.sources import SOURCES
 from parplan.experiments.output.folder import OutputFolder
 from parplan.experiments.output.progress import ProgressLine
 from parplan.experiments.planning.explain import PlanChoice, past_accuracy, step_with_interval

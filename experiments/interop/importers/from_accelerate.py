@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from parplan.errors import ParplanError
+from parplan.experiments.interop.importers.asked import Asked, refuse_other_format, report_rest
 from parplan.experiments.interop.importers.imported import Given, ImportedSettings
+from parplan.experiments.interop.keys.accelerate_keys import NO_EFFECT, NOT_MODELLED, OF_SAGEMAKER
 from parplan.sim.plan import zero_fields
 from parplan.sim.software.habits import Software
 
@@ -15,34 +17,66 @@ STRATEGIES = {
 }
 """`fsdp_sharding_strategy` of FSDP 1, by name or number, and the ZeRO stage that it is."""
 
+READ = (
+    *("distributed_type", "num_processes", "num_machines", "mixed_precision", "fsdp_config"),
+    *("deepspeed_config", "megatron_lm_config", "parallelism_config", "tp_config"),
+)
+"""Names by which a file is told to be Accelerate's, beside those of its table of keys."""
+
+REPLICATED = ("NO", "MULTI_GPU", "MULTI_NPU", "MULTI_XPU", "MULTI_HPU", "MULTI_MLU", "MULTI_MUSA")
+
 
 def from_accelerate(text: str, where: str, given: Given) -> ImportedSettings:
     """The settings of a YAML."""
-    table = read_yaml(text, where)
-    found = ImportedSettings(devices=_number(table, "num_processes", where))
-    found.workload = {"precision": _precision(table, where)}
+    table = Asked(read_yaml(text, where), where)
+    refuse_other_format(table, (*READ, *NO_EFFECT, *NOT_MODELLED), "a configuration of Accelerate")
+    if OF_SAGEMAKER in table:
+        raise ParplanError(f"{where}: {OF_SAGEMAKER}: launches of SageMaker are not known")
+    found = ImportedSettings(devices=table.number("num_processes", least=1))
+    found.workload = {"precision": _precision(table)}
     found.workload["software"] = Software(
         fused_gradient_accumulation=False,
         overlap_tensor_gradients=False,
         joint_up_projection=False,
     )
     found.plan["batch_per_device"] = given.micro_batch or 1
-    kind = str(table.get("distributed_type", "NO"))
+    kind = table.text("distributed_type", "NO")
+    machines = table.whole("num_machines", 1, least=1)
     if kind == "FSDP":
-        _fsdp(_section(table, "fsdp_config"), table, found)
-        _parallelism(_section(table, "parallelism_config"), found, where)
+        _fsdp(table.section("fsdp_config"), machines, found)
+        _parallelism(table.section("parallelism_config"), found)
     elif kind == "DEEPSPEED":
-        _deepspeed(_section(table, "deepspeed_config"), found, where)
+        _deepspeed(table.section("deepspeed_config"), found, given.devices or found.devices)
     elif kind == "MEGATRON_LM":
-        _megatron(_section(table, "megatron_lm_config"), found, where)
-    elif kind not in ("MULTI_GPU", "NO"):
-        raise ParplanError(f"{where}: distributed_type: {kind} is not known here")
+        _megatron(table.section("megatron_lm_config"), found, given.devices or found.devices)
+    elif kind in REPLICATED:
+        _parallelism(table.section("parallelism_config"), found)
+    else:
+        raise ParplanError(
+            f"{where}: distributed_type: {kind} is not known here; known: FSDP, DEEPSPEED, "
+            f"MEGATRON_LM, {', '.join(REPLICATED)}"
+        )
+    _unused(table, kind, found)
     if given.micro_batch is None:
         found.note("the DataLoader", "micro-batches of 1 are taken; give --micro-batch")
-    if given.global_batch is None:
+    if given.global_batch is None and found.global_batch is None:
         found.note("gradient_accumulation_steps", "one is taken; give --global-batch")
     found.note("the program", "what it does itself: --set recomputation=full and the like")
+    report_rest(found, table, NO_EFFECT, NOT_MODELLED)
     return found
+
+
+def _unused(table: Asked, kind: str, found: ImportedSettings) -> None:
+    """Sections of other kinds, which Accelerate leaves unread."""
+    sections = {
+        "fsdp_config": ("FSDP",),
+        "deepspeed_config": ("DEEPSPEED",),
+        "megatron_lm_config": ("MEGATRON_LM",),
+        "parallelism_config": ("FSDP", *REPLICATED),
+    }
+    for name, kinds in sections.items():
+        if table.get(name) and kind not in kinds:
+            found.no_effect[name] = f"not read with distributed_type {kind}"
 
 
 def read_yaml(text: str, where: str) -> Mapping[str, Any]:
@@ -60,82 +94,118 @@ def read_yaml(text: str, where: str) -> Mapping[str, Any]:
     return table
 
 
-def _section(table: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    section = table.get(name) or {}
-    return section if isinstance(section, Mapping) else {}
-
-
-def _number(table: Mapping[str, Any], key: str, where: str) -> int | None:
-    value = table.get(key)
-    if value is None or value == "auto":
-        return None
-    try:
-        return int(value)
-    except (TypeError, ValueError):
-        raise ParplanError(f"{where}: {key}: expected a whole number, got {value!r}") from None
-
-
-def _true(value: object) -> bool:
-    return str(value).lower() in ("true", "1", "yes")
-
-
-def _precision(table: Mapping[str, Any], where: str) -> str:
-    name = str(table.get("mixed_precision", "no"))
+def _precision(table: Asked) -> str:
+    name = table.text("mixed_precision", "no")
     # YAML reads a bare `no` as false.
     known = {"no": "fp32", "False": "fp32", "None": "fp32"}
     if (found := known.get(name, name)) not in ("fp32", "bf16", "fp16", "fp8"):
-        raise ParplanError(f"{where}: mixed_precision: {name} is not one of no, bf16, fp16, fp8")
+        raise ParplanError(
+            f"{table.where}: mixed_precision: {name} is not one of no, bf16, fp16, fp8"
+        )
     return found
 
 
-def _fsdp(section: Mapping[str, Any], table: Mapping[str, Any], found: ImportedSettings) -> None:
-    strategy = str(section.get("fsdp_sharding_strategy", "FULL_SHARD")).upper()
-    stage = STRATEGIES.get(strategy, 3)
-    if str(section.get("fsdp_version", 1)) == "2":
-        stage = 3 if _true(section.get("fsdp_reshard_after_forward", True)) else 2
-    elif strategy in ("HYBRID_SHARD", "HYBRID_SHARD_ZERO2", "4", "5"):
-        found.copies = int(table.get("num_machines", 1))
+def _fsdp(section: Asked, machines: int, found: ImportedSettings) -> None:
+    again = section.get("fsdp_reshard_after_forward")
+    if section.text("fsdp_version", "1") == "2":
+        section.get("fsdp_sharding_strategy")
+        stage = 3 if section.true("fsdp_reshard_after_forward", default=True) else 2
+    else:
+        # Accelerate 1.x writes the strategy of FSDP 1 under the name of FSDP 2's setting.
+        named = str(again).upper() if isinstance(again, str) else ""
+        named = named if named in STRATEGIES else "FULL_SHARD"
+        strategy = section.text("fsdp_sharding_strategy", named).upper()
+        if strategy not in STRATEGIES:
+            raise section.error(
+                "fsdp_sharding_strategy", ", ".join(name for name in STRATEGIES if len(name) > 1)
+            )
+        stage = STRATEGIES[strategy]
+        if strategy in ("HYBRID_SHARD", "HYBRID_SHARD_ZERO2", "4", "5"):
+            found.copies = machines
     found.plan |= {**zero_fields(stage), "overlap_parameter_gather": True}
-    if _true(section.get("fsdp_activation_checkpointing", False)):
+    _units(section, stage, found)
+    if section.true("fsdp_activation_checkpointing"):
         found.plan["recomputation"] = "full"
-    if _true(section.get("fsdp_offload_params", False)):
+    if section.true("fsdp_offload_params"):
         found.plan["offload_optimizer"] = True
-        found.note("fsdp_offload_params", "the optimizer alone is taken to be offloaded")
+        found.misread(
+            section.named("fsdp_offload_params"),
+            "not modelled: parameters stay on the device, the optimizer alone is offloaded",
+        )
 
 
-def _parallelism(section: Mapping[str, Any], found: ImportedSettings, where: str) -> None:
+def _units(section: Asked, stage: int, found: ImportedSettings) -> None:
+    """What is gathered at once: a block, or with NO_WRAP the whole model."""
+    policy = section.text("fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP").upper()
+    if policy in ("NO_WRAP", "3") and stage == 3:
+        found.plan |= zero_fields(2)
+        found.plan["overlap_parameter_gather"] = False
+        found.note(
+            section.named("fsdp_auto_wrap_policy"),
+            "NO_WRAP: the whole model is gathered at once and kept for the backward, as in ZeRO-2",
+        )
+    elif policy not in ("NO_WRAP", "3", "TRANSFORMER_BASED_WRAP", "1"):
+        found.note(section.named("fsdp_auto_wrap_policy"), f"{policy}: units of a block are taken")
+
+
+def _parallelism(section: Asked, found: ImportedSettings) -> None:
     prefix = "parallelism_config_"
-    tensor = _number(section, f"{prefix}tp_size", where) or 1
-    found.plan["tensor_parallel"] = tensor
-    found.plan["context_parallel"] = _number(section, f"{prefix}cp_size", where) or 1
-    found.copies = _number(section, f"{prefix}dp_replicate_size", where) or found.copies
-    if (_number(section, f"{prefix}sp_size", where) or 1) > 1:
-        found.note(f"{prefix}sp_size", "Ulysses is not known; taken as data parallelism")
+    found.plan["tensor_parallel"] = section.whole(f"{prefix}tp_size", 1, least=1)
+    context = section.whole(f"{prefix}cp_size", 1, least=1)
+    split = section.whole(f"{prefix}sp_size", 1, least=1)
+    section.get(f"{prefix}dp_shard_size")
+    found.copies = section.number(f"{prefix}dp_replicate_size", least=1) or found.copies
+    if split > 1:
+        found.misread(
+            section.named(f"{prefix}sp_size"),
+            "not modelled: Ulysses; taken as context parallelism of the same degree",
+        )
+    found.plan["context_parallel"] = context * split
 
 
-def _deepspeed(section: Mapping[str, Any], found: ImportedSettings, where: str) -> None:
-    if "deepspeed_config_file" in section:
-        raise ParplanError(f"{where}: import {section['deepspeed_config_file']} --from deepspeed")
-    stage = _number(section, "zero_stage", where)
-    found.plan |= dict(zero_fields(2 if stage is None else stage))
-    found.plan["offload_optimizer"] = section.get("offload_optimizer_device") in ("cpu", "nvme")
-    steps = _number(section, "gradient_accumulation_steps", where)
-    if steps and found.devices:
-        found.global_batch = steps * found.devices * found.plan["batch_per_device"]
+def _deepspeed(section: Asked, found: ImportedSettings, devices: int | None) -> None:
+    if section.get("deepspeed_config_file"):
+        raise ParplanError(
+            f"{section.where}: import {section['deepspeed_config_file']} --from deepspeed"
+        )
+    stage = section.whole("zero_stage", 2, least=0)
+    if stage > 3:
+        raise section.error("zero_stage", "0 to 3")
+    found.plan |= dict(zero_fields(stage))
+    device = section.text("offload_optimizer_device", "none")
+    found.plan["offload_optimizer"] = device in ("cpu", "nvme")
+    steps = section.number("gradient_accumulation_steps", least=1)
+    if steps and devices:
+        found.global_batch = steps * devices * found.plan["batch_per_device"]
 
 
-def _megatron(section: Mapping[str, Any], found: ImportedSettings, where: str) -> None:
+def _megatron(section: Asked, found: ImportedSettings, devices: int | None) -> None:
     prefix = "megatron_lm_"
-    tensor = _number(section, f"{prefix}tp_degree", where) or 1
+    tensor = section.whole(f"{prefix}tp_degree", 1, least=1)
+    context = section.whole(f"{prefix}context_parallel_size", 1, least=1)
     found.plan |= {
         "tensor_parallel": tensor,
-        "num_stages": _number(section, f"{prefix}pp_degree", where) or 1,
-        "sequence_parallel": tensor > 1 and _true(section.get(f"{prefix}sequence_parallelism")),
-        "distribute_param": _true(section.get(f"{prefix}use_distributed_optimizer")),
+        "context_parallel": context,
+        "expert_parallel": section.whole(f"{prefix}expert_model_parallel_size", 1, least=1),
+        "expert_tensor_parallel": section.number(f"{prefix}expert_tensor_parallel_size", least=1),
+        "num_stages": section.whole(f"{prefix}pp_degree", 1, least=1),
+        "sequence_parallel": section.true(f"{prefix}sequence_parallelism") and tensor > 1,
+        "distribute_param": section.true(f"{prefix}use_distributed_optimizer"),
+        "offload_optimizer": section.true(f"{prefix}optimizer_cpu_offload"),
     }
-    if _true(section.get(f"{prefix}recompute_activations")):
+    _recomputation(section, prefix, found)
+    count = section.number(f"{prefix}num_micro_batches", least=1)
+    if count and devices:
+        own = tensor * found.plan["num_stages"] * context
+        found.global_batch = count * (devices // own) * found.plan["batch_per_device"]
+
+
+def _recomputation(section: Asked, prefix: str, found: ImportedSettings) -> None:
+    kind = section.text(f"{prefix}recompute_granularity")
+    method = section.text(f"{prefix}recompute_method")
+    count = section.number(f"{prefix}recompute_num_layers", least=1)
+    if kind == "full":
+        found.plan["recomputation"] = "full"
+        found.plan["recomputed_layers"] = count if method == "block" else None
+    elif kind == "selective" or section.true(f"{prefix}recompute_activations"):
         found.plan["recomputation"] = "selective"
-    count = _number(section, f"{prefix}num_micro_batches", where)
-    if count and found.devices:
-        own = tensor * found.plan["num_stages"]
-        found.global_batch = count * found.devices // own * found.plan["batch_per_device"]

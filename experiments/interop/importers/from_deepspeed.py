@@ -9,32 +9,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from parplan.errors import ParplanError
+from parplan.experiments.interop.importers.asked import Asked, refuse_other_format, report_rest
 from parplan.experiments.interop.importers.imported import Given, ImportedSettings
+from parplan.experiments.interop.keys.deepspeed_keys import NO_EFFECT, NOT_MODELLED
 from parplan.sim.plan import zero_fields
 from parplan.sim.software.habits import Software
 
 BATCHES = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
 
-ABOUT_NUMBERS = (
-    "optimizer",
-    "scheduler",
-    "gradient_clipping",
-    "steps_per_print",
-    "wall_clock_breakdown",
-)
-"""Keys without bearing on the time of a step."""
+READ = (*BATCHES, "zero_optimization", "bf16", "bfloat16", "fp16", "optimizer", "tensor_parallel")
+"""Names by which a file is told to be DeepSpeed's, beside those of its table of keys."""
 
-NOT_MODELLED = {
-    "offload_param": "parameters stay on the device",
-    "zero_hpz_partition_size": "parameters are gathered from all replicas",
-    "zero_quantized_weights": "parameters are gathered in 16 bits",
-    "zero_quantized_gradients": "gradients are reduced in the dtype of gradient_dtype",
-    "stage3_param_persistence_threshold": "all parameters are sharded",
-    "stage3_max_live_parameters": "one block is gathered ahead",
-    "stage3_prefetch_bucket_size": "one block is gathered ahead",
-    "sub_group_size": "the optimizer steps at once",
+OPTIMIZERS = {
+    **dict.fromkeys(("adam", "adamw", "fusedadam", "deepspeedcpuadam", "cpuadam"), "adamw"),
+    "sgd": "sgd",
 }
-"""Keys of `zero_optimization` that bear on it, and what is assumed instead."""
 
 
 def from_deepspeed(text: str, where: str, given: Given) -> ImportedSettings:
@@ -45,104 +34,118 @@ def from_deepspeed(text: str, where: str, given: Given) -> ImportedSettings:
         raise ParplanError(f"{where}: not valid JSON: {error}") from None
     if not isinstance(table, Mapping):
         raise ParplanError(f"{where}: expected a table, got {type(table).__name__}")
+    return deepspeed_settings(table, where, given)
+
+
+def deepspeed_settings(
+    table: Mapping[str, Any], where: str, given: Given, auto: Mapping[str, bool] | None = None
+) -> ImportedSettings:
+    """The settings of DeepSpeed's table; `auto`: which of bf16 and fp16 an `auto` means."""
+    asked = Asked(table, where)
+    refuse_other_format(asked, (*READ, *NO_EFFECT, *NOT_MODELLED), "a configuration of DeepSpeed")
     found = ImportedSettings()
-    zero = table.get("zero_optimization", {})
-    if not isinstance(zero, Mapping):
-        raise ParplanError(f"{where}: zero_optimization: expected a table, got {zero!r}")
-    _batches(table, found, given, where)
-    found.plan |= _zero(zero, found, where)
-    found.plan["tensor_parallel"] = _tensor_parallel(table, where)
-    found.workload = _precision(table)
+    _batches(asked, found, given)
+    found.plan |= _zero(asked.section("zero_optimization"), found)
+    found.plan["tensor_parallel"] = _tensor_parallel(asked)
+    found.workload = {"precision": _precision(asked, found, auto or {})}
+    found.workload["optimizer"] = _optimizer(asked.section("optimizer"), found)
     # BF16_Optimizer, of ZeRO-0 and -1, keeps gradients in 16 bits beside those in fp32.
     beside = found.workload["precision"] == "bf16" and not found.plan["distribute_gradient"]
     found.workload["software"] = Software(
         fused_gradient_accumulation=False, low_precision_gradients=beside
     )
-    if _on(table, "fp8"):
-        found.note("fp8", "not known; give the precision that the products have")
     in_fp32 = "fp32" in (
-        table.get("communication_data_type"),
-        _section(table, "data_types").get("grad_accum_dtype"),
+        asked.get("communication_data_type"),
+        asked.section("data_types").get("grad_accum_dtype"),
     )
     found.plan["gradient_dtype"] = "fp32" if in_fp32 else "as computed"
     found.note(
         "the program", "pipeline, recomputation and attention: --set num_stages=4 and the like"
     )
-    known = (
-        *BATCHES,
-        *ABOUT_NUMBERS,
-        "zero_optimization",
-        "tensor_parallel",
-        "bf16",
-        "fp16",
-        "fp8",
-    )
-    rest = [key for key in table if key not in (*known, "communication_data_type", "data_types")]
-    if rest:
-        found.note(" ".join(rest), "taken to have no bearing on the time of a step")
+    report_rest(found, asked, NO_EFFECT, NOT_MODELLED)
     return found
 
 
-def _batches(table: Mapping[str, Any], found: ImportedSettings, given: Given, where: str) -> None:
+def _batches(table: Asked, found: ImportedSettings, given: Given) -> None:
     """Two of the three, or what is given, or one: as DeepSpeed completes them."""
-    total, micro, steps = (_number(table, key, where) for key in BATCHES)
+    total, micro, steps = (table.number(key, least=1) for key in BATCHES)
     micro = given.micro_batch or micro
     total = given.global_batch or total
-    if micro is None and total is not None and steps is not None and given.devices:
-        micro = total // steps // given.devices
+    ranks = None if given.devices is None else max(1, given.devices // _tensor_parallel(table))
+    if micro is None and total is not None and steps is not None and ranks is not None:
+        if total % (steps * ranks):
+            raise ParplanError(
+                f"{table.where}: train_batch_size {total} does not divide over {ranks} "
+                f"data-parallel ranks with gradient_accumulation_steps {steps}"
+            )
+        micro = total // steps // ranks
+    elif None not in (micro, total, steps, ranks) and total != micro * steps * ranks:  # type: ignore[operator]
+        found.misread(
+            "gradient_accumulation_steps",
+            f"{total} sequences are not {micro} x {steps} x {ranks} ranks, which DeepSpeed "
+            "refuses; the steps follow from the batch",
+        )
+    if micro is None:
+        found.note("train_micro_batch_size_per_gpu", "one is taken; give --micro-batch")
     found.plan["batch_per_device"] = micro or 1
-    if total is None and given.devices is not None:
-        ranks = given.devices // _tensor_parallel(table, where)
+    if total is None and ranks is not None:
+        if steps is None:
+            found.note("gradient_accumulation_steps", "one is taken; give --global-batch")
         total = (micro or 1) * (steps or 1) * ranks
     found.global_batch = total
 
 
-def _number(table: Mapping[str, Any], key: str, where: str) -> int | None:
-    value = table.get(key)
-    if value is None or value == "auto":
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ParplanError(f"{where}: {key}: expected a positive number, got {value!r}")
-    return value
+def _tensor_parallel(table: Asked) -> int:
+    return table.section("tensor_parallel").whole("autotp_size", 1, least=1) or 1
 
 
-def _tensor_parallel(table: Mapping[str, Any], where: str) -> int:
-    return _number(_section(table, "tensor_parallel"), "autotp_size", where) or 1
-
-
-def _zero(zero: Mapping[str, Any], found: ImportedSettings, where: str) -> dict[str, Any]:
+def _zero(zero: Asked, found: ImportedSettings) -> dict[str, Any]:
     stage = zero.get("stage", 0)
-    if stage not in range(4):
-        raise ParplanError(f"{where}: zero_optimization.stage: 0 to 3, got {stage!r}")
-    device = _section(zero, "offload_optimizer").get("device", "none")
+    if stage == "auto" or isinstance(stage, bool) or stage not in range(4):
+        raise ParplanError(f"{zero.where}: zero_optimization.stage: 0 to 3, got {stage!r}")
+    offload = zero.section("offload_optimizer")
+    device = offload.text("device", "none")
+    if device not in ("none", "cpu", "nvme"):
+        raise offload.error("device", "cpu, nvme or none")
     if device == "nvme":
-        found.note("offload_optimizer nvme", "taken to be the host's memory")
-    for key in zero:
-        if key in NOT_MODELLED and zero[key] not in (None, False, 0, "auto"):
-            found.note(f"zero_optimization.{key}", NOT_MODELLED[key])
-    shard = zero.get("mics_shard_size", -1)
+        found.misread("zero_optimization.offload_optimizer.device", "nvme: the host's memory taken")
+    shard = zero.whole("mics_shard_size", -1)
     overlap = zero.get("overlap_comm")
-    fields: dict[str, Any] = dict(zero_fields(stage))
+    fields: dict[str, Any] = dict(zero_fields(int(stage)))
     fields["overlap_gradient_reduction"] = (
-        stage == 3 if overlap in (None, "auto") else bool(overlap)
+        stage == 3 if overlap in (None, "auto") else zero.true("overlap_comm")
     )
-    fields["offload_optimizer"] = device in ("cpu", "nvme")
-    if isinstance(shard, int) and shard > 0:
+    fields["offload_optimizer"] = device in ("cpu", "nvme") or zero.true("cpu_offload")
+    if shard > 0:
         fields["shard_group"] = shard
     return fields
 
 
-def _precision(table: Mapping[str, Any]) -> dict[str, Any]:
-    for name in ("bf16", "fp16"):
-        if _on(table, name):
-            return {"precision": name}
-    return {"precision": "fp32"}
+def _optimizer(table: Asked, found: ImportedSettings) -> str:
+    name = table.text("type", "AdamW")
+    table.get("params")
+    found.no_effect["optimizer.params"] = "numbers of the optimizer"
+    if not table:
+        del found.no_effect["optimizer.params"]
+        found.note("the optimizer", "is the program's; adamw is taken")
+    kind = OPTIMIZERS.get(name.lower().replace("torch_", ""))
+    if kind is None:
+        found.misread(f"optimizer.type {name}", "its state is taken to be that of adam")
+    return kind or "adamw"
 
 
-def _on(table: Mapping[str, Any], name: str) -> bool:
-    return _section(table, name).get("enabled") in (True, "auto")
-
-
-def _section(table: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    section = table.get(name)
-    return section if isinstance(section, Mapping) else {}
+def _precision(table: Asked, found: ImportedSettings, auto: Mapping[str, bool]) -> str:
+    on: dict[str, bool] = {}
+    for name, key in (("bf16", "bf16"), ("bf16", "bfloat16"), ("fp16", "fp16")):
+        section = table.section(key)
+        value = section.get("enabled")
+        if value == "auto":
+            on[name] = on.get(name, False) or auto.get(name, not auto)
+        else:
+            on[name] = on.get(name, False) or section.true("enabled")
+    both_auto = not auto and all(
+        table.section(n).get("enabled") == "auto" for n in ("bf16", "fp16")
+    )
+    if both_auto:
+        found.misread("bf16.enabled auto", "as is fp16's; bf16 is taken")
+    return "bf16" if on["bf16"] else "fp16" if on["fp16"] else "fp32"

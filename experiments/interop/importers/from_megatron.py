@@ -6,9 +6,9 @@ import re
 from parplan.errors import ParplanError
 from parplan.experiments.interop.importers.from_megatron_model import model_of, numbers_of
 from parplan.experiments.interop.importers.imported import Given, ImportedSettings, report_unread
-from parplan.experiments.interop.importers.launch_text import Flags, processes, read_flags
 from parplan.experiments.interop.megatron_arguments import ARGUMENTS, NO_EFFECT
 from parplan.experiments.interop.megatron_plan import SELECTIVE
+from parplan.experiments.interop.shell.launch_text import Flags, processes, read_flags
 from parplan.sim.models.model import Model
 from parplan.sim.plan import zero_fields
 from parplan.sim.software.habits import Software

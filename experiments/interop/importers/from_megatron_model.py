@@ -6,7 +6,7 @@ from typing import Any
 from parplan._strict import build
 from parplan.errors import ParplanError
 from parplan.experiments.interop.importers.imported import ImportedSettings
-from parplan.experiments.interop.importers.launch_text import Flags
+from parplan.experiments.interop.shell.launch_text import Flags
 from parplan.sim.models.model import Model
 
 VOCABULARIES = {"GPT2BPETokenizer": 50257, "Llama2Tokenizer": 32000}

@@ -10,8 +10,8 @@ import tree_sitter_bash
 from tree_sitter import Language, Node, Parser
 
 from parplan.errors import ParplanError
-from parplan.experiments.interop.importers.shell_values import MARK, Unknown
-from parplan.experiments.interop.importers.shell_words import (
+from parplan.experiments.interop.shell.values import MARK, Unknown
+from parplan.experiments.interop.shell.words import (
     Scope,
     arithmetic,
     document,

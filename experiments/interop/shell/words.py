@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tree_sitter import Node
 
-from parplan.experiments.interop.importers.shell_values import (
+from parplan.experiments.interop.shell.values import (
     MARK,
     MAX_WORD,
     Unknown,

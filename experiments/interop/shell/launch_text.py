@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from parplan.errors import ParplanError
-from parplan.experiments.interop.importers.shell import Script, read_script
-from parplan.experiments.interop.importers.shell_values import MARK, Unknowns
+from parplan.experiments.interop.shell.script import Script, read_script
+from parplan.experiments.interop.shell.values import MARK, Unknowns
 
 _FLAG = re.compile(r"--[A-Za-z][\w.-]*(=.*)?", re.DOTALL)
 _PROGRAM = re.compile(r"(\S*\.py|pretrain\S*)")

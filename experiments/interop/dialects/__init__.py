@@ -1,0 +1,1 @@
+"""Readers of further configurations, and all of them by name."""

@@ -1,0 +1,1 @@
+"""Names of settings of training software, by what they bear on."""

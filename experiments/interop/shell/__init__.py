@@ -1,0 +1,1 @@
+"""Shell scripts read by their syntax tree; nothing is executed."""
