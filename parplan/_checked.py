@@ -40,14 +40,19 @@ EXACT: dict[type, frozenset[type]] = {
 
 
 def checked(
-    *, coerce: Mapping[str, Coerce] | None = None, expand: Mapping[str, Expand] | None = None
+    *,
+    coerce: Mapping[str, Coerce] | None = None,
+    expand: Mapping[str, Expand] | None = None,
+    named: Mapping[str, Expand] | None = None,
 ) -> Callable[[C], C]:
     """A class decorator for dataclasses, put above `@dataclass`.
 
     `coerce`: functions that fields go through first, such as one that looks up a name. `expand`:
-    keywords that are no fields, each with a function that makes fields of its value.
+    keywords that are no fields, each with a function that makes fields of its value. `named`:
+    fields for which a name may be given, that stands for their value and for others that are not
+    given.
     """
-    coerced, expanded = dict(coerce or {}), dict(expand or {})
+    coerced, expanded, sets = dict(coerce or {}), dict(expand or {}), dict(named or {})
 
     def decorate(cls: C) -> C:
         make: Callable[..., None] = cls.__init__  # type: ignore[misc]
@@ -81,6 +86,9 @@ def checked(
         def init(self: Any, *args: Any, **given: Any) -> None:
             if args:
                 given = _with_positional(cls.__name__, args, positional, given)
+            for name in sets:
+                if isinstance(given.get(name), str):
+                    given = {**sets[name](given.pop(name)), **given}
             for name in expanded:
                 if name in given:
                     _expand(name, given, expanded[name])

@@ -166,8 +166,13 @@ def _convert_union(hint: Any, value: object, where: str) -> Any:
     members = typing.get_args(hint)
     if value is None and type(None) in members:
         return None
-    (member,) = (m for m in members if m is not type(None))
-    return _convert(member, value, where)
+    others = [member for member in members if member is not type(None)]
+    for member in others[:-1]:
+        try:
+            return _convert(member, value, where)
+        except ParplanError:
+            continue
+    return _convert(others[-1], value, where)
 
 
 def _convert_scalar(hint: Any, value: object, where: str) -> Any:

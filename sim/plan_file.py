@@ -4,10 +4,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from parplan._strict import build, read_json
+from parplan._strict import read_json
 from parplan.errors import ParplanError
 from parplan.sim.plan import Plan
-from parplan.sim.workload import Workload
+from parplan.sim.workload import Workload, workload_of_table
 
 FORMAT = 1
 
@@ -36,4 +36,4 @@ def read_plan(path: Path) -> tuple[Plan, Workload, str]:
     if not isinstance(table["cluster"], str):
         raise ParplanError(f"{path}: cluster: expected a name, got {table['cluster']!r}")
     plan = Plan.from_json(table["plan"], f"{path}: plan")
-    return plan, build(Workload, table["workload"], f"{path}: workload"), table["cluster"]
+    return plan, workload_of_table(table["workload"], f"{path}: workload"), table["cluster"]

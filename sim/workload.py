@@ -1,14 +1,17 @@
 """Workloads: model, sequence length, global batch and number formats."""
 
-from dataclasses import KW_ONLY, dataclass, field
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from parplan._checked import checked
+from parplan._strict import build
 from parplan.errors import ParplanError
 from parplan.sim.models.find import find_model
 from parplan.sim.models.model import MOST_SIZE, Model
 from parplan.sim.models.parts import is_local
+from parplan.sim.software import presets
 from parplan.sim.software.framework import Framework, default_framework, find_framework
 from parplan.sim.software.habits import MEGATRON, Software
 
@@ -23,12 +26,18 @@ if TYPE_CHECKING:
     from parplan._checked import Given
 
 
-@checked(coerce={"model": find_model, "framework": find_framework})
+@checked(
+    coerce={"model": find_model, "framework": find_framework},
+    named={"software": presets.workload_fields},
+)
 @dataclass(frozen=True, slots=True)
 class Workload:
     """One training step: `global_batch` sequences of `seq_len` tokens through `model`.
 
     Models and frameworks may be given by name, models as a TOML file or a `config.json` as well.
+    Software by name (`software="deepspeed"`) sets what is not given of attention, fusion and
+    framework, too; `parplan.sim.software.presets` has the names.
+
     Raises `ParplanError` for what does not exist or has another type.
     """
 
@@ -70,7 +79,10 @@ class Workload:
         framework: Framework = field(default_factory=default_framework)
     """What the software that trains costs beside its kernels: `fused`, `eager`, `none`. Where it is
     not given it follows from the cluster (`parplan.sim.software.framework.framework_on`)."""
-    software: Software = MEGATRON
+    if TYPE_CHECKING:
+        software: Given[Software, str] = Given()
+    else:
+        software: Software = MEGATRON
     """What it does beside the plan."""
 
     def __post_init__(self) -> None:
@@ -142,3 +154,22 @@ class Workload:
                 seen = min(m.local.window, seen)
             keys += seen * (2 - seen / self.seq_len)
         return keys
+
+
+def with_software(workload: Workload, name: str) -> Workload:
+    """`workload` as the software of that name trains it; raises `ParplanError` with near names."""
+    return replace(workload, **presets.workload_fields(name))
+
+
+def workload_of_table(table: object, where: str) -> Workload:
+    """The workload of a table; its `software` may be a name.
+
+    Raises `ParplanError` that begins with `where`, for what `build` refuses and an unknown name.
+    """
+    if isinstance(table, Mapping) and isinstance(name := table.get("software"), str):
+        try:
+            meant = presets.workload_table(name)
+        except ParplanError as error:
+            raise ParplanError(f"{where}.software: {error}") from None
+        table = {**meant, **table, "software": meant["software"]}
+    return build(Workload, table, where)

@@ -27,7 +27,8 @@ PathLike = str | os.PathLike[str]
 
 NOT_OPTIONS = (
     *("help", "argv", "command", "output", "report", "force", "model", "cluster", "profile"),
-    *("seq_len", "global_batch", "no_mixed_precision", "tf32", "attention", "framework"),
+    *("seq_len", "global_batch", "no_mixed_precision", "tf32", "attention"),
+    *("framework", "software"),
 )
 """Arguments of commands that functions have in another form."""
 

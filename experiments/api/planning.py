@@ -211,4 +211,4 @@ def _fill(args: Any, workload: Workload, machine: Cluster) -> None:
     args.seq_len, args.global_batch = workload.seq_len, str(workload.global_batch)
     args.no_mixed_precision = workload.precision == "fp32"
     args.tf32, args.attention = workload.tf32, workload.attention
-    args.framework = workload.framework.name
+    args.framework, args.software = workload.framework.name, None

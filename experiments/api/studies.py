@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parplan._checked import value_of
 from parplan._strict import read_text
 from parplan.errors import ParplanError, unknown_name
 from parplan.experiments.api.inputs import (
@@ -127,8 +128,10 @@ def import_launch(
         raise unknown_name("source", str(source), SOURCES)
     batch = {k: options.pop(k) for k in ("seq_len", "global_batch") if k in options}
     hidden = ("file", "source", "set", "variable")
+    software = options.pop("software", None)
     args = arguments("import", options, hidden=hidden)
     args.source, args.framework = source, None
+    args.software = None if software is None else value_of(str, software, "software")
     args.seq_len = args.global_batch = None
     for name, value in batch.items():
         setattr(args, name, None if value is None else _whole(name, value))

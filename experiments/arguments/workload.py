@@ -5,7 +5,7 @@ import importlib.util
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from parplan.errors import ParplanError
 from parplan.experiments.cases.own.machine_factors import (
@@ -17,7 +17,9 @@ from parplan.hardware.machines.presets import cluster_preset, read_cluster
 from parplan.hardware.machines.unit_check import unit_warnings
 from parplan.hardware.network.cluster import Cluster
 from parplan.sim.models.find import find_model
-from parplan.sim.software.framework import default_framework, framework_on
+from parplan.sim.software.framework import default_framework, find_framework, framework_on
+from parplan.sim.software.presets import names as software_names
+from parplan.sim.software.presets import workload_fields
 from parplan.sim.workload import AttentionKind, Workload
 
 HERE = "here"
@@ -60,13 +62,26 @@ def add_workload_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --no-mixed-precision: compute matrix products in tf32",
     )
     parser.add_argument(
-        "--attention", choices=get_args(AttentionKind), default="flash", help="attention kernel"
+        "--attention",
+        choices=get_args(AttentionKind),
+        help="attention kernel (default: that of --software, else flash)",
     )
+    add_software_argument(parser)
     parser.add_argument(
         "--framework",
         help="software overhead model: fused (flash attention and fused kernels), eager, none, or "
         "FILE.toml:NAME as written by parplan validate --fit (default: fused; none for a measured "
         "machine)",
+    )
+
+
+def add_software_argument(parser: argparse.ArgumentParser) -> None:
+    """--software, of every command that takes a workload."""
+    parser.add_argument(
+        "--software",
+        metavar="NAME",
+        help="the software that trains, which sets kernels, fusion, overlap and overheads: "
+        f"{', '.join(software_names())}",
     )
 
 
@@ -143,16 +158,28 @@ def _measured_cluster(path: Path) -> Cluster:
 
 def requested_workload(args: argparse.Namespace, global_batch: int) -> Workload:
     """The workload that the arguments describe."""
-    chosen = setting_named(args.framework).framework if args.framework else default_framework()
     return Workload(
         model=find_model(args.model),
         seq_len=args.seq_len,
         global_batch=global_batch,
         precision="fp32" if args.no_mixed_precision else "bf16",
         tf32=args.tf32,
-        attention=args.attention,
-        framework=framework_on(chosen, measured=_is_measured(args)),
+        **requested_software(args, measured=_is_measured(args)),
     )
+
+
+def requested_software(args: argparse.Namespace, *, measured: bool) -> dict[str, Any]:
+    """The fields of a workload that `--software`, `--framework` and `--attention` set.
+
+    `measured`: whether the machine is one whose kernels were measured.
+    """
+    fields: dict[str, Any] = workload_fields(args.software) if args.software else {}
+    if args.framework:
+        fields = {**fields, "framework": setting_named(args.framework).framework}
+    if getattr(args, "attention", None):
+        fields = {**fields, "attention": args.attention}
+    chosen = find_framework(fields.get("framework", default_framework()))
+    return {**fields, "framework": framework_on(chosen, measured=measured)}
 
 
 def workload_on(workload: Workload, cluster: Cluster) -> Workload:

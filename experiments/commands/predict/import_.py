@@ -9,8 +9,11 @@ from typing import NamedTuple
 
 from parplan._strict import read_text
 from parplan.errors import ParplanError
-from parplan.experiments.arguments.workload import requested_cluster
-from parplan.experiments.cases.own.machine_factors import setting_named
+from parplan.experiments.arguments.workload import (
+    add_software_argument,
+    requested_cluster,
+    requested_software,
+)
 from parplan.experiments.interop.dialects.sources import SOURCES
 from parplan.experiments.interop.importers.imported import Given, finished
 from parplan.experiments.output.folder import OutputFolder
@@ -27,7 +30,6 @@ from parplan.sim.models.find import find_model
 from parplan.sim.plan import Plan
 from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.run import Run
-from parplan.sim.software.framework import default_framework, framework_on
 from parplan.sim.workload import Workload
 
 
@@ -70,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="values of shell variables that the launch script does not set",
     )
+    add_software_argument(parser)
     parser.add_argument("--framework", help="software overhead model, as in parplan plan")
     parser.add_argument(
         "--memory-ratio",
@@ -156,8 +159,9 @@ def imported(args: argparse.Namespace, text: str, where: str, cluster: Cluster) 
         raise ParplanError(
             f"{where}: --strict: not understood: {', '.join(settings.not_understood)}"
         )
-    chosen = setting_named(args.framework).framework if args.framework else default_framework()
-    framework = framework_on(chosen, measured=cluster.measured is not None)
+    said = requested_software(args, measured=cluster.measured is not None)
+    framework = said.pop("framework")
+    settings.workload |= said
     plan, workload = finished(settings, given, fields, framework, where)
     compiled = compile_plan(workload, cluster, plan)
     played = predict(compiled)

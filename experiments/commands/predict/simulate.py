@@ -14,7 +14,7 @@ from parplan.experiments.accuracy.measured_trace import (
     read_trace,
     with_measured,
 )
-from parplan.experiments.arguments.workload import requested_cluster
+from parplan.experiments.arguments.workload import add_software_argument, requested_cluster
 from parplan.experiments.cases.own.machine_factors import setting_named
 from parplan.experiments.commands.predict.simulate_collective import (
     add_collective_arguments,
@@ -46,7 +46,7 @@ from parplan.sim.programs.instructions import (
 from parplan.sim.programs.validate import check_program
 from parplan.sim.run import Run
 from parplan.sim.schedules import schedule_kind
-from parplan.sim.workload import Workload
+from parplan.sim.workload import Workload, with_software
 
 FASTER = 0.1
 MOST_GAINING = 6
@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cluster", help="a cluster other than the plan's own, or that of --collective"
     )
+    add_software_argument(parser)
     parser.add_argument(
         "--framework",
         help="software overhead model other than the plan's own: a name, or FILE.toml:NAME",
@@ -118,6 +119,8 @@ def run(args: argparse.Namespace) -> int:
     slowdown, extras = _slowdown(args.slow), extras_of(args)
     plan, workload, planned_for = read_plan(args.plan)
     cluster = requested_cluster(args.cluster or planned_for, framework_name=args.framework)
+    if args.software is not None:
+        workload = with_software(workload, args.software)
     if args.framework is not None:
         workload = dataclasses.replace(workload, framework=setting_named(args.framework).framework)
     compiled = compile_plan(workload, cluster, plan)

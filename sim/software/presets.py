@@ -1,0 +1,112 @@
+"""Named training software: what it does beside a plan, each switch with its source.
+
+`presets.toml` holds the tables. Another preset is another table there; a new switch is a new field
+of `Software` (`habits.py`), or of `Workload` and of `WORKLOAD_SWITCHES`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from parplan._strict import build, read_toml
+from parplan.errors import ParplanError, unknown_name
+from parplan.sim.software.framework import default_framework, framework
+from parplan.sim.software.habits import Software
+
+PRESETS = Path(__file__).parent / "presets.toml"
+
+WORKLOAD_SWITCHES = (
+    *("framework", "attention", "fused_norms", "fused_elementwise", "fused_loss", "dropout"),
+)
+"""Fields of `Workload` that are a matter of software."""
+
+SOFTWARE_SWITCHES = tuple(field.name for field in dataclasses.fields(Software))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switch:
+    """What a preset sets a field to, and where that is known from."""
+
+    value: bool | str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """Training software by name."""
+
+    name: str
+    about: str
+    switches: Mapping[str, Switch]
+    """By field, those of the preset that it is like among them."""
+
+    @property
+    def software(self) -> Software:
+        """What it does beside the plan."""
+        return build(Software, self._values(SOFTWARE_SWITCHES), f"software {self.name}")
+
+    @property
+    def workload(self) -> dict[str, Any]:
+        """The fields of a workload that it sets, `software` among them."""
+        return {**self._values(WORKLOAD_SWITCHES), "software": self.software}
+
+    def _values(self, names: tuple[str, ...]) -> dict[str, Any]:
+        return {name: s.value for name, s in self.switches.items() if name in names}
+
+
+def preset(name: str, path: Path = PRESETS) -> Preset:
+    """The software called `name`; raises `ParplanError` that suggests near names."""
+    tables = read_toml(path)
+    if name not in tables:
+        raise unknown_name("software", name, tables)
+    return _preset(name, tables, path, ())
+
+
+@cache
+def names(path: Path = PRESETS) -> tuple[str, ...]:
+    """The names of all presets."""
+    return tuple(read_toml(path))
+
+
+def workload_fields(name: str) -> dict[str, Any]:
+    """The fields of a workload that the software called `name` sets."""
+    return _shipped(name).workload
+
+
+def workload_table(name: str) -> dict[str, Any]:
+    """The same as a table of a file has them."""
+    fields = workload_fields(name)
+    constants = framework(fields["framework"]) if "framework" in fields else default_framework()
+    tables = {"framework": constants, "software": fields["software"]}
+    return {**fields, **{key: dataclasses.asdict(value) for key, value in tables.items()}}
+
+
+@cache
+def _shipped(name: str) -> Preset:
+    return preset(name)
+
+
+def _preset(name: str, tables: Mapping[str, Any], path: Path, seen: tuple[str, ...]) -> Preset:
+    where, table = f"{path}: {name}", dict(tables[name])
+    about, base = table.pop("about", None), table.pop("like", None)
+    if not isinstance(about, str):
+        raise ParplanError(f"{where}: about: expected a text, got {about!r}")
+    switches: dict[str, Switch] = {}
+    if base is not None:
+        if base not in tables or base in (*seen, name):
+            raise ParplanError(f"{where}: like: expected another table, got {base!r}")
+        switches |= _preset(base, tables, path, (*seen, name)).switches
+    for key, value in table.items():
+        if key not in (*WORKLOAD_SWITCHES, *SOFTWARE_SWITCHES):
+            raise unknown_name(f"switch of {where}", key, [*WORKLOAD_SWITCHES, *SOFTWARE_SWITCHES])
+        switches[key] = build(Switch, value, f"{where}.{key}")
+        if not switches[key].source:
+            raise ParplanError(f"{where}.{key}: a switch needs a source")
+    found = Preset(name=name, about=about, switches=switches)
+    _ = found.software
+    if "framework" in switches:
+        framework(str(switches["framework"].value))
+    return found
