@@ -67,9 +67,15 @@ class EventTable:
 
     def columns(self) -> tuple[Sequence[object], ...]:
         """Rank, stream, name, start and end in seconds of each event."""
+        rank, stream, name, *times = self.columns_ps()
+        start_s, end_s = ([t / PS_PER_S for t in column] for column in times)
+        return rank, stream, name, start_s, end_s
+
+    def columns_ps(self) -> tuple[list[int], list[str], list[str], list[int], list[int]]:
+        """Rank, stream, name, start and end in picoseconds of each event."""
         streams = [STREAMS[s] for s in self.stream().tolist()]
-        seconds = ([t / PS_PER_S for t in a.tolist()] for a in (self.start_ps, self.end_ps))
-        return (self.rank.tolist(), streams, self._names(), *seconds)
+        times = self.start_ps.tolist(), self.end_ps.tolist()
+        return (self.rank.tolist(), streams, self._names(), *times)
 
     def _names(self) -> list[str]:
         columns = (self.stage, self.kind, self.micro_batch, self.to_stage)

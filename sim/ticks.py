@@ -41,6 +41,23 @@ def to_ps(seconds: float) -> int:
     return round(seconds * PS_PER_S)
 
 
+EXACT_PS = 2**53
+"""Below it every whole number is a float of its own."""
+
+
+def to_seconds(times_ps: Ints) -> npt.NDArray[np.float64]:
+    """Picoseconds as the nearest seconds, each rounded once, as Python divides whole numbers.
+
+    numpy rounds a time of 2^53 ps (9,007 s) or more to a float before it divides, and may be off by
+    one place. Order is kept: what is not later in picoseconds is not later in seconds.
+    """
+    seconds = np.asarray(times_ps / PS_PER_S)
+    long = np.abs(times_ps) >= EXACT_PS
+    if long.any():
+        seconds[long] = [int(time) / PS_PER_S for time in np.asarray(times_ps)[long]]
+    return seconds
+
+
 def check_span(costs: Sequence[StageCosts], num_actions: int) -> None:
     """Raise `ParplanError` where a step of so many actions could be longer than the players count.
 

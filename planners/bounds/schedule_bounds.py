@@ -17,7 +17,7 @@ from parplan.sim.cost_model.stage_formula_of_rows import Floats
 from parplan.sim.memory.peak import StageNeeds
 from parplan.sim.schedules import ScheduleKind
 from parplan.sim.schedules.placement import rank_of_stage, stages_of_rank
-from parplan.sim.ticks import PS_PER_S, Ints, StageTicks
+from parplan.sim.ticks import Ints, StageTicks, to_seconds
 
 
 def step_bounds_s(
@@ -48,7 +48,7 @@ def step_bounds_s(
         np.maximum(bound, path.max(axis=1), out=bound)
     # The norm of all gradients comes between the last reduction and the first optimizer step.
     bound += ticks.norm_sync.max(axis=1)
-    return bound / PS_PER_S
+    return to_seconds(bound)
 
 
 def stages_by_rank(kind: ScheduleKind, num_ranks: int, num_stages: int) -> Ints:

@@ -14,7 +14,7 @@ from parplan.planners.costs.trial import Trial
 from parplan.sim.fast.fast import fast_many_ps
 from parplan.sim.fast.variation import varied_durations_ps
 from parplan.sim.plan import Plan
-from parplan.sim.ticks import PS_PER_S, stage_ticks
+from parplan.sim.ticks import stage_ticks, to_seconds
 from parplan.sim.workload import Workload
 
 KEPT_DURATIONS = 4_000_000
@@ -106,5 +106,4 @@ def _steps_s(
             )
             ticks = stage_ticks([costs] * len(part))
             ends[part] = fast_many_ps(tape, ticks, durations_ps=durations)
-    slowest: npt.NDArray[np.float64] = ends.reshape(samples, -1).max(axis=1) / PS_PER_S
-    return slowest
+    return to_seconds(ends.reshape(samples, -1).max(axis=1))

@@ -9,7 +9,7 @@ from parplan.sim.costs import StageCosts
 from parplan.sim.engine.engine import PS_PER_S, simulate, to_ps
 from parplan.sim.programs.dependencies import producers
 from parplan.sim.programs.instructions import Action, Overlap, Program, computations, parse_action
-from parplan.sim.run import Event, Run
+from parplan.sim.run import Events, Run
 
 
 class PathSegment(NamedTuple):
@@ -116,8 +116,24 @@ def _scaled(
     ]
 
 
+class _Timed(NamedTuple):
+    """An `Event` in whole picoseconds, so that equal instants are equal however long the step."""
+
+    rank: int
+    stream: str
+    name: str
+    start_ps: int
+    end_ps: int
+
+
+def _timed(run: Run) -> list[_Timed]:
+    if isinstance(run.events, Events):
+        return list(map(_Timed._make, zip(*run.events.table.columns_ps(), strict=True)))
+    return [_Timed(*event[:3], _ps(event.start_s), _ps(event.end_s)) for event in run.events]
+
+
 class _Walk:
-    """From the end of the step back to its start, over the event that each one waited for."""
+    """Walk from the end of the step back to the start, along the event that each one waited for."""
 
     def __init__(self, program: Program, costs: Sequence[StageCosts], run: Run) -> None:
         self.costs = costs
@@ -126,77 +142,78 @@ class _Walk:
         self.rank_of = {a[::2]: r for r, actions in enumerate(schedule) for a in actions}
         pairs = [i for rank in program for i in rank if isinstance(i, Overlap)]
         self.other = {action: pair[1 - i] for pair in pairs for i, action in enumerate(pair)}
-        self.run = run
-        self.order: dict[tuple[int, str], list[Event]] = {}
-        self.named: dict[str, Event] = {}
-        for event in run.events:
+        self.num_ranks = run.num_ranks
+        self.order: dict[tuple[int, str], list[_Timed]] = {}
+        self.named: dict[str, _Timed] = {}
+        self.events = _timed(run)
+        for event in self.events:
             self.order.setdefault(self._lane(event), []).append(event)
             if event.stream != "data-parallel":
                 self.named[event.name] = event
         self.place = {id(e): i for lane in self.order.values() for i, e in enumerate(lane)}
 
     def path(self) -> tuple[PathSegment, ...]:
-        ends = [e for e in self.run.events if e.end_s == self.run.step_s]
+        until_ps = max((e.end_ps for e in self.events), default=0)
+        ends = [e for e in self.events if e.end_ps == until_ps]
         links: list[PathSegment] = []
-        event: Event | None = min(ends, key=lambda e: (e.rank, e.stream), default=None)
-        until_s = self.run.step_s
+        event: _Timed | None = min(ends, key=lambda e: (e.rank, e.stream), default=None)
         while event is not None:
-            links.append(_link(event, until_s))
+            links.append(_link(event, until_ps))
             cause = next(self._causes(event), None)
             if cause is None:
-                assert event.start_s == 0.0, f"nothing causes {event}"
+                assert event.start_ps == 0, f"nothing causes {event}"
                 break
             before, latency_ps = cause
-            until_s = event.start_s
+            until_ps = event.start_ps
             if latency_ps:
                 stage = parse_action(before.name.partition(">")[0]).stage
-                sent_s = (_ps(until_s) - latency_ps) / PS_PER_S
+                sent_ps = until_ps - latency_ps
                 links.append(
-                    PathSegment("latency", stage, before.rank, before.name, sent_s, until_s)
+                    _segment("latency", stage, before.rank, before.name, sent_ps, until_ps)
                 )
-                until_s = sent_s
+                until_ps = sent_ps
             event = before
         return tuple(reversed(links))
 
-    def _lane(self, event: Event) -> tuple[int, str]:
+    def _lane(self, event: _Timed) -> tuple[int, str]:
         if event.stream == "send":
             name, _, to_stage = event.name.partition(">")
             to_rank = self.rank_of[int(to_stage), parse_action(name).micro_batch]
             return event.rank, f"to {to_rank}"
         return event.rank, event.stream
 
-    def _previous(self, event: Event) -> Event | None:
+    def _previous(self, event: _Timed) -> _Timed | None:
         place = self.place.get(id(event))
         if place is None:  # A message that took no time, behind others of its link.
             lane = self.order.get(self._lane(event), [])
-            return next((e for e in lane if e.end_s == event.start_s), None)
+            return next((e for e in lane if e.end_ps == event.start_ps), None)
         if place and event.stream == "compute" and not event.name.startswith("optimizer"):
             other = self.other.get(parse_action(event.name))
             if other and other.op == "F":
                 place -= 1  # The forward of the pair stands before it.
         return self.order[self._lane(event)][place - 1] if place else None
 
-    def _causes(self, event: Event) -> Iterator[tuple[Event, int]]:
+    def _causes(self, event: _Timed) -> Iterator[tuple[_Timed, int]]:
         """The events whose end let `event` start, with the picoseconds in between."""
         previous = self._previous(event)
-        if previous is not None and previous.end_s == event.start_s:
+        if previous is not None and previous.end_ps == event.start_ps:
             yield previous, 0
         if event.stream == "send":
             yield self.named[event.name.partition(">")[0]], 0
         elif event.name.startswith(("optimizer", "gather", "norm")):
             yield from self._ends_at(event, event.rank)
-            yield from self._ends_at(event, *range(self.run.num_ranks))
+            yield from self._ends_at(event, *range(self.num_ranks))
         elif event.stream == "data-parallel":
             yield from self._backward_of(event)
             # One that the copies of a stage on several ranks have in common.
-            yield from self._ends_at(event, *range(self.run.num_ranks))
+            yield from self._ends_at(event, *range(self.num_ranks))
         else:
             action = parse_action(event.name)
             for one in (action, self.other.get(action)):
                 if one in self.needs:
                     yield from self._message(event, one)
 
-    def _message(self, event: Event, action: Action) -> Iterator[tuple[Event, int]]:
+    def _message(self, event: _Timed, action: Action) -> Iterator[tuple[_Timed, int]]:
         maker = self.needs[action]
         made = self.named[str(maker)]
         if self.rank_of[maker[::2]] == self.rank_of[action[::2]]:
@@ -204,40 +221,40 @@ class _Walk:
         else:
             latency_ps = to_ps(self.costs[maker.stage].latency_s)
             made = self.named.get(f"{maker}>{action.stage}", made)
-        if _ps(made.end_s) + latency_ps == _ps(event.start_s):
+        if made.end_ps + latency_ps == event.start_ps:
             yield made, latency_ps
         elif made.stream != "send":
-            left_s = (_ps(event.start_s) - latency_ps) / PS_PER_S
-            message = Event(made.rank, "send", f"{maker}>{action.stage}", left_s, left_s)
+            left_ps = event.start_ps - latency_ps
+            message = _Timed(made.rank, "send", f"{maker}>{action.stage}", left_ps, left_ps)
             if self._previous(message) is not None:
                 yield message, latency_ps
 
-    def _backward_of(self, event: Event) -> Iterator[tuple[Event, int]]:
+    def _backward_of(self, event: _Timed) -> Iterator[tuple[_Timed, int]]:
         """The backward in the midst of which a bucket of gradients became ready."""
         stage = int(event.name.split()[1])
         for other in self.order[event.rank, "compute"]:
-            if other.start_s <= event.start_s <= other.end_s and _gives_gradients(other, stage):
+            if other.start_ps <= event.start_ps <= other.end_ps and _gives_gradients(other, stage):
                 yield other, 0
 
-    def _ends_at(self, event: Event, *ranks: int) -> Iterator[tuple[Event, int]]:
+    def _ends_at(self, event: _Timed, *ranks: int) -> Iterator[tuple[_Timed, int]]:
         for lane in ((rank, stream) for rank in ranks for stream in ("compute", "data-parallel")):
             for other in self.order.get(lane, []):
-                if other.end_s == event.start_s and other is not event:
+                if other.end_ps == event.start_ps and other is not event:
                     yield other, 0
 
 
-def _gives_gradients(event: Event, stage: int) -> bool:
+def _gives_gradients(event: _Timed, stage: int) -> bool:
     if event.name.startswith("optimizer"):
         return False
     action = parse_action(event.name)
     return action.stage == stage and action.op in "BW"
 
 
-def _link(event: Event, until_s: float) -> PathSegment:
+def _link(event: _Timed, until_ps: int) -> PathSegment:
     name = event.name
     if event.stream == "send":
-        return PathSegment(
-            "bandwidth", parse_action(name.partition(">")[0]).stage, *_span(event, until_s)
+        return _segment(
+            "bandwidth", parse_action(name.partition(">")[0]).stage, *_span(event, until_ps)
         )
     for word, resource in (
         ("optimizer", "optimizer"),
@@ -246,12 +263,18 @@ def _link(event: Event, until_s: float) -> PathSegment:
         ("norm", "norm"),
     ):
         if name.startswith(word):
-            return PathSegment(resource, int(name.split()[1]), *_span(event, until_s))
-    return PathSegment("compute", parse_action(name).stage, *_span(event, until_s))
+            return _segment(resource, int(name.split()[1]), *_span(event, until_ps))
+    return _segment("compute", parse_action(name).stage, *_span(event, until_ps))
 
 
-def _span(event: Event, until_s: float) -> tuple[int, str, float, float]:
-    return event.rank, event.name, event.start_s, min(event.end_s, until_s)
+def _span(event: _Timed, until_ps: int) -> tuple[int, str, int, int]:
+    return event.rank, event.name, event.start_ps, min(event.end_ps, until_ps)
+
+
+def _segment(
+    resource: str, stage: int, rank: int, name: str, start_ps: int, end_ps: int
+) -> PathSegment:
+    return PathSegment(resource, stage, rank, name, start_ps / PS_PER_S, end_ps / PS_PER_S)
 
 
 def _ps(seconds: float) -> int:

@@ -23,7 +23,7 @@ from parplan.sim.step.step_tables import SweepTables, sweep_tables
 from parplan.sim.step.steps import Failing, Steps, steps_with_failures
 from parplan.sim.step.sweep import compiled_loops, sweep
 from parplan.sim.step.tape import Tape, lower
-from parplan.sim.ticks import PS_PER_S, Ints, StageTicks, stage_ticks
+from parplan.sim.ticks import PS_PER_S, Ints, StageTicks, stage_ticks, to_seconds
 
 Kernel = Literal["auto", "python", "numpy", "numba"]
 
@@ -44,7 +44,7 @@ def fast_step_s(tape: Tape, costs: Sequence[StageCosts], *, kernel: Kernel = "au
 
 def fast_many(tape: Tape, ticks: StageTicks, *, kernel: Kernel = "auto") -> npt.NDArray[np.float64]:
     """The step time of each candidate, in seconds, shape [candidates]."""
-    return fast_many_ps(tape, ticks, kernel=kernel) / PS_PER_S
+    return to_seconds(fast_many_ps(tape, ticks, kernel=kernel))
 
 
 def fast_many_ps(

@@ -57,12 +57,17 @@ def costs_of(program: Program, data: st.DataObject) -> list[StageCosts]:
     return costs
 
 
-@given(st.sampled_from(SCHEDULES), st.data())
+@given(st.sampled_from(SCHEDULES), st.data(), st.sampled_from([1.0, 53.2109]))
 @settings(deadline=None, max_examples=300)
 def test_the_path_goes_from_start_to_end_without_a_gap(
-    schedule: Program, data: st.DataObject
+    schedule: Program, data: st.DataObject, scale: float
 ) -> None:
-    costs = costs_of(schedule, data)
+    costs = [
+        dataclasses.replace(
+            c, **{name: scale * getattr(c, name) for names in RESOURCES.values() for name in names}
+        )
+        for c in costs_of(schedule, data)
+    ]
     run = simulate(schedule, costs)
     path = critical_path(schedule, costs, run)
     if run.step_s == 0:

@@ -88,6 +88,27 @@ def test_just_62_bits_fit() -> None:
         sweep_tables(TAPE, ticks(optimizer=2**61 + 512), None, 1)
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_steps_of_hours_are_those_of_the_engine_to_the_last_bit(kernel: Kernel) -> None:
+    """Above 2^53 ps (9,007 s) a time is no float of its own: rounded twice, some would differ."""
+    rng, differ = np.random.default_rng(0), 0
+    schedule = make_schedule("1f1b", 2, 4)
+    costs = [
+        [
+            StageCosts(
+                forward_s=f, input_gradient_s=i, weight_gradient_s=w, send_s=s, latency_s=1e-5
+            )
+            for f, i, w, s in rng.uniform(500, 5000, (2, 4)).tolist()
+        ]
+        for _ in range(60)
+    ]
+    steps = fast_many(TAPE, stage_ticks(costs), kernel=kernel)
+    for own, step_s, ps in zip(costs, steps, fast_many_ps(TAPE, stage_ticks(costs)), strict=True):
+        assert simulate(schedule, own).step_s == step_s == int(ps) / PS_PER_S > 9007
+        differ += float(ps) / PS_PER_S != step_s
+    assert differ  # Divided as floats, they are not.
+
+
 def test_durations_of_single_actions_count_for_the_limit() -> None:
     given = ticks(optimizer=2**60)
     own = np.zeros((3, 16), dtype=np.int64)
