@@ -122,7 +122,24 @@ def _pairwise(sent: list[Transfer], ranks: Sequence[int], num_bytes: float, afte
 
 
 def _direct(asked: CollectiveRequest, sent: list[Transfer]) -> None:
-    _pairwise(sent, asked.ranks, asked.num_bytes / len(asked.ranks), {})
+    """Each rank sends to all others, one after the other inside its node and across it at once.
+
+    Every rank starts with the peer behind its own place and goes round, so that at any time each
+    one receives from one rank of its node and from one of another node.
+    """
+    nodes, size = asked.nodes, asked.num_bytes / len(asked.ranks)
+    for number, node in enumerate(nodes):
+        for place, rank in enumerate(node):
+            inside = [node[(place + step) % len(node)] for step in range(1, len(node))]
+            others = [*nodes[number + 1 :], *nodes[:number]]
+            across = [
+                other[(place + step) % len(other)] for other in others for step in range(len(other))
+            ]
+            for peers in (inside, across):
+                after: tuple[int, ...] = ()
+                for peer in peers:
+                    sent.append(Transfer(rank, peer, size, after, 0))
+                    after = (len(sent) - 1,)
 
 
 def _hierarchy(asked: CollectiveRequest, sent: list[Transfer]) -> None:
@@ -159,9 +176,14 @@ def _hierarchy(asked: CollectiveRequest, sent: list[Transfer]) -> None:
 
 
 def _chain(asked: CollectiveRequest, sent: list[Transfer]) -> None:
-    """A broadcast from rank to rank, piece by piece."""
-    parents = dict(zip(asked.ranks[1:], asked.ranks, strict=False))
-    _down(sent, asked.ranks[0], parents, (asked.num_bytes / asked.pieces, asked.pieces), {}, 0)
+    """A broadcast from rank to rank in pieces; each channel leaves the nodes by other ranks."""
+    root = asked.ranks[0]
+    for channel, own in enumerate(asked.channels()):
+        first = (root, *(rank for rank in own.nodes[0] if rank != root))
+        chains = (first, *own.nodes[1:])
+        parents = {rank: before for chain in chains for before, rank in pairwise(chain)}
+        parents |= {entered[0]: left[-1] for left, entered in pairwise(own.nodes)}
+        _down(sent, root, parents, (own.num_bytes / own.pieces, own.pieces), {}, channel)
 
 
 def tree_parents(num_ranks: int) -> list[int | None]:
@@ -212,20 +234,29 @@ def two_broadcast_trees(num_ranks: int) -> tuple[list[int | None], list[int | No
 def _trees(asked: CollectiveRequest, sent: list[Transfer]) -> None:
     """Trees over the nodes, with a chain in each; within one node, over its ranks."""
     reduces = asked.op == "all_reduce"
-    for channel, own in enumerate(asked.channels() if reduces else [asked]):
+    root = asked.ranks[0]
+    for channel, own in enumerate(asked.channels()):
         nodes = own.nodes if len(own.nodes) > 1 else tuple((rank,) for rank in own.ranks)
         trees = (two_trees if reduces else two_broadcast_trees)(len(nodes))
         cut = own.num_bytes / 2 / own.pieces, own.pieces
         for number, tree in enumerate(trees):
             parents = {b: a for node in nodes for a, b in pairwise(node)}
-            root = nodes[0][0]
             for place, parent in enumerate(tree):
-                if parent is None:
-                    root = nodes[place][0]
-                else:
+                if parent is not None:
                     parents[nodes[place][0]] = nodes[parent][0]
-            after = _up(sent, parents, cut, 2 * channel + number) if reduces else {}
-            _down(sent, root, parents, cut, after, 2 * channel + number)
+            if reduces:
+                top = nodes[tree.index(None)][0]
+                after = _up(sent, parents, cut, 2 * channel + number)
+                _down(sent, top, parents, cut, after, 2 * channel + number)
+            else:
+                _down(sent, root, _rooted(root, nodes[0], parents), cut, {}, 2 * channel + number)
+
+
+def _rooted(root: int, node: Sequence[int], parents: dict[int, int]) -> dict[int, int]:
+    """The tree with `root` above its node, which it leaves by the node's first rank."""
+    chain = [rank for rank in node if rank != root]
+    own = {b: a for a, b in pairwise(chain)} | dict.fromkeys(chain[:1], root)
+    return {rank: parent for rank, parent in parents.items() if rank not in node} | own
 
 
 Cut = tuple[float, int]
