@@ -126,12 +126,12 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
 
 
 def journal_bytes(rows: Iterable[Row]) -> bytes:
-    """What a journal of these tables holds, the head first: to be put in place in one step."""
+    """Return the content of a journal of these tables, the head first, to be written at once."""
     return "".join(_line(number, _text(row)) for number, row in enumerate(rows)).encode()
 
 
 def first_difference(found: Row, own: Row, where: str = "") -> str:
-    """Where two tables differ first, as `cluster.num_nodes: 2, now 4`."""
+    """Describe the first difference of two tables, as `cluster.num_nodes: 2, now 4`."""
     for key in dict.fromkeys([*own, *found]):
         old, new = found.get(key), own.get(key)
         if old == new:

@@ -43,7 +43,7 @@ def _of_zero_stage(stage: object) -> dict[str, bool]:
 @checked(expand={"zero_stage": _of_zero_stage})
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How one training step is laid out. Field names that Advanced Parallelization has are its.
+    """The layout of one training step. Field names that Advanced Parallelization has are its.
 
     `zero_stage=3` may be given for the three distribute fields. Raises `ParplanError` for a field
     that does not exist, and for a value that is not allowed.
@@ -177,7 +177,7 @@ class Plan:
         return tuple(least + (stage < rest) for stage in range(self.total_stages))
 
     def recomputed_of(self, stage: int, num_blocks: int) -> int:
-        """How many of the `num_blocks` blocks of a stage are recomputed, the first ones."""
+        """The number of recomputed blocks of the `num_blocks` of a stage: the first ones."""
         if self.recomputation == "none":
             return 0
         if self.recomputed_of_stages is not None:

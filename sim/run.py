@@ -76,7 +76,7 @@ class Run:
     events: Sequence[Event]
     """A tuple, or a view of a table of which each event is made when it is asked for."""
     source: str = "predicted"
-    """Who played it: predicted or measured."""
+    """Who ran it: predicted or measured."""
 
     @property
     def num_ranks(self) -> int:

@@ -59,7 +59,7 @@ def to_seconds(times_ps: Ints) -> npt.NDArray[np.float64]:
 
 
 def check_span(costs: Sequence[StageCosts], num_actions: int) -> None:
-    """Raise `ParplanError` where a step of so many actions could be longer than the players count.
+    """Raise `ParplanError` where a step of so many actions may exceed the range of times.
 
     As if every action, with its message and its reduction, waited for all others.
     """
@@ -76,7 +76,7 @@ def check_span(costs: Sequence[StageCosts], num_actions: int) -> None:
 
 
 def pair_ps(forward: Ints, backward: Ints, overlap_share: npt.NDArray[np.float64]) -> Ints:
-    """How long a forward and a backward take together: F + B less a share of the shorter one."""
+    """Duration of a forward and a backward together: F + B less a share of the shorter one."""
     saved = np.rint(overlap_share * np.minimum(forward, backward))
     return np.asarray(forward + backward - saved.astype(np.int64))
 
@@ -101,7 +101,7 @@ class StageTicks:
 
     @property
     def num_candidates(self) -> int:
-        """How many candidates there are."""
+        """The number of candidates."""
         return len(self.durations)
 
     @property

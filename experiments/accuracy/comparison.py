@@ -68,7 +68,7 @@ def attribution(executed: Executed) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetComparison:
-    """What a set of executed plans says together."""
+    """Errors and rank correlation of a set of executed plans."""
 
     mean_absolute_error: float
     worst_error: float

@@ -63,7 +63,7 @@ def attribution_table(executed: Sequence[Executed]) -> str:
 
 
 def summary(found: SetComparison) -> str:
-    """What the set says, in a few lines."""
+    """Summarise the set in a few lines."""
     tau = "no two plans differ by more" if found.tau is None else f"{found.tau:.2f}"
     return "\n".join(
         [

@@ -18,7 +18,7 @@ def worst(outcomes: Sequence[Outcome], count: int = SHOWN) -> str:
 
 
 def _size(outcome: Outcome) -> float:
-    """How far off, alike for a step that is predicted twice and half as long."""
+    """Size of an error, the same for a step that is predicted twice and half as long."""
     assert outcome.error is not None
     ratio = 1 + outcome.error
     return max(ratio, 1 / ratio)

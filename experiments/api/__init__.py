@@ -1,4 +1,4 @@
-"""What `import parplan` offers: the functions that the commands are, with values instead of words.
+"""The public interface of parplan: the functions behind `import parplan`.
 
 Nothing here computes: each function checks what it is given and calls what the command calls.
 """

@@ -1,4 +1,4 @@
-"""What the functions of `parplan` accept: names, paths and values, each checked at the door."""
+"""Check and convert the arguments of the public functions: names, paths and values."""
 
 import argparse
 import functools

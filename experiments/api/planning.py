@@ -41,7 +41,7 @@ Planner = str | Callable[[Space, Evaluator, Random], None]
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResult:
-    """What `parplan.plan` found; printed, it is the summary of `parplan plan`."""
+    """The result of `parplan.plan`; printed, it is the summary of `parplan plan`."""
 
     asked: SearchRequest
     search: Search
@@ -49,7 +49,7 @@ class SearchResult:
 
     @property
     def workload(self) -> Workload:
-        """What was planned for, with the framework that was meant."""
+        """The workload that was planned for, with the software that was meant."""
         return self.asked.workload
 
     @property
@@ -206,7 +206,7 @@ def plan(
 
 
 def _fill(args: Any, workload: Workload, machine: Cluster) -> None:
-    """What the command is told about the workload."""
+    """Fill the arguments of the command that describe the workload."""
     args.model, args.cluster = workload.model.name, machine.name
     args.seq_len, args.global_batch = workload.seq_len, str(workload.global_batch)
     args.no_mixed_precision = workload.precision == "fp32"

@@ -1,1 +1,1 @@
-"""How fast and how good parplan is: simulator, planners, execution."""
+"""Benchmarks of parplan: simulator, planners, execution."""

@@ -27,7 +27,7 @@ class Comparison:
 
     @property
     def planners(self) -> list[str]:
-        """Their names, in order."""
+        """The names of the planners, in order."""
         return list(dict.fromkeys(report.planner for report in self.reports))
 
     def of(self, planner: str) -> list[SearchReport]:
@@ -35,7 +35,7 @@ class Comparison:
         return [report for report in self.reports if report.planner == planner]
 
     def regret(self, report: SearchReport) -> float:
-        """How much slower than the optimum its best plan is; infinite where it found none."""
+        """Excess of its best plan over the optimum, as a share; infinite where it found no plan."""
         return self.regret_of(report.best.step_s if report.best else None)
 
     def regret_of(self, step_s: float | None) -> float:

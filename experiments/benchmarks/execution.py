@@ -122,7 +122,7 @@ def report(execution: Execution) -> str:
 
 
 def overheads(execution: Execution) -> Iterator[str]:
-    """What the backend takes more than loops written by hand for the same plan."""
+    """Overhead of the backend over hand-written training loops for the same plan."""
     for written in execution.hand_written:
         plan = execution.executed[written.plan]
         ratios = [

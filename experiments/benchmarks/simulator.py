@@ -1,4 +1,4 @@
-"""How fast the players are on this machine: CPU seconds of one process, the best of several runs.
+"""Benchmark of the simulators: CPU seconds of one process, the best of several runs.
 
 Costs are random and differ between all stages, messages take time on their links.
 """
@@ -124,7 +124,7 @@ def random_ticks(candidates: int, stages: int) -> StageTicks:
 
 
 def num_events(schedule: Schedule, costs: list[StageCosts]) -> int:
-    """How many events SimPy handles."""
+    """The number of events that SimPy handles."""
     count = 0
     schedule_event = simpy.Environment.schedule
 
@@ -139,20 +139,20 @@ def num_events(schedule: Schedule, costs: list[StageCosts]) -> int:
 
 
 def _bare(processes: int = 8, events: int = 100_000) -> Measure:
-    """What SimPy does when processes only wait: a limit for everything that it plays."""
+    """Time of SimPy when processes only wait: a lower limit for every simulation with it."""
 
     def process(env: simpy.Environment) -> Generator[simpy.Event, Any, None]:
         for _ in range(events // processes):
             yield simpy.Timeout(env, 1)
 
-    def play() -> None:
+    def simulation() -> None:
         env = simpy.Environment()
         for _ in range(processes):
             env.process(process(env))
         env.run()
 
     what = f"SimPy, {processes} processes that only wait"
-    return Measure(what=what, value=events / cpu_s(play), unit="events/s")
+    return Measure(what=what, value=events / cpu_s(simulation), unit="events/s")
 
 
 def _engine(size: Size, target: str) -> Iterator[Measure]:
@@ -213,7 +213,7 @@ def _batch(size: Size, candidates: int) -> Iterator[Measure]:
 
 
 def _check(what: str, tape: Tape, ticks: StageTicks, swept_s: float) -> Measure:
-    """What a batch's check of itself takes, as a share of all that it takes."""
+    """Cost of the self-check of a batch, as a share of its whole time."""
     steps, tables = fast_many_ps(tape, ticks), sweep_tables(tape, ticks, None, LANES)
     share = cpu_s(lambda: check_steps(tape, tables, steps), 20) / swept_s
     return Measure(what=f"{what}, self-check", value=100 * share, unit="%", target="at most 2")
@@ -234,9 +234,9 @@ def _contended(size: Size, candidates: int) -> Iterator[Measure]:
             if compiled and (sharing == "fair" or compiled_loops(load=True) is None):
                 continue
             few = ticks if compiled else random_ticks(max(1, candidates // 100), size.stages)
-            play = partial(contended_many_ps, tape, few, links, compiled=compiled)
-            play()
-            seconds = cpu_s(play, 3)
+            simulation = partial(contended_many_ps, tape, few, links, compiled=compiled)
+            simulation()
+            seconds = cpu_s(simulation, 3)
             what = f"shared links, {sharing} {size}, {'numba' if compiled else 'Python'}"
             ratio = engine_s * few.num_candidates / seconds
             target = "at least 50" if compiled else ""
@@ -250,8 +250,8 @@ def _whole_cluster(size: Size, replicas: int) -> Iterator[Measure]:
     compiled = CompiledPlan(plan=plan, schedule=size.schedule(), costs=costs, memory=())
     slowdown = {0: 1.2, plan.num_devices - 1: 1.5}
     for folded in (True, False):
-        play = partial(simulate_cluster, compiled, slowdown=slowdown, folded=folded)
+        simulation = partial(simulate_cluster, compiled, slowdown=slowdown, folded=folded)
         how = "one replica of each kind" if folded else "all replicas"
         what = f"{plan.num_devices:,} ranks, {how}"
         target = "at most 1 s" if folded else ""
-        yield Measure(what=what, value=cpu_s(play, 3), unit="s", target=target)
+        yield Measure(what=what, value=cpu_s(simulation, 3), unit="s", target=target)

@@ -1,4 +1,4 @@
-"""How good predictions are: errors, ranks within sweeps, verdicts on memory."""
+"""Accuracy of predictions: errors, rank correlation within sweeps, memory verdicts."""
 
 import re
 import statistics
@@ -13,7 +13,7 @@ from parplan.experiments.cases.read import Case
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Errors:
-    """Of so many predicted step times (or peaks), relative to what was measured."""
+    """Errors of predicted step times (or peaks) relative to the measured ones."""
 
     count: int
     median: float
@@ -96,7 +96,7 @@ def _machine_state(c: Case) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdicts:
-    """Of runs that fitted in memory, and of runs that did not, how many are said to."""
+    """Correct memory verdicts among the runs that fitted in memory and among those that did not."""
 
     ran: int
     ran_right: int

@@ -1,4 +1,4 @@
-"""Which feature of the plans explains the errors of a group of runs.
+"""Find the feature of the plans that explains the errors of a group of runs.
 
 The signed error (the logarithm of predicted over measured time) is regressed on the values of each
 feature, each value a category of its own (one-way analysis of variance: Fisher 1925), and on those
@@ -46,7 +46,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attribution:
-    """What one feature explains of the variance of the errors."""
+    """The share of the errors' variance that one feature explains."""
 
     name: str
     alone: float

@@ -1,4 +1,4 @@
-"""Which published runs are for reporting accuracy alone."""
+"""The published runs that are reserved for reporting accuracy."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -85,7 +85,7 @@ def as_noted(device: Accelerator, node: str, note: str) -> Accelerator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """What a case says of the network between nodes: one of the two, in bytes per second."""
+    """The network between nodes that a case states: one of the two fields, in bytes per second."""
 
     per_accelerator: float | None = None
     per_interface: float | None = None
@@ -124,7 +124,7 @@ def network_of(text: str | None, accelerators_per_node: int) -> Network | None:
 
 
 def _compute_part(text: str) -> str:
-    """Of several networks the one between the accelerators."""
+    """Return the part of a list of networks that is about the network between accelerators."""
     parts = re.split(r"[,+;]\s*(?=\S)", text)
     for part in parts:
         if "Compute" in part:

@@ -22,7 +22,7 @@ LOW_PRECISION = ("fp8", "fp4", "int8")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseRequest:
-    """What is predicted for a case, and what had to be assumed."""
+    """The prediction to make for a case, and the assumptions behind it."""
 
     workload: Workload
     cluster: Cluster
@@ -99,7 +99,7 @@ def _experts(m: CaseModel) -> MixtureOfExperts | None:
 
 
 def _latent(attention: str | None) -> LatentAttention | None:
-    """From `MLA q_lora1536 kv_lora512 nope128 rope64 v128`; what is left out is DeepSeek-V3's."""
+    """Read `MLA q_lora1536 kv_lora512 nope128 rope64 v128`; sizes left out are DeepSeek-V3's."""
     if attention is None or "MLA" not in attention:
         return None
     usual = {"q_lora": 1536, "kv_lora": 512, "nope": 128, "rope": 64, "v": 128}
@@ -224,7 +224,7 @@ class _Recomputation(NamedTuple):
 
 
 def _recomputation(text: str | None, stage_layers: int, assumed: list[str]) -> _Recomputation:
-    """What a case's words mean for stages of so many layers."""
+    """Translate the words of a case into a recomputation setting for stages of so many layers."""
     words = (text or "").lower()
     if "maxtext" in words:
         # MaxText's configs/base.yml: remat_policy 'full', unless a recipe names another one.
@@ -261,7 +261,7 @@ def _shard_group(p: CaseParallel, replicas: int) -> int | None:
 
 
 def _stage_layers(stack: Stack, layers: int, stages: int) -> tuple[int, ...] | None:
-    """Where the first and the last stage have a layer fewer, or the layers do not divide."""
+    """Layers of each stage where the ends have one fewer, or where the layers do not divide."""
     if stages == 1:
         return None
     if stack.ends_as_layers:

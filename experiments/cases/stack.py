@@ -1,4 +1,4 @@
-"""What a source's software does that its cases do not say."""
+"""Habits of a source's software that its cases do not state."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -42,7 +42,7 @@ LOW_LATENCY = ("low_latency_step_latencies", "low_latency_share")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitBlock:
-    """What is fitted together: the free constants of each class."""
+    """The constants that are fitted together: the free ones of each class."""
 
     free: Mapping[str, tuple[str, ...]]
     shared: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""What a fit of collectives came to: its errors, its picture, and its file of constants."""
+"""Report of a fit of collectives: errors, figure, and file of constants."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -129,7 +129,7 @@ def _constant_lines(constants: CollectiveEfficiency) -> list[str]:
 
 
 def rounded(value: float) -> float:
-    """As many digits as are written."""
+    """Round to the digits that are written."""
     return float(f"{value:.{DIGITS}g}")
 
 

@@ -1,4 +1,4 @@
-"""What a fit of the kernel time model is worth, as text and as the file to ship."""
+"""Report of a fit of the kernel time model: text, and the file to ship."""
 
 import dataclasses
 import json

@@ -29,7 +29,7 @@ Verdict = Literal["fits", "does not fit", "no such plan"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """What a landscape knows of one combination of values."""
+    """Result for one combination of values of a landscape."""
 
     values: Mapping[str, Any]
     verdict: Verdict
@@ -49,7 +49,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LandscapeRequest:
-    """What a landscape is of."""
+    """The axes, metric and job of a landscape."""
 
     workload: Workload
     cluster: Cluster

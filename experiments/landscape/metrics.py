@@ -1,4 +1,4 @@
-"""What a landscape can show of the plan of a cell."""
+"""Metrics of the plan of a cell that a landscape can show."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What the figures of experiments have in common: predicted open, published filled."""
+"""Common style of the figures of experiments: predicted values open, published ones filled."""
 
 from collections.abc import Sequence
 

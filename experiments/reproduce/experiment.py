@@ -1,4 +1,4 @@
-"""What an experiment is: a question, where the published numbers are from, a table and a figure."""
+"""The parts of an experiment: question, source of the published numbers, table and figure."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ ERROR = "error"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What came of an experiment."""
+    """The result of an experiment."""
 
     rows: Sequence[Row]
     """The table; all rows have the same columns."""
@@ -39,7 +39,7 @@ class Result:
         return found
 
     def summary(self) -> list[str]:
-        """How far off the predictions are, then the findings."""
+        """Describe the errors of the predictions, then the findings."""
         return [*(_error_line(*item) for item in self.errors.items()), *self.findings]
 
 

@@ -45,7 +45,7 @@ def _gpt(parameters: float) -> Model:
 
 
 def state(parameters: float, replicas: int, stage: int) -> StageNeeds:
-    """What one device holds, scaled to exactly so many parameters."""
+    """Memory of one device, scaled to exactly the given number of parameters."""
     model = _gpt(parameters)
     workload = Workload(
         model=model, seq_len=1024, global_batch=replicas, precision="fp16", framework=NO_OVERHEAD

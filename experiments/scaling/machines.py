@@ -21,7 +21,7 @@ AS_IT_IS = "as it is"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScaledMachine:
-    """So many accelerators of one kind of node, with at most one thing changed."""
+    """A number of accelerators of one kind of node, with at most one property changed."""
 
     node: str
     """A preset of a node."""

@@ -57,7 +57,7 @@ class ScalePoint:
 
     @property
     def loss(self) -> str:
-        """What takes most of the step beside the computation; empty where nothing fits."""
+        """Return the largest part of the step beside computation; empty where nothing fits."""
         lost = {name: share for name, share in self.shares.items() if name != "compute"}
         return max(lost, key=lambda name: lost[name]) if lost else ""
 
@@ -131,7 +131,7 @@ def _best(workload: Workload, cluster: Cluster, base: Constraints) -> tuple[Tria
 def _gains(
     workload: Workload, cluster: Cluster, best: Trial, base: Constraints
 ) -> dict[str, float]:
-    """What twice as much of each resource would save, as a share of the step."""
+    """Time saved by doubling each resource, as a share of the step."""
     before, found = best.step_s or 1.0, dict[str, float]()
     for name in RESOURCES:
         try:

@@ -24,7 +24,7 @@ def needed_share(num_experts: int, top_k: int, num_parts: int) -> float:
 def dispatch_work(
     num_experts: int, top_k: int, num_ranks: int, num_nodes: int, num_bytes: float
 ) -> CollectiveWork:
-    """What is sent of tokens whose copies for each of their experts are `num_bytes` on one rank."""
+    """Work of a dispatch of tokens whose copies for their experts are `num_bytes` on each rank."""
     once, m = num_bytes / top_k, num_ranks / num_nodes
     nodes = needed_share(num_experts, top_k, num_nodes) * (num_nodes - 1)
     ranks = needed_share(num_experts, top_k, num_ranks) * num_ranks

@@ -44,7 +44,8 @@ class Group:
 
 
 def group_of(cluster: Cluster, ranks: Sequence[int]) -> Group:
-    """How `ranks` of `cluster` are joined, while the other ranks use their links as well.
+    """Describe how `ranks` of `cluster` are connected while the other ranks use their links as
+    well.
 
     Inside a node a ring leaves each unit of a tier once and may use the links of all its members
     there; over a mesh it uses the links between members
@@ -71,7 +72,7 @@ def group_of(cluster: Cluster, ranks: Sequence[int]) -> Group:
 
 
 def _nodes(ranks: Sequence[int], per_node: int) -> tuple[int, Sequence[int]]:
-    """How many nodes hold `ranks`, and the ranks on the node that holds most."""
+    """Return the number of nodes that hold `ranks`, and the largest number of ranks on one node."""
     if isinstance(ranks, range) and ranks.step > 0 and ranks[0] % per_node == 0:
         # Evenly spaced ranks, as planners ask for by the thousand: no need to look at each.
         last = (ranks[-1] - ranks[0]) // per_node
@@ -115,7 +116,7 @@ def _inside(ranks: Sequence[int], unit: int, tier: Tier, inner: GroupLink | None
 
 
 def _mesh_bandwidths(ranks: Sequence[int], unit: int, tier: Tier) -> tuple[float, float | None]:
-    """What rings and trees over `ranks` reach on a tier, per member of a unit.
+    """Bandwidths of rings and trees over `ranks` on a tier, per member of a unit.
 
     A full mesh of k units splits into k - 1 rings. On a partial one the rings are counted, and a
     tree is taken to have two links per rank; two ranks alone have those of their pair.

@@ -22,7 +22,7 @@ LIBRARY = ("ring", "tree", "in-switch", "direct")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collective:
-    """What is asked for. `num_bytes` is the `size` of nccl-tests: see `collective_work`."""
+    """A collective operation. `num_bytes` is the `size` of nccl-tests: see `collective_work`."""
 
     op: str
     num_bytes: float
@@ -36,7 +36,7 @@ class Collective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlgorithmChoice:
-    """How a collective is done, and how long it takes."""
+    """The algorithm of a collective, and its time."""
 
     algorithm: str
     protocol: str

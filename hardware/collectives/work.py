@@ -48,7 +48,7 @@ class CollectiveWork:
 def work(
     op: str, algorithm: str, num_ranks: int, num_nodes: int, num_bytes: float
 ) -> CollectiveWork | None:
-    """What `algorithm` does for `op` of size `num_bytes`; None where it cannot do it.
+    """Work of `algorithm` for `op` of size `num_bytes`; None where it does not support it.
 
     Raises `ParplanError` for an unknown op or algorithm, or ranks that do not fill the nodes.
     """
@@ -143,7 +143,8 @@ def _all_reduce(algorithm: str, n: int, nodes: int, size: float) -> CollectiveWo
 
 
 def tree_bytes(n: int, size: float) -> float:
-    """What a member of a double binary tree sends: in one tree it is a leaf, in one it is not.
+    """Bytes sent by a member of a double binary tree: a leaf of one tree, an inner node of the
+    other.
 
     As a leaf S/2 up, else S/2 up and S/2 down to each of two children. Two members have one edge.
     """

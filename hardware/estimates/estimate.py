@@ -11,7 +11,7 @@ Origin = Literal["measured", "interpolated", "extrapolated", "modelled"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """How long something takes, and how that is known."""
+    """A time, and how it is known."""
 
     seconds: float
     origin: Origin
@@ -20,10 +20,10 @@ class Estimate:
 
 
 class Measurements(Protocol):
-    """What was measured on a machine, which overrides the model of it (a `ProfileIndex`)."""
+    """Measurements of a machine, which override the model of it (a `ProfileIndex`)."""
 
     def kernel(self, kernel: Kernel) -> Estimate | None:
-        """How long a kernel takes; None when nothing of its kind was measured."""
+        """Time of a kernel; None when none of its kind was measured."""
 
     def collective(self, collective: CollectiveCall) -> Estimate | None:
-        """How long a collective takes; None when nothing of its kind was measured."""
+        """Time of a collective; None when none of its kind was measured."""

@@ -14,7 +14,7 @@ from parplan.hardware.kernels.kernel import Attention, Gemm, Kernel, MemoryBound
 
 
 def estimate(accelerator: Accelerator, measured: Measurements | None, kernel: Kernel) -> Estimate:
-    """How long `kernel` takes: as measured, or else by the model of `accelerator`.
+    """Time of `kernel`: as measured, or else by the model of `accelerator`.
 
     Raises `ParplanError` for a data type of which neither knows a rate.
     """

@@ -18,7 +18,7 @@ CollectiveOp = Literal[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """Which machine was measured, and with how many processes at the same time."""
+    """The measured machine, and the number of processes that ran at the same time."""
 
     device: str
     """The accelerator's name, or the processor's where there is none."""

@@ -36,7 +36,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """What the pairs of one kind say together."""
+    """Agreement of the pairs of one kind."""
 
     kind: str
     compared: int

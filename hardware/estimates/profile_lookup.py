@@ -25,7 +25,7 @@ INSIDE = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a kernel or collective lies among its kind."""
+    """The position of a kernel or collective among those of its kind."""
 
     family: Hashable
     """Nothing is concluded from one family to another."""
@@ -70,11 +70,11 @@ class ProfileIndex:
     collectives: _Table[CollectiveCall]
 
     def kernel(self, kernel: Kernel) -> Estimate | None:
-        """How long `kernel` takes; None when none of its kind was measured."""
+        """Time of `kernel`; None when none of its kind was measured."""
         return _look_up(self.kernels, kernel, _kernel_place(kernel))
 
     def collective(self, collective: CollectiveCall) -> Estimate | None:
-        """How long `collective` takes; None when that operation was not measured."""
+        """Time of `collective`; None when that operation was not measured."""
         return _look_up(self.collectives, collective, _collective_place(collective))
 
 
@@ -167,7 +167,7 @@ def _look_up(table: _Table[T], thing: T, place: _Place) -> Estimate | None:
 
 
 def _difference(a: Iterable[float | str | bool], b: Iterable[float | str | bool]) -> float:
-    """How much two groups differ: a number by its ratio, anything else by 10."""
+    """Distance of two groups: of numbers by their ratio, of anything else 10."""
     total = 0.0
     for x, y in zip(a, b, strict=True):
         if isinstance(x, float) and isinstance(y, float):

@@ -86,7 +86,7 @@ class AttentionEfficiency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelEfficiency:
-    """What keeps the kernels of one accelerator from the roofline, and where that is known from."""
+    """Efficiency of the kernels of one accelerator relative to the roofline, with its source."""
 
     source: str
     gemm: GemmEfficiency

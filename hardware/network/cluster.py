@@ -72,7 +72,7 @@ class Cluster:
 
     @property
     def num_accelerators(self) -> int:
-        """How many ranks the cluster holds."""
+        """The number of ranks of the cluster."""
         return self.tiers[-1].size
 
     def tier_of(self, ranks: Sequence[int]) -> Tier:

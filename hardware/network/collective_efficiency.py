@@ -21,7 +21,7 @@ EFFICIENCIES = Path(__file__).parent / "collective_efficiency.toml"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectiveEfficiency:
-    """What collectives reach on one class of links. Shares are of the tier's bandwidth.
+    """Efficiency of collectives on one class of links. Shares are of the tier's bandwidth.
 
     A message of x bytes per rank reaches bandwidth_share / (1 + ramp_bytes / x) ^ ramp_power.
     """

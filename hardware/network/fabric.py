@@ -19,7 +19,7 @@ FABRICS = (*PORT_FABRICS, *MESH_FABRICS, "pcie", "torus", *NETWORK_FABRICS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fabric:
-    """What a tier is made of. Bandwidths are those of the data sheet, per direction."""
+    """The links of a tier. Bandwidths are those of the data sheet, per direction."""
 
     kind: str
     nominal_bytes_per_s: float

@@ -36,7 +36,7 @@ class Placement:
 
     @property
     def num_ranks(self) -> int:
-        """How many ranks are placed."""
+        """The number of placed ranks."""
         return prod(self.sizes)
 
     def size(self, axis: str) -> int:

@@ -33,7 +33,7 @@ class Idle:
 def idle_by_cause(program: Program, run: Run) -> tuple[Idle, ...]:
     """The idle seconds of every pipeline rank; with its busy seconds they make the step.
 
-    `run`: what came of playing `program`, predicted or measured.
+    `run`: the result of simulating `program`, predicted or measured.
     """
     by_name = {event.name: event for event in run.events if event.stream == "compute"}
     schedule = computations(program)

@@ -54,7 +54,7 @@ def critical_path(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sensitivity:
-    """What one resource of some stages has to do with the step time."""
+    """Sensitivity of the step time to one resource of some stages."""
 
     resource: str
     stage: int | None

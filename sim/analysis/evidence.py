@@ -15,7 +15,7 @@ from parplan.sim.workload import Workload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """Of the kernels of one step, over all stages."""
+    """Sources of the kernel times of one step, over all stages."""
 
     seconds: dict[Origin, float]
     """Their time by how it is known."""
@@ -23,7 +23,7 @@ class Evidence:
     """How many different kernels these are."""
 
     def share(self, origin: Origin) -> float:
-        """Of all their time, that which is known so."""
+        """The share of the kernel time that has this source."""
         return self.seconds.get(origin, 0.0) / (sum(self.seconds.values()) or 1.0)
 
     def __str__(self) -> str:
@@ -35,7 +35,7 @@ class Evidence:
 
 
 def evidence_of(workload: Workload, cluster: Cluster, plan: Plan) -> Evidence:
-    """What the kernel times of `plan` on `cluster` rest on."""
+    """Return the sources of the kernel times of `plan` on `cluster`."""
     seconds: dict[Origin, float] = {}
     shapes: dict[Origin, set[Kernel]] = {}
     for stage in stages_of(workload, plan):

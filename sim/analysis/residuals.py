@@ -61,7 +61,7 @@ class Ratios:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairs:
-    """How far the ratio of two step times was off within sweeps: one model, machine and batch."""
+    """Errors of the ratio of two step times within sweeps: one model, machine and batch."""
 
     pool: Pool
     family: str
@@ -89,7 +89,7 @@ def read_residuals(path: Path = RESIDUALS) -> Residuals:
 
 
 def setup_of(plan: Plan) -> Setup:
-    """Of which kind a plan is. A pipeline of sharded stages counts as sharded."""
+    """The kind of a plan. A pipeline of sharded stages counts as sharded."""
     if plan.zero_stage == 3:
         return "ZeRO-3"
     return "pipeline" if plan.num_stages > 1 else "neither"

@@ -1,6 +1,6 @@
 """Kernels and collectives within the computations of a run, as separate streams.
 
-The players time an action as a whole (`parplan.sim.layers.times`); here it is laid out as it was
+The simulators time an action as a whole (`parplan.sim.layers.times`); here it is laid out as it was
 summed: operation after operation, each one's kernels, its blocking exchanges after them, and its
 overlapping ones beside them. Waiting for the host, gathered parameters and slowed kernels stretch
 an action evenly.

@@ -2,7 +2,7 @@
 
 Every rank's step is busy seconds of its compute stream and idle ones. Idle seconds go by what was
 waited for (`parplan.sim.analysis.bubble`), busy ones by what the layers of the stage consist of
-(`parplan.sim.layers.times`). What the players stretch or overlap is stretched evenly.
+(`parplan.sim.layers.times`). What the simulators stretch or overlap is stretched evenly.
 """
 
 from collections.abc import Iterable, Mapping
@@ -65,12 +65,12 @@ class TimeSplit:
     """By the names of `PARTS`, mean over the pipeline ranks; none is negative."""
 
     def share(self, *parts: str) -> float:
-        """Of the step, what these parts take together."""
+        """Sum of these parts as a share of the step."""
         return sum(self.seconds[part] for part in parts) / (self.step_s or 1.0)
 
 
 def time_split(workload: Workload, cluster: Cluster, compiled: CompiledPlan, run: Run) -> TimeSplit:
-    """Where the time of `run` goes, which is what playing `compiled` gave."""
+    """Split the time of `run`, the result of simulating `compiled`, by cause."""
     busy = _busy_causes(workload, cluster, compiled)
     idle = idle_by_cause(compiled.schedule, run)
     seconds = dict.fromkeys(PARTS, 0.0)
@@ -121,7 +121,7 @@ def _rank(
 def _busy_causes(
     workload: Workload, cluster: Cluster, compiled: CompiledPlan
 ) -> dict[tuple[int, str], Seconds]:
-    """By stage and kind of action: what its seconds consist of."""
+    """Causes of the seconds of each stage and kind of action."""
     timing = timing_of(workload, cluster, compiled.plan)
     links = Communication(cluster, compiled.plan)
     known: dict[StageLayers, dict[str, Seconds]] = {}
@@ -168,7 +168,7 @@ def _stage(
 
 
 def _exposed_s(causes: Seconds, gather_s: float, layers: int) -> float:
-    """What gathers (and reductions) over the links of a stage add to its layers."""
+    """Time that gathers (and reductions) over the links of a stage add to its layers."""
     own_s = sum(causes.values())
     return max(0.0, prefetched_s(own_s, gather_s, layers) - own_s)
 
@@ -179,7 +179,7 @@ def _add(into: Seconds, causes: Mapping[str, float], times: float = 1) -> None:
 
 
 def forward_causes(ops: Ops, timing: MachineTimes) -> Seconds:
-    """What the forward of one layer consists of."""
+    """Causes of the forward time of one layer."""
     only = [replace(op, input_gradient=(), weight_gradient=(), backward_exchanges=()) for op in ops]
     whole_s = layer_costs(ops, frozenset(), timing).forward_s
     causes = split_by_cause(only, frozenset(), timing, exposed_experts(ops, timing))
@@ -187,7 +187,7 @@ def forward_causes(ops: Ops, timing: MachineTimes) -> Seconds:
 
 
 def input_gradient_causes(ops: Ops, recomputed: frozenset[str], timing: MachineTimes) -> Seconds:
-    """What the input gradient of one layer consists of, with the recomputation before it."""
+    """Causes of the input-gradient time of one layer, with the recomputation before it."""
     kernels = [_kernels_alone(op) for op in ops]
     exchanges = [replace(op, forward=(), forward_exchanges=()) for op in ops]
     alone = exposed_experts(ops, timing)

@@ -1,4 +1,4 @@
-"""Whole clusters: every replica of a plan and every collective over shared links (SimPy).
+"""Simulation of whole clusters: all replicas and collectives over shared links (SimPy).
 
 One pipeline alone is simulated in `parplan.sim.engine`.
 """

@@ -1,4 +1,4 @@
-"""Collectives played message by message, one group or many at once, over shared links (SimPy).
+"""Collectives simulated message by message, one group or many at once, over shared links (SimPy).
 
 The closed forms of `parplan.hardware.collectives.times` hold for a group that has its links for
 itself. Here the messages of all groups go over the links that `links_crossed` names, so that two
@@ -42,7 +42,7 @@ class GroupCollective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectiveRun:
-    """What came of it."""
+    """The result of a simulated collective."""
 
     seconds: tuple[float, ...]
     """Of each group, from its start to the last arrival."""
@@ -63,7 +63,9 @@ def simulate_collectives(
     """
     env = _Counted()
     flows = Flows(env, sharing)
-    processes = [_Player(env, cluster, flows, number, group) for number, group in enumerate(groups)]
+    processes = [
+        _Simulator(env, cluster, flows, number, group) for number, group in enumerate(groups)
+    ]
     env.run()
     return CollectiveRun(
         seconds=tuple(process.took_ps / PS_PER_S for process in processes),
@@ -92,7 +94,7 @@ class _Counted(simpy.Environment):
         super().step()
 
 
-class _Player:
+class _Simulator:
     """One group: sends each message when those that it waits for have arrived."""
 
     def __init__(

@@ -33,7 +33,7 @@ class Transfer(NamedTuple):
 
 
 class CollectiveRequest(NamedTuple):
-    """What is asked of an algorithm: the ranks of each node, the size, pieces of trees."""
+    """A collective to simulate: ranks of each node, size, pieces of trees."""
 
     op: str
     num_bytes: float
@@ -75,7 +75,7 @@ def transfers(
     if known is None:
         able = ", ".join(sorted({name for name, op in ALGORITHMS if op == collective.op}))
         raise ParplanError(
-            f"{collective.op} by {algorithm!r} cannot be played; {able or 'nothing'} can"
+            f"{collective.op} by {algorithm!r} cannot be simulated; {able or 'nothing'} can"
         )
     sent: list[Transfer] = []
     known(asked, sent)
@@ -90,7 +90,7 @@ def _ring(
     after: After,
     channel: int = 0,
 ) -> After:
-    """So many steps round the ring; in each, every rank passes on what it got in the last one."""
+    """Steps of a ring; in each, every rank sends on what it received in the previous one."""
     for _ in range(steps):
         got: dict[int, tuple[int, ...]] = {}
         for rank, to in zip(ranks, (*ranks[1:], ranks[0]), strict=True):
@@ -324,4 +324,4 @@ ALGORITHMS: dict[tuple[str, str], Callable[[CollectiveRequest, list[Transfer]], 
     ("hierarchical", "all_to_all"): _hierarchy,
     ("direct", "all_to_all"): _direct,
 }
-"""What can be played: (algorithm, op)."""
+"""What can be simulated: (algorithm, op)."""

@@ -201,7 +201,7 @@ class Flows:
         self._take_turn_at(now, now + max(soonest, 0))
 
     def _fair_rates(self) -> dict[int, int]:
-        """By number of route; found once for each set of messages that go together."""
+        """Fair rates by number of route, computed once for each set of concurrent messages."""
         counts = Counter(message.route.number for message in self._going.values())
         key = frozenset(counts.items())
         if key not in self._known_rates:

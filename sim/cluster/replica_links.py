@@ -112,7 +112,7 @@ def cell_key(
 
 
 def sharing_links(links: ClusterLinks, routes: Sequence[Routes], num_ranks: int) -> MakeLinks:
-    """The links of the replicas with `routes`, each of so many pipeline ranks, for a player."""
+    """The links of the replicas with `routes`, each of so many pipeline ranks, for a simulator."""
 
     def make(env: simpy.Environment, num_actions: int) -> _ReplicaLinks:
         return _ReplicaLinks(env, num_actions, links, routes, num_ranks)
@@ -121,7 +121,7 @@ def sharing_links(links: ClusterLinks, routes: Sequence[Routes], num_ranks: int)
 
 
 class _ReplicaLinks:
-    """As `parplan.sim.engine.links.Links` says, over links that all replicas share.
+    """Implementation of `parplan.sim.engine.links.Links` over links that all replicas share.
 
     A message enters when it is ready and leaves when its last part does.
     """
@@ -156,7 +156,7 @@ class _ReplicaLinks:
         latency_ps: int,
         arrival: Arrival | None,
     ) -> simpy.Event:
-        """As `Links` says; the costs of the stage are not used."""
+        """Send as `Links` says; the costs of the stage are not used."""
         arrival = arrival or Arrival(self.env)
         if pair[0] == pair[1]:
             arrival.at(now, now)

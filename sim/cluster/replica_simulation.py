@@ -1,4 +1,4 @@
-"""Pipeline replicas played side by side: one SimPy process for each rank of each replica.
+"""Pipeline replicas simulated side by side: one SimPy process for each rank of each replica.
 
 What a rank does in its list is what `parplan.sim.engine.engine` lets it do, with durations of its
 own. The replicas meet where they share links; what they do with their gradients follows from the
@@ -23,12 +23,13 @@ Process = Generator[simpy.Event, Any, None]
 
 MakeLinks = Callable[[simpy.Environment, int], Links]
 """The links of an environment, for so many actions in all. The rank at pipeline place p of replica
-r (by its place among those that are played) is number r x pipeline ranks + p."""
+r (by its place among those that are simulated) is number r x pipeline ranks + p."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaTimes:
-    """When each action of each replica ran, and its message, in picoseconds: [replicas, actions].
+    """Times of each action of each replica, and of its message, in picoseconds: [replicas,
+    actions].
 
     Actions in the order of the lists. Where an action has no message, `send_end` is not after
     `send_start`.
@@ -41,7 +42,7 @@ class ReplicaTimes:
 
 
 class _Work(NamedTuple):
-    """What an action of one stage is: picoseconds on a rank that is not slowed, its messages."""
+    """An action of one stage: picoseconds on a rank that is not slowed, and its messages."""
 
     seconds: float
     first_seconds: float
@@ -67,7 +68,7 @@ def simulate_replicas(
 
     Raises `ParplanError` when the ranks of a replica wait for each other.
     """
-    simulated = _Player(schedule, costs, slowdowns, make_links)
+    simulated = _Simulator(schedule, costs, slowdowns, make_links)
     simulated.run()
     shape = len(slowdowns), sum(map(len, schedule))
     columns = (simulated.start, simulated.end, simulated.links.start, simulated.links.end)
@@ -97,7 +98,7 @@ def _work(stage: int, op: str, cost: StageCosts, rank_of: Mapping[int, int]) -> 
     )
 
 
-class _Player:
+class _Simulator:
     """The state of one simulation."""
 
     def __init__(

@@ -1,10 +1,10 @@
 """A training step of a whole cluster: every replica of a plan's pipeline, and stragglers.
 
-`parplan.sim.engine.engine` plays one replica and takes all others to be like it. Here each replica
+`parplan.sim.engine.engine` simulates one replica and takes the others as equal. Here each replica
 has its own streams, and some of its ranks may be slower than others. The gradients of a stage are
 reduced when the last of its replicas is ready, and sharded parameters are gathered when the last
 one has them, so a straggler delays its whole group. Replicas that are alike do the same at the same
-time: one of each kind is played for all (`folded`), with the same result to the picosecond.
+time: one of each kind is simulated for all (`folded`), with the same result to the picosecond.
 
 What goes on within every layer is part of the costs of stages, as there: parameters that are
 gathered for each use (ZeRO-3) do not make other replicas wait for a straggler's before the end of
@@ -91,7 +91,7 @@ def simulate_cluster(
     `slowdown`: by rank of the cluster, how many times as long its computations take. `placement`:
     where ranks sit; tensor, context, data, pipeline from the inside if None. `links`: what messages
     between stages share; a link for each pair of ranks if None. `folded`: whether one replica of
-    each kind is played, or all. Raises `ParplanError` for a rank that there is not, a placement
+    each kind is simulated, or all. Raises `ParplanError` for a rank that there is not, a placement
     that is not the plan's, or lists that `simulate` refuses.
     """
     plan = compiled.plan
@@ -100,7 +100,7 @@ def simulate_cluster(
     schedule = computations(compiled.schedule)
     if schedule != compiled.schedule or not schedule_kind(plan.schedule).one_copy:
         raise ParplanError(
-            f"schedule {plan.schedule}: overlapped pairs and stages on two ranks cannot be played "
+            f"schedule {plan.schedule}: overlapped pairs or stages on 2 ranks cannot be simulated "
             "with all replicas yet"
         )
     lists = action_arrays(schedule)
@@ -157,7 +157,7 @@ def _finish(
     times: ReplicaTimes,
     lists: ActionArrays,
 ) -> list[GroupEnd]:
-    """What the replicas of each pipeline rank do together."""
+    """Simulate the gradient reduction and optimizer of the replicas of each pipeline rank."""
     ended = []
     for rank, actions in enumerate(schedule):
         own = slice(int(lists.first[rank]), int(lists.first[rank + 1]))
@@ -169,7 +169,7 @@ def _finish(
 
 
 def _played(place: int, times: ReplicaTimes, ended: Sequence[GroupEnd], end_ps: int) -> StepRecord:
-    """One replica of those that were played."""
+    """One replica of those that were simulated."""
     spans = [span for group in ended for span in (*group.reductions, *group.own[place])]
     return StepRecord(
         start=times.start[place],

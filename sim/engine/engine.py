@@ -124,7 +124,7 @@ def _checked(
     if links is not None and slowdown != 1.0:
         raise ParplanError(
             f"compute_slowdown_during_messages: {slowdown} with shared links; only one of them "
-            "can be played"
+            "can be simulated"
         )
     lists = action_arrays(schedule)
     check_arrays(lists, len(costs))
@@ -154,7 +154,7 @@ def _steps(
 
 
 class _Training:
-    """Steps with failures: a process that plays from checkpoint to checkpoint, and one that makes
+    """Steps with failures: a process that runs from checkpoint to checkpoint, and one that makes
     ranks fail."""
 
     def __init__(

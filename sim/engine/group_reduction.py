@@ -18,7 +18,7 @@ from parplan.sim.ticks import Ints, to_ps
 
 
 class GroupEnd(NamedTuple):
-    """What the replicas of one pipeline rank did beside and after their lists."""
+    """Times of the gradient reduction and the optimizer of the replicas of one pipeline rank."""
 
     reductions: list[Span]
     """The same for all of them."""

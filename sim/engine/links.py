@@ -27,7 +27,7 @@ class Arrival(simpy.Event):
 
 
 def times(count: int) -> MutableSequence[int]:
-    """So many zeros, in one piece of memory."""
+    """A contiguous int64 array of zeros."""
     return array("q", bytes(8 * count))
 
 
@@ -43,7 +43,7 @@ def call_after(
 
 
 class LinkObserver(Protocol):
-    """Who wants to know when links are in use."""
+    """An observer that is told when links are in use."""
 
     def occupied(self, pair: Pair, start: int, end: int) -> None:
         """A message will be on the link of `pair` from `start` to `end`."""
@@ -95,7 +95,7 @@ class OwnLinks:
         latency_ps: int,
         arrival: Arrival | None,
     ) -> simpy.Event:
-        """As `Links` says."""
+        """Send a message, as `Links` says."""
         time = now
         if pair[0] != pair[1]:
             free = self._free_ps.get(pair, 0)
@@ -139,7 +139,7 @@ class FifoLinks(OwnLinks):
         latency_ps: int,
         arrival: Arrival | None,
     ) -> simpy.Event:
-        """As `Links` says."""
+        """Send a message, as `Links` says."""
         link = self._link_of.get(pair)
         if link is None:
             return super().send(pair, place, now, send_ps, latency_ps, arrival)
@@ -185,7 +185,7 @@ class FairLinks(OwnLinks):
         latency_ps: int,
         arrival: Arrival | None,
     ) -> simpy.Event:
-        """As `Links` says."""
+        """Send a message, as `Links` says."""
         if pair not in self._links:
             return super().send(pair, place, now, send_ps, latency_ps, arrival)
         arrival = arrival or Arrival(self.env)

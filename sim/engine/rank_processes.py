@@ -28,7 +28,7 @@ from parplan.sim.ticks import pair_ps, to_ps
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationOptions:
-    """How the lists are played: the keywords of `parplan.sim.engine.engine.simulate`."""
+    """Options of a simulation: the keywords of `parplan.sim.engine.engine.simulate`."""
 
     durations_ps: Sequence[int] | None
     blocking_sends: bool
@@ -180,7 +180,7 @@ class Processes:
         return {stage: first + place for stage, place in last_gradient_index(actions).items()}
 
     def _duration(self, place: int, stage: int, op: str, usual: int, created: set[int]) -> int:
-        """How long an action takes; `created`: stages whose gradients are there."""
+        """Duration of an action; `created`: stages whose gradients exist."""
         if op in "BW" and stage not in created:
             created.add(stage)
             usual = self.stages[stage].first_gradient[op]
@@ -251,7 +251,7 @@ class Processes:
         self.reduce_free_ps[rank] = self.spans[step][-1].end_ps
 
     def _finish(self, rank: int, step: int, now: int) -> Process:
-        """What follows on the list (`parplan.sim.step.step_end`); returns its end."""
+        """Simulate what follows on the list (`parplan.sim.step.step_end`); return its end."""
         self.waiting.pop(rank, None)
         now = max(now, self.reduce_free_ps[rank])
         own = self.own[rank]

@@ -14,7 +14,7 @@ from parplan.sim.step.shared_links import FULL_RATE, Pair, slow_rate
 
 
 class Pace:
-    """How fast every rank computes."""
+    """Current speed of every rank."""
 
     def __init__(self, env: simpy.Environment, num_ranks: int, slowdown: float) -> None:
         self.env, self.slow = env, slow_rate(slowdown)

@@ -13,7 +13,7 @@ from parplan.sim.ticks import to_ps
 
 
 class StageWork(NamedTuple):
-    """What a stage does beside its actions."""
+    """Work of a stage beside its actions."""
 
     first_gradient: dict[str, int]
     """Durations of the first B or W of the step."""
@@ -27,7 +27,7 @@ class StageWork(NamedTuple):
 
 
 class StageAction(NamedTuple):
-    """What an action of one stage is, and its messages."""
+    """An action of one stage, and its messages."""
 
     duration: int
     makes_gradient: bool
@@ -46,7 +46,7 @@ StageActions = list[dict[str, StageAction]]
 
 
 def stage_work(cost: StageCosts) -> StageWork:
-    """What a stage of these costs does beside its actions."""
+    """Work of a stage with these costs beside its actions."""
     extra = cost.first_gradient_extra_s
     return StageWork(
         {op: to_ps(max(cost.action_s(op) + extra, 0.0)) for op in "BW"},

@@ -11,7 +11,7 @@ from parplan.sim.step.shared_links import FULL_RATE, Pair, fair_rates
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actions:
-    """What the actions do, by place in the lists; `first` by rank, `links` by pair of ranks."""
+    """Actions by place in the lists; `first` by rank, `links` by pair of ranks."""
 
     first: Sequence[int]
     rank_of: Sequence[int]
@@ -48,7 +48,7 @@ class FairPlay:
     rates: dict[Pair, int] = field(default_factory=dict)
     now: int = 0
 
-    def play(self) -> None:
+    def run(self) -> None:
         """Until nothing is left to do."""
         for place, end in pairwise(self.actions.first):
             if place < end:

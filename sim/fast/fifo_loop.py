@@ -12,7 +12,7 @@ Read = Sequence[int]
 Write = MutableSequence[int]
 
 
-def play_fifo(
+def simulate_fifo(
     first: Read,
     rank_of: Read,
     producer: Read,

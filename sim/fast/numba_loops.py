@@ -17,7 +17,7 @@ LANES = 32
 order_actions: Any = numba.njit(cache=True)(loops.order_actions)
 take_over: Any = numba.njit(cache=True)(loops.take_over)
 sweep: Any = numba.njit(cache=True)(loops.sweep)
-play_fifo: Any = numba.njit(cache=True)(fifo_loop.play_fifo)
+simulate_fifo: Any = numba.njit(cache=True)(fifo_loop.simulate_fifo)
 
 
 def _sweep_blocks(tape: Any, tables: Any, sizes: Any, blocking: bool, end: Any) -> None:
@@ -84,7 +84,7 @@ def _play_fifo_many(
     sizes: Any,
     end: Any,
 ) -> None:
-    """`play_fifo` of every candidate: `end`, shape [ranks, candidates], as `sweep_blocks` fills."""
+    """`simulate_fifo` of all candidates: `end`, shape [ranks, candidates], as in `sweep_blocks`."""
     first, rank_of, producer, consumer, link = given
     column, stage, reduces = by_place
     duration, send, latency, each_total, each_tail, last_total, last_tail = costs
@@ -98,7 +98,7 @@ def _play_fifo_many(
         of_place[:4] = -1
         by_link[0] = 0
         by_link[1:] = -1
-        play_fifo(
+        simulate_fifo(
             first,
             rank_of,
             producer,
@@ -135,5 +135,5 @@ def _play_fifo_many(
             end[r, c] = max(by_rank[3, r], by_rank[4, r])
 
 
-# Not kept: numba would not notice when the source of `play_fifo`, another file, has changed.
+# Not kept: numba would not notice when the source of `simulate_fifo`, another file, has changed.
 play_fifo_many: Any = numba.njit(_play_fifo_many)

@@ -31,7 +31,7 @@ def sweep_numpy(tape: Tape, tables: SweepTables, blocking: bool) -> Ints:
 def _block(
     tape: Tape, tables: SweepTables, steps: list[tuple[int, ...]], block: int, blocking: bool
 ) -> Ints:
-    """When each rank is done with its list and its reductions, shape [ranks, lanes]."""
+    """Times at which each rank has finished its list and its reductions, shape [ranks, lanes]."""
 
     def zeros(rows: int) -> list[Ints]:
         return list(np.zeros((rows, tables.lanes), dtype=np.int64))

@@ -1,7 +1,7 @@
 """The fast evaluator for links that several pairs of ranks share.
 
 There the times decide in which order messages go, so that no order of the actions holds for every
-candidate and each is played event by event (`parplan.sim.fast.fifo_loop`,
+candidate and each is simulated event by event (`parplan.sim.fast.fifo_loop`,
 `parplan.sim.fast.fair_loop`), to the same picosecond as in the engine. A step over shared links
 never takes less time than over links of their own: `parplan.sim.fast.fast` gives a lower bound.
 """
@@ -42,7 +42,7 @@ def contended_many_ps(
     """The step time of each candidate, in picoseconds, shape [candidates].
 
     `compiled`: whether to use numba; None: where it is installed and pays. Links that are shared
-    fairly are played without it. Raises `ParplanError` as `fast_many_ps` does.
+    fairly are simulated without it. Raises `ParplanError` as `fast_many_ps` does.
     """
     work = len(tape) * ticks.num_candidates
     if compiled and compiled_loops(load=True) is None:
@@ -50,7 +50,7 @@ def contended_many_ps(
     if compiled is None:
         compiled = compiled_loops(load=work >= EVENTS_TO_LOAD) is not None
     tables = sweep_tables(tape, ticks, durations_ps, 1, post_validation)
-    return _Player(tape, tables, links, blocking_sends, compiled).ends()
+    return _Simulator(tape, tables, links, blocking_sends, compiled).ends()
 
 
 def contended_run(
@@ -66,11 +66,11 @@ def contended_run(
     tape, ticks = lower(schedule), stage_ticks([costs])
     own = None if durations_ps is None else np.array([durations_ps], dtype=np.int64)
     tables = sweep_tables(tape, ticks, own, 1, post_validation)
-    swept, send_start = _Player(tape, tables, links, blocking_sends, False).play(0)
+    swept, send_start = _Simulator(tape, tables, links, blocking_sends, False).run(0)
     return run_of(tape, ticks, tables, swept, np.asarray(send_start, dtype=np.int64))
 
 
-class _Player:
+class _Simulator:
     """A tape unrolled into the order of the lists, once for all candidates."""
 
     def __init__(
@@ -100,7 +100,7 @@ class _Player:
         self.sizes = (*[ranks] * 3, *[n] * 4, *[num_links] * 3)
 
     def _links(self) -> Codes:
-        """By place: the shared links keep their numbers, those of their own follow."""
+        """Links by place: the shared links keep their numbers, private ones follow."""
         ranks, to_rank = self.tape.num_ranks, self.rank[self.consumer]
         crosses = (self.consumer >= 0) & (to_rank != self.rank)
         code = self.rank * ranks + to_rank
@@ -116,7 +116,7 @@ class _Player:
         """The end of the step of every candidate."""
         t = self.tables
         if self.loops is None:
-            ends = [self.play(c)[0].ends(t, c).max() for c in range(t.num_candidates)]
+            ends = [self.run(c)[0].ends(t, c).max() for c in range(t.num_candidates)]
             return np.array(ends, dtype=np.int64)
         free = np.zeros((self.tape.num_ranks, t.num_candidates), dtype=np.int64)
         costs = (t.duration, t.send, t.latency, t.each_total, t.each_tail, t.last_total)
@@ -126,7 +126,7 @@ class _Player:
         )
         return np.asarray(t.end.ends(free).max(axis=0))
 
-    def play(self, candidate: int) -> tuple[Swept, list[int]]:
+    def run(self, candidate: int) -> tuple[Swept, list[int]]:
         """The times of one candidate, and when each message entered its link."""
         n, ranks = len(self.tape), self.tape.num_ranks
         swept = Swept(*([0] * size for size in (n, n, ranks, ranks)))
@@ -144,8 +144,8 @@ class _Player:
         t = self.tables
         costs = [a[candidate, :, 0].tolist() for a in (t.duration, t.send, t.latency)]
         reduce = (t.each_total, t.each_tail, t.last_total, t.last_tail)
-        play: Any = fifo_loop.play_fifo
-        play(
+        simulation: Any = fifo_loop.simulate_fifo
+        simulation(
             *self.given,
             self.links.num_links,
             *self.by_place,
@@ -185,4 +185,4 @@ class _Player:
             sent=swept.sent,
             rank_free=swept.rank_free,
             reduce_free=swept.reduce_free,
-        ).play()
+        ).run()

@@ -1,7 +1,7 @@
 """The fast evaluator for computations that go slower while messages use their rank.
 
 Then the times of messages change those of computations, so that no order holds for every candidate
-and each is played event by event, to the same picosecond as in the engine
+and each is simulated event by event, to the same picosecond as in the engine
 (`parplan.sim.engine.slowdown` says what goes how fast). A step never takes less time than without
 the slowdown.
 """
@@ -42,14 +42,16 @@ def slowed_run(
     ticks = stage_ticks([costs])
     own = None if durations_ps is None else np.array([durations_ps], dtype=np.int64)
     tables = sweep_tables(tape, ticks, own, 1, post_validation)
-    play = _Play(tape, ticks, tables, rate, blocking_sends)
-    play.run()
-    swept = Swept(play.start, play.sent, play.free, play.reduce_free)
-    send_start, end = (np.array(times, dtype=np.int64) for times in (play.send_start, play.end))
+    simulation = _Simulation(tape, ticks, tables, rate, blocking_sends)
+    simulation.run()
+    swept = Swept(simulation.start, simulation.sent, simulation.free, simulation.reduce_free)
+    send_start, end = (
+        np.array(times, dtype=np.int64) for times in (simulation.send_start, simulation.end)
+    )
     return run_of(tape, ticks, tables, swept, send_start, end)
 
 
-class _Play:
+class _Simulation:
     """The times of entries as far as they are known, and what each rank is at."""
 
     def __init__(

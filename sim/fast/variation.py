@@ -1,6 +1,6 @@
 """Perturbed durations: slow ranks and noise.
 
-They are drawn before a schedule is played, so that every player is given the same.
+They are drawn before a schedule is simulated, so that every simulator is given the same.
 """
 
 from collections.abc import Mapping, Sequence

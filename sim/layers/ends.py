@@ -1,4 +1,4 @@
-"""What comes before the first block and after the last one."""
+"""Layers before the first block and after the last one."""
 
 import dataclasses
 

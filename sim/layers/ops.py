@@ -59,7 +59,7 @@ class Op:
 
 
 def kept_bytes(ops: Sequence[Op], recomputed: frozenset[str]) -> float:
-    """What one micro-batch keeps of a layer from forward to backward.
+    """Bytes that one micro-batch keeps of a layer from forward to backward.
 
     Of operations that are computed again, only the input of each unbroken run of them is kept, and
     not their output where another operation reads it (but that of attention, whose recomputation
@@ -80,5 +80,5 @@ def kept_bytes(ops: Sequence[Op], recomputed: frozenset[str]) -> float:
 
 
 def all_bytes(ops: Iterable[Op]) -> float:
-    """What the backward of a layer reads in all."""
+    """Bytes that the backward of a layer reads in all."""
     return sum(op.input_bytes + op.inner_bytes for op in ops)

@@ -15,7 +15,7 @@ from parplan.sim.workload import NARROW, AttentionKind, Workload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shapes:
-    """What the sizes of a layer's kernels depend on."""
+    """Sizes on which a layer's kernels depend."""
 
     model: Model
     batch: int

@@ -11,7 +11,7 @@ from parplan.sim.software.framework import NO_OVERHEAD, Framework
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineTimes:
-    """How long kernels and exchanges take on one machine."""
+    """Times of kernels and exchanges on one machine."""
 
     kernel_s: Callable[[Kernel], float]
     exchange_s: Callable[[Exchange], float]
@@ -121,13 +121,13 @@ def _input_gradient_s(ops: Sequence[Op], timing: MachineTimes) -> float:
 
 
 def experts_s(ops: Iterable[Op], timing: MachineTimes) -> float:
-    """What a layer with experts waits for the host in each direction."""
+    """Time that a layer with experts waits for the host in each direction."""
     waits = not timing.step_graph and any(op.expert_parameters for op in ops)
     return timing.framework.expert_layer_s if waits else 0.0
 
 
 def _host_s(kernels: int, exchanges: Iterable[Sequence[Exchange]], timing: MachineTimes) -> float:
-    """What the host needs to launch so many kernels and these exchanges."""
+    """Host time to launch the given kernels and exchanges."""
     if timing.step_graph:
         return 0.0
     each = timing.framework

@@ -1,4 +1,4 @@
-"""What each `model_type` of Hugging Face Transformers means: fields of `Model` from its keys.
+"""Fields of `Model` for each `model_type` of Hugging Face Transformers.
 
 Defaults are those of the library's configuration classes (version 4.5x), and of the code that
 reads them; sizes of layers and of the vocabulary have none here.

@@ -119,7 +119,7 @@ class Model:
 
     @property
     def layer_kinds(self) -> tuple[LayerKind, ...]:
-        """What each layer has after its attention, first layer first."""
+        """The part of each layer after its attention, first layer first."""
         return tuple(self._kind_of(layer) for layer in range(self.num_layers))
 
     def _kind_of(self, layer: int) -> LayerKind:
@@ -194,7 +194,7 @@ class Model:
 
     @property
     def _attention_parameters(self) -> int:
-        """Of a block without its MLP: attention and all normalisations."""
+        """Parameters of a block without its MLP: attention and all normalisations."""
         biases = self.query_size + 2 * self.kv_size if self.bias or self.qkv_bias else 0
         biases += self.hidden_size if self.bias else 0
         norms = self.block_norms * self.norm_parameters
@@ -249,7 +249,7 @@ def model_preset(name: str) -> Model:
 
 
 def _tables(path: Path) -> dict[str, tuple[dict[str, Any], Path]]:
-    """By the name of a model: its table, and the file that it is in."""
+    """The table and the file of each model, by its name."""
     tables: dict[str, tuple[dict[str, Any], Path]] = {}
     for file in sorted(path.glob("models*.toml")) if path.is_dir() else [path]:
         for name, table in read_toml(file).items():

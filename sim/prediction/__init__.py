@@ -1,1 +1,1 @@
-"""From a plan to its predicted step: compile it (lists, costs, memory), then simulate it."""
+"""Prediction of a step from a plan: compile it (lists, costs, memory), then simulate it."""

@@ -1,4 +1,4 @@
-"""From a plan to its prediction: compile (lists, costs, memory), then simulate."""
+"""Predict a plan: compile it (lists, costs, memory), then simulate it."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from parplan.sim.workload import Workload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledPlan:
-    """A plan with what a player needs: the list and the memory of each pipeline rank, the costs of
+    """A plan with the inputs of a simulator: list and memory of each pipeline rank, the costs of
     each stage."""
 
     plan: Plan
@@ -42,7 +42,7 @@ class Scheduled(NamedTuple):
 
 
 def schedule_key(plan: Plan) -> tuple[str, int, int, int]:
-    """What the lists of a plan depend on: plans with equal keys have equal lists."""
+    """Key of the instruction lists of a plan: plans with equal keys have equal lists."""
     return plan.schedule, plan.num_stages, plan.virtual_stages, plan.num_micro_batches
 
 

@@ -60,7 +60,7 @@ class ActionArrays:
         return np.repeat(np.arange(self.num_ranks, dtype=np.int32), np.diff(self.first))
 
     def copies(self) -> Codes:
-        """Which rank has a copy of which stage, shape [copies, 2]: (stage, rank) in order."""
+        """Pairs (stage, rank) of the copies of each stage, in order, shape [copies, 2]."""
         code = np.flatnonzero(np.bincount(self.stage * self.num_ranks + self.rank()))
         return np.stack(np.divmod(code, self.num_ranks), axis=1).astype(np.int32)
 
@@ -147,7 +147,7 @@ def _is_complete(lists: ActionArrays, stages: int) -> bool:
 
 
 def places(lists: ActionArrays, stages: int) -> Codes:
-    """Where each action stands, shape [4, stages x micro-batches]; -1 where there is none."""
+    """Position of each action, shape [4, stages x micro-batches]; -1 where there is none."""
     place = np.full((4, stages * lists.num_micro_batches), -1, dtype=np.int32)
     cell = lists.stage * lists.num_micro_batches + lists.micro_batch
     place[lists.op, cell] = np.arange(len(lists), dtype=np.int32)

@@ -4,7 +4,7 @@ The notation is that of torch.distributed.pipelining: `2F5` is the forward of st
 micro-batch 5; B is the full backward, I the gradient of the input, W the gradient of the weights;
 `(0F1;3B0)OVERLAP_F_B` runs a forward and a backward of one rank together. A `Schedule` holds
 computations only, one after the other; messages follow from them (`parplan.sim.engine.engine`). A
-`Program` may hold overlapped pairs and communication as well, as the CSV of torch may; the players
+`Program` may hold overlapped pairs and communication as well, as torch's CSV may; the simulators
 take overlapped pairs, but no communication.
 """
 
@@ -147,7 +147,7 @@ def computations(program: Program) -> Schedule:
 
 
 def without_communication(program: Program) -> Program:
-    """Computations and overlapped pairs: what the players take."""
+    """Computations and overlapped pairs: what the simulators take."""
     return tuple(tuple(i for i in rank if not isinstance(i, CommunicationOp)) for rank in program)
 
 

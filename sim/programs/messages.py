@@ -8,7 +8,7 @@ from parplan.sim.programs.instructions import Action
 
 
 class Message(NamedTuple):
-    """What one stage makes and another waits for: activations (F) or their gradients (B)."""
+    """A message between stages: activations (F) or their gradients (B)."""
 
     to_stage: int
     kind: str

@@ -8,7 +8,7 @@ from parplan.sim.programs.instructions import Action, CommunicationOp, Instructi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramProgress:
-    """How far a program gets."""
+    """The furthest state that a program reaches."""
 
     order: tuple[tuple[int, Instruction], ...]
     """(rank, instruction) in an order that respects every dependency."""
@@ -54,7 +54,7 @@ def progress(program: Program, num_stages: int) -> ProgramProgress:
 
 
 def needs(instruction: Instruction, num_stages: int) -> list[Action | CommunicationOp]:
-    """What has to be done before; gradients of inputs are named B, whether from B or I."""
+    """Prerequisites of an action; gradients of inputs are named B, whether from B or I."""
     if isinstance(instruction, CommunicationOp):
         match = partner(instruction)
         return [] if match is None else [match]
@@ -92,5 +92,5 @@ def sent_by(action: Action, num_stages: int) -> CommunicationOp | None:
 
 
 def result(action: Action) -> Action:
-    """What others wait for: B for either backward that makes the gradient of the input."""
+    """The result for which others wait: B for either backward that makes the input gradient."""
     return action._replace(op="B") if action.op == "I" else action

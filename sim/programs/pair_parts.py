@@ -2,7 +2,7 @@
 
 A pair waits for the input of its forward; waits for that of its backward, runs both, and sends the
 result of the forward; sends that of the backward. With the first and the last part taking no time,
-every player that knows actions knows pairs.
+every simulator that knows actions knows pairs.
 """
 
 from dataclasses import dataclass

@@ -43,7 +43,7 @@ def check_program(
 def explain(
     program: Program, num_stages: int, num_micro_batches: int, *, bidirectional: bool = False
 ) -> list[str]:
-    """What keeps the program from training `num_stages` stages on `num_micro_batches`.
+    """Explain why the program cannot train `num_stages` stages on `num_micro_batches`.
 
     Computations first: missing, twice, outside of the sizes, on another rank, B mixed with I and W,
     in the wrong order. Then messages, if the program has any, and then, if nothing else is wrong,
@@ -92,7 +92,7 @@ def _results(instruction: Instruction) -> list[Action | CommunicationOp]:
 
 
 def _places(program: Program) -> dict[Action, list[Where]]:
-    """Where each computation is."""
+    """The position of each computation."""
     places: dict[Action, list[Where]] = defaultdict(list)
     for rank, instructions in enumerate(program):
         for place, instruction in enumerate(instructions, start=1):

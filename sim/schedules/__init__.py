@@ -30,7 +30,7 @@ def schedule_kind(name: str) -> ScheduleKind:
 
 
 def why_not(name: str, num_ranks: int, num_micro_batches: int, virtual_stages: int = 1) -> str:
-    """Why the schedule `name` has no such size, in one line; empty if it has.
+    """The reason why the schedule `name` has no such size, in one line; empty if it has.
 
     Raises `ParplanError` for an unknown name.
     """

@@ -1,7 +1,7 @@
-"""Waves: stages placed down and up the ranks, again and again, played greedily.
+"""Waves: stages placed down and up the ranks, again and again, simulated greedily.
 
 After Liu et al. 2023 (Hanayo, arXiv:2308.15762): a wave is one way down and up, two stages per
-rank. The order is not the paper's action lists but our own: a play with forwards of one time unit
+rank. The order is not the paper's action lists but ours: a simulation with forwards of a time unit
 and backwards of two, in which backwards go first.
 """
 
@@ -25,12 +25,12 @@ def hanayo(num_ranks: int, num_micro_batches: int, virtual_stages: int) -> Sched
     """
     if virtual_stages % 2:
         raise ParplanError(f"hanayo: virtual_stages {virtual_stages}; needs an even number")
-    play = _Play(num_ranks, num_micro_batches, num_ranks * virtual_stages)
-    return tuple(tuple(actions) for actions in play.actions)
+    simulation = _Simulation(num_ranks, num_micro_batches, num_ranks * virtual_stages)
+    return tuple(tuple(actions) for actions in simulation.actions)
 
 
-class _Play:
-    """One play in time: what each rank can run, until when it is busy, what it has run."""
+class _Simulation:
+    """One simulation in time: what each rank can run, until when it is busy, what it has run."""
 
     def __init__(self, num_ranks: int, num_micro_batches: int, num_stages: int) -> None:
         self.last = num_stages - 1

@@ -1,6 +1,6 @@
 """Zero bubble for given times within a memory limit (ZB-1p, ZB-2p, ...).
 
-Qi et al. 2023 (arXiv:2401.10241), section 3.1: the heuristic, here as a greedy play in time.
+Qi et al. 2023 (arXiv:2401.10241), section 3.1: the heuristic, here as a greedy simulation in time.
 """
 
 import heapq
@@ -40,7 +40,7 @@ def zero_bubble(
     memory_limit: float | None = None,
     weight_share: float = 1.0,
 ) -> Schedule:
-    """As many forwards ahead as memory allows; weight gradients where a rank would wait.
+    """Schedule with as many forwards ahead as memory allows; weight gradients fill waits.
 
     `memory_limit`: micro-batches whose activations a rank may hold (default: twice the ranks);
     `weight_share`: the part of them that the weight gradient still needs. The best of the
@@ -61,8 +61,8 @@ def zero_bubble(
         if peak_micro_batches(schedule, weight_share) <= limit + ROUNDING
     ]
     for variant in itertools.product((False, True), repeat=2):
-        play = _Play(num_ranks, num_micro_batches, times, limit, weight_share, *variant)
-        candidates.append((play.occupied_time(), tuple(map(tuple, play.actions))))
+        simulation = _Simulation(num_ranks, num_micro_batches, times, limit, weight_share, *variant)
+        candidates.append((simulation.occupied_time(), tuple(map(tuple, simulation.actions))))
     return min(candidates, key=lambda candidate: candidate[0])[1]
 
 
@@ -95,8 +95,8 @@ def occupied_time(schedule: Schedule, times: PassTimes) -> float:
     return max(end - began[rank] for rank, end in enumerate(now))
 
 
-class _Play:
-    """One play of the heuristic. Times and counts are lists by rank."""
+class _Simulation:
+    """One simulation of the heuristic. Times and counts are lists by rank."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class _Play:
             self._turn(rank, now)
 
     def occupied_time(self) -> float:
-        """As the function of that name, of what was played."""
+        """Occupied time, as the function of that name computes it, of a simulated program."""
         return max(end - began for end, began in zip(self.free, self.began, strict=True))
 
     def _turn(self, rank: int, now: float) -> None:
@@ -146,7 +146,7 @@ class _Play:
             heapq.heappush(self.queue, (wake, rank))
 
     def _choose(self, rank: int, now: float) -> tuple[str, float]:
-        """What the rank starts now, or nothing and when it looks again."""
+        """Choose the action that the rank starts now, or the time at which it looks again."""
         forward, backward = self._arrival(rank, "F"), self._arrival(rank, "I")
         room = self.held[rank] + 1 <= self.limit + ROUNDING
         late = self.done[rank]["I"] - self.done[rank]["W"]

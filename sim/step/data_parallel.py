@@ -20,7 +20,7 @@ class Span(NamedTuple):
 def bucket_spans(
     begin: int, end: int, total: int, buckets: int, free: int
 ) -> Iterator[tuple[int, int]]:
-    """When each bucket of gradients is reduced, for a backward from `begin` to `end`.
+    """Spans of the reduction of each bucket of gradients, for a backward from `begin` to `end`.
 
     Bucket i is ready when its share of the backward is done; the stream is free from `free` on
     and takes `total` for all of them.

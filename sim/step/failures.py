@@ -8,7 +8,7 @@ from parplan.errors import ParplanError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failures:
-    """How often ranks fail, and what a failure costs. Failures are independent of each other."""
+    """Rate and cost of failures of ranks, which are independent of each other."""
 
     mean_time_between_s: float
     """Of the whole cluster: that of one accelerator over their number."""

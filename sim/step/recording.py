@@ -1,4 +1,4 @@
-"""From the times of a played schedule to its `Run`."""
+"""Build a `Run` from the times of a simulated schedule."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,5 +1,6 @@
-"""What holds for every step that was played, checked on each one: a mistake of the players must not
-pass for a prediction. Costs a few operations on arrays, far less than playing."""
+"""Invariants of every simulated step, checked on each one, so that a mistake of a simulator does
+not pass for a prediction. Costs a few operations on arrays, far less than simulating.
+"""
 
 import numpy as np
 

@@ -10,12 +10,12 @@ Pair = tuple[int, int]
 """From rank, to rank."""
 
 FULL_RATE = 2**16
-"""Rates are whole parts of this, so that both players round alike."""
+"""Rates are whole parts of this, so that both simulators round alike."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedLinks:
-    """Which links the messages between two ranks cross. Other pairs have a link of their own.
+    """The links that the messages between two ranks cross. Other pairs have a link of their own.
 
     A pair sends one message at a time in either way of sharing.
 

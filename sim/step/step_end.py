@@ -8,7 +8,7 @@ From when each rank is done with its list and the reductions beside it:
    and for the all-reduce. By post-validation (Qi et al. 2023, arXiv:2401.10241, section 4), rank r
    waits for the part of the norm that rank r - 1 passes on when it has its own, which arrives after
    the latency of the first stage of rank r - 1; the whole norm is looked at in the next step's
-   warm-up. Steps that have to be taken back are not played.
+   warm-up. Steps that have to be taken back are not simulated.
 3. The optimizer steps of the rank's stages, then their gathers.
 """
 
@@ -24,7 +24,7 @@ from parplan.sim.ticks import Ints, StageTicks
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepEnd:
-    """What the candidates do at the end of a step, in picoseconds, last axis: candidates."""
+    """Work of the candidates at the end of a step, in picoseconds, last axis: candidates."""
 
     finish: Ints
     """By rank: all of its optimizer steps and gathers."""
@@ -43,7 +43,7 @@ class StepEnd:
         return np.asarray(self.optimizer_starts(free, candidates) + self.finish[:, candidates])
 
     def optimizer_starts(self, free: Ints, candidates: slice = slice(None)) -> Ints:
-        """When the optimizer of every rank begins, shape [ranks, candidates]."""
+        """Start times of the optimizer of every rank, shape [ranks, candidates]."""
         norm = self.norm[candidates]
         if not self.shared and not norm.any():
             return free
@@ -60,7 +60,9 @@ class StepEnd:
 
 
 def step_end(tape: Tape, ticks: StageTicks, post_validation: bool) -> StepEnd:
-    """How a step on `tape` ends; raises `ParplanError` for copies that reduce in between."""
+    """Return the work at the end of a step on `tape`; raises `ParplanError` for copies that reduce
+    in between.
+    """
     shared, shape = tape.shared_stages(), (tape.num_ranks, ticks.num_candidates)
     stages = [stage for stage, _ in shared]
     check_copies(stages, [bool(ticks.reduce_each_micro_batch[:, s].any()) for s in stages])

@@ -132,7 +132,7 @@ def _check_range(tape: Tape, ticks: StageTicks, durations_ps: Ints | None) -> No
 def _reductions(
     tape: Tape, ticks: StageTicks, durations: Ints, stage: Codes
 ) -> tuple[Codes, tuple[Ints, Ints, Ints, Ints]]:
-    """Which actions reduce, and total and tail of their reductions, shape [candidates, rows]."""
+    """Actions that reduce, with total and tail of their reductions, shape [candidates, rows]."""
     none = np.zeros((ticks.num_candidates, 0), dtype=np.int64)
     if not ticks.reduce.any():
         return np.zeros_like(tape.reduces), (none, none, none, none)
@@ -146,7 +146,7 @@ def _reductions(
 
 
 def reduce_tail(backward: Ints, total: Ints, buckets: Ints) -> Ints:
-    """How long after the begin of a backward its gradients are reduced at the earliest.
+    """Earliest start of a backward's gradient reduction, in time after the begin of that backward.
 
     Bucket i is ready at share (i + 1) / n of the backward, and the buckets from i on take the
     share (n - i) / n of `total`, both rounded down to whole picoseconds: the longest of these n

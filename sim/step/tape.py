@@ -148,7 +148,7 @@ def _ordered(lists: ActionArrays, entries: Entries, loops: Any) -> Codes:
 
 
 def _slots(entries: Entries, order: Codes, loops: Any) -> tuple[Codes, Codes, int]:
-    """Where each entry in `order` finds its message and keeps the one it makes; and how many slots.
+    """Slots in which the entries of `order` find and keep their messages, and the number of slots.
 
     A message takes the slot that was given back first, or a new one if none is free: its k-th reuse
     is of the k-th slot that was given back, and there are as many new ones as it was short of.

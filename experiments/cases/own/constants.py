@@ -83,6 +83,6 @@ def limits(start: MachineSetting) -> tuple[np.ndarray, np.ndarray]:
 
 
 def standard_errors(setting: MachineSetting, covariance: np.ndarray) -> np.ndarray:
-    """Of each constant at `setting`, in its own unit, from the covariance of points."""
+    """Standard error of each constant at `setting`, in its unit, from the covariance of points."""
     scale = [c.width * (value_of(setting, c) if c.is_factor else 1.0) for c in OWN_CONSTANTS]
     return np.asarray(np.sqrt(np.diag(covariance)) * np.array(scale))

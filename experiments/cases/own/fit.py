@@ -188,7 +188,7 @@ def _softened(r: np.ndarray) -> np.ndarray:
 
 
 def configuration(run: OwnRun) -> object:
-    """What repeated runs have in common."""
+    """The settings that repeated runs share."""
     case = run.case
     return (case.model, case.hardware, case.parallel, case.precision, case.task)
 
@@ -209,7 +209,7 @@ def held_out_parts(runs: Sequence[OwnRun]) -> list[list[int]]:
 
 
 def held_out_errors(runs: Sequence[OwnRun], errors: Errors | None = None) -> list[float]:
-    """Of each run, predicted over measured time minus one, by a fit to the other parts."""
+    """Relative errors of each run, predicted by a fit to the other parts."""
     start = shipped_setting(runs)
     errors = errors or cached_errors(start)
     found = [0.0] * len(runs)

@@ -1,4 +1,4 @@
-"""What a fit to own runs says of a machine and its software, in one file.
+"""The result of a fit to own runs: factors of a machine and its software, in one file.
 
 `[own]` is a table as `sim/software/frameworks.toml` has them; `[machine.own]` has the factors of
 the machine that go with it. `parplan validate --fit` writes such a file, `--framework
@@ -21,7 +21,7 @@ MACHINE = "machine"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineFactors:
-    """What a machine reaches, over what its preset says."""
+    """Measured speeds of a machine relative to its preset."""
 
     products_factor: float = 1.0
     """Of the share of the peak rate that large matrix products reach."""

@@ -1,4 +1,4 @@
-"""Which configuration to measure next: the one whose prediction is least certain after a fit.
+"""Choose the configuration to measure next: the one whose prediction is least certain after a fit.
 
 With C the covariance of the constants (Laplace approximation) and j the derivatives of the
 logarithm of a step time, its variance is j^T C j (MacKay 1992, Information-based objective

@@ -182,7 +182,7 @@ def study_rows(draws: Iterable[Draw]) -> list[dict[str, object]]:
 
 
 def attribution_text(group: str, found: Sequence[Attribution]) -> str:
-    """Which feature explains the errors of a source, and the errors by its values."""
+    """Describe the feature that explains the errors of a source, and the errors by its values."""
     first = found[0]
     most = f"{first.name} explains most of the errors of {group}: {first.alone:.0%} of the variance"
     if first.alone <= 0:

@@ -1,4 +1,4 @@
-"""How much a few measured steps help: a fit to some runs of each source, tried on its others.
+"""Study the use of a few measured steps: a fit to some runs of each source, tried on its others.
 
 An experiment: nothing that is shipped comes from it. It draws from the runs that only report
 accuracy, so nothing about the fit (widths, noise, what moves) may be chosen by its results.

@@ -19,7 +19,7 @@ from parplan.sim.cluster.collective_simulation import (
 from parplan.sim.cluster.collective_steps import ALGORITHMS
 
 OPS = tuple(sorted({op.replace("_", "-") for _, op in ALGORITHMS}))
-"""The collectives that can be played, as the command line names them."""
+"""The collectives that can be simulated, as the command line names them."""
 
 MOST_RANKS = 256
 """Of a group: the messages of a ring grow with the square of its ranks."""
@@ -39,19 +39,19 @@ class PlayedCollective:
     num_bytes: float
     num_groups: int
     group_size: int
-    played: CollectiveRun
+    simulated: CollectiveRun
     closed: AlgorithmChoice
-    """By the algorithm that was played, the fastest of those that can be."""
+    """By the algorithm that was simulated, the fastest of those that can be."""
     library: AlgorithmChoice
-    """By the fastest algorithm of a collective library, which may be one that cannot be played."""
+    """By the fastest algorithm of a collective library, which may not be simulated here."""
 
     def __str__(self) -> str:
         groups = f"{self.num_groups} groups" if self.num_groups > 1 else "one group"
         lines = [
             f"{self.op} of {self.num_bytes:.4g} bytes, {groups} of {self.group_size} ranks, by "
             f"{self.closed.algorithm}",
-            f"message by message: {max(self.played.seconds):.4g} s "
-            f"({self.played.num_messages} messages; plain latencies and bandwidths)",
+            f"message by message: {max(self.simulated.seconds):.4g} s "
+            f"({self.simulated.num_messages} messages; plain latencies and bandwidths)",
             f"closed form: {self.closed.seconds:.4g} s ({self.closed.protocol} protocol, with "
             "launch times and the share of the bandwidth that libraries reach)",
         ]
@@ -109,7 +109,7 @@ def run_collective(args: argparse.Namespace) -> int:
     found = play_collective(cluster, args.collective, args.bytes, args.group_size)
     print(found)
     output = OutputFolder(args.output, args.argv)
-    rows = [{"link": n, "bytes": f"{b:.0f}"} for n, b in found.played.link_bytes.items()]
+    rows = [{"link": n, "bytes": f"{b:.0f}"} for n, b in found.simulated.link_bytes.items()]
     output.write_csv("links.csv", rows)
     output.write_manifest({"cluster": cluster.name})
     print(f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))})", file=sys.stderr)
@@ -121,7 +121,7 @@ def play_collective(
 ) -> PlayedCollective:
     """Play `op` in all groups of `group_size` consecutive ranks (None: one group of all).
 
-    The algorithm is the fastest by closed form of those that can be played. Raises `ParplanError`
+    The algorithm is the fastest simulated one by closed form. Raises `ParplanError`
     for an unknown `op`, a size that is not positive, or groups that do not fill the cluster.
     """
     name = op.lower().replace("_", "-")
@@ -157,7 +157,7 @@ def play_collective(
         num_bytes=num_bytes,
         num_groups=len(groups),
         group_size=size,
-        played=simulate_collectives(cluster, groups),
+        simulated=simulate_collectives(cluster, groups),
         closed=closed,
         library=choose(collective, group),
     )

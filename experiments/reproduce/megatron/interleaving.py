@@ -47,7 +47,7 @@ def _run(quick: bool) -> Result:
 
 
 def _gains(rows: list[dict[str, object]]) -> str:
-    """How much interleaving gains at the smallest and the largest batch."""
+    """Gain of interleaving at the smallest and the largest batch."""
     half = len(rows) // 2
     words = []
     for place in (0, half - 1):

@@ -1,4 +1,4 @@
-"""How the size of micro-batches trades kernels' efficiency against the bubble."""
+"""Trade-off of the micro-batch size between kernel efficiency and bubble."""
 
 from parplan.experiments.reproduce.draw import COLOURS, curve, panels, plain, sizes
 from parplan.experiments.reproduce.experiment import Experiment, Result, relative

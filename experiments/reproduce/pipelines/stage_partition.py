@@ -1,4 +1,6 @@
-"""How layers are put on stages: equal numbers, PipeDream's and Alpa's program, exact step times."""
+"""Partitions of layers into stages: equal numbers, PipeDream's and Alpa's programs, exact step
+times.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

@@ -43,14 +43,14 @@ def test_groups_run_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*ASKED, "all-gather", "--bytes", "1e8", "--group-size", "4"]) == 0
     assert "all-gather of 1e+08 bytes, 4 groups of 4 ranks" in capsys.readouterr().out
     found = play_collective(CLUSTER, "all-gather", 1e8, 4)
-    assert len(found.played.seconds) == 4
+    assert len(found.simulated.seconds) == 4
 
 
 @pytest.mark.parametrize("op", OPS)
 def test_inside_a_node_the_closed_form_is_near(op: str) -> None:
     """The difference is what libraries lose to launches and ramps, or trees to their pieces."""
     found = play_collective(CLUSTER, op, 1e9, 8)
-    assert max(found.played.seconds) == pytest.approx(found.closed.seconds, rel=0.15)
+    assert max(found.simulated.seconds) == pytest.approx(found.closed.seconds, rel=0.15)
 
 
 @pytest.mark.parametrize(

@@ -262,7 +262,10 @@ def test_a_group_in_the_same_order_gives_the_same_times() -> None:
 def test_what_cannot_be_played_is_refused() -> None:
     cluster = machine(2, 2)
     for group, message in (
-        (lambda: asked("all_gather", 1, [0, 1], "tree"), "all_gather by 'tree' cannot be played"),
+        (
+            lambda: asked("all_gather", 1, [0, 1], "tree"),
+            "all_gather by 'tree' cannot be simulated",
+        ),
         (lambda: asked("send_recv", 1, [0, 1]), "nothing can"),
         (lambda: asked("all_reduce", 1, [0, 1], "hierarchical"), "needs several nodes"),
         (lambda: asked("all_reduce", 1, [0, 0]), "different ranks"),

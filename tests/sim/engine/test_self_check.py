@@ -141,7 +141,7 @@ def test_what_the_engine_refuses() -> None:
                 play(schedule, [COST] * 2, **both)
             assert str(error.value) == (
                 f"compute_slowdown_during_messages: {slowdown} with shared links; only one of "
-                "them can be played"
+                "them can be simulated"
             )
 
 

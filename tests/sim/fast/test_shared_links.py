@@ -127,11 +127,11 @@ def test_the_loop_as_it_is_passes_where_faults_are_noticed() -> None:
 def test_a_fault_in_the_loop_is_noticed(
     old: str, new: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = inspect.getsource(fifo_loop.play_fifo)
+    source = inspect.getsource(fifo_loop.simulate_fifo)
     assert old in source
-    scope = dict(fifo_loop.play_fifo.__globals__)
+    scope = dict(fifo_loop.simulate_fifo.__globals__)
     exec(source.replace(old, new), scope)
-    monkeypatch.setattr(fifo_loop, "play_fifo", scope["play_fifo"])
+    monkeypatch.setattr(fifo_loop, "simulate_fifo", scope["simulate_fifo"])
     with pytest.raises(AssertionError):
         check_many()
 

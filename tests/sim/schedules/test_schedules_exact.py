@@ -25,7 +25,7 @@ from parplan.sim.schedules.limits import check_group, default_group
 from parplan.sim.schedules.placement import rank_of_stage, stages_of_rank
 from parplan.sim.schedules.zb_handcrafted import delayed_weights
 from parplan.sim.schedules.zero_bubble import (
-    _Play,
+    _Simulation,
     occupied_time,
     peak_micro_batches,
     zero_bubble,
@@ -307,7 +307,7 @@ def test_the_plays_know_how_long_they_are_occupied() -> None:
     ):
         times = PassTimes(forward=1.1, input_gradient=1.7, weight_gradient=0.6, message=message)
         for variant in VARIANTS:
-            play = _Play(p, m, times, limit, share, *variant)
+            play = _Simulation(p, m, times, limit, share, *variant)
             lists = tuple(map(tuple, play.actions))
             assert play.occupied_time() == pytest.approx(occupied_time(lists, times), rel=1e-12)
             assert peak_micro_batches(lists, share) <= limit + 1e-9
@@ -317,7 +317,7 @@ def test_a_play_by_hand() -> None:
     # Two ranks, one unit each. Rank 0 is ahead by three forwards, until its first gradient is
     # there at 3; then one comes every two units, and a weight gradient fills the other one. Rank 1
     # has a forward or a gradient at every instant until 7.
-    play = _Play(2, 3, PassTimes(), 4.0, 1.0, False, False)
+    play = _Simulation(2, 3, PassTimes(), 4.0, 1.0, False, False)
     lists = [" ".join(a.op + str(a.micro_batch) for a in rank) for rank in play.actions]
     assert lists == ["F0 F1 F2 I0 W0 I1 W1 I2 W2", "F0 I0 F1 I1 F2 I2 W0 W1 W2"]
     assert play.began == [0.0, 1.0]
@@ -339,7 +339,7 @@ def test_the_orders_of_the_greedy_plays_are_as_they_were() -> None:
         PassTimes(forward=1.3, input_gradient=0.7, weight_gradient=1.9, message=0.6),
     ]
     simulated = [
-        tuple(map(tuple, _Play(p, m, times, limit, share, *variant).actions))
+        tuple(map(tuple, _Simulation(p, m, times, limit, share, *variant).actions))
         for (p, m), times, limit, share, variant in itertools.product(
             sizes, passes, (1.0, 2.0, 3.5, 8.0), (0.3, 1.0), VARIANTS
         )
