@@ -60,7 +60,6 @@ def test_inside_a_node_the_closed_form_is_near(op: str) -> None:
         (["send-recv", "--bytes", "1e9"], "unknown collective 'send-recv'"),
         (["all-reduce"], "--collective: needs --bytes"),
         (["all-reduce", "--bytes", "0"], "--bytes: must be positive and finite, got 0"),
-        (["all-reduce", "--bytes", "nan"], "--bytes: must be positive and finite, got nan"),
         (["all-reduce", "--bytes", "1", "--group-size", "3"], "divide the 16 ranks of"),
         (["all-reduce", "--bytes", "1", "--group-size", "1"], "--group-size: must be at least 2"),
         (["all-reduce", "--bytes", "1", "--steps", "2"], "leave out --steps"),
@@ -73,6 +72,13 @@ def test_wrong_input(capsys: pytest.CaptureFixture[str], flags: list[str], messa
     assert message in err
     assert err.count("\n") == 1
     assert not Path("out").exists()
+
+
+def test_bytes_that_are_no_number(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*ASKED, "all-reduce", "--bytes", "nan"])
+    assert ended.value.code == 2
+    assert "argument --bytes: expected a finite number, got 'nan'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
