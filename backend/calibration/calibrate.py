@@ -115,7 +115,7 @@ def _sit(
         if line["kind"] != "progress":
             partial.add(line)
 
-    start_s = time.time()
+    start_s = time.monotonic()  # The same in all processes of a machine.
     job = {
         "work": "calibrate",
         "settings": dataclasses.asdict(settings),
@@ -126,7 +126,7 @@ def _sit(
         "start": start_s,
     }
     found = launch(job, settings.processes, timeout_s=slice_s + TIMEOUT_S, report=report)
-    done = {"sitting": sitting, "kind": "done", "elapsed_s": used_s + time.time() - start_s}
+    done = {"sitting": sitting, "kind": "done", "elapsed_s": used_s + time.monotonic() - start_s}
     partial.begin([*before, *found["lines"], done])
 
 

@@ -45,8 +45,10 @@ Say = Callable[[str], None]
 
 
 def sit(job: dict[str, Any], say: Say) -> dict[str, Any]:
-    """Measure until `job["slice_s"]` seconds are used, of which `job["used_s"]` were at the time
-    `job["start"]`; returns what was found, on rank 0."""
+    """Measure until `job["slice_s"]` seconds are used; returns what was found, on rank 0.
+
+    `job["used_s"]` of them were used at `job["start"]` of the monotonic clock.
+    """
     torch.set_num_threads(job["threads"])
     device = join_processes()
     sitting = _Sitting(job, device, say)
@@ -79,7 +81,7 @@ class _Sitting:
         return agree(lambda: bool(self.job["slice_s"] - self._elapsed_s() > seconds))
 
     def _elapsed_s(self) -> float:
-        return float(self.job["used_s"] + time.time() - self.job["start"])
+        return float(self.job["used_s"] + time.monotonic() - self.job["start"])
 
     def say(self, kind: str, **values: Any) -> None:
         """Tell the launcher; results are kept as well."""

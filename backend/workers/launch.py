@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +22,16 @@ from typing import Any
 
 from parplan._strict import read_json
 from parplan.backend.require import require_torch
+from parplan.backend.workers.awake_clock import AwakeClock
 from parplan.backend.workers.heartbeat import FOLDER
-from parplan.backend.workers.supervise import SILENT_S, STALL_S, CutOffError, Supervisor, steps_of
+from parplan.backend.workers.supervise import (
+    LONGEST_LOOK_S,
+    SILENT_S,
+    STALL_S,
+    CutOffError,
+    Supervisor,
+    steps_of,
+)
 from parplan.errors import ParplanError, RunFailedError
 
 ENVIRONMENT = {
@@ -176,9 +183,9 @@ def _watch(
 
     reader = threading.Thread(target=_pass_on, args=(process.stdout, say), daemon=True)
     reader.start()
-    deadline = time.monotonic() + timeout_s
+    clock = AwakeClock(LONGEST_LOOK_S)
     while process.poll() is None:
-        left_s = deadline - time.monotonic()
+        left_s = timeout_s - clock.now_s()
         if left_s <= 0:
             raise RunFailedError(
                 f"the workers did not finish within {timeout_s:g} s and were stopped"

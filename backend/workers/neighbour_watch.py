@@ -13,14 +13,17 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Mapping
 
 import torch.distributed as dist
 
+from parplan.backend.workers.awake_clock import AwakeClock
 from parplan.errors import ParplanError
 
 EVERY_S = 1.0
+
+LONGEST_LOOK_S = 5.0
+"""What is longer than this between two looks is a pause, which counts as no more silence."""
 
 TIMEOUT_S = 600.0
 """How long a collective may take, and a process may be silent, unless told otherwise."""
@@ -87,7 +90,8 @@ class NeighbourWatch:
         self.store.set(_key(self.rank), f"{self.count} {self.step} {where}")
 
     def _run(self) -> None:
-        last, since_s = b"", time.monotonic()
+        clock = AwakeClock(LONGEST_LOOK_S)
+        last, since_s = b"", clock.now_s()
         while not self.ended.wait(EVERY_S):
             if os.getppid() != self.parent:
                 os._exit(1)
@@ -96,7 +100,7 @@ class NeighbourWatch:
                 found = self.store.get(_key(self.other)) if self._there() else b""
             except RuntimeError:
                 return
-            now_s = time.monotonic()
+            now_s = clock.now_s()
             if found != last or found == b"end":
                 last, since_s = found, now_s
             elif now_s - since_s > self.limit_s:

@@ -8,15 +8,18 @@ import json
 import os
 import signal
 import statistics
-import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from parplan.backend.workers.awake_clock import AwakeClock
 from parplan.errors import RunFailedError
 
 SILENT_S = 30.0
 """A worker that has not answered for so long is stopped or hangs, and the run is ended."""
+
+LONGEST_LOOK_S = 5.0
+"""What is longer than this between two looks is a pause of the machine, which does not count."""
 
 STALL_S = 600.0
 """Where no worker has got further for so long, they wait for each other."""
@@ -63,17 +66,24 @@ class Supervisor:
     ) -> None:
         self.folder, self.report = folder, report
         self.silent_s, self.stall_s = silent_s, stall_s
+        self._clock = AwakeClock(LONGEST_LOOK_S)
+        self._beats: dict[int, tuple[int, float]] = {}
         self._sizes: dict[str, int] = {}
-        self._further_s = time.monotonic()
+        self._further_s = 0.0
+        self._heard = self._paused = False
         self._named: set[int] = set()
 
     def further(self) -> None:
-        """A worker has said something."""
-        self._further_s = time.monotonic()
+        """Note that a worker has said something."""
+        self._heard = True
 
     def __call__(self) -> None:
         """Look once."""
-        ages = {rank: time.time() - path.stat().st_mtime for rank, path in self._alive()}
+        if self._all_stopped():
+            self._clock.skip()
+            return
+        now_s = self._clock.now_s()
+        ages = self._silence_s(now_s)
         silent = sorted(rank for rank, age in ages.items() if age > self.silent_s)
         if silent:
             names = ", ".join(f"worker {rank} ({_state(self.folder, rank)})" for rank in silent)
@@ -84,13 +94,35 @@ class Supervisor:
         sizes |= dict.fromkeys(map(str, ages), 0)
         if not ages or sizes != self._sizes:
             self._sizes = sizes
-            self.further()
+            self._heard = True
             self._name_slow()
-        if time.monotonic() - self._further_s > self.stall_s:
+        if self._heard:
+            self._heard, self._further_s = False, now_s
+        if now_s - self._further_s > self.stall_s:
             raise RunFailedError(
                 f"no worker got further within {self.stall_s:g} s; all workers were ended "
                 "(a longer step needs a longer --stall)"
             )
+
+    def _silence_s(self, now_s: float) -> dict[int, float]:
+        """Seconds since each worker last touched its file, as far as this process was awake."""
+        found = {rank: path.stat().st_mtime_ns for rank, path in self._alive()}
+        self._beats = {
+            rank: known
+            if (known := self._beats.get(rank)) and known[0] == touched
+            else (touched, now_s)
+            for rank, touched in found.items()
+        }
+        return {rank: now_s - since_s for rank, (_, since_s) in self._beats.items()}
+
+    def _all_stopped(self) -> bool:
+        """Whether somebody has stopped all workers at once, as a shell or a scheduler does."""
+        alive = self._alive()
+        paused = len(alive) > 1 and all(_state(self.folder, r) == "stopped" for r, _ in alive)
+        if paused and not self._paused:
+            self.report("all workers are stopped (by a signal); this run waits until they go on")
+        self._paused = paused
+        return paused
 
     def end_workers(self) -> None:
         """Kill the workers that are still there, stopped ones as well."""
