@@ -1,15 +1,18 @@
 """The figure of `parplan validate`: predictions over measurements, and errors by source."""
 
+from __future__ import annotations
+
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
 
 from parplan.experiments.accuracy.table import FITTED
 from parplan.experiments.cases.evaluate import Outcome
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BAND = 0.1
 """Half the width of the grey band: errors of up to 10 %."""
@@ -36,6 +39,8 @@ def figure(outcomes: Sequence[Outcome]) -> Figure:
 
     The rows, sorted by their medians, are the legend of the left side as well.
     """
+    from matplotlib.figure import Figure
+
     sources = _by_source(outcomes)
     height = max(5.0, 1.4 + 0.25 * len(sources))
     drawing = Figure(figsize=(6.2 + 0.9 * height, height), layout="constrained")
@@ -100,6 +105,8 @@ def _draw_times(axes: Any, sources: Ratios) -> None:
 
 
 def _draw_ratios(axes: Any, sources: Ratios) -> None:
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
     axes.axvspan(1 - BAND, 1 + BAND, color="0.85", linewidth=0, zorder=0)
     axes.axvline(1.0, color="0.4", linewidth=0.8, zorder=1)
     for row, runs in enumerate(sources.values()):

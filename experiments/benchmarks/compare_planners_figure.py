@@ -1,15 +1,19 @@
 """The regret of planners over the evaluations and over the time that they took."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from parplan.experiments.benchmarks.compare_planners import Comparison
 from parplan.planners.search.run import SearchReport
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 POINTS = 300
 LINEAR_BELOW = 1.0
@@ -20,6 +24,8 @@ Floats = npt.NDArray[np.float64]
 
 def regret_figure(comparison: Comparison, title: str) -> Figure:
     """Median regret of each planner, shaded from the best to the worst seed."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(11, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     _draw(left, comparison, "evaluations")
@@ -35,6 +41,8 @@ def regret_figure(comparison: Comparison, title: str) -> Figure:
 
 
 def _draw(axes: Axes, comparison: Comparison, field: str) -> None:
+    from matplotlib.ticker import FuncFormatter
+
     ends = [_end(report, field) for report in comparison.reports]
     begins = [getattr(r.improvements[0], field) for r in comparison.reports if r.improvements]
     x = np.geomspace(max(min(begins, default=1.0), 1e-4), max(*ends, 1e-3), POINTS)

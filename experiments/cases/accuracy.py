@@ -5,8 +5,6 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from scipy.stats import kendalltau
-
 from parplan.experiments.cases.evaluate import Outcome
 from parplan.experiments.cases.read import Case
 
@@ -52,6 +50,8 @@ class Ranks:
 
 def ranks_of(outcomes: Sequence[Outcome], at_least: int = 3) -> Ranks | None:
     """Ranks within sweeps of `at_least` runs; None without one."""
+    from scipy.stats import kendalltau
+
     taus, regrets = [], []
     for sweep in sweeps_of(outcomes):
         if len(sweep) < at_least:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import least_squares
 
 from parplan.errors import ParplanError
 from parplan.experiments.cases.held_out import refuse_held_out
@@ -65,6 +64,8 @@ def fit_framework(
 
     Cases that cannot be expressed are left out. Raises `ParplanError` when none is left.
     """
+    from scipy.optimize import least_squares
+
     refuse_held_out(cases)
     rows = [(case, request) for case in cases if (request := _timed(case)) is not None]
     if not rows:

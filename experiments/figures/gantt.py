@@ -1,15 +1,19 @@
 """Pictures of runs and of searches. Each function returns a matplotlib `Figure` of its own."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
 
 from parplan.planners.costs.trial import Trial
 from parplan.sim.run import Event, Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = {
@@ -36,6 +40,9 @@ COMPUTE_HEIGHT, STREAM_HEIGHT = 0.6, 0.14
 
 def gantt(runs: Mapping[str, Run]) -> Figure:
     """One panel per run: what each pipeline rank does over time, all panels on one time axis."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
     heights = [max(1, run.num_ranks) + 1 for run in runs.values()]
     figure = Figure(figsize=(11, 0.8 + 0.55 * sum(heights)), layout="constrained")
     panels = figure.subplots(len(runs), 1, sharex=True, squeeze=False, height_ratios=heights)
@@ -57,6 +64,8 @@ def gantt(runs: Mapping[str, Run]) -> Figure:
 
 
 def _draw_run(axes: Axes, run: Run, scale: float) -> set[str]:
+    from matplotlib.collections import PolyCollection
+
     bars: dict[str, list[np.ndarray]] = {}
     for event in run.events:
         bars.setdefault(_kind(event), []).append(_bar(event, scale))
@@ -98,6 +107,8 @@ def cost_landscape(trials: Sequence[Trial], title: str) -> Figure:
 
     Hatched: no candidate there fits in memory. Framed: the fastest of all. Empty: no candidate.
     """
+    from matplotlib.figure import Figure
+
     stages = sorted({t.plan.num_stages for t in trials})
     sizes = sorted({t.plan.batch_per_device for t in trials})
     seconds = np.full((len(sizes), len(stages)), np.nan)
@@ -138,6 +149,8 @@ def _label_cells(axes: Axes, seconds: np.ndarray, tried: np.ndarray) -> None:
 
 
 def _cell(row: int, column: int, *, edgecolor: str, linewidth: float, hatch: str = "") -> Rectangle:
+    from matplotlib.patches import Rectangle
+
     return Rectangle(
         (column - 0.5, row - 0.5),
         1,

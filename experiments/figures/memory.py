@@ -1,12 +1,17 @@
 """Memory of the ranks over one step, as a picture."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from parplan.sim.memory.over_time import MemoryOverTime
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 GB = 1e9
 
@@ -33,6 +38,8 @@ def memory_figure(
     Of more than eight ranks, eight evenly spaced ones. `limit_bytes` of a device, where given, is a
     line if a peak comes near it.
     """
+    from matplotlib.figure import Figure
+
     places = np.unique(np.linspace(0, len(ranks) - 1, min(len(ranks), MAX_PANELS)).round())
     shown = [ranks[int(i)] for i in places]
     figure = Figure(figsize=(11, 1.2 + 1.5 * len(shown)), layout="constrained")

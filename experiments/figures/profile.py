@@ -1,11 +1,12 @@
 """Pictures of a profile. Each function returns a matplotlib `Figure` of its own."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from parplan.hardware.estimates.kernel_times import kernel_s
 from parplan.hardware.estimates.profile import CollectiveOp, MeasuredKernel, Profile
@@ -15,6 +16,10 @@ from parplan.hardware.machines.from_profile import (
     cluster_of_profile,
     memory_bytes_per_s,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000")
@@ -49,6 +54,8 @@ def roofline(profile: Profile) -> Figure:
 
     Williams, Waterman and Patterson 2009, "Roofline: an insightful visual performance model".
     """
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     kinds = {name: m for name, m in _by_kind(profile).items() if name != "memory-bound"}
@@ -82,6 +89,8 @@ def roofline(profile: Profile) -> Figure:
 
 def bus_bandwidth(profile: Profile) -> Figure:
     """Bus bandwidth over message size, a line per operation and number of ranks, with its noise."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     lines: dict[tuple[CollectiveOp, int], list[tuple[int, float, float]]] = {}
@@ -126,6 +135,8 @@ def measured_against_model(
     On the diagonal they are equal, between the dotted lines within a factor of two. Kernels of a
     data type that this machine has no rate of are left out.
     """
+    from matplotlib.figure import Figure
+
     kinds = _by_kind(profile)
     if model_s is None:
         device = cluster_of_profile(profile).accelerator

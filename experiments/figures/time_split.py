@@ -1,10 +1,14 @@
 """The figure of `time_split.csv`: a bar for each plan, a colour for each cause."""
 
-from collections.abc import Mapping
+from __future__ import annotations
 
-from matplotlib.figure import Figure
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from parplan.sim.analysis.time_split import PARTS, TimeSplit
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLOURS = {
     # Okabe and Ito's palette; what is waited for is grey, and the exchanges are greens.
@@ -31,6 +35,8 @@ BUBBLE = " (bubble)"
 
 def figure(splits: Mapping[str, TimeSplit]) -> Figure:
     """Seconds of each plan's step, stacked by cause; the chosen plan first, on top."""
+    from matplotlib.figure import Figure
+
     drawing = Figure(figsize=(11, 2.2 + 0.45 * len(splits)), layout="constrained")
     axes = drawing.subplots()
     longest_s = max((found.step_s for found in splits.values()), default=0.0)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
 
 from parplan.experiments.fits.collective_data import Sweep
 from parplan.hardware.collectives.group import Group, GroupLink
@@ -164,6 +163,8 @@ def _fit_block(
     num_starts: int,
     rng: np.random.Generator,
 ) -> Constants:
+    from scipy.optimize import least_squares
+
     names = [(cls, name) for cls, free in block.free.items() for name in free]
     start, low, high = (np.log([START[name][column] for _, name in names]) for column in range(3))
 

@@ -1,13 +1,13 @@
 """Report of a fit of collectives: errors, figure, and file of constants."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from parplan.experiments.fits.collective_data import Sweep
 from parplan.experiments.fits.collective_fit import BLOCKS, Constants, predicted_s, relative_errors
@@ -17,6 +17,10 @@ from parplan.hardware.network.collective_efficiency import (
     CollectiveEfficiency,
     EfficiencyTable,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PARTS = ("fit", "held out", "interpolated", "transfer")
 MIB = 2**20
@@ -139,6 +143,8 @@ def bandwidth_figure(sweeps: Sequence[Sweep], constants: Constants) -> Figure:
     Filled: fitted. Open: not seen by the fit. Lines (crosses for one size): the model. Colours: the
     number of ranks.
     """
+    from matplotlib.figure import Figure
+
     sizes = Counter((sweep.link_class, sweep.op) for sweep in sweeps for _ in sweep.num_bytes)
     panels = sorted(panel for panel, count in sizes.items() if count > 1)
     columns = 4

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
 
 from parplan.errors import ParplanError
 from parplan.experiments.fits.microbench import Measurement
@@ -163,6 +162,8 @@ def _least_squares(
     bounds: Bounds,
 ) -> tuple[float, Values]:
     """The cost and the values of a local minimum; all of them are sought as logarithms."""
+    from scipy.optimize import least_squares
+
     measured = np.array([m.seconds for m in measurements])
 
     def residuals(logs: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,15 +1,19 @@
 """The figure of a fit of the kernel time model."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from parplan.experiments.fits.kernel_fit_report import OPS, errors
 from parplan.experiments.fits.kernel_neighbours import Judged
 from parplan.experiments.fits.microbench import Measurement
 from parplan.hardware.kernels.efficiency import KernelEfficiency
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def figure(
@@ -19,6 +23,8 @@ def figure(
 
     A column per accelerator; held-out rows are filled.
     """
+    from matplotlib.figure import Figure
+
     judged = errors(constants, measurements)
     names = list(constants)
     drawing = Figure(figsize=(5.2 * len(names), 8.0), layout="constrained")

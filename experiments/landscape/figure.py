@@ -1,26 +1,26 @@
 """The pictures of a landscape: heat maps, or lines, a panel for each value of a third field."""
 
+from __future__ import annotations
+
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.collections import LineCollection
-from matplotlib.colors import LogNorm, Normalize
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from parplan.experiments.landscape.axes import Axis
 from parplan.experiments.landscape.cells import Cell
 from parplan.experiments.landscape.metrics import Metric
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 BEST, MEMORY_LINE = "#d7191c", "#ffffff"
@@ -68,6 +68,11 @@ def heat_maps(land: Landscape) -> Figure:
     Hatched: nothing fits in memory (the gigabytes that the smallest plan needs are written), or no
     plan has these values. Framed: the best cell of all. Lines: equal peak memory.
     """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     assert land.y is not None
     thirds: Sequence[Any] = land.third.values if land.third is not None else (None,)
     columns = _columns(len(thirds), 3 if len(land.x.values) <= 6 else 2)
@@ -103,6 +108,8 @@ def _title(land: Landscape) -> str:
 
 
 def _norm(land: Landscape) -> Normalize | None:
+    from matplotlib.colors import LogNorm, Normalize
+
     known = [cell.metrics[land.name] for cell in land.cells if cell.verdict == "fits"]
     if not known:
         return None
@@ -171,6 +178,8 @@ def _label(axes: Axes, land: Landscape, third: Any) -> None:
 
 
 def _hatch(axes: Axes, row: int, column: int, cell: Cell, small: bool) -> None:
+    from matplotlib.patches import Rectangle
+
     memory = cell.verdict == "does not fit"
     axes.add_patch(
         Rectangle(
@@ -186,6 +195,8 @@ def _hatch(axes: Axes, row: int, column: int, cell: Cell, small: bool) -> None:
 
 
 def _frame(row: int, column: int, *, edgecolor: str, linewidth: float) -> Rectangle:
+    from matplotlib.patches import Rectangle
+
     return Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=edgecolor,
                      linewidth=linewidth, zorder=5)  # fmt: skip
 
@@ -205,6 +216,8 @@ def _written(value: float) -> str:
 
 def _contours(axes: Axes, memory: Floats) -> None:
     """Lines of equal memory, as shares of what a plan may use: between cells on both sides."""
+    from matplotlib.collections import LineCollection
+
     for share, style in SHARES.items():
         above = np.where(np.isfinite(memory), memory > share, np.nan)
         lines = [
@@ -222,6 +235,9 @@ def _jumps(above: Floats) -> Iterator[tuple[int, int]]:
 
 
 def _handles(land: Landscape) -> list[Artist]:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
     found: list[Artist] = []
     verdicts = {cell.verdict for cell in land.cells}
     if "fits" in verdicts:
@@ -256,6 +272,8 @@ def slices(land: Landscape) -> Figure:
     Star: the best of all. Below, where there is one field: peak memory and its limit. Where a line
     has no point, nothing is possible.
     """
+    from matplotlib.figure import Figure
+
     thirds: Sequence[Any] = land.third.values if land.third is not None else (None,)
     columns = _columns(len(thirds), 3)
     rows = -(-len(thirds) // columns)

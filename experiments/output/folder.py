@@ -1,5 +1,7 @@
 """Output folders with atomic files and a manifest."""
 
+from __future__ import annotations
+
 import csv
 import io
 import json
@@ -7,9 +9,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from parplan._files import (
     FolderLock,
@@ -22,6 +22,9 @@ from parplan._files import (
 from parplan._strict import read_json, read_text
 from parplan.errors import ParplanError
 from parplan.experiments.output.provenance import provenance
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MANIFEST = "manifest.json"
 """Written last: a folder with it holds whole results."""

@@ -1,14 +1,18 @@
 """Pareto front of step time and memory, as a table and a figure."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-from matplotlib.figure import Figure
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from parplan.experiments.output.folder import OutputFolder
 from parplan.planners.costs.objectives import pareto
 from parplan.planners.costs.trial import Trial
 from parplan.planners.explain.why import plan_label
 from parplan.sim.memory.peak import GB
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DRAWN = 20_000
 """Plans that are drawn at most, evenly chosen."""
@@ -42,6 +46,8 @@ def write_pareto(output: OutputFolder, trials: Sequence[Trial], limit_bytes: flo
 
 def pareto_figure(trials: Sequence[Trial], front: Sequence[Trial], limit_bytes: float) -> Figure:
     """Every possible plan as a point, the front as steps, and the limit of memory."""
+    from matplotlib.figure import Figure
+
     timed = [trial for trial in trials if trial.step_s is not None]
     every = max(1, -(-len(timed) // DRAWN))
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")

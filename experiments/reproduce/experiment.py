@@ -1,13 +1,16 @@
 """The parts of an experiment: question, source of the published numbers, table and figure."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from parplan.experiments.cases.accuracy import Errors, errors_of
 from parplan.experiments.output.tables import columns
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Value = str | int | float | bool | None
 Row = Mapping[str, Any]

@@ -1,14 +1,17 @@
 """The picture of a scaling study: throughput, efficiency, and where the time goes."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from textwrap import wrap
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from typing import TYPE_CHECKING
 
 from parplan.experiments.scaling.machines import AS_IT_IS
 from parplan.experiments.scaling.study import GROUPS, ScalePoint
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = {
     "compute": "#56b4e9",
@@ -36,6 +39,8 @@ def efficiency(points: Sequence[ScalePoint]) -> list[float]:
 
 def figure(kinds: Mapping[str, Curves], title: str) -> Figure:
     """A column for strong, one for weak scaling; stacked: the step of the machine as it is."""
+    from matplotlib.figure import Figure
+
     drawing = Figure(figsize=(1.0 + 6.6 * len(kinds), 10.5), layout="constrained")
     grid = drawing.subplots(3, len(kinds), squeeze=False, height_ratios=[1, 0.8, 1.1])
     for column, (kind, curves) in enumerate(kinds.items()):
@@ -57,6 +62,8 @@ def _heading(kind: str, points: Sequence[ScalePoint]) -> str:
 
 
 def _throughput(axes: Axes, curves: Curves, sizes: Sequence[int]) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     base = next((p for p in curves[AS_IT_IS] if p.tokens_per_s), None)
     if base is not None:
         ideal = [(base.tokens_per_s or 0) * n / base.accelerators for n in sizes]

@@ -5,17 +5,21 @@ Delaunay triangulation of what was measured. Outside of its hull the nearest poi
 holds, and the answer says so.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
-from scipy.spatial import Delaunay, QhullError
 
 from parplan.hardware.estimates.estimate import Estimate, Origin
 from parplan.hardware.estimates.profile import CollectiveCall, Profile, Timing
 from parplan.hardware.kernels.kernel import Attention, Gemm, Kernel, MemoryBound
+
+if TYPE_CHECKING:
+    from scipy.spatial import Delaunay
 
 T = TypeVar("T", bound=Hashable)
 
@@ -145,6 +149,8 @@ def _group(points: Sequence[tuple[_Place, Timing]]) -> _Group:
 
 
 def _mesh(points: np.ndarray) -> Delaunay | None:
+    from scipy.spatial import Delaunay, QhullError
+
     if points.shape[1] < 2 or len(points) <= points.shape[1]:
         return None
     try:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import least_squares
 
 from parplan.errors import ParplanError
 from parplan.experiments.cases.own.constants import COUNT, limits, setting_at
@@ -147,6 +146,8 @@ def _most_probable(
     noise: float,
 ) -> np.ndarray:
     """The point of the smallest sum of squares, along the constants that move."""
+    from scipy.optimize import least_squares
+
     low, high = limits(start)
     chosen = list(moved)
 
