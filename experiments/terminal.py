@@ -42,6 +42,12 @@ class _Clean(io.TextIOBase):
                 self.stream.write(known.decode(self.stream.encoding or "ascii"))
         return len(text)
 
+    def styled(self, text: str) -> None:
+        """Write text with the colours of `parplan.experiments.output.terminal`; what else it holds
+        is clean already."""
+        with self._errors():
+            self.stream.write(text)
+
     def flush(self) -> None:
         with self._errors():
             self.stream.flush()

@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any
 from parplan.errors import ParplanError, RunFailedError
 from parplan.experiments.api.inputs import PathLike, arguments, in_python, job, path_of
 from parplan.experiments.arguments.objective import FEWEST, chosen_objective
+from parplan.experiments.arguments.voice import VOICE
 from parplan.experiments.commands.predict.plan import options_of, with_split_layers
 from parplan.experiments.output.folder import OutputFolder
+from parplan.experiments.output.terminal import Style
 from parplan.experiments.planning.decision import Decision
 from parplan.experiments.planning.explain import PlanChoice
 from parplan.experiments.planning.files import trial_row, write_report
 from parplan.experiments.planning.record import NAME
 from parplan.experiments.planning.search import Search, SearchRequest, search_of
+from parplan.experiments.planning.summary import summary_of
+from parplan.experiments.planning.summary_text import summary_lines
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.ap import log as ap_log
 from parplan.planners.costs.trial import Trial
 from parplan.planners.search import run
 from parplan.planners.search.evaluator import Evaluator
@@ -33,7 +36,10 @@ from parplan.sim.workload import Workload
 if TYPE_CHECKING:
     import pandas as pd
 
-NOT_HERE = ("between", "check", "measure", "resume", "why", "pareto", "detailed_log")
+NOT_HERE = (
+    *("between", "check", "measure", "resume", "why", "pareto", "detailed_log", "ap_log"),
+    *VOICE,
+)
 """Options of the command that say how it prints, or what it does on a machine."""
 
 Planner = str | Callable[[Space, Evaluator, Random], None]
@@ -94,7 +100,20 @@ class SearchResult:
             memory_ratio=self.search.memory_ratio,
             space=self.search.space,
         )
-        return Decision(choice=choice, chosen=self.asked.chosen)
+        return Decision(
+            choice=choice,
+            chosen=self.asked.chosen,
+            report=self.report,
+            num_candidates=self.search.num_candidates,
+        )
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """What `parplan plan --json` prints, in the schema of docs/summary.md.
+
+        Raises `ParplanError` where no plan fits.
+        """
+        return summary_of(self._decision)
 
     def to_frame(self) -> "pd.DataFrame":
         """The trials as a table, one row each, with the columns of `trials.csv`."""
@@ -120,6 +139,7 @@ class SearchResult:
         write_report(output, self.report, f"{self.workload.model.name} on {self.cluster.name}")
         if self.fits:
             self._decision.write(output)
+            output.write_json("summary.json", self.summary)
         given = {k: v for k, v in vars(args).items() if k not in ("argv", "command")}
         output.write_manifest({k: _plain(v) for k, v in given.items()} | {"output": str(folder)})
         return output.path
@@ -129,8 +149,7 @@ class SearchResult:
             closest = self.report.closest
             why = f"; the closest: {closest.reason}" if closest else ""
             return f"no candidate is possible{why}"
-        line = ap_log.selected_line(self.best.plan, self.asked.args.ap_version)
-        return "\n".join([line, *self._decision.lines()])
+        return "\n".join(summary_lines(self.summary, Style()))
 
     def __repr__(self) -> str:
         what = f"{self.workload.model.name} on {self.cluster.name}"

@@ -11,6 +11,11 @@ import re
 from parplan._strict import MOST_WHOLE
 from parplan.errors import ParplanError, short
 
+POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "b": 3, "t": 4}
+"""Thousands by suffix; B is the billion of tokens and parameters."""
+
+_NUMBER = re.compile(r"(.*?)\s*([kmgbt]?)", flags=re.IGNORECASE)
+
 MOST_DIGITS = 40
 
 MOST_PROCESSES = 4096
@@ -71,6 +76,42 @@ def finite(text: str) -> float:
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"expected a finite number, got {short(text)}")
     return value
+
+
+def count(text: str) -> int:
+    """A whole number; k and M are 1,024 and 1,048,576, as in a sequence of 128k tokens.
+
+    Raises `argparse.ArgumentTypeError` for anything else.
+    """
+    value = _parsed(text, 1024)
+    if value is None or value != int(value):
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number such as 8192 or 8k (k is 1,024), got {text!r}"
+        )
+    return int(value)
+
+
+def amount(text: str) -> float:
+    """A number; k, M, G or B, and T are 10^3, 10^6, 10^9, 10^12, as in 1.5T tokens.
+
+    Raises `argparse.ArgumentTypeError` for anything else.
+    """
+    value = _parsed(text, 1000)
+    if value is None:
+        raise argparse.ArgumentTypeError(
+            f"expected a number such as 3e11, 300B or 1.5T, got {text!r}"
+        )
+    return value
+
+
+def _parsed(text: str, thousand: int) -> float | None:
+    match = _NUMBER.fullmatch(text.strip().replace(",", ""))
+    try:
+        number, suffix = (match[1], match[2]) if match else ("", "")
+        value = float(number) * thousand ** POWERS[suffix.lower()]
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 def check_numbers(args: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from parplan.errors import ParplanError, unknown_name
+from parplan.experiments.arguments.money import DAY_S, PRICE, Bill, add_money_arguments, bill_of
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.goal import STEP_TIME, Goal
 from parplan.planners.costs.objectives import (
@@ -22,8 +23,7 @@ from parplan.sim.workload import Workload
 EXPECTED = "expected-step-time"
 FEWEST = "fewest-accelerators"
 NAMES = (*OBJECTIVES, EXPECTED, FEWEST)
-DAY_S = 24 * HOUR_S
-MTBF, PRICE, DEADLINE = "--accelerator-mtbf-hours", "--price-per-hour", "--deadline-days"
+MTBF, DEADLINE = "--accelerator-mtbf-hours", "--deadline-days"
 
 
 def add_objective_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,12 +36,7 @@ def add_objective_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(NAMES)} (default %(default)s); {FEWEST}: --cluster names several, "
         "as in 8xh100,16xh100",
     )
-    group.add_argument(
-        "--tokens", type=float, metavar="N", help="tokens of the whole training, for example 3e11"
-    )
-    group.add_argument(
-        PRICE, type=float, metavar="P", help="price of one accelerator-hour, in any currency"
-    )
+    add_money_arguments(group)
     group.add_argument(
         DEADLINE, type=float, metavar="D", help=f"time limit of the training, for {FEWEST}"
     )
@@ -95,6 +90,11 @@ class Chosen:
     name: str
     goal: Goal
     setting: ObjectiveInputs
+    currency: str
+
+    def bill(self, best: Trial) -> Bill | None:
+        """What the training takes; None where neither its tokens nor a price were given."""
+        return bill_of(self.setting, best.step_s or 1.0, self.currency)
 
     def lines(self, best: Trial) -> list[str]:
         """What is said of the best plan, beside its step time: nothing where that is all."""
@@ -129,16 +129,16 @@ def chosen_objective(args: argparse.Namespace, workload: Workload, cluster: Clus
     setting = ObjectiveInputs(workload, cluster, _run_of(args, cluster))
     if args.objective == EXPECTED:
         goal = expected_step(workload, cluster, _disturbance(args), seed=args.seed)
-        return Chosen(name=EXPECTED, goal=goal, setting=setting)
+        return Chosen(name=EXPECTED, goal=goal, setting=setting, currency=args.currency)
     if args.objective == FEWEST:
         if args.tokens is None or args.deadline_days is None:
             raise ParplanError(f"--objective {FEWEST}: needs --tokens and {DEADLINE}")
-        return Chosen(name=FEWEST, goal=STEP_TIME, setting=setting)
+        return Chosen(name=FEWEST, goal=STEP_TIME, setting=setting, currency=args.currency)
     try:
         goal = goal_of(args.objective, setting)
     except ParplanError as error:
         raise ParplanError(f"--objective {args.objective}: {_options(str(error))}") from None
-    return Chosen(name=args.objective, goal=goal, setting=setting)
+    return Chosen(name=args.objective, goal=goal, setting=setting, currency=args.currency)
 
 
 def _options(message: str) -> str:

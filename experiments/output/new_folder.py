@@ -36,7 +36,10 @@ def is_done(path: Path) -> bool:
     return (path / MANIFEST).is_file()
 
 
-NOT_OF_THE_RESULTS = {"output", "resume", "report", "force", "workers", "dask", "jobs"}
+NOT_OF_THE_RESULTS = {
+    *("output", "resume", "report", "force", "workers", "dask", "jobs"),
+    *("json", "quiet", "no_color", "why"),
+}
 """Arguments that change no byte of the results."""
 
 

@@ -20,7 +20,7 @@ from parplan.planners.explain.why import (
 )
 from parplan.planners.spaces.space import Space
 from parplan.sim.analysis.residuals import Pairs, Residuals
-from parplan.sim.analysis.time_split import BUBBLE, PARTS, TimeSplit, time_split
+from parplan.sim.analysis.time_split import TimeSplit, time_split
 from parplan.sim.memory.peak import GB
 from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.workload import Workload
@@ -33,9 +33,6 @@ MOST_CLOSE = 10
 
 DRAWN = 6
 """Plans whose time is drawn."""
-
-SAID = 0.005
-"""Smaller shares of a step are not printed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,14 +68,6 @@ def write_time_split(output: OutputFolder, splits: Mapping[str, TimeSplit]) -> N
     output.write_figure("time_split.png", figure(splits))
 
 
-def main_shares(found: TimeSplit) -> str:
-    """The shares of a step that matter, largest first; the causes of the bubble together."""
-    shares = {part: found.share(part) for part in PARTS if part not in BUBBLE}
-    shares["bubble"] = found.share(*BUBBLE)
-    said = sorted((s for s in shares.items() if s[1] >= SAID), key=lambda s: -s[1])
-    return ", ".join(f"{part} {share:.1%}" for part, share in said)
-
-
 class Reasons(NamedTuple):
     """Why the chosen plan and no other."""
 
@@ -90,6 +79,8 @@ class Reasons(NamedTuple):
     """How many plans are about as fast."""
     details: list[str]
     """A line for each single change and for each close plan."""
+    changes: tuple[Change, ...]
+    """Every single change, the fastest first."""
 
 
 def reasons_of(choice: PlanChoice, residuals: Residuals) -> Reasons:
@@ -116,7 +107,7 @@ def reasons_of(choice: PlanChoice, residuals: Residuals) -> Reasons:
     lines += [f"  close: {plan_label(t.plan)}: {_slower(t, best)}" for t in close[:MOST_CLOSE]]
     if len(close) > MOST_CLOSE:
         lines.append(f"  {len(close) - MOST_CLOSE} more that are close are in why.csv")
-    return Reasons(rows, binding(found), _close_line(close, same, pairs), lines)
+    return Reasons(rows, binding(found), _close_line(close, same, pairs), lines, found)
 
 
 def _slower(trial: Trial, best: Trial) -> str:
@@ -166,12 +157,6 @@ def _plan_row(kind: str, trial: Trial, best: Trial) -> dict[str, Any]:
         "fullest": "",
         "verdict": _slower(trial, best),
     }
-
-
-def step_with_interval(choice: PlanChoice, residuals: Residuals, step_s: float) -> str:
-    """A predicted step, and within what like published runs were."""
-    found = interval(residuals, choice.cluster, choice.best.plan, step_s)
-    return f"{step_s:.3f} s" + (f" ({found})" if found else "")
 
 
 def past_accuracy(choice: PlanChoice, residuals: Residuals, step_s: float) -> dict[str, Any]:

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = (
     "python",
     "first-steps",
+    "summary",
     "add-your-accelerator",
     "write-a-planner",
     "write-a-schedule",

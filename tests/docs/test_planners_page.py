@@ -37,7 +37,7 @@ def test_every_command_prints_what_is_shown(
     for name, text in SPACES.items():
         Path(name).write_text(text)
     main(shlex.split(command))
-    printed = capsys.readouterr().err.splitlines()
+    printed = "".join(reversed(capsys.readouterr())).splitlines()
     places = [printed.index(line) for line in shown.splitlines()]
     assert places == sorted(places)
     assert places

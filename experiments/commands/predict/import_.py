@@ -18,11 +18,14 @@ from parplan.experiments.interop.dialects.sources import SOURCES
 from parplan.experiments.interop.importers.imported import Given, finished
 from parplan.experiments.output.folder import OutputFolder
 from parplan.experiments.output.progress import ProgressLine
-from parplan.experiments.planning.explain import PlanChoice, past_accuracy, step_with_interval
+from parplan.experiments.planning.explain import PlanChoice, past_accuracy
 from parplan.experiments.planning.files import write_plan
+from parplan.experiments.planning.summary import memory_of, predicted_of
+from parplan.experiments.planning.summary_text import memory_text, speed_text, step_text
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.trial import Trial
 from parplan.planners.explain.faster_neighbours import Better, better_plans
+from parplan.planners.explain.plan_words import plan_words
 from parplan.planners.explain.why import plan_label
 from parplan.sim.analysis.residuals import read_residuals
 from parplan.sim.memory.peak import GB
@@ -238,16 +241,10 @@ def _pairs(option: str, words: list[str]) -> dict[str, str]:
 
 def _present(trial: Trial, workload: Workload, cluster: Cluster, played: Run) -> Iterator[str]:
     choice = PlanChoice(workload=workload, cluster=cluster, best=trial, trials=(), memory_ratio=0.8)
-    peak, size = max(trial.memory_bytes), cluster.accelerator.memory_bytes
-    rate = workload.model_flops / played.step_s / cluster.num_accelerators
-    mfu = rate / cluster.accelerator.peak_flop_per_s.of(workload.product_dtype)
-    short = "" if peak <= size else f", {(peak - size) / GB:.1f} GB more than there is"
-    yield f"present plan: {plan_label(trial.plan)}"
-    yield (
-        f"predicted step {step_with_interval(choice, read_residuals(), played.step_s)}, "
-        f"{workload.tokens / played.step_s:,.0f} tokens/s, MFU {mfu:.1%}, bubble "
-        f"{played.bubble:.1%}, peak memory {peak / GB:.1f} GB per device ({peak / size:.0%}){short}"
-    )
+    predicted = predicted_of(choice, read_residuals(), played)
+    yield f"present plan: {plan_words(trial.plan)}"
+    yield f"predicted step {step_text(predicted)}; {speed_text(predicted)}"
+    yield f"memory: {memory_text(memory_of(choice))}"
 
 
 def _better(better: tuple[Better, ...], tried: int, step_s: float, fits: bool) -> Iterator[str]:

@@ -1,6 +1,7 @@
-"""`parplan plan`: search for the fastest plan, log as Advanced Parallelization does, explain.
+"""`parplan plan`: search for the fastest plan, explain it, write what was found to a folder.
 
-AP's log goes to stdout, line for line. Progress and what parplan adds go to stderr.
+The summary goes to stdout, progress and warnings go to stderr. Where the log of Advanced
+Parallelization is wanted, stdout has it line for line, and the summary goes to stderr.
 """
 
 import argparse
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from parplan._files import check_writable, write_whole
+from parplan.errors import printable
 from parplan.experiments.arguments.dask import add_executor_argument
 from parplan.experiments.arguments.objective import (
     FEWEST,
@@ -18,6 +19,7 @@ from parplan.experiments.arguments.objective import (
     cluster_names,
 )
 from parplan.experiments.arguments.space import plan_space_name
+from parplan.experiments.arguments.voice import add_voice_arguments, clean, print_json, print_lines
 from parplan.experiments.arguments.workload import (
     add_workload_arguments,
     batches,
@@ -26,6 +28,8 @@ from parplan.experiments.arguments.workload import (
 )
 from parplan.experiments.output.folder import OutputFolder
 from parplan.experiments.output.new_folder import digest, says_finished
+from parplan.experiments.output.terminal import style_of
+from parplan.experiments.planning.ap_output import ApOutput
 from parplan.experiments.planning.decision import Decision
 from parplan.experiments.planning.explain import PlanChoice
 from parplan.experiments.planning.fewest import fewest
@@ -34,18 +38,18 @@ from parplan.experiments.planning.files import write_report
 from parplan.experiments.planning.mixed import is_mixed, run_mixed
 from parplan.experiments.planning.record import NAME
 from parplan.experiments.planning.search import Search, SearchRequest, search_of
+from parplan.experiments.planning.summary import nothing_found, search_table, summary_of
+from parplan.experiments.planning.summary_text import search_text, summary_lines
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.algorithms.exact.split import improve_split
 from parplan.planners.ap import log as ap_log
 from parplan.planners.ap.candidates import DEFAULT_VERSION, SETTINGS, one_batch
-from parplan.planners.costs.goal import STEP_TIME
 from parplan.planners.costs.trial import Trial
 from parplan.planners.explain.ways_to_fit import ways_to_fit
 from parplan.planners.search.report import Report
 from parplan.planners.search.run import BUILT_IN, SearchReport
 from parplan.planners.spaces.checks import check_request
 from parplan.planners.spaces.options import Options, settings_from_environment
-from parplan.sim.memory.peak import GB
 from parplan.sim.workload import Workload
 
 EXPECTED = ("trials.csv", "landscape.png", "plan.json", "timeline.json", "gantt.png", "why.csv")
@@ -80,6 +84,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="AP release whose candidate rule and log format are used (default %(default)s)",
     )
     parser.add_argument(
+        "--ap-log",
+        action="store_true",
+        help="print AP's log, and write its choice to the current folder, as --space ap does; the "
+        "summary goes to stderr",
+    )
+    parser.add_argument(
         "--executable",
         action="store_true",
         help="search only plans that parplan execute can run on stock PyTorch",
@@ -89,10 +99,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_fidelity_arguments(parser)
     _add_options(parser)
     parser.add_argument(
-        "--why",
+        *("-v", "--verbose", "--why"),
+        dest="why",
         action="store_true",
         help="also print the cost of changing each dimension of the chosen plan (why.csv)",
     )
+    add_voice_arguments(parser)
     parser.add_argument(
         "-o",
         "--output",
@@ -224,36 +236,30 @@ def run(args: argparse.Namespace) -> int:
         return 0
     search = search_of(asked)
     output = OutputFolder(args.output, args.argv, EXPECTED)
-    check_writable(Path.cwd())
-    # A search that finds nothing leaves no choice of an earlier one.
-    Path(ap_log.DUMP_NAME).unlink(missing_ok=True)
     return _searched(asked, search, output)
 
 
 def _searched(asked: SearchRequest, search: Search, output: OutputFolder) -> int:
     args, workload, cluster, options = asked[:4]
+    note = _silent if args.quiet or args.json else _note
     if search.left_out:
-        _note(search.left_out)
-    _info(ap_log.GOT_DATABASES)
-    if asked.vary:
-        _say("warning", ap_log.batches_vary(batches(args.global_batch)))
-    _info(ap_log.num_candidates(search.num_candidates))
-    _info(ap_log.COMPILE_START)
+        note(search.left_out)
+    ap = ApOutput(wanted=_wants_ap_log(args), printed=not args.json, version=args.ap_version)
+    ap.start(search.num_candidates, batches(args.global_batch) if asked.vary else None)
     report = search.run()
     if isinstance(report, SearchReport):
         output.files.append(NAME)
-    _log_report(report)
-    _log_details(report, options.detailed_log, args.ap_version)
+    ap.searched(report, options.detailed_log)
     write_report(output, report, f"{workload.model.name} on {cluster.name}")
-    code = _say_how_it_ended(report)
+    code = _say_how_it_ended(report, note)
     if report.best is None:
         if code == 0:
-            code = _nothing_fits(output, report, asked, search.memory_ratio)
+            code = _nothing_fits(output, report, asked, search)
             _forget(search, report)
         return code
-    best = checked(args, output, workload, cluster, report.trials, _note) or report.best
+    best = checked(args, output, workload, cluster, report.trials, note) or report.best
     if args.split_layers:
-        best = with_split_layers(workload, cluster, best, search.memory_ratio, _note)
+        best = with_split_layers(workload, cluster, best, search.memory_ratio, note)
     choice = PlanChoice(
         workload=workload,
         cluster=cluster,
@@ -262,9 +268,17 @@ def _searched(asked: SearchRequest, search: Search, output: OutputFolder) -> int
         memory_ratio=search.memory_ratio,
         space=search.space,
     )
-    _finish(output, choice, asked)
+    decision = Decision(
+        choice=choice, chosen=asked.chosen, report=report, num_candidates=search.num_candidates
+    )
+    ap.selected(best.plan)
+    _finish(output, decision, asked, note)
     _forget(search, report)
     return code
+
+
+def _wants_ap_log(args: argparse.Namespace) -> bool:
+    return bool(args.ap_log or args.space == "ap")
 
 
 def _forget(search: Search, report: Report) -> None:
@@ -293,88 +307,65 @@ def with_split_layers(
     return found
 
 
-def _say_how_it_ended(report: Report) -> int:
-    """What a planner did, and the exit code that it deserves."""
+def _say_how_it_ended(report: Report, note: Callable[[str], None]) -> int:
+    """What the summary does not say of a search, and the exit code that it deserves."""
     if report.stopped == "interrupted":
-        _note("interrupted; --resume goes on from here")
+        note("interrupted; --resume goes on from here")
     if report.num_tried is not None:
-        _note(
+        note(
             f"{report.num_tried:,} candidates were tried, more than are held; trials.csv, why.csv "
             f"and what is said of close plans are of {len(report.trials):,}: the best, and the "
             "best of each kind of plan, number of stages and size of a micro-batch"
         )
-    if not isinstance(report, SearchReport):
-        return 130 if report.stopped == "interrupted" else 0
-    bounds = f", {report.num_bounds} bounds" if report.num_bounds else ""
-    proof = ""
-    if report.proven:
-        better = "faster" if report.goal is STEP_TIME else "better"
-        proof = f"; proven: no plan of the space is {better} (gap 0%)"
-        if report.best is None:
-            proof = "; proven: no plan of the space fits"
-    elif report.gap is not None:
-        proof = f"; not proven: at most {report.gap:.1%} can be gained (gap)"
-    _note(
-        f"planner {report.planner}: {report.num_asked} evaluations{bounds} of "
-        f"{report.space_size} plans; {report.stopped}{proof}"
-    )
-    if report.failed:
-        return 1
+    if isinstance(report, SearchReport):
+        if report.failed or report.best is None:
+            _note(f"planner {search_text(search_table(report, report.space_size), found=False)}")
+        if report.failed:
+            return 1
     return 130 if report.stopped == "interrupted" else 0
 
 
-def _log_report(report: Report) -> None:
-    _info(ap_log.compile_time(report.compile_s))
-    _info(ap_log.COMPILE_FINISHED)
-    _info(ap_log.num_possible(report.num_possible))
-    _info(ap_log.SELECT_START)
-    _info(ap_log.cost_time(report.cost_s))
-    _info(ap_log.SELECT_FINISHED)
-
-
-def _log_details(report: Report, level: int, version: str) -> None:
-    lines = [_detail(i, trial, version) for i, trial in enumerate(report.trials, start=1)]
-    if level == 1:
-        for line in lines:
-            _info(line)
-    elif level == 2:
-        write_whole(Path(ap_log.DETAIL_NAME), "".join(f"{line}\n" for line in lines).encode())
-
-
-def _detail(number: int, trial: Trial, version: str) -> str:
-    line = f"candidate {number}: {ap_log.selected_line(trial.plan, version)}: "
-    if trial.step_s is None:
-        return f"{line}not possible: {trial.reason}"
-    return f"{line}{max(trial.memory_bytes) / GB:.1f} GB, {trial.step_s:.4g} s"
-
-
-def _finish(output: OutputFolder, choice: PlanChoice, asked: SearchRequest) -> None:
+def _finish(
+    output: OutputFolder,
+    decision: Decision,
+    asked: SearchRequest,
+    note: Callable[[str], None],
+) -> None:
     args = asked.args
-    line = ap_log.selected_line(choice.best.plan, args.ap_version)
-    decision = Decision(choice=choice, chosen=asked.chosen)
     front = decision.write(output, pareto=args.pareto)
-    write_whole(Path(ap_log.DUMP_NAME), f"{line}\n".encode())
+    table = summary_of(decision)
+    output.write_json("summary.json", table)
     output.write_manifest({**_inputs(args), "depends_on": digest(asked.depends_on())})
-    _info(ap_log.SELECTED)
-    _info(line)
-    _info("train: true")
-    for line in decision.lines(front=front, why=args.why):
-        _note(line)
-    _note(f"results: {output.path}/ ({', '.join(sorted(output.files))}); {ap_log.DUMP_NAME}")
-    if args.space == "ap":
-        _note("AP's own candidates were searched; --space full searches parplan's wider space")
+    if args.json:
+        print_json({**table, "folder": str(output.path), "files": sorted(output.files)})
+        return
+    on_stderr = _wants_ap_log(args)
+    style = style_of(sys.stderr if on_stderr else sys.stdout, no_color=args.no_color)
+    lines = list(summary_lines(clean(table), style, quiet=args.quiet))
+    if front:
+        lines.append(front)
+    if args.why:
+        lines += ["", "single changes and close plans", *map(printable, decision.details())]
+    print_lines(lines, style, on_stderr=on_stderr)
+    note(f"results: {output.path}/ ({', '.join(sorted(output.files))})")
 
 
 def _nothing_fits(
-    output: OutputFolder, report: Report, asked: SearchRequest, memory_ratio: float
+    output: OutputFolder, report: Report, asked: SearchRequest, search: Search
 ) -> int:
     output.write_manifest({**_inputs(asked.args), "depends_on": digest(asked.depends_on())})
     closest = report.closest
+    ways: list[str] = []
+    if closest:
+        found = ways_to_fit(asked.workload, asked.cluster, closest, search.memory_ratio)
+        ways = [way.change for way in found]
+    if asked.args.json:
+        print_json(nothing_found(report, search.num_candidates, ways))
+        return 1
     why = f"; the closest: {closest.reason}" if closest else ""
     _note(f"no candidate is possible{why}")
     if closest:
-        ways = ways_to_fit(asked.workload, asked.cluster, closest, memory_ratio)
-        said = "; or ".join(way.change for way in ways[:MOST_WAYS])
+        said = "; or ".join(ways[:MOST_WAYS])
         _note(f"it would fit with {said}" if said else "nothing that was tried makes it fit")
     _note(f"every candidate and its reason: {output.path / 'trials.csv'}")
     return 1
@@ -385,13 +376,9 @@ def _inputs(args: argparse.Namespace) -> dict[str, Any]:
     return given | {"output": str(args.output)}
 
 
-def _info(line: str) -> None:
-    _say("info", line)
-
-
-def _say(level: str, line: str) -> None:
-    print(f"[{level}] {line}", flush=True)
-
-
 def _note(line: str) -> None:
     print(f"parplan: {line}", file=sys.stderr)
+
+
+def _silent(line: str) -> None:
+    """For `--quiet` and `--json`."""

@@ -67,4 +67,4 @@ def test_the_command_says_what_it_leaves_out(tmp_path: Path) -> None:
     assert "candidates cannot be executed, most often because: " in first
     left_out, _, rest = first.removeprefix("parplan: ").partition(" of ")
     count = int(rest.split()[0]) - int(left_out)
-    assert f"[info] The number of candidates is {count}." in done.stdout
+    assert f"exhaustive: all {count} plans tried" in done.stdout

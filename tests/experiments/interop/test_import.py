@@ -313,15 +313,16 @@ def test_the_command_predicts_and_names_a_better_plan(
     lines = out.splitlines()
     head = "of a launch that was only partly understood (not understood: --fp8-param-gather):"
     assert lines.pop(0) == head
-    assert lines[0].startswith("present plan: PP 2, TP 4, DP 2, interleaved-1f1b x 2, ZeRO-1")
+    assert lines[0].startswith("present plan: DP 2 · TP 4")
     assert lines[1].startswith("predicted step ")
-    assert lines[2].startswith("nearest better plan: ")
+    assert lines[2].startswith("memory: ")
+    assert lines[3].startswith("nearest better plan: ")
     assert "parplan: no effect on time or memory: --lr (learning rate)" in err
     assert "parplan: --fp8-param-gather" in err
     plan, _, cluster = read_plan(Path("out/import/plan.json"))
     assert (plan.tensor_parallel, cluster) == (4, "16xa100")
     (first, *_) = csv.DictReader(Path("out/import/better.csv").read_text().splitlines())
-    assert first["what"] in lines[2]
+    assert first["what"] in lines[3]
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,7 @@ def test_no_prediction_depends_on_past_accuracy() -> None:
         "experiments/planning/explain.py",
         "experiments/commands/predict/import_.py",
         "experiments/planning/decision.py",
+        "experiments/planning/summary.py",
         "experiments/report/decision.py",
         "experiments/commands/study/validate.py",
     }
