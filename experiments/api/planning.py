@@ -92,19 +92,21 @@ class SearchResult:
 
     @cached_property
     def _decision(self) -> Decision:
+        report = self.report
         choice = PlanChoice(
             workload=self.workload,
             cluster=self.cluster,
             best=self.best,
             trials=self.trials,
             memory_ratio=self.search.memory_ratio,
-            space=self.search.space,
+            space=report.space if isinstance(report, SearchReport) else self.search.space,
+            untried_from=report.untried_s,
         )
         return Decision(
             choice=choice,
             chosen=self.asked.chosen,
             report=self.report,
-            num_candidates=self.search.num_candidates,
+            num_candidates=self.search.num_of(report),
         )
 
     @cached_property
@@ -192,13 +194,12 @@ def plan(
     """Find the fastest plan for `workload` on `cluster`, as `parplan plan` does.
 
     `planner`: a name, `module:function`, or a function of (space, evaluate, rng). `budget`: as many
-    evaluations, or seconds as in `"30s"`. `space`: `ap`, `full`, or a TOML file of constraints;
-    by default `ap`, and `full` where a planner is given.
+    evaluations, or seconds as in `"30s"`. `space`: `everything` (default; `full` for planners other
+    than branch and bound), `full`, `ap`, or a TOML file of constraints.
     `options`: those of the command by name, as `objective="cost"` or `memory_ratio=90`. `workers`
     is 1: a script that starts processes has to guard its main part. Nothing is written. Raises
     `ParplanError` for what cannot be asked, and `RunFailedError` where a planner fails.
     """
-    space = ("ap" if planner is None else "full") if space is None else space
     given = {"budget": budget, "space": space, "workers": 1, **options}
     if planner is None or isinstance(planner, str):
         given["planner"] = planner

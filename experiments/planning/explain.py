@@ -1,5 +1,6 @@
 """Explanation of the chosen plan: messages and files."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.trial import Trial
 from parplan.planners.explain.uncertainty import indistinguishable, interval, pairs_like
 from parplan.planners.explain.why import (
+    CLOSE,
     Change,
     best_of_kinds,
     binding,
@@ -24,9 +26,6 @@ from parplan.sim.analysis.time_split import TimeSplit, time_split
 from parplan.sim.memory.peak import GB
 from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.workload import Workload
-
-CLOSE = 0.03
-"""Plans at most so much slower are listed as close."""
 
 MOST_CLOSE = 10
 """Close plans that are printed."""
@@ -45,6 +44,8 @@ class PlanChoice:
     trials: Sequence[Trial]
     memory_ratio: float
     space: Space | None = None
+    untried_from: float = math.inf
+    """No plan that is not among `trials` has a step of fewer seconds."""
 
 
 def time_splits(choice: PlanChoice) -> dict[str, TimeSplit]:
@@ -107,21 +108,32 @@ def reasons_of(choice: PlanChoice, residuals: Residuals) -> Reasons:
     lines += [f"  close: {plan_label(t.plan)}: {_slower(t, best)}" for t in close[:MOST_CLOSE]]
     if len(close) > MOST_CLOSE:
         lines.append(f"  {len(close) - MOST_CLOSE} more that are close are in why.csv")
-    return Reasons(rows, binding(found), _close_line(close, same, pairs), lines, found)
+    said = _close_line(close, same, pairs, choice.untried_from / (best.step_s or 1.0))
+    return Reasons(rows, binding(found), said, lines, found)
 
 
 def _slower(trial: Trial, best: Trial) -> str:
     return f"{(trial.step_s or 0.0) / (best.step_s or 1.0) - 1:.1%} slower"
 
 
-def _close_line(close: Sequence[Trial], same: Sequence[Trial], pairs: Pairs | None) -> str:
-    line = f"{len(close) or 'no'} other plan{'s' * (len(close) > 1)} within {CLOSE:.0%}"
+def _close_line(
+    close: Sequence[Trial], same: Sequence[Trial], pairs: Pairs | None, untried_from: float
+) -> str:
+    """`untried_from`: as a multiple of the best step."""
+    number = _number(len(close), "no", untried_from >= 1 + CLOSE)
+    line = f"{number} other plan{'s' * (len(close) > 1)} within {CLOSE:.0%}"
     if pairs is None:
         return line
+    number = _number(len(same), "none", pairs.apart <= untried_from)
     return (
-        f"{line}; {len(same) or 'none'} within {pairs.apart - 1:.0%}, which cannot be told apart: "
+        f"{line}; {number} within {pairs.apart - 1:.0%}, which cannot be told apart: "
         f"of {pairs.pairs} published pairs of like plans, 80 % were predicted that closely"
     )
+
+
+def _number(found: int, none: str, all_known: bool) -> str:
+    """A number of plans, of which more may not have been tried."""
+    return str(found or none) if all_known else f"at least {found}"
 
 
 def _change_row(change: Change) -> dict[str, Any]:

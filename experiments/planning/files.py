@@ -8,6 +8,7 @@ from parplan.experiments.output.folder import OutputFolder
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.trial import Trial
 from parplan.planners.search.report import Report
+from parplan.planners.search.run import SearchReport
 from parplan.sim.analysis.streams import with_streams
 from parplan.sim.analysis.timeline import chrome_trace
 from parplan.sim.plan_file import plan_table
@@ -17,11 +18,13 @@ from parplan.sim.workload import Workload
 
 
 def write_report(output: OutputFolder, report: Report, title: str) -> None:
-    """`trials.csv` and `landscape.png`: every candidate of the search, or those that were held."""
+    """`trials.csv`: every candidate that was tried, or those that were held; and `landscape.png`,
+    which has bounds where a search by bounds tried none."""
     numbers = report.numbers or range(1, len(report.trials) + 1)
     rows = [trial_row(i, t) for i, t in zip(numbers, report.trials, strict=True)]
     output.write_csv("trials.csv", rows)
-    output.write_figure("landscape.png", cost_landscape(report.trials, title))
+    floors = report.cell_floors if isinstance(report, SearchReport) else {}
+    output.write_figure("landscape.png", cost_landscape(report.trials, title, floors))
 
 
 def trial_row(number: int, trial: Trial) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -19,13 +20,15 @@ from parplan.experiments.planning.record import Record, SearchRecorder
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.ap.candidates import ap_candidates
 from parplan.planners.costs.trial import Trial
-from parplan.planners.search.evaluator import budget_of
+from parplan.planners.explain.why import CLOSE
+from parplan.planners.search.budget import Budget, budget_of
 from parplan.planners.search.exhaustive import exhaustive, exhaustive_in_parts
 from parplan.planners.search.limits import MOST_RECORDED, check_record
 from parplan.planners.search.report import Report
 from parplan.planners.search.run import (
     ONE_BY_ONE,
     Planner,
+    SearchReport,
     find_planner,
     planner_names,
     run_planner,
@@ -36,6 +39,14 @@ from parplan.planners.spaces.options import Options
 from parplan.planners.spaces.space import Space
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
+
+DEFAULT_PLANNER = "branch-and-bound"
+
+DEFAULT_GAP = 0.01
+"""A long search of everything ends when at most such a share of the step can be gained."""
+
+DEFAULT_SECONDS = 120.0
+"""Or after so many seconds."""
 
 
 class Search(NamedTuple):
@@ -51,6 +62,10 @@ class Search(NamedTuple):
     record: Record | None = None
     """Of what was tried, which goes once the results of the whole search are on the disk; None:
     it stays, as one of the results."""
+
+    def num_of(self, report: Report) -> int:
+        """Candidates of the space that was searched in the end."""
+        return report.space_size if isinstance(report, SearchReport) else self.num_candidates
 
 
 class SearchRequest(NamedTuple):
@@ -79,11 +94,13 @@ class SearchRequest(NamedTuple):
 def search_of(asked: SearchRequest) -> Search:
     """The search that is asked for; raises `ParplanError` for what it cannot be."""
     args, workload, cluster, options = asked[:4]
+    if args.space is None:
+        args.space = default_space(args)
     if args.planner is not None:
         return _by_planner(asked, args.planner)
     if args.space == "everything":
         # Too many plans to try them all.
-        return _by_planner(asked, "branch-and-bound")
+        return _by_planner(asked, DEFAULT_PLANNER)
     if args.budget is not None:
         raise ParplanError("--budget: needs --planner; the default tries every candidate")
     ratio, found = options.memory_ratio, None
@@ -106,6 +123,13 @@ def search_of(asked: SearchRequest) -> Search:
     return Search(len(candidates), ratio, found, run, left_out, asked.record(ratio))
 
 
+def default_space(args: argparse.Namespace) -> str:
+    """What is searched where `--space` is not given: everything, where bounds alone have to be
+    proven; with planners that need more than a bound of each plan, and for a Pareto front, full."""
+    by_bounds = args.planner in (None, DEFAULT_PLANNER) and args.dask is None
+    return "everything" if by_bounds and not getattr(args, "pareto", False) else "full"
+
+
 def _by_planner(asked: SearchRequest, planner: str | Planner) -> Search:
     args, workload, cluster, options = asked[:4]
     if isinstance(planner, str):
@@ -116,14 +140,23 @@ def _by_planner(asked: SearchRequest, planner: str | Planner) -> Search:
             f"--dask: {planner} asks for one plan after the other, so that there is nothing "
             f"to spread; these do: {', '.join(others)}"
         )
+    if asked.vary:
+        options = replace(options, pipeline_parallel=False)
     space = requested_space(args, workload, cluster, options)
     ratio = space.constraints.memory_ratio
-    budget = None if args.budget is None else budget_of(args.budget)
+    budget = _budget(args)
     record = asked.record(ratio)
     check_record(planner, space, budget)
     known = record.read() if args.resume else []
 
     def run() -> Report:
+        report = search(space)
+        if args.space == "everything" and report.best is None and report.proven:
+            more = requested_space(args, workload, cluster, options, offloading=True)
+            return search(more) if more.constraints != space.constraints else report
+        return report
+
+    def search(space: Space) -> SearchReport:
         with contextlib.ExitStack() as stack:
             watch = SearchRecorder(record.begin(known), len(space))
             stack.callback(watch.end)
@@ -142,6 +175,17 @@ def _by_planner(asked: SearchRequest, planner: str | Planner) -> Search:
             )
 
     return Search(len(space), ratio, space, run)
+
+
+def _budget(args: argparse.Namespace) -> Budget | None:
+    """What `--budget` and `--gap` say. By default, a search of everything ends at a small gap, or
+    at a time, and also tries plans that are near the best."""
+    given = None if args.budget is None else budget_of(args.budget)
+    gap = None if args.gap is None else args.gap / 100
+    if args.space != "everything":
+        return given if gap is None else replace(given or Budget(), gap=gap)
+    own = given or Budget(seconds=DEFAULT_SECONDS)
+    return replace(own, gap=DEFAULT_GAP if gap is None else gap, near=CLOSE)
 
 
 def _exhaustive(

@@ -23,9 +23,9 @@ def compile_time(seconds: float) -> str:
     return f"Elapsed Time to compile all candidates = {round(seconds * 1000)} [ms]"
 
 
-def num_possible(count: int) -> str:
-    """How many of them fit in memory."""
-    return f"The number of possible candidates is {count}."
+def num_possible(count: int, *, is_all: bool = True) -> str:
+    """How many of them fit in memory; at least so many where not all were tried."""
+    return f"The number of possible candidates is {'' if is_all else 'at least '}{count}."
 
 
 def cost_time(seconds: float) -> str:

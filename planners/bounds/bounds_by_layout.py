@@ -95,6 +95,15 @@ class BoundsByLayout:
                 opened.table.rule_out(key, moments, opened.bounds)
                 self.of_plans[opened.rows] = opened.bounds
 
+    def cell_floors(self) -> dict[tuple[int, int], float]:
+        """The least of the bounds by (pipeline stages, micro-batch size)."""
+        found: dict[tuple[int, int], float] = {}
+        least = np.minimum.reduceat(self.of_plans, self._begins[:-1]).tolist()
+        for group, own in zip(self.space.groups, least, strict=True):
+            cell = group.layout.num_stages, group.layout.batch_per_device
+            found[cell] = min(own, found.get(cell, np.inf))
+        return found
+
     def memory_bytes(self) -> Floats:
         """Bytes that the fullest rank of each opened plan needs at least; infinite for others."""
         return self._of_tables(SpaceTable.memory_bounds)

@@ -1,7 +1,6 @@
 """Lower bounds on the steps of all plans of a layout, before any of them is looked at."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 
@@ -9,10 +8,13 @@ from parplan.planners.costs.cost_tables import CostTables
 from parplan.planners.spaces.layouts import LayoutGroup
 from parplan.planners.spaces.space import Space
 from parplan.sim.cost_model.stage_formula_of_rows import Floats
-from parplan.sim.plan import Plan
+from parplan.sim.plan import Plan, with_values
 
 SLACK = 1 - 1e-6
 """What sums in another order, and rounding every action to picoseconds, may add."""
+
+
+_ONE_STAGE = {"num_stages": 1, "virtual_stages": 1, "stage_layers": None, "schedule": "1f1b"}
 
 
 def layout_floors(space: Space, parts: CostTables, limit_bytes: float) -> Floats:
@@ -65,4 +67,4 @@ def _of_one_stage(group: LayoutGroup, *, zero: bool) -> Iterator[Plan]:
     )
     for r, z, s in chosen:
         plan = group.plan((r * stages + z) * sequences + s)
-        yield replace(plan, num_stages=1, virtual_stages=1, stage_layers=None, schedule="1f1b")
+        yield with_values(plan, _ONE_STAGE)

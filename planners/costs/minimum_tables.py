@@ -7,7 +7,6 @@ hides more, but by no more than it takes itself), and more bytes of anything mak
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +16,7 @@ from parplan.planners.costs.cost_tables import CostTables, Key, layer_key, param
 from parplan.planners.spaces.constraints import Constraints
 from parplan.planners.spaces.variants import Box, Choices
 from parplan.sim.cost_model.stage_formula_of_rows import Floats
-from parplan.sim.plan import Plan
+from parplan.sim.plan import Plan, with_values
 from parplan.sim.workload import Workload
 
 SLACK = 1 - 1e-9
@@ -138,7 +137,7 @@ def _corners(plan: Plan, values: Values) -> list[Plan]:
     plans = [plan]
     for name, own in values.items():
         if tuple(own) != (getattr(plan, name),):
-            plans = [replace(each, **{name: value}) for each in plans for value in own]
+            plans = [with_values(each, {name: value}) for each in plans for value in own]
     return plans
 
 

@@ -6,10 +6,14 @@ from dataclasses import dataclass, replace
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.trial import Trial, kind_of
+from parplan.planners.spaces.recomputed import name_of
 from parplan.planners.spaces.space import Space, point_of
 from parplan.sim.memory.peak import GB
 from parplan.sim.plan import Plan
 from parplan.sim.workload import Workload
+
+CLOSE = 0.03
+"""Plans at most so much slower are listed as close."""
 
 EQUAL = 0.0005
 """Step times that differ by a smaller share are called equal."""
@@ -135,13 +139,22 @@ def changed_field(plan: Plan, other: Plan) -> str | None:
         return None
     (name,) = differing
     if name == "ordering":
-        return "schedule" if plan.schedule != other.schedule else "virtual_stages"
-    return name
+        if plan.schedule != other.schedule:
+            return "schedule"
+        same = plan.virtual_stages == other.virtual_stages
+        return "stage_layers" if same else "virtual_stages"
+    return "expert_tensor_parallel" if name == "expert_split" else name
 
 
 def _value(plan: Plan, field: str) -> str:
     if field == "schedule" and plan.virtual_stages > 1:
         return f"{plan.schedule} x {plan.virtual_stages}"
+    if field == "recomputation":
+        return name_of(plan)
+    if field == "stage_layers" and plan.stage_layers is None:
+        return "even"
+    if field == "expert_tensor_parallel" and plan.expert_tensor_parallel is None:
+        return str(plan.tensor_parallel)
     return str(getattr(plan, field))
 
 

@@ -15,6 +15,10 @@ class Budget:
     evaluations: int | None = None
     """Plans asked about, also those that were asked about before."""
     seconds: float | None = None
+    gap: float = 0.0
+    """At most such a share of the best key may be left to gain where a search by bounds ends."""
+    near: float = 0.0
+    """Plans whose key is at most such a share above the best are of interest as well."""
 
     def left(self, num_asked: int) -> int | None:
         """How many more plans may be asked about after so many; None: any number."""
@@ -30,6 +34,8 @@ class Budget:
             raise ParplanError(f"budget: at least 1 evaluation, got {self.evaluations}")
         if self.seconds is not None and not self.seconds > 0:
             raise ParplanError(f"budget: more than 0 seconds, got {self.seconds}")
+        if not 0 <= self.gap < 1:
+            raise ParplanError(f"gap: at least 0 and below 100 %, got {self.gap:.0%}")
 
 
 def budget_of(text: str) -> Budget:

@@ -232,9 +232,10 @@ class Evaluator:
             return False
         return nothing_open(self._tried(self._space), self._known_floors(), key)
 
-    def least_key(self) -> float:
-        """The best key that was found, or the least floor of untried plans; 0: nothing is known."""
-        best = self._best_key
+    def least_key(self, near: float = 0.0) -> float:
+        """The least floor of untried plans where it is below the best key, or below a key that is
+        by a share of `near` worse; that key, where it is not; 0: nothing is known."""
+        best = self._best_key * (1 + near)
         if not isinstance(self._space, Space):
             return 0.0
         if self._space.constraints.is_uneven:

@@ -1,5 +1,6 @@
 """The result of a search, its progress, and the check of its choice by the simulator."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -39,6 +40,16 @@ class Report:
         if self.num_fitting is not None:
             return self.num_fitting
         return sum(trial.fits for trial in self.trials)
+
+    @property
+    def tried_all(self) -> bool:
+        """Whether every candidate was tried."""
+        return self.stopped == "finished"
+
+    @property
+    def untried_s(self) -> float:
+        """No plan that was not tried has a step of fewer seconds; infinite: all were tried."""
+        return math.inf if self.tried_all else 0.0
 
     @property
     def best(self) -> Trial | None:

@@ -1,11 +1,12 @@
 """Lookup and execution of planners."""
 
 import importlib
+import math
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import entry_points
 from random import Random
@@ -95,6 +96,25 @@ class SearchReport(Report):
     """At most such a share of the best key (step time, or memory) can still be saved; None where
     that was not asked for, or nothing fits."""
     improvements: tuple[Improvement, ...]
+    space: Space
+    """What was searched."""
+    untried_from: float = 0.0
+    """No plan that was not tried has a lower key; 0: nothing is known of them."""
+    cell_floors: Mapping[tuple[int, int], float] = field(default_factory=dict)
+    """Seconds that a step takes at least, by (pipeline stages, micro-batch size), of plans that
+    were bounded; infinite where none fits. Empty for a search without bounds."""
+
+    @property
+    def tried_all(self) -> bool:
+        """Whether every plan of the space was tried."""
+        return len(self.trials) >= self.space_size and not self.space.constraints.is_uneven
+
+    @property
+    def untried_s(self) -> float:
+        """As that of a `Report`, as far as bounds say; 0: nothing is known."""
+        if self.tried_all:
+            return math.inf
+        return self.untried_from if self.goal.floor == "step" else 0.0
 
     @property
     def failed(self) -> bool:
@@ -158,6 +178,8 @@ def run_planner(
     best = goal.best(evaluator.trials)
     key = goal.key(best) if best else float("inf")
     confirm(costs, best)
+    bounds = evaluator.num_bounds
+    least = evaluator.least_key(evaluator.budget.near) if with_gap and best else 0.0
     return SearchReport(
         trials=evaluator.trials,
         compile_s=evaluator.compile_s,
@@ -166,13 +188,16 @@ def run_planner(
         seed=seed,
         space_size=len(space),
         num_asked=evaluator.num_asked,
-        num_bounds=evaluator.num_bounds,
+        num_bounds=bounds,
         seconds=seconds,
         stopped=stopped,
         proven=evaluator.proves(key),
-        gap=_gap(evaluator, key) if with_gap and best else None,
+        gap=max(0.0, 1 - least / key) if least else None,
         goal=goal,
         improvements=tuple(evaluator.improvements),
+        space=space,
+        untried_from=least,
+        cell_floors=evaluator.layouts.cell_floors() if bounds else {},
     )
 
 
@@ -183,11 +208,6 @@ def _as_many(space: Space) -> Budget:
 def _limited(budget: Budget) -> Budget:
     """No more than what a record may have."""
     return replace(budget, evaluations=min(budget.evaluations or MOST_RECORDED, MOST_RECORDED))
-
-
-def _gap(evaluator: Evaluator, key: float) -> float | None:
-    least = evaluator.least_key()
-    return None if least == 0.0 else max(0.0, 1 - least / key)
 
 
 def _run(function: Planner, space: Space, evaluator: Evaluator, seed: int) -> str:

@@ -1,8 +1,13 @@
 """The widest space: every dimension that applies to a job, with all of its values."""
 
+from dataclasses import replace
+from typing import get_args
+
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.spaces.constraints import SIMULATED, Constraints, Range
+from parplan.planners.spaces.options import Options
 from parplan.planners.spaces.recomputed import RECOMPUTED
+from parplan.sim.plan import Recomputation
 from parplan.sim.workload import Workload
 
 LONG_SEQUENCE = 8192
@@ -18,15 +23,17 @@ MOST_TENSOR = 16
 """Tensor parallelism spans at most two nodes, or so many accelerators."""
 
 
-def everything(workload: Workload, cluster: Cluster) -> Constraints:
+def everything(workload: Workload, cluster: Cluster, *, offloading: bool = False) -> Constraints:
     """The constraints of `--space everything` for a job.
 
     Dimensions without an effect have one value: `make_space` leaves out expert parallelism without
-    experts, sequence parallelism without tensor parallelism, and so on.
+    experts, sequence parallelism without tensor parallelism, and so on. `offloading`: also to the
+    host. No published run offloads, and how much memory a host has is not modelled, so that it is
+    for jobs of which nothing fits without.
     """
     is_long = workload.seq_len >= LONG_SEQUENCE
     per_node = cluster.num_accelerators // cluster.num_nodes
-    has_host = cluster.accelerator.host_bytes_per_s is not None
+    has_host = offloading and cluster.accelerator.host_bytes_per_s is not None
     return Constraints(
         tensor_parallel=Range(max=max(MOST_TENSOR, 2 * per_node)),
         tensor_parallel_across_nodes=True,
@@ -42,4 +49,36 @@ def everything(workload: Workload, cluster: Cluster) -> Constraints:
         shard_group=Range(min=1),
         offload_optimizer=(False, True) if has_host else (False,),
         offload_activations=(False, True) if has_host else (False,),
+    )
+
+
+def with_options(allowed: Constraints, options: Options) -> Constraints:
+    """The constraints, narrowed by the options that a search has."""
+    given: dict[str, object] = {"memory_ratio": options.memory_ratio}
+    if options.num_stages != "auto":
+        given["num_stages"] = Range(max=options.num_stages)
+    if not options.pipeline_parallel:
+        given["num_stages"] = (1,)
+    if options.num_micro_batches != "auto":
+        given["num_micro_batches"] = (options.num_micro_batches,)
+    if options.activation_recomputation is False:
+        given["recomputation"] = ("none",)
+    if options.activation_recomputation is True:
+        given["recomputation"] = tuple(n for n in allowed.recomputation if n != "none")
+    if options.distribute_parameter != "auto":
+        given["zero_stage"] = (1, 2, 3) if options.distribute_parameter else (0,)
+    return replace(allowed, **given)  # type: ignore[arg-type]
+
+
+def executable_part(allowed: Constraints) -> Constraints:
+    """The constraints without dimensions that only the simulator knows."""
+    return replace(
+        allowed,
+        tensor_parallel_across_nodes=False,
+        context_parallel=(1,),
+        expert_parallel=(1,),
+        expert_tensor_parallel=(),
+        recomputation=tuple(n for n in allowed.recomputation if n in get_args(Recomputation)),
+        offload_optimizer=(False,),
+        offload_activations=(False,),
     )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.spaces.constraints import Constraints
 from parplan.planners.spaces.recomputed import applicable, recomputed_by
-from parplan.sim.plan import Plan, layers_with_ends, zero_fields
+from parplan.sim.plan import Plan, layers_with_ends, with_values, zero_fields
 from parplan.sim.schedules import schedule_kind, why_not
 from parplan.sim.workload import Workload
 
@@ -42,6 +42,10 @@ class Ordering(NamedTuple):
     virtual_stages: int
     ends: int = 0
     """How many layers embedding and head count as where layers are divided over the stages."""
+
+
+_PLAN = Plan()
+_ZERO = [zero_fields(stage) for stage in range(4)]
 
 
 class LayoutGroup(NamedTuple):
@@ -80,22 +84,26 @@ class LayoutGroup(NamedTuple):
         ordering, again = divmod(number, b)
         schedule, virtual, ends = self.orderings[ordering]
         level, ops = recomputed_by(self.recomputations[again])
-        return Plan(
-            num_stages=self.layout.num_stages,
-            num_micro_batches=self.num_micro_batches,
-            batch_per_device=self.layout.batch_per_device,
-            data_parallel=self.data_parallel,
-            tensor_parallel=self.layout.tensor_parallel,
-            sequence_parallel=self.sequence_parallel[sequence],
-            context_parallel=self.layout.context_parallel,
-            expert_parallel=self.layout.expert_parallel,
-            expert_tensor_parallel=self.layout.expert_split or None,
-            recomputation=level,
-            recomputed_ops=ops,
-            schedule=schedule,
-            virtual_stages=virtual,
-            stage_layers=layers_with_ends(self.num_layers, self.layout.num_stages * virtual, ends),
-            **zero_fields(self.zero_stages[zero]),  # type: ignore[arg-type]
+        stages = self.layout.num_stages * virtual
+        return with_values(
+            _PLAN,
+            {
+                "num_stages": self.layout.num_stages,
+                "num_micro_batches": self.num_micro_batches,
+                "batch_per_device": self.layout.batch_per_device,
+                "data_parallel": self.data_parallel,
+                "tensor_parallel": self.layout.tensor_parallel,
+                "sequence_parallel": self.sequence_parallel[sequence],
+                "context_parallel": self.layout.context_parallel,
+                "expert_parallel": self.layout.expert_parallel,
+                "expert_tensor_parallel": self.layout.expert_split or None,
+                "recomputation": level,
+                "recomputed_ops": ops,
+                "schedule": schedule,
+                "virtual_stages": virtual,
+                "stage_layers": layers_with_ends(self.num_layers, stages, ends),
+                **_ZERO[self.zero_stages[zero]],
+            },
         )
 
 

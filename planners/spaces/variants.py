@@ -3,7 +3,6 @@ overlaps and offloads. They change what stages cost and need, but no lists."""
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.spaces.constraints import Constraints
 from parplan.planners.spaces.layouts import LayoutGroup, divisors
-from parplan.sim.plan import Plan
+from parplan.sim.plan import Plan, with_values
 from parplan.sim.workload import Workload
 
 
@@ -42,6 +41,7 @@ class Box(NamedTuple):
 
 
 PLAIN = Variant()
+_PLAIN_VALUES = PLAIN._asdict()
 
 
 def variant_of(plan: Plan) -> Variant:
@@ -51,12 +51,12 @@ def variant_of(plan: Plan) -> Variant:
 
 def having(plan: Plan, values: dict[str, Any]) -> Plan:
     """The plan with other values of some fields."""
-    return replace(plan, **values)
+    return with_values(plan, values)
 
 
 def plain(plan: Plan) -> Plan:
     """The plan with none of them."""
-    return replace(plan, **PLAIN._asdict())
+    return with_values(plan, _PLAIN_VALUES)
 
 
 class Choices:
@@ -102,7 +102,7 @@ class Choices:
         for name, allowed in named:
             number, digit = divmod(number, len(allowed))
             values[name] = allowed[digit]
-        return replace(plan, **values)
+        return with_values(plan, values)
 
     def counts(self, group: LayoutGroup) -> npt.NDArray[np.int64]:
         """How many variants each plan of a group has, in its order."""
@@ -127,7 +127,7 @@ class Choices:
             name: value if value in allowed else _near(allowed, value)
             for name, value, allowed in zip(Variant._fields, wanted, self.of(plan), strict=True)
         }
-        return replace(plan, **values)
+        return with_values(plan, values)
 
     def _depths(self, stages: int) -> tuple[int | None, ...]:
         most = -(-self._num_layers // stages)

@@ -92,5 +92,7 @@ def _python(body: str) -> Ran:
 
 def steady(text: str) -> str:
     """Without what depends on the speed of the machine."""
-    text = re.sub(r"^parplan: \w+: \d+ of \d+\n", "", text, flags=re.MULTILINE)
+    text = re.sub(
+        r"^parplan: \w+(?: \(best step [^)]*\))?: \d+ of \d+\n", "", text, flags=re.MULTILINE
+    )
     return re.sub(r"= \d+ \[ms\]", "= 5 [ms]", text)

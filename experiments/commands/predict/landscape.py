@@ -167,8 +167,8 @@ def _subject(args: argparse.Namespace) -> tuple[Plan | None, Workload, Cluster]:
 
 
 def _base(args: argparse.Namespace) -> Constraints:
-    if args.space == "ap":
-        raise ParplanError("--space ap: a landscape needs full, or a TOML file")
+    if args.space in ("ap", "everything"):
+        raise ParplanError(f"--space {args.space}: a landscape needs full, or a TOML file")
     options = Options(memory_ratio_percent=args.memory_ratio)
     if args.space == "full":
         return constraints_of_options(options)

@@ -18,7 +18,7 @@ from parplan.experiments.arguments.objective import (
     chosen_objective,
     cluster_names,
 )
-from parplan.experiments.arguments.space import plan_space_name
+from parplan.experiments.arguments.space import space_name
 from parplan.experiments.arguments.voice import add_voice_arguments, clean, print_json, print_lines
 from parplan.experiments.arguments.workload import (
     add_workload_arguments,
@@ -37,7 +37,13 @@ from parplan.experiments.planning.fidelity import add_fidelity_arguments, check_
 from parplan.experiments.planning.files import write_report
 from parplan.experiments.planning.mixed import is_mixed, run_mixed
 from parplan.experiments.planning.record import NAME
-from parplan.experiments.planning.search import Search, SearchRequest, search_of
+from parplan.experiments.planning.search import (
+    DEFAULT_GAP,
+    DEFAULT_SECONDS,
+    Search,
+    SearchRequest,
+    search_of,
+)
 from parplan.experiments.planning.summary import nothing_found, search_table, summary_of
 from parplan.experiments.planning.summary_text import search_text, summary_lines
 from parplan.hardware.network.cluster import Cluster
@@ -64,12 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_workload_arguments(parser)
     parser.add_argument(
         "--space",
-        type=plan_space_name,
-        default="ap",
-        help="search space. ap: the candidates of Advanced Parallelization (default); full: all "
-        "combinations of degrees, schedules, recomputation and ZeRO; everything: also uneven "
-        "stages, context and expert parallelism, sharding groups, sets of recomputed operations "
-        "and offloading, by branch and bound; or a TOML file of constraints",
+        type=space_name,
+        help="search space. everything (default): all that applies to the job, by branch and "
+        "bound, with uneven stages, context and expert parallelism, sharding groups and sets of "
+        "recomputed operations; full: tensor, pipeline and data parallelism, recomputation and "
+        "ZeRO, every plan tried; ap: the candidates of Advanced Parallelization; or a TOML file "
+        "of constraints",
     )
     parser.add_argument(
         "--between",
@@ -119,13 +125,21 @@ def _add_planner(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--planner",
         metavar="NAME",
-        help=f"{', '.join(BUILT_IN)}, an installed one, or module:function (default: exhaustive)",
+        help=f"{', '.join(BUILT_IN)}, an installed one, or module:function (default: "
+        "branch-and-bound for everything, exhaustive for other spaces)",
     )
     group.add_argument(
         "--budget",
         metavar="N",
         help="search budget: a number of evaluations, or seconds such as 30s (default: the number "
-        "of plans)",
+        f"of plans; {DEFAULT_SECONDS:.0f}s for everything)",
+    )
+    group.add_argument(
+        "--gap",
+        type=float,
+        metavar="PERCENT",
+        help="end a long search by bounds when at most this much can be gained (default: "
+        f"{100 * DEFAULT_GAP:.0f} for everything, 0 for other spaces)",
     )
     group.add_argument(
         "--split-layers",
@@ -251,6 +265,8 @@ def _searched(asked: SearchRequest, search: Search, output: OutputFolder) -> int
         output.files.append(NAME)
     ap.searched(report, options.detailed_log)
     write_report(output, report, f"{workload.model.name} on {cluster.name}")
+    if isinstance(report, SearchReport) and report.space is not search.space:
+        note("nothing fits without offloading to the host, which was searched as well")
     code = _say_how_it_ended(report, note)
     if report.best is None:
         if code == 0:
@@ -266,10 +282,11 @@ def _searched(asked: SearchRequest, search: Search, output: OutputFolder) -> int
         best=best,
         trials=report.trials,
         memory_ratio=search.memory_ratio,
-        space=search.space,
+        space=report.space if isinstance(report, SearchReport) else search.space,
+        untried_from=report.untried_s,
     )
     decision = Decision(
-        choice=choice, chosen=asked.chosen, report=report, num_candidates=search.num_candidates
+        choice=choice, chosen=asked.chosen, report=report, num_candidates=search.num_of(report)
     )
     ap.selected(best.plan)
     _finish(output, decision, asked, note)
@@ -360,7 +377,7 @@ def _nothing_fits(
         found = ways_to_fit(asked.workload, asked.cluster, closest, search.memory_ratio)
         ways = [way.change for way in found]
     if asked.args.json:
-        print_json(nothing_found(report, search.num_candidates, ways))
+        print_json(nothing_found(report, search.num_of(report), ways))
         return 1
     why = f"; the closest: {closest.reason}" if closest else ""
     _note(f"no candidate is possible{why}")

@@ -126,8 +126,8 @@ def _machines(args: argparse.Namespace) -> list[ScaledMachine]:
 
 
 def _base(args: argparse.Namespace) -> Constraints:
-    if args.space == "ap":
-        raise ParplanError("--space ap: scaling needs full, or a TOML file")
+    if args.space in ("ap", "everything"):
+        raise ParplanError(f"--space {args.space}: scaling needs full, or a TOML file")
     if args.space == "full":
         return constraints_of_options(Options())
     return read_constraints(Path(args.space))

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--space",
         type=space_name,
         default="full",
-        help="search space: full (default), or a TOML file of constraints",
+        help="search space: full (default), everything, or a TOML file of constraints",
     )
     parser.add_argument(
         "--planners",

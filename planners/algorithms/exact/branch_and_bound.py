@@ -5,6 +5,9 @@ time (`parplan.planners.bounds.schedule_bounds`), or on their memory where that 
 the next bound is not below the best, no plan is better. All variants of a plan are bounded
 together; where that bound is below the best, they are divided, and each part is bounded, until one
 variant is left.
+
+With a gap in the budget, a long search ends where no more than that share can be gained. With
+`near`, plans that are about as good as the best are evaluated afterwards, some of them.
 """
 
 from heapq import heappop, heappush
@@ -19,6 +22,12 @@ from parplan.planners.spaces.variants import Box
 
 FIRST, MOST = 2, 16
 """Layouts whose plans are bounded together, of the most promising ones and later."""
+
+BEFORE_GAP = 200_000
+"""Bounds that are asked for in any case before a gap ends a search: short ones end with a proof."""
+
+MOST_NEAR, MOST_NEAR_BOUNDS = 20, 20_000
+"""Plans that are evaluated because they are near the best, and bounds that this may take."""
 
 
 def branch_and_bound(space: Space, evaluate: Evaluator, rng: Random) -> None:
@@ -35,6 +44,8 @@ def branch_and_bound(space: Space, evaluate: Evaluator, rng: Random) -> None:
     if waiting.best == IMPOSSIBLE:
         # Nothing fits: the record should say of a plan why not.
         evaluate(evaluate.leanest())
+    elif evaluate.budget.near:
+        waiting.work_off_near()
 
 
 def _open_layouts(evaluate: Evaluator, waiting: "_Waiting") -> None:
@@ -44,11 +55,11 @@ def _open_layouts(evaluate: Evaluator, waiting: "_Waiting") -> None:
     begin, count = 0, FIRST
     while begin < len(order):
         waiting.work_off(float(floors[order[begin]]))
-        chosen = [n for n in order[begin : begin + count] if floors[n] < waiting.best]
+        chosen = [n for n in order[begin : begin + count] if floors[n] < waiting.enough]
         if not chosen:
             return
         for floor, row in evaluate.open_layouts(chosen):
-            if floor < waiting.best:
+            if floor < waiting.kept:
                 waiting.add_row(floor, row)
         begin, count = begin + len(chosen), min(MOST, 2 * count)
 
@@ -63,6 +74,17 @@ class _Waiting:
         self._count = 0
         self._heap: list[tuple[float, int, int, Box | None, bool]] = []
 
+    @property
+    def enough(self) -> float:
+        """A bound from which on nothing more has to be tried."""
+        is_long = self._evaluate.num_bounds >= BEFORE_GAP
+        return self.best * (1 - self._evaluate.budget.gap * is_long)
+
+    @property
+    def kept(self) -> float:
+        """A bound from which on nothing is of interest."""
+        return self.best * (1 + self._evaluate.budget.near)
+
     def add_row(self, floor: float, row: int) -> None:
         """The plans of a row, whose lists are not compared with the memory yet."""
         self._push(floor, row, None, is_new=True)
@@ -73,20 +95,32 @@ class _Waiting:
 
     def work_off(self, floor: float) -> None:
         """Try or divide all whose bound is at most `floor`, and that may be better."""
-        while self._heap and self._heap[0][0] <= floor and self._heap[0][0] < self.best:
-            own, _, row, box, is_new = heappop(self._heap)
-            if is_new:
-                self._evaluate.rule_out_alike(self._space.row(row))
-                if self._evaluate.layouts.of_plans[row] < IMPOSSIBLE:
-                    self._push(own, row, self._space.box(row), is_new=False)
-                continue
-            parts = [] if box is None else divided(box)
-            if not parts:
-                self._try(row, box)
-                continue
-            for bound, part in zip(self._evaluate.box_floors(row, parts), parts, strict=True):
-                if bound < self.best:
-                    self._push(bound, row, part, is_new=False)
+        while self._heap and self._heap[0][0] <= floor and self._heap[0][0] < self.enough:
+            self._work_off_first()
+
+    def work_off_near(self) -> None:
+        """Try or divide the most promising of the rest, until some were tried."""
+        asked, bounds = self._evaluate.num_asked + MOST_NEAR, self._evaluate.num_bounds
+        while self._heap and self._heap[0][0] < self.kept:
+            self._work_off_first()
+            done = self._evaluate.num_bounds - bounds
+            if self._evaluate.num_asked >= asked or done >= MOST_NEAR_BOUNDS:
+                return
+
+    def _work_off_first(self) -> None:
+        own, _, row, box, is_new = heappop(self._heap)
+        if is_new:
+            self._evaluate.rule_out_alike(self._space.row(row))
+            if self._evaluate.layouts.of_plans[row] < IMPOSSIBLE:
+                self._push(own, row, self._space.box(row), is_new=False)
+            return
+        parts = [] if box is None else divided(box)
+        if not parts:
+            self._try(row, box)
+            return
+        for bound, part in zip(self._evaluate.box_floors(row, parts), parts, strict=True):
+            if bound < self.kept:
+                self._push(bound, row, part, is_new=False)
 
     def _try(self, row: int, box: Box | None) -> None:
         plan = self._space.row(row) if box is None else self._space.only(row, box)

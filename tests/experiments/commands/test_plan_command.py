@@ -281,9 +281,9 @@ def change(**replaced: str) -> list[str]:
         ([*REFERENCE, "--memory-ratio", "0"], "memory ratio: must be above 0"),
         ([*REFERENCE, "--memory-ratio", "nan"], "expected a finite number, got 'nan'"),
         ([*REFERENCE, "--distribute-parameter", "x"], "expected auto, true or false"),
-        ([*REFERENCE, "--planner", "beam"], "--space ap: a planner needs full, or a TOML file"),
+        ([*REFERENCE, "--planner", "beam"], "--space ap: a planner needs everything, full"),
         ([*REFERENCE, "--budget", "9"], "--budget: needs --planner"),
-        ([*REFERENCE[:-1], "wide"], "expected ap, full or a TOML file, got 'wide'"),
+        ([*REFERENCE[:-1], "wide"], "expected everything, full, ap or a TOML file, got 'wide'"),
         (
             [*REFERENCE[:-1], "full", "--planner", "beam", "--budget", "many"],
             "budget: expected evaluations, as in 500, or seconds, as in 30s; got 'many'",
