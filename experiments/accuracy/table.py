@@ -73,6 +73,7 @@ def _numbers(name: str, outcomes: Sequence[Outcome]) -> dict[str, object]:
         "ran_and_fits": verdicts and verdicts.ran_right,
         "out_of_memory": verdicts and verdicts.out_of_memory,
         "out_of_memory_and_does_not_fit": verdicts and verdicts.out_of_memory_right,
+        "may_fail": verdicts and verdicts.may_fail,
     }
 
 
@@ -83,7 +84,10 @@ def _verdict_lines(outcomes: Sequence[Outcome]) -> list[str]:
     return [
         f"fits in memory: {verdicts.ran_right} of {verdicts.ran} runs that ran; does not: "
         f"{verdicts.out_of_memory_right} of {verdicts.out_of_memory} that ran out of memory "
-        f"(balanced accuracy {verdicts.balanced_accuracy:.1%})"
+        f"(balanced accuracy {verdicts.balanced_accuracy:.1%})",
+        f"with a margin: {verdicts.fits_right} of {verdicts.fits} that fit ran; "
+        f"{verdicts.does_not_fit_right} of {verdicts.does_not_fit} that do not fit ran out of "
+        f"memory; {verdicts.may_fail} may fail",
     ]
 
 
@@ -153,6 +157,7 @@ def row(outcome: Outcome) -> dict[str, object]:
         "measured_step_s": case.step_s,
         "predicted_peak_bytes": outcome.peak_bytes,
         "predicted_fits": outcome.fits,
+        "memory_verdict": outcome.verdict,
         "relative_error": outcome.error,
         "source": case.source_where,
         "core": case.core,

@@ -31,6 +31,7 @@ from parplan.planners.search.report import Report
 from parplan.planners.search.run import SearchReport
 from parplan.planners.spaces.checks import check_request
 from parplan.planners.spaces.space import Space
+from parplan.sim.memory.verdict import Verdict, verdict_on
 from parplan.sim.workload import Workload
 
 if TYPE_CHECKING:
@@ -89,6 +90,12 @@ class SearchResult:
                 self.workload, self.cluster, found, self.search.memory_ratio, lambda line: None
             )
         return found
+
+    @property
+    def memory_verdict(self) -> Verdict:
+        """`fits`, `may fail` or `does not fit` of the best plan, with what allocator, context and
+        buffers take."""
+        return verdict_on(max(self.best.memory_bytes), self.cluster.accelerator)
 
     @cached_property
     def _decision(self) -> Decision:

@@ -13,13 +13,16 @@ from parplan.errors import ParplanError
 from parplan.experiments.api.inputs import PathLike, in_python, job, path_of, plan_for
 from parplan.experiments.commands.predict.simulate import (
     memory_of,
+    memory_verdict,
     stragglers,
     summary,
+    verdict_lines,
     with_schedule,
 )
 from parplan.hardware.network.cluster import Cluster
 from parplan.sim.analysis.timeline import chrome_trace
 from parplan.sim.memory.over_time import MemoryOverTime
+from parplan.sim.memory.verdict import Verdict
 from parplan.sim.plan import Plan
 from parplan.sim.prediction.predict import CompiledPlan, compile_plan, predict
 from parplan.sim.run import Run
@@ -77,6 +80,11 @@ class SimulatedStep:
         """Whether the fullest rank has room in the memory of its accelerator."""
         return self.peak_memory_bytes <= self.cluster.accelerator.memory_bytes
 
+    @property
+    def memory_verdict(self) -> Verdict:
+        """`fits`, `may fail` or `does not fit`, with what allocator, context and buffers take."""
+        return memory_verdict(self.memory, self.cluster)
+
     def figure(self) -> "Figure":
         """The step as a Gantt chart (matplotlib)."""
         from parplan.experiments.figures.gantt import gantt
@@ -95,8 +103,9 @@ class SimulatedStep:
         return self.run.as_frame()
 
     def __str__(self) -> str:
-        text = summary(self.compiled, self.run, self.memory)
-        return f"{text}\n{self.slow}" if self.slow else text
+        lines = [summary(self.compiled, self.run, self.memory)]
+        lines += verdict_lines(self.memory, self.cluster)
+        return "\n".join([*lines, *([self.slow] if self.slow else [])])
 
     def __repr__(self) -> str:
         what = f"{self.workload.model.name} on {self.cluster.name}"

@@ -4,9 +4,11 @@ import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from parplan.experiments.cases.evaluate import Outcome
 from parplan.experiments.cases.read import Case
+from parplan.sim.memory.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +104,12 @@ class Verdicts:
     ran_right: int
     out_of_memory: int
     out_of_memory_right: int
+    fits: int
+    """With the margin of `parplan.sim.memory.verdict`: those that are said to fit."""
+    fits_right: int
+    does_not_fit: int
+    does_not_fit_right: int
+    may_fail: int
 
     @property
     def balanced_accuracy(self) -> float:
@@ -114,6 +122,7 @@ def verdicts_of(outcomes: Iterable[Outcome]) -> Verdicts | None:
     known = [o for o in outcomes if o.fits is not None]
     with_failures = {o.case.group for o in known if o.case.measured.oom}
     known = [o for o in known if o.case.group in with_failures]
+    clear = {verdict: [o for o in known if o.verdict == verdict] for verdict in get_args(Verdict)}
 
     def count(test: Callable[[Outcome], bool]) -> int:
         return sum(map(test, known))
@@ -123,5 +132,10 @@ def verdicts_of(outcomes: Iterable[Outcome]) -> Verdicts | None:
         ran_right=count(lambda o: not o.case.measured.oom and bool(o.fits)),
         out_of_memory=count(lambda o: o.case.measured.oom),
         out_of_memory_right=count(lambda o: o.case.measured.oom and not o.fits),
+        fits=len(clear["fits"]),
+        fits_right=sum(not o.case.measured.oom for o in clear["fits"]),
+        does_not_fit=len(clear["does not fit"]),
+        does_not_fit_right=sum(o.case.measured.oom for o in clear["does not fit"]),
+        may_fail=len(clear["may fail"]),
     )
     return found if found.ran and found.out_of_memory else None

@@ -8,15 +8,14 @@ from parplan.experiments.cases.doubtful import doubts_alone, doubts_of
 from parplan.experiments.cases.read import Case
 from parplan.experiments.cases.request import CaseRequest, request_of
 from parplan.sim.analysis.time_split import BUBBLE, time_split
+from parplan.sim.memory.verdict import (
+    ALLOCATOR,
+    Verdict,
+    is_expected_to_fit,
+    reserve_of,
+    verdict_on,
+)
 from parplan.sim.prediction.predict import compile_plan, predict
-
-FRAGMENTED_SHARE = 0.048
-"""What the allocator reserves beyond what is allocated: mean of peak_reserved_gib over
-peak_memory_gib of the 43 runs of simumax-b200 that report both (published_calibration.jsonl)."""
-
-CONTEXT_BYTES = 1.5 * 2**30
-"""Of the device, what the driver's context and the communicators' buffers take: assumed."""
-
 
 SHARES = {
     "compute": ("compute", "recomputation"),
@@ -46,8 +45,6 @@ class Outcome:
     peak_bytes: float | None = None
     reported_bytes: float | None = None
     """The peak as the source counts it."""
-    limit_bytes: float | None = None
-    """What the fullest device may use."""
     doubts: tuple[str, ...] = ()
     """What makes measured values doubtful, a line each."""
 
@@ -76,10 +73,17 @@ class Outcome:
 
     @property
     def fits(self) -> bool | None:
-        """Whether the plan is predicted to fit in memory."""
-        if self.peak_bytes is None or self.limit_bytes is None:
+        """Whether the plan is expected to fit in memory."""
+        if self.peak_bytes is None or self.request is None:
             return None
-        return (1 + FRAGMENTED_SHARE) * self.peak_bytes <= self.limit_bytes
+        return is_expected_to_fit(self.peak_bytes, self.request.cluster.accelerator)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The same with a margin."""
+        if self.peak_bytes is None or self.request is None:
+            return None
+        return verdict_on(self.peak_bytes, self.request.cluster.accelerator)
 
 
 def evaluate(case: Case) -> Outcome:
@@ -93,7 +97,8 @@ def evaluate(case: Case) -> Outcome:
     split = time_split(request.workload, request.cluster, compiled, run)
     peak = reported = compiled.peak_bytes + request.stack.bucket_bytes
     if request.stack.reported_memory == "device":
-        reported = (1 + FRAGMENTED_SHARE) * peak + CONTEXT_BYTES
+        reserve = reserve_of(request.cluster.accelerator)
+        reported = ALLOCATOR.expected * peak + reserve.expected
     return Outcome(
         case=case,
         request=request,
@@ -101,6 +106,5 @@ def evaluate(case: Case) -> Outcome:
         shares={name: split.share(*parts) for name, parts in SHARES.items()},
         peak_bytes=peak,
         reported_bytes=reported,
-        limit_bytes=request.cluster.accelerator.memory_bytes - CONTEXT_BYTES,
         doubts=doubts_of(case, request.workload, request.cluster, compiled.memory),
     )

@@ -11,6 +11,7 @@ from parplan.planners.search.report import Report
 from parplan.planners.search.run import SearchReport
 from parplan.sim.analysis.streams import with_streams
 from parplan.sim.analysis.timeline import chrome_trace
+from parplan.sim.memory.verdict import verdict_on
 from parplan.sim.plan_file import plan_table
 from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.run import Run
@@ -57,6 +58,7 @@ def write_plan(
         "step_s": run.step_s,
         "bubble": run.bubble,
         "memory_bytes_per_stage": list(best.memory_bytes),
+        "memory_verdict": verdict_on(max(best.memory_bytes), cluster.accelerator),
         "past_accuracy": dict(past_accuracy),
     }
     table = plan_table(best.plan, workload, cluster.name)

@@ -14,6 +14,7 @@ from parplan.planners.explain.uncertainty import Interval, interval
 from parplan.planners.search.report import Report
 from parplan.planners.search.run import SearchReport
 from parplan.sim.analysis.residuals import Residuals
+from parplan.sim.memory.verdict import verdict_on
 from parplan.sim.run import Run
 
 SCHEMA = "parplan.plan/1"
@@ -115,6 +116,7 @@ def memory_of(choice: PlanChoice) -> Table:
         "peak_bytes": max(peaks),
         "device_bytes": device,
         "share": max(peaks) / device,
+        "verdict": verdict_on(max(peaks), choice.cluster.accelerator),
         "limit_bytes": choice.memory_ratio * device,
         "limit_share": choice.memory_ratio,
         "fullest_rank": peaks.index(max(peaks)),

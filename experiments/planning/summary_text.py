@@ -91,6 +91,7 @@ def memory_text(memory: Table) -> str:
         f"{memory['peak_bytes'] / GB:.1f} of {memory['device_bytes'] / GB:.1f} GB "
         f"({memory['share']:.0%}) on the fullest device{where}; "
         f"a plan may use {memory['limit_bytes'] / GB:.1f} GB ({memory['limit_share']:.0%})"
+        f"{'' if memory['verdict'] == 'fits' else '; ' + memory['verdict']}"
     )
 
 

@@ -10,12 +10,19 @@ from parplan.sim.workload import Workload
 
 ATTENTION = ("attention",)
 
-BETWEEN_PRODUCTS = ("attention norm", "rotary", "mlp norm", "mlp activation", "experts activation")
+BETWEEN_PRODUCTS = (
+    *("attention norm", "rotary", "query and key norm"),
+    *("mlp norm", "mlp activation", "experts activation"),
+)
 """What lies between matrix products: MaxText's `minimal`, JAX's `save_dot` policies."""
 
-EVERY_SECOND_PRODUCT = (*BETWEEN_PRODUCTS, "projection", "mlp gate")
+EXPERTS = ("router", "dispatch", "experts up", "experts activation", "experts down", "combine")
+
+EVERY_SECOND_PRODUCT = tuple(dict.fromkeys((*BETWEEN_PRODUCTS, "projection", "mlp gate", *EXPERTS)))
 """torchtitan's selective policy per operation: beside what lies between products, every second
-product of a block (keys, projection, one of the two up matrices), of which keys are small."""
+product of a block (keys, projection, one of the two up matrices), of which keys are small; and all
+of the experts, whose grouped products are not among what it saves (pytorch/torchtitan,
+torchtitan/distributed/activation_checkpoint.py: mm, attention, reduce-scatter, all-to-all)."""
 
 MODULES = {
     "mla_up_proj": ("query up", "kv up", "rotary"),

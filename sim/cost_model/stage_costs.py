@@ -44,6 +44,7 @@ from parplan.sim.layers.shapes import Shapes, shapes_of
 from parplan.sim.layers.times import MachineTimes, layer_costs, recompute_s
 from parplan.sim.models.parts import LayerKind
 from parplan.sim.plan import Plan
+from parplan.sim.software.habits import MOMENT_BYTES
 from parplan.sim.workload import Workload
 
 OPTIMIZER_BYTES = {
@@ -243,7 +244,7 @@ def optimizer_s(workload: Workload, plan: Plan, cluster: Cluster, parameters: fl
     """
     kind = "fp32" if workload.precision == "fp32" else "mixed"
     gradient = gradient_bytes(workload, plan)
-    moved = (OPTIMIZER_BYTES[workload.optimizer, kind] + gradient) * parameters
+    moved = (OPTIMIZER_BYTES[workload.optimizer, kind] - _saved(workload) + gradient) * parameters
     on_device_s = kernel_estimate(cluster, MemoryBound(num_bytes=moved)).seconds
     if not plan.offload_optimizer:
         return on_device_s
@@ -254,6 +255,17 @@ def optimizer_s(workload: Workload, plan: Plan, cluster: Cluster, parameters: fl
         up_bytes=workload.bytes_per_value * parameters,
     )
     return max(on_device_s, on_host_s)
+
+
+def _saved(workload: Workload) -> float:
+    """Of `OPTIMIZER_BYTES` what narrower moments, or no fp32 copy, need not read and write."""
+    software, saved = workload.software, 0.0
+    if workload.optimizer == "adamw":
+        saved += 2 * 2 * (MOMENT_BYTES["fp32"] - MOMENT_BYTES[software.optimizer_state])
+    if workload.precision != "fp32" and not software.master_parameters:
+        # The parameter itself is read in its place.
+        saved += 2 * 4 - workload.bytes_per_value
+    return saved
 
 
 def ops_of(workload: Workload, plan: Plan, stage: StageLayers) -> list[tuple[Ops, bool, int]]:

@@ -175,7 +175,8 @@ def _with_scores(x: Shapes, op: Op, heads: int) -> Op:
     scores = float(x.batch * heads * (x.seq_len // x.context) * x.seq_len)
     size = x.value_bytes * scores
     forward: list[Kernel] = []
-    inner = size
+    # The gradient of the scores, as it comes and as it goes on.
+    inner, working = size, 2 * size
     if x.dropout:
         forward.append(MemoryBound(num_bytes=2 * size + scores))
         inner += size + scores
@@ -184,11 +185,13 @@ def _with_scores(x: Shapes, op: Op, heads: int) -> Op:
         forward += [MemoryBound(num_bytes=2 * size), MemoryBound(num_bytes=2 * size)]
         forward += [MemoryBound(num_bytes=size + 4 * scores)] * 2
         inner += 4 * scores
+        working += 2 * 4 * scores
     return dataclasses.replace(
         op,
         forward=(*op.forward, *forward),
         input_gradient=(*op.input_gradient, *forward),
         inner_bytes=inner,
+        working_bytes=working,
     )
 
 

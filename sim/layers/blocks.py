@@ -11,6 +11,8 @@ from parplan.sim.plan import Plan
 
 Ops = tuple[Op, ...]
 
+PERMUTATIONS = ("dispatch", "combine")
+
 __all__ = ["Ops", "block_ops", "embedding_ops", "head_ops", "recomputed_ops"]
 
 
@@ -35,6 +37,8 @@ def recomputed_ops(plan: Plan, ops: Ops) -> frozenset[str]:
         # The loss of a head that is recomputed comes after the checkpoint.
         return names - {"loss"}
     chosen = names & frozenset(plan.recomputed_ops)
+    # What came from other ranks is kept: no all-to-all is repeated.
+    chosen -= {op.name for op in ops if op.name in PERMUTATIONS and op.forward_exchanges}
     if plan.recomputed_ops and not chosen:
         raise ParplanError(
             f"recomputed_ops: {', '.join(plan.recomputed_ops)}: the block has "

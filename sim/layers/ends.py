@@ -14,6 +14,7 @@ from parplan.sim.layers.shapes import (
     linear,
     norm,
 )
+from parplan.sim.software.habits import LOSS_CHUNKS
 
 
 def embedding_ops(x: Shapes) -> tuple[Op, ...]:
@@ -51,6 +52,11 @@ def head_ops(x: Shapes) -> tuple[Op, ...]:
     vocab = -(-m.vocab_size // x.split)
     is_gathered = x.split > 1 and not x.software.parallel_loss
     loss = _loss(x, float(x.tokens * (m.vocab_size if is_gathered else vocab)))
+    if is_gathered and x.software.loss == "whole":
+        # The rank's own part and those of the others, before they are joined: torch's allocator has
+        # them as blocks of their own, too small for what the loss works with.
+        parts = x.value_bytes * (1 + 1 / x.split) * x.tokens * m.vocab_size
+        loss = dataclasses.replace(loss, working_bytes=loss.working_bytes + parts)
     if x.split > 1 and not is_gathered:
         # The maximum, the sum and the target's logit of every token, in fp32.
         statistics = tuple(
@@ -82,6 +88,20 @@ def _gathered(x: Shapes, projection: Op) -> Op:
 
 def _loss(x: Shapes, logits: float) -> Op:
     """Cross-entropy of fp32 logits, whose softmax is kept."""
+    whole = _whole_loss(x, logits)
+    if x.software.loss == "whole":
+        return whole
+    # Each part is done with its backward before the next one: the gradients are kept instead.
+    working = (whole.inner_bytes + whole.working_bytes) / LOSS_CHUNKS
+    inner = x.hidden_bytes
+    if x.software.loss == "fused linear":
+        # Parts of about as many logits as the input has values.
+        working = min(working, 3 * x.hidden_bytes)
+        inner += x.value_bytes * x.model.hidden_size * x.model.vocab_size / x.split
+    return dataclasses.replace(whole, inner_bytes=inner, working_bytes=working)
+
+
+def _whole_loss(x: Shapes, logits: float) -> Op:
     size = x.value_bytes
     if x.fused_loss:
         # Cast and read for the maximum and the sum; backward reads and writes once more.
@@ -94,5 +114,6 @@ def _loss(x: Shapes, logits: float) -> Op:
         return dataclasses.replace(op, working_bytes=size * logits)
     # Cast, logarithm of the softmax; its gradient from two operands, cast back.
     op = chain("loss", logits, (size + 4, 4 + 4), (3 * 4, 4 + size))
-    # The logits as they come and in fp32; backward, the gradients of both.
-    return dataclasses.replace(op, inner_bytes=4 * logits, working_bytes=(size + 4) * logits)
+    # Backward: the gradients of the softmax's logarithm and of its input, both in fp32.
+    held = size * logits if x.software.keeps_logits else 0.0
+    return dataclasses.replace(op, inner_bytes=4 * logits + held, working_bytes=(4 + 4) * logits)

@@ -66,7 +66,12 @@ def _separate_up(x: Shapes, name: str, width: int) -> tuple[Op, ...]:
         for each, keeps in ((f"{name} up", True), (f"{name} gate", False))
     )
     added = MemoryBound(num_bytes=3 * x.hidden_bytes)
-    gate = dataclasses.replace(gate, input_gradient=(*gate.input_gradient, added))
+    # The activation reads the outputs of both.
+    gate = dataclasses.replace(
+        gate,
+        input_gradient=(*gate.input_gradient, added),
+        output_bytes=float(x.value_bytes * x.tokens * width),
+    )
     return enters_region(x, up), gate if x.sequence_parallel else enters_region(x, gate)
 
 
@@ -93,7 +98,8 @@ def _activation(x: Shapes, name: str, values: float) -> Op:
     # The function, then the product; backward two products, then the function's own. The function's
     # result is kept as well.
     forward, backward = [2 * size, 3 * size], [3 * size] * 3
-    return chain(name, values, forward, backward, input_bytes=3 * size * values)
+    op = chain(name, values, forward, backward, input_bytes=2 * size * values)
+    return dataclasses.replace(op, inner_bytes=size * values)
 
 
 def moe_ops(x: Shapes) -> tuple[Op, ...]:

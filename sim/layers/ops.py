@@ -4,6 +4,7 @@ A layer is a list of operations in the order of its forward. Everything that is 
 (seconds, memory, parameters, FLOPs) is a sum over them.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -48,6 +49,8 @@ class Op:
     backward_exchanges: tuple[Exchange, ...] = ()
     input_bytes: float = 0.0
     """The input, where the backward reads it. Each tensor is counted at the one that reads it."""
+    output_bytes: float = 0.0
+    """Of the output, where it is but a part of what the next operation reads."""
     inner_bytes: float = 0.0
     """What the backward reads beside it: masks, scores, statistics."""
     working_bytes: float = 0.0
@@ -65,17 +68,25 @@ def kept_bytes(ops: Sequence[Op], recomputed: frozenset[str]) -> float:
     not their output where another operation reads it (but that of attention, whose recomputation
     is a checkpoint of its own in Megatron-LM).
     """
-    total, in_run, again = 0.0, False, False
+    total, in_run = 0.0, False
+    # Bytes of what the next operation reads that are made again.
+    again = 0.0
     for op in ops:
+        own = max(0.0, op.input_bytes - again)
         if op.name not in recomputed:
-            total += op.inner_bytes + (0.0 if again else op.input_bytes)
-            in_run = again = False
+            total += op.inner_bytes + own
+            in_run, again = False, 0.0
             continue
         if not in_run:
-            total += op.input_bytes
-        # What keeps no input of its own is made again from what comes next.
+            total += own
+        # What keeps no input of its own is made again from what comes before.
         in_run = in_run or op.input_bytes > 0
-        again = op.input_bytes > 0 and op.name != CORE
+        if op.name == CORE:
+            again = 0.0
+        elif op.input_bytes > 0 or again == math.inf:
+            again = math.inf
+        else:
+            again = op.output_bytes
     return total
 
 

@@ -220,8 +220,10 @@ def norm(x: Shapes, name: str) -> Op:
         name=name,
         forward=tuple(MemoryBound(num_bytes=values * each) for each in chain),
         input_gradient=tuple(MemoryBound(num_bytes=2 * values * each) for each in chain),
-        input_bytes=4 * values,
-        inner_bytes=narrow * values,
+        input_bytes=narrow * values,
+        # Kept are the input as it was cast to fp32 and, in place of the input, what the weights
+        # are multiplied with.
+        inner_bytes=4 * values,
         parameters=x.model.norm_parameters,
     )
 

@@ -35,6 +35,7 @@ from parplan.sim.memory.moments import Moments
 from parplan.sim.models.parts import LayerKind
 from parplan.sim.plan import Plan
 from parplan.sim.programs.instructions import Action, RankActions
+from parplan.sim.software.habits import MOMENT_BYTES
 from parplan.sim.workload import Workload
 
 GB = 1e9
@@ -48,7 +49,7 @@ class StageNeeds:
     gradient_bytes: float
     optimizer_bytes: float
     gathered_parameter_bytes: float
-    """One layer whole while it is computed, where the parameters are sharded."""
+    """Layers whole while they are computed or prefetched, where the parameters are sharded."""
     gathered_gradient_bytes: float
     """The same for its gradients."""
     saved_bytes: float
@@ -248,7 +249,7 @@ def activations_of(layers: Iterable[tuple[LayerBytes, int]]) -> Activations:
     saved, recomputed, recomputed_stage = 0.0, 0.0, 0.0
     for (kept, whole, working), count in layers:
         saved += count * kept
-        recomputed = max(recomputed, whole - kept, working)
+        recomputed = max(recomputed, whole - kept + working)
         recomputed_stage += count * (whole - kept)
     return Activations(saved, recomputed, recomputed_stage)
 
@@ -258,14 +259,15 @@ class ParameterBytes(NamedTuple):
 
     value: int
     gradient: int
-    optimizer: int
+    optimizer: float
     """Both moments of Adam, and the fp32 master copy of a parameter of less precision."""
 
 
 def bytes_of_parameter(workload: Workload, plan: Plan) -> ParameterBytes:
     """Of `workload` under `plan`."""
-    moments = 8 if workload.optimizer == "adamw" else 0
-    master = 0 if workload.precision == "fp32" else 4
+    software = workload.software
+    moments = 2 * MOMENT_BYTES[software.optimizer_state] if workload.optimizer == "adamw" else 0.0
+    master = 4 if workload.precision != "fp32" and software.master_parameters else 0
     return ParameterBytes(
         value=workload.bytes_per_value,
         gradient=gradient_bytes(workload, plan),
@@ -276,16 +278,38 @@ def bytes_of_parameter(workload: Workload, plan: Plan) -> ParameterBytes:
 def state_of(workload: Workload, plan: Plan, parameters: StageParameters) -> State:
     """Of a stage with such parameters."""
     value, gradient, state = bytes_of_parameter(workload, plan)
+    software = workload.software
+    # Where the fp32 parameters are what is sharded, there is no shard in 16 bits beside them.
+    only_master = software.fp32_shards and software.master_parameters and value < 4
+    is_on_device = plan.distribute_low_prec_param and not plan.offload_optimizer
     whole, trained = parameters.largest_layer, parameters.trained_share
     sharded_gradient = plan.distribute_gradient and not reduces_once(workload, plan.num_stages)
-    beside = value * trained * parameters.total * workload.software.low_precision_gradients
+    beside = value * trained * parameters.total * software.low_precision_gradients
     return State(
-        parameter_bytes=value * parameters.held(plan, plan.distribute_low_prec_param),
+        parameter_bytes=(
+            0.0
+            if only_master and is_on_device
+            else value * parameters.held(plan, plan.distribute_low_prec_param)
+        ),
         gradient_bytes=gradient * trained * parameters.held(plan, sharded_gradient) + beside,
         optimizer_bytes=state * trained * parameters.held(plan, plan.distribute_param),
-        gathered_parameter_bytes=value * whole * plan.distribute_low_prec_param,
+        gathered_parameter_bytes=(
+            value * plan.distribute_low_prec_param * _gathered(parameters, software.gathered_units)
+        ),
         gathered_gradient_bytes=gradient * trained * whole * sharded_gradient,
     )
+
+
+def _gathered(parameters: StageParameters, units: int) -> float:
+    """Parameters of the `units` largest units of a stage, which may be whole together."""
+    sizes = sorted(
+        ((unit.dense + unit.experts, unit.number) for unit in parameters.units), reverse=True
+    )
+    total, left = 0.0, units
+    for size, number in sizes:
+        total += size * min(number, left)
+        left -= min(number, left)
+    return max(total, parameters.largest_layer)
 
 
 def measured_needs(*, parameter_bytes: float, saved_bytes: float) -> StageNeeds:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from parplan.errors import ParplanError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Software:
@@ -14,6 +16,28 @@ class Software:
     flat_gradients: bool = False
     """Whether each backward joins its gradients into one tensor, which is cast to what is reduced
     and divided (PyTorch's FullyShardedDataParallel, fsdp/_runtime_utils.py)."""
+    loss: Literal["whole", "chunked", "fused linear"] = "whole"
+    """How the head is computed. Whole: the logits of a micro-batch are one tensor. Chunked: head
+    and loss on `LOSS_CHUNKS` parts of the tokens, one after the other, each with its backward, so
+    that no logits are kept (torchtitan's ChunkedCELoss). Fused linear: the same in smaller parts,
+    whose gradients of input and weights are kept instead (Liger-Kernel's
+    fused_linear_cross_entropy; Hsu et al. 2024, arXiv:2410.10989, section 3.2)."""
+    keeps_logits: bool = False
+    """Whether the 16-bit logits stay until the backward is done, because the trainer holds the
+    output of the model (transformers' CausalLMOutput); where `loss` is whole and not fused."""
+    optimizer_state: Literal["fp32", "bf16", "int8"] = "fp32"
+    """What both moments of Adam are kept in. bf16: Megatron-LM's --exp-avg-dtype and
+    --exp-avg-sq-dtype. int8: blocks of 256 values with a scale each (Dettmers et al. 2021,
+    arXiv:2110.02861, section 2)."""
+    master_parameters: bool = True
+    """Whether 16-bit parameters have a copy in fp32 that the optimizer updates. Without: training
+    in 16 bits alone (torchtune's full fine-tuning)."""
+    fp32_shards: bool = False
+    """Whether full sharding keeps the fp32 parameters alone and casts what it gathers (PyTorch's
+    MixedPrecision and MixedPrecisionPolicy). Else each rank has a shard in 16 bits as well."""
+    gathered_units: int = 2
+    """Wrapped units (blocks, or an end of the model) that full sharding has whole at a time: the
+    one that is computed, and those that are prefetched (PyTorch's fully_shard: the next one)."""
     low_precision_gradients: bool = False
     """Whether 16-bit gradients of all parameters lie beside those that are added up (DeepSpeed's
     BF16_Optimizer)."""
@@ -49,6 +73,17 @@ class Software:
     where they are sharded (ZeRO-2 and -3). Else every backward is followed by a reduction, and only
     shards are kept."""
 
+    def __post_init__(self) -> None:
+        if self.gathered_units < 1:
+            raise ParplanError(f"gathered_units: must be at least 1, got {self.gathered_units}")
+
+
+LOSS_CHUNKS = 8
+"""Parts of the tokens of a chunked loss: torchtune's CEWithChunkedOutputLoss and torchtitan's
+ChunkedCELoss have 8 by default."""
+
+MOMENT_BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0 + 4.0 / 256.0}
+"""Of one moment, by `optimizer_state`."""
 
 MEGATRON = Software()
 

@@ -30,7 +30,7 @@ SOFTWARE_SWITCHES = tuple(field.name for field in dataclasses.fields(Software))
 class Switch:
     """What a preset sets a field to, and where that is known from."""
 
-    value: bool | str
+    value: bool | int | str
     source: str
 
 

@@ -25,6 +25,7 @@ from parplan.experiments.commands.predict.simulate_extras import add_extra_argum
 from parplan.experiments.figures.gantt import gantt
 from parplan.experiments.figures.memory import memory_figure
 from parplan.experiments.output.folder import OutputFolder
+from parplan.hardware.network.cluster import Cluster
 from parplan.sim.analysis.bubble import bubble_by_cause
 from parplan.sim.analysis.critical_path import critical_path, sensitivities
 from parplan.sim.analysis.timeline import chrome_trace
@@ -34,6 +35,7 @@ from parplan.sim.memory.moments import moments_of
 from parplan.sim.memory.over_time import MemoryOverTime, memory_over_time
 from parplan.sim.memory.peak import GB, rank_memory, stage_needs
 from parplan.sim.memory.snapshot import memory_snapshot
+from parplan.sim.memory.verdict import Verdict, share_words, verdict_on
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import read_plan
 from parplan.sim.prediction.predict import CompiledPlan, compile_plan, predict
@@ -133,7 +135,8 @@ def run(args: argparse.Namespace) -> int:
     result = predict(compiled)
     memory = memory_of(compiled, workload, result, args.fragmented_share)
     slow = [stragglers(compiled, result, slowdown)] if slowdown else []
-    lines = [summary(compiled, result, memory), *slow, *extras.lines(compiled, cluster, result)]
+    lines = [summary(compiled, result, memory), *verdict_lines(memory, cluster), *slow]
+    lines += extras.lines(compiled, cluster, result)
     print("\n".join(lines))
     output.write_text("schedule.csv", write_csv(compiled.schedule))
     trace = chrome_trace({"predicted": result})
@@ -236,6 +239,21 @@ def summary(compiled: CompiledPlan, result: Run, memory: Sequence[MemoryOverTime
         for m in memory
     ]
     return "\n".join(lines)
+
+
+def memory_verdict(memory: Sequence[MemoryOverTime], cluster: Cluster) -> Verdict:
+    """Whether the fullest rank fits on its device, with what is known of the allocator."""
+    made = [(m.state.state_bytes, m.activation_bytes + m.message_bytes) for m in memory]
+    return verdict_on(max(state + float(held.max()) for state, held in made), cluster.accelerator)
+
+
+def verdict_lines(memory: Sequence[MemoryOverTime], cluster: Cluster) -> list[str]:
+    """A line where the memory of the fullest rank may be too little, or is."""
+    verdict = memory_verdict(memory, cluster)
+    if verdict == "fits":
+        return []
+    peak = max(m.peak_bytes for m in memory)
+    return [f"memory: {verdict}: {share_words(peak, cluster.accelerator)}"]
 
 
 def _write_memory(

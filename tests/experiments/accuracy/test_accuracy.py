@@ -6,6 +6,7 @@ import pytest
 
 from parplan.experiments.cases.accuracy import errors_of, ranks_of, sweeps_of, verdicts_of
 from parplan.experiments.cases.evaluate import Outcome, evaluate
+from parplan.experiments.cases.request import request_of
 from tests.experiments.cases.published_cases import case
 
 
@@ -25,8 +26,13 @@ def outcome(
     if reported_gb is not None:
         measured["peak_memory_gb"] = reported_gb
     one = case(group=group, measured=measured, parallel__global_batch=batch)
+    # An A100 of 80 GB.
     return Outcome(
-        case=one, step_s=predicted_s, peak_bytes=peak, reported_bytes=peak, limit_bytes=80e9
+        case=one,
+        request=request_of(one),
+        step_s=predicted_s,
+        peak_bytes=peak,
+        reported_bytes=peak,
     )
 
 

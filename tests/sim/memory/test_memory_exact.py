@@ -127,8 +127,8 @@ def test_moments_of_split_backwards_of_three_stages() -> None:
 
 def test_activations_add_up_over_layers_but_for_what_is_recomputed_one_at_a_time() -> None:
     layers = [(LayerBytes(10.0, 16.0, 3.0), 2), (LayerBytes(1.0, 5.0, 9.0), 3)]
-    assert activations_of(layers) == Activations(23.0, 9.0, 24.0)
-    assert activations_of(layers[:1]) == Activations(20.0, 6.0, 12.0)
+    assert activations_of(layers) == Activations(23.0, 13.0, 24.0)
+    assert activations_of(layers[:1]) == Activations(20.0, 9.0, 12.0)
     assert activations_of([]) == Activations(0.0, 0.0, 0.0)
 
 
