@@ -49,8 +49,10 @@ class _Clean(io.TextIOBase):
             self.stream.write(text)
 
     def flush(self) -> None:
-        with self._errors():
-            self.stream.flush()
+        """Pass the text on. A closed stream has none left: what logs at the end flushes it too."""
+        if not self.stream.closed:
+            with self._errors():
+                self.stream.flush()
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

@@ -1,5 +1,7 @@
 """What no one foresaw ends in one line and a report; what a terminal obeys never reaches it."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import pytest
 
 from parplan.errors import MOST_CHARACTERS, ParplanError
 from parplan.experiments import cli
+from parplan.experiments.terminal import clean_output
 
 PLAN = ("plan", "gpt-tiny", "--cluster", "8xh100", "--seq-len", "64", "--global-batch", "16")
 
@@ -136,3 +139,13 @@ def test_absurd_sizes_are_refused_before_anything_is_done(
     assert cli.main([*PLAN, *words, "-o", str(tmp_path / "out")]) == 2
     assert f"{words[0]}: must be at " in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_stream_that_was_closed_is_flushed_without_a_word() -> None:
+    out = io.StringIO()
+    with contextlib.redirect_stderr(out), clean_output():
+        stream = sys.stderr
+    out.close()
+    stream.flush()  # As `logging` does when Python ends.
+    with pytest.raises(ParplanError, match="standard error: cannot be written"):
+        stream.write("lost")
