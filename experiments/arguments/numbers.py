@@ -86,7 +86,7 @@ def count(text: str) -> int:
     value = _parsed(text, 1024)
     if value is None or value != int(value):
         raise argparse.ArgumentTypeError(
-            f"expected a whole number such as 8192 or 8k (k is 1,024), got {text!r}"
+            f"expected a whole number such as 8192 or 8k (k is 1,024), got {short(text)}"
         )
     return int(value)
 
@@ -99,7 +99,7 @@ def amount(text: str) -> float:
     value = _parsed(text, 1000)
     if value is None:
         raise argparse.ArgumentTypeError(
-            f"expected a number such as 3e11, 300B or 1.5T, got {text!r}"
+            f"expected a number such as 3e11, 300B or 1.5T, got {short(text)}"
         )
     return value
 
