@@ -119,10 +119,10 @@ def import_launch(
 ) -> import_command.ImportedLaunch:
     """Predict a launch of other software on a cluster, as `parplan import` does.
 
-    `file`: a launch script, JSON, TOML or YAML. `source`: megatron, deepspeed, torchtitan or
-    accelerate. `model`: where the file does not describe it. `set`: fields of the plan that the
-    program sets itself; `variable`: those of a launch script. `options`: those of the command by
-    name, as `global_batch=64`. Raises `ParplanError` for what is missing or cannot be read.
+    `file`: a launch script, JSON, TOML, YAML or Python. `source`: as for `--from`. `model`: where
+    the file does not describe it. `set`: fields of the plan that the program sets itself;
+    `variable`: those of a launch script. `options`: those of the command by name, as
+    `global_batch=64`. Raises `ParplanError` for what is missing or cannot be read.
     """
     if not isinstance(source, str) or source not in SOURCES:
         raise unknown_name("source", str(source), SOURCES)

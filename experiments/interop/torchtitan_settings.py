@@ -113,6 +113,24 @@ def why_no_lists(plan: Plan) -> str:
     return ""
 
 
+def why_refused(plan: Plan) -> str:
+    """Why torch.distributed.pipelining (torch 2.13) refuses a named schedule; empty if it runs."""
+    stages, count = plan.num_stages, plan.num_micro_batches
+    if stages == 1 or plan.schedule not in SCHEDULES:
+        return ""
+    if plan.schedule == "1f1b" and count < stages:
+        return f"num_micro_batches {count}: torch's 1F1B needs at least {stages}, the stages"
+    if plan.schedule == "dualpipe-v" and count < 2 * stages:
+        return f"num_micro_batches {count}: torch's DualPipeV needs at least {2 * stages}"
+    rounds = max(1, count // stages)
+    if plan.schedule in ("interleaved-1f1b", "interleaved-zb") and count % rounds:
+        return (
+            f"num_micro_batches {count}: torch's {SCHEDULES[plan.schedule]} needs a multiple of "
+            f"{rounds}, its rounds"
+        )
+    return ""
+
+
 def model_parts(plan: Plan, num_layers: int, head: str) -> list[list[str]]:
     """The modules of every stage by their names."""
     parts: list[list[str]] = []

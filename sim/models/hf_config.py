@@ -13,6 +13,7 @@ from parplan._strict import build, read_json
 from parplan.errors import ParplanError, unknown_name
 from parplan.sim.models.hf_families import FAMILIES
 from parplan.sim.models.hf_keys import Keys
+from parplan.sim.models.hf_more import MORE, NOT_MODELLED
 from parplan.sim.models.model import Model
 
 
@@ -36,9 +37,12 @@ def model_from_table(table: Mapping[str, Any], name: str, where: str) -> Model:
     """
     keys = Keys(table=table, where=where)
     family = keys.text("model_type")
-    if family not in FAMILIES:
-        raise ParplanError(f"{where}: {unknown_name('model_type', family, FAMILIES)}")
+    if family in NOT_MODELLED:
+        raise ParplanError(f"{where}: model_type {family}: {NOT_MODELLED[family]}")
+    families = FAMILIES | MORE
+    if family not in families:
+        raise ParplanError(f"{where}: {unknown_name('model_type', family, families)}")
     if keys.flag("is_encoder_decoder", False):
         raise ParplanError(f"{where}: is_encoder_decoder: only decoders are known")
     fields: dict[str, Any] = {"name": name, "source": f"{Path(where).name}: {family}"}
-    return build(Model, fields | FAMILIES[family](keys), where)
+    return build(Model, fields | families[family](keys), where)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from parplan.errors import ParplanError, unknown_name
 from parplan.experiments.arguments.workload import requested_cluster
+from parplan.experiments.interop.dialects.read_back import read_back
 from parplan.experiments.interop.exporters.exported import Exported
+from parplan.experiments.interop.exporters.launchers import LAUNCHERS, with_launcher
 from parplan.experiments.interop.exporters.targets import TARGETS
 from parplan.experiments.output.folder import OutputFolder
 from parplan.hardware.network.cluster import Cluster
@@ -21,6 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", choices=tuple(TARGETS), required=True, help="target software")
     parser.add_argument("--cluster", help="a cluster other than the plan's own")
     parser.add_argument(
+        "--launcher",
+        choices=LAUNCHERS,
+        help="also write launch.sh, which starts the configuration on all nodes",
+    )
+    parser.add_argument(
         "-o",
         "--output",
         type=Path,
@@ -34,10 +41,16 @@ def run(args: argparse.Namespace) -> int:
     plan, workload, planned_for = read_plan(args.plan)
     cluster = requested_cluster(args.cluster or planned_for)
     found = exported(plan, workload, cluster, args.to, str(args.plan))
+    found = with_launcher(found, args.to, cluster, args.launcher)
     output = OutputFolder(args.output, args.argv)
     for name, text in found.files.items():
         output.write_text(name, text)
     print("\n".join(str(output.path / name) for name in found.files))
+    name = next(iter(found.files))
+    try:
+        print(read_back(found, args.to, plan, workload, cluster, str(output.path / name)))
+    except ParplanError as error:
+        print(f"parplan: {args.to}: not read back: {error}", file=sys.stderr)
     for line in found.unsaid:
         print(f"parplan: {args.to} does not say: {line}", file=sys.stderr)
     output.write_csv("not_said.csv", [_row(line) for line in found.unsaid] or [_row(": ")])

@@ -15,6 +15,7 @@ from parplan.experiments.arguments.workload import (
     requested_software,
 )
 from parplan.experiments.interop.dialects.sources import SOURCES
+from parplan.experiments.interop.gap import Explanation, MeasuredSpeed, explanations, gap_lines
 from parplan.experiments.interop.importers.imported import Given, finished
 from parplan.experiments.output.folder import OutputFolder
 from parplan.experiments.output.progress import ProgressLine
@@ -34,6 +35,9 @@ from parplan.sim.plan import Plan
 from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.run import Run
 from parplan.sim.workload import Workload
+
+SCRIPTS = ("megatron", "transformers", "torchtitan")
+"""Sources whose launches have variables, or a choice of configurations."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,6 +88,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PERCENT",
         help="share of each device's memory that a better plan may use (default %(default)s)",
     )
+    measured = "of a step that was measured: says where it lies, and what its gap may be"
+    parser.add_argument("--measured-step", type=float, metavar="SECONDS", help=f"time {measured}")
+    parser.add_argument("--measured-mfu", type=float, metavar="PERCENT", help=f"MFU {measured}")
+    parser.add_argument(
+        "--measured-tokens-per-s", type=float, metavar="N", help=f"tokens per second {measured}"
+    )
     parser.add_argument("-o", "--output", type=Path, default=Path("out/import"))
 
 
@@ -106,6 +116,10 @@ class ImportedLaunch(NamedTuple):
     """Settings without effect on the time or the memory of a step, and why."""
     not_understood: tuple[str, ...]
     """Settings that are not known or not modelled."""
+    measured_s: float | None = None
+    """A step that was measured."""
+    explanations: tuple[Explanation, ...] = ()
+    """Single changes in the model that bring the prediction nearer to it, the nearest first."""
 
     @property
     def step_s(self) -> float:
@@ -128,6 +142,16 @@ class ImportedLaunch(NamedTuple):
             names = ", ".join(self.not_understood)
             head = f"of a launch that was only partly understood (not understood: {names}):"
             present = [head, *present]
+        if self.measured_s is not None:
+            present += gap_lines(
+                self.workload,
+                self.cluster,
+                self.plan,
+                self.step_s,
+                self.measured_s,
+                read_residuals(),
+                self.explanations,
+            )
         return "\n".join([*present, *_better(self.better, self.tried, self.step_s, self.fits)])
 
 
@@ -177,6 +201,15 @@ def imported(args: argparse.Namespace, text: str, where: str, cluster: Cluster) 
         memory_ratio=args.memory_ratio / 100,
         progress=ProgressLine(),
     )
+    measured = MeasuredSpeed(
+        step_s=args.measured_step, mfu=args.measured_mfu, tokens_per_s=args.measured_tokens_per_s
+    )
+    measured_s = measured.seconds(workload, cluster)
+    why = (
+        ()
+        if measured_s is None
+        else explanations(workload, cluster, plan, played.step_s, measured_s)
+    )
     return ImportedLaunch(
         plan,
         workload,
@@ -188,6 +221,8 @@ def imported(args: argparse.Namespace, text: str, where: str, cluster: Cluster) 
         tuple(settings.notes),
         dict(settings.no_effect),
         tuple(settings.not_understood),
+        measured_s,
+        why,
     )
 
 
@@ -199,6 +234,8 @@ def _write(output: OutputFolder, found: ImportedLaunch) -> None:
     accuracy = past_accuracy(choice, read_residuals(), step_s)
     write_plan(output, found.workload, found.cluster, trial, accuracy)
     output.write_csv("better.csv", [_row(b, step_s) for b in found.better] or [_none()])
+    if found.measured_s is not None:
+        output.write_csv("gap.csv", [_explained(found, e) for e in found.explanations] or [_none()])
     output.write_csv("notes.csv", _notes(found) or [_note(": ")])
 
 
@@ -211,7 +248,7 @@ def _given(args: argparse.Namespace, cluster: Cluster) -> tuple[Given, dict[str,
     fields = {
         name: value
         for name, value in said.items()
-        if name in Plan.__dataclass_fields__ or args.source != "megatron"
+        if name in Plan.__dataclass_fields__ or args.source not in SCRIPTS
     }
     variables = {name: value for name, value in said.items() if name not in fields}
     for name in ("seq_len", "global_batch", "micro_batch", "vocab_size"):
@@ -274,6 +311,16 @@ def _row(found: Better, step_s: float) -> dict[str, str]:
         "step_s": repr(own_s),
         "shorter_percent": f"{100 * (1 - own_s / step_s):.3f}",
         "peak_gb": f"{max(found.trial.memory_bytes) / GB:.3f}",
+    }
+
+
+def _explained(found: ImportedLaunch, one: Explanation) -> dict[str, str]:
+    left = one.left(found.step_s, found.measured_s or found.step_s)
+    return {
+        "cause": one.cause,
+        "change": one.change,
+        "step_s": repr(one.step_s),
+        "gap_left_percent": f"{100 * left:.3f}",
     }
 
 

@@ -37,7 +37,7 @@ set -euo pipefail
 {_environment(plan)}ARGS=(
 {groups}
 )
-torchrun --nnodes {cluster.num_nodes} --nproc-per-node {per_node(cluster)} \\
+torchrun ${{TORCHRUN_ARGS:---nnodes {cluster.num_nodes} --nproc-per-node {per_node(cluster)}}} \\
   pretrain_gpt.py "${{ARGS[@]}}" "$@"
 """
     if workload.lora_rank:

@@ -13,6 +13,7 @@ from parplan.experiments.interop.torchtitan_settings import (
     training,
     unsaid,
     why_no_lists,
+    why_refused,
 )
 from parplan.hardware.network.cluster import Cluster
 from parplan.sim.plan import Plan
@@ -37,9 +38,9 @@ AC = {"none": "None", "full": "FullAC.Config()", "selective": "SelectiveAC.Confi
 def to_torchtitan(plan: Plan, workload: Workload, cluster: Cluster) -> Exported:
     """`torchtitan.toml`, `torchtitan_recipe.py` and, of a pipeline, `schedule.csv`.
 
-    Raises `ParplanError` for lists that it cannot run.
+    Raises `ParplanError` for lists that it cannot run, and for what it refuses.
     """
-    if reason := why_no_lists(plan):
+    if reason := why_no_lists(plan) or why_refused(plan):
         raise ParplanError(reason)
     family, flavor = FLAVORS.get(workload.model.name, ("", ""))
     lines = [*unsaid(plan, workload), *common_unsaid(plan, workload)]

@@ -1,6 +1,7 @@
 """Tables of a configuration that remember what was asked of them, so that the rest can be told."""
 
 import difflib
+import fnmatch
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -150,7 +151,7 @@ def report_rest(
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean ...?` for a misspelt name, or nothing."""
-    lowered = {other.lower(): other for other in known if not other.endswith("*")}
+    lowered = {other.lower(): other for other in known if "*" not in other}
     near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.75)
     return f"; did you mean {lowered[near[0]]}?" if near else ""
 
@@ -161,11 +162,12 @@ def refuse_other_format(table: Asked, known: Iterable[str], what: str) -> None:
     Configurations of other software share a name or two; those of this one have few others.
     """
     names = {name.partition(".")[0] for name in known}
+    patterns = [name for name in names if "*" in name and name != "*"]
     given = [str(key) for key in table]
-    ours = [key for key in given if key in names]
+    ours = [key for key in given if key in names or _fits(key, patterns)]
     if 2 * len(ours) >= len(given) and ours:
         return
-    others = [key for key in given if key not in names]
+    others = [key for key in given if key not in ours]
     shown = ", ".join(others[:4]) + (" ..." if len(others) > 4 else "")
     many = "none" if not ours else f"only {len(ours)}"
     verb = "is" if len(ours) < 2 else "are"
@@ -189,11 +191,20 @@ def _single(items: Iterable[tuple[str, Any]], known: Iterable[str]) -> Iterator[
 
 
 def _of_section(name: str, reasons: Mapping[str, str]) -> str | None:
-    while "." in name:
-        name = name.rpartition(".")[0]
-        if f"{name}.*" in reasons:
-            return reasons[f"{name}.*"]
-    return reasons.get(f"{name}.*")
+    """The reason of a pattern that a name is of, such as `checkpoint.*` and `logging_*`."""
+    return next(
+        (
+            reason
+            for pattern, reason in reasons.items()
+            if "*" in pattern
+            and (fnmatch.fnmatchcase(name, pattern) or name == pattern.removesuffix(".*"))
+        ),
+        None,
+    )
+
+
+def _fits(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _off(value: Any) -> bool:

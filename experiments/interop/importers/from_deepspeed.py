@@ -45,10 +45,12 @@ def deepspeed_settings(
     refuse_other_format(asked, (*READ, *NO_EFFECT, *NOT_MODELLED), "a configuration of DeepSpeed")
     found = ImportedSettings()
     _batches(asked, found, given)
-    found.plan |= _zero(asked.section("zero_optimization"), found)
-    found.plan["tensor_parallel"] = _tensor_parallel(asked)
-    found.workload = {"precision": _precision(asked, found, auto or {})}
-    found.workload["optimizer"] = _optimizer(asked.section("optimizer"), found)
+    found.plan |= zero_plan(asked.section("zero_optimization"), found)
+    found.plan["tensor_parallel"] = tensor = _tensor_parallel(asked)
+    overlap = asked.section("tensor_parallel").true("tp_overlap_comm")
+    found.plan["overlap_tensor_parallel"] = overlap and tensor > 1
+    found.workload = {"precision": precision_of(asked, found, auto or {})}
+    found.workload["optimizer"] = optimizer_of(asked.section("optimizer"), found)
     # BF16_Optimizer, of ZeRO-0 and -1, keeps gradients in 16 bits beside those in fp32.
     beside = found.workload["precision"] == "bf16" and not found.plan["distribute_gradient"]
     found.workload["software"] = Software(
@@ -99,7 +101,8 @@ def _tensor_parallel(table: Asked) -> int:
     return table.section("tensor_parallel").whole("autotp_size", 1, least=1) or 1
 
 
-def _zero(zero: Asked, found: ImportedSettings) -> dict[str, Any]:
+def zero_plan(zero: Asked, found: ImportedSettings) -> dict[str, Any]:
+    """Fields of the plan by the section `zero_optimization`."""
     stage = zero.get("stage", 0)
     if stage == "auto" or isinstance(stage, bool) or stage not in range(4):
         raise ParplanError(f"{zero.where}: zero_optimization.stage: 0 to 3, got {stage!r}")
@@ -121,7 +124,8 @@ def _zero(zero: Asked, found: ImportedSettings) -> dict[str, Any]:
     return fields
 
 
-def _optimizer(table: Asked, found: ImportedSettings) -> str:
+def optimizer_of(table: Asked, found: ImportedSettings) -> str:
+    """The optimizer by the section `optimizer`."""
     name = table.text("type", "AdamW")
     table.get("params")
     found.no_effect["optimizer.params"] = "numbers of the optimizer"
@@ -134,7 +138,8 @@ def _optimizer(table: Asked, found: ImportedSettings) -> str:
     return kind or "adamw"
 
 
-def _precision(table: Asked, found: ImportedSettings, auto: Mapping[str, bool]) -> str:
+def precision_of(table: Asked, found: ImportedSettings, auto: Mapping[str, bool]) -> str:
+    """The precision by the sections `bf16` and `fp16`."""
     on: dict[str, bool] = {}
     for name, key in (("bf16", "bf16"), ("bf16", "bfloat16"), ("fp16", "fp16")):
         section = table.section(key)

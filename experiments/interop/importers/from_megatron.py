@@ -51,7 +51,12 @@ NOT_MODELLED = {
 
 def from_megatron(text: str, where: str, given: Given) -> ImportedSettings:
     """The settings of a launch script, or of the arguments alone."""
-    flags = read_flags(text, where, given.variables)
+    return megatron_settings(read_flags(text, where, given.variables), given)
+
+
+def megatron_settings(flags: Flags, given: Given) -> ImportedSettings:
+    """The settings of arguments, from wherever they were read."""
+    where = flags.where
     if flags.has("--hybrid-layer-pattern", "--hybrid-override-pattern"):
         raise ParplanError(f"{where}: --hybrid-layer-pattern: only transformers are known")
     _refuse_other_files(flags)

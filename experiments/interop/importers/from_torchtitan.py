@@ -146,10 +146,11 @@ def _degrees(root: Asked) -> dict[str, Any]:
     parallel = root.section("parallelism")
     tensor = _degree(root, "tensor_parallel_degree", "training")
     own = parallel.whole("expert_tensor_parallel_degree", tensor)
+    sequence = parallel.true("enable_sequence_parallel", default=True)
     home = _home(root, "enable_async_tensor_parallel", "parallelism", EXPERIMENTAL, "compile")
     return {
         "tensor_parallel": tensor,
-        "sequence_parallel": tensor > 1 and parallel.true("enable_sequence_parallel", default=True),
+        "sequence_parallel": tensor > 1 and sequence,
         "context_parallel": _degree(root, "context_parallel_degree", EXPERIMENTAL),
         "expert_parallel": _degree(root, "expert_parallel_degree"),
         "expert_tensor_parallel": own if own != tensor else None,

@@ -130,7 +130,6 @@ NOT_MODELLED = {
     "pipeline": NotModelled("stages are those of --set num_stages"),
     "expert_parallel": NotModelled("give --set expert_parallel"),
     "use_data_before_expert_parallelism": NotModelled("ranks of experts lie side by side"),
-    "tensor_parallel.tp_overlap_comm": NotModelled("exchanges run before the products"),
     "disable_allgather": NotModelled("parameters are gathered"),
     "graph_harvesting": NotModelled("kernels are launched one by one"),
 }

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 import tree_sitter_bash
 from tree_sitter import Language, Node, Parser
 
+from parplan._strict import read_text
 from parplan.errors import ParplanError
-from parplan.experiments.interop.shell.values import MARK, Unknown
+from parplan.experiments.interop.beside import beside
+from parplan.experiments.interop.shell.conditions import condition
+from parplan.experiments.interop.shell.values import Unknown
 from parplan.experiments.interop.shell.words import (
     Scope,
-    arithmetic,
     document,
     joined,
     text_of,
@@ -27,7 +29,6 @@ SHELLS = ("bash", "sh", "zsh", "/bin/bash", "/bin/sh", "sbatch")
 _PARSER = Parser(Language(tree_sitter_bash.language()))
 _ASSIGNED = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.DOTALL)
 _TEMPLATE = re.compile(r"(?<![<(\w])<([A-Za-z][\w /.-]*)>(?!>)")
-_NUMERIC = {"-eq": "==", "-ne": "!=", "-gt": ">", "-ge": ">=", "-lt": "<", "-le": "<="}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,6 +45,7 @@ class Script:
     notes: list[str] = field(default_factory=list)
     steps: int = 0
     depth: int = 0
+    sourced: int = 0
 
 
 def read_script(text: str, where: str, variables: Mapping[str, str]) -> Script:
@@ -182,11 +184,26 @@ def _start(words: list[str], script: Script, body: str | None = None) -> None:
     elif name in SHELLS and body is not None:
         _read(body, script)
     elif name in (".", "source"):
-        script.notes.append(f"source {' '.join(words[1:2])}: the file was not read")
+        _source(words[1:], script)
     elif name == "shift":
         script.scope.positional = script.scope.positional[1:]
     elif name not in (":", "echo", "printf", "set", "unset", "true", "cd", "mkdir", "rm"):
         script.commands.append(words)
+
+
+def _source(words: list[str], script: Script) -> None:
+    """Read a file that lies beside the script or below it; say of any other that it was not."""
+    name = script.scope.unknowns.shown(words[0]) if words else ""
+    path = beside(script.where, name)
+    if path is None:
+        script.notes.append(
+            f"source {name}: not read: it is no file beside the script; give what it sets by --set"
+        )
+        return
+    script.sourced += 1
+    if script.sourced > MAX_NESTED:
+        raise ParplanError(f"{script.where}: more than {MAX_NESTED} files by source")
+    _read(read_text(path), script)
 
 
 def _redirected(node: Node, script: Script) -> None:
@@ -216,7 +233,7 @@ def _list(node: Node, script: Script) -> None:
     """`A && B`: B by what is known of A; a command is taken to succeed."""
     left, right = node.named_children[0], node.named_children[-1]
     operator = "||" if any(child.type == "||" for child in node.children) else "&&"
-    truth = condition(left, script)
+    truth = condition(left, script.scope)
     if left.type in ("test_command", "negated_command", "list", "compound_statement"):
         if left.type == "list":
             _run(left, script)
@@ -246,7 +263,7 @@ def _if(node: Node, script: Script) -> None:
         ]
         clauses.append((tested, body))
     for tested, body in clauses:
-        truth = condition(tested[-1], script) if tested else None
+        truth = condition(tested[-1], script.scope) if tested else None
         if truth is None:
             open_branches.append(body)
             tests.append(" ".join(text_of(child) for child in tested))
@@ -282,7 +299,14 @@ def _case(node: Node, script: Script) -> None:
 
 
 def _loop(node: Node, script: Script) -> None:
-    """The body once; the variable is known where it has one value."""
+    """The body once; the variable is known where it has one value.
+
+    A loop over the arguments of the script is not entered where none are given.
+    """
+    test = node.child_by_field_name("condition")
+    asked = "" if test is None else text_of(test)
+    if not script.scope.positional and re.search(r"\$#|\$\{?[1@*]|getopts", asked):
+        return
     name = node.child_by_field_name("variable")
     if name is not None:
         values = [
@@ -351,70 +375,3 @@ def _merge_commands(commands: list[list[list[str]]], why: str, script: Script) -
     for found in commands:
         mark = script.scope.unknowns.mark(Unknown(f"the command {why}"))
         script.commands += [[*words, mark] for words in found]
-
-
-def condition(node: Node, script: Script) -> bool | None:
-    """Whether a test holds; None where that is not known."""
-    kind = node.type
-    inner = node.named_children
-    if kind in ("test_command", "parenthesized_expression") and len(inner) == 1:
-        return condition(inner[0], script)
-    if kind == "negated_command" or (kind == "unary_expression" and text_of(node)[0] == "!"):
-        truth = condition(inner[-1], script)
-        return None if truth is None else not truth
-    if kind == "unary_expression":
-        return _of_text(node, script)
-    if kind == "compound_statement" and text_of(node).startswith("(("):
-        number = arithmetic(node, script.scope)
-        return None if MARK.search(number) else number != "0"
-    if kind in ("list", "binary_expression"):
-        operator = next((c.type for c in node.children if not c.is_named), "")
-        if operator in ("&&", "||", "-a", "-o"):
-            return _both(condition(inner[0], script), condition(inner[-1], script), operator)
-        return _compared(node, script)
-    if kind == "command":
-        words = [word for child in inner for word in words_of_name(child, script.scope)]
-        return {"true": True, "false": False}.get(words[0]) if words else None
-    return None
-
-
-def _both(left: bool | None, right: bool | None, operator: str) -> bool | None:
-    decisive = operator in ("||", "-o")
-    if decisive in (left, right):
-        return decisive
-    return None if None in (left, right) else not decisive
-
-
-def _of_text(node: Node, script: Script) -> bool | None:
-    """`-z` and `-n`; a variable that nobody set is empty."""
-    operator, operand = text_of(node.children[0]), node.named_children[-1]
-    if operator not in ("-z", "-n"):
-        return None
-    text = joined(operand, script.scope)
-    if found := script.scope.unknowns.within(text):
-        if MARK.sub("", text) or not all(unknown.variable for unknown in found):
-            return None
-        text = ""
-    return (text == "") == (operator == "-z")
-
-
-def _compared(node: Node, script: Script) -> bool | None:
-    children = [child for child in node.children if child.type != "comment"]
-    if len(children) != 3:
-        return None
-    left, right = joined(children[0], script.scope), joined(children[2], script.scope)
-    operator = text_of(children[1])
-    if MARK.search(left + right):
-        return None
-    if operator in _NUMERIC:
-        try:
-            a, b = int(left), int(right)
-        except ValueError:
-            return None
-        tests = {"==": a == b, "!=": a != b, ">": a > b, ">=": a >= b, "<": a < b, "<=": a <= b}
-        return tests[_NUMERIC[operator]]
-    if operator in ("=", "==", "!="):
-        pattern = children[2].type not in ("string", "raw_string")
-        same = fnmatch.fnmatchcase(left, right) if pattern else left == right
-        return same == (operator != "!=")
-    return None

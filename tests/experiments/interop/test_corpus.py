@@ -21,7 +21,7 @@ from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
 LAUNCHES = Path(__file__).parents[2] / "golden" / "interop" / "launches"
-FILES = sorted(path for path in LAUNCHES.glob("*/*") if path.suffix != ".reading")
+FILES = sorted(p for p in LAUNCHES.glob("*/*") if p.is_file() and p.suffix != ".reading")
 
 
 def reading(path: Path, said: dict[str, Any]) -> dict[str, Any]:
@@ -36,11 +36,12 @@ def reading(path: Path, said: dict[str, Any]) -> dict[str, Any]:
         vocab_size=said.get("vocab_size"),
         variables=said.get("variables", {}),
     )
+    folder = f"{path.parent}/"
     try:
-        settings = SOURCES[path.parent.name](path.read_text(), str(path.name), given)
+        settings = SOURCES[path.parent.name](path.read_text(), str(path), given)
         plan, workload = finished(settings, given, {}, NO_OVERHEAD, path.name)
     except ParplanError as error:
-        return {"refused": str(error).replace(str(LAUNCHES), "")}
+        return {"refused": str(error).replace(folder, "")}
     read: dict[str, Any] = {
         "plan": _changed(plan, Plan()),
         "model": workload.model.name,
@@ -53,7 +54,7 @@ def reading(path: Path, said: dict[str, Any]) -> dict[str, Any]:
     }
     if workload.model.source.startswith("arguments in") or workload.model != given.model:
         read["parameters"] = workload.model.num_parameters
-    return json.loads(json.dumps(read))  # type: ignore[no-any-return]
+    return json.loads(json.dumps(read).replace(folder, ""))  # type: ignore[no-any-return]
 
 
 def _plain(workload: Workload) -> Workload:

@@ -11,13 +11,17 @@ import pytest
 
 from parplan.errors import ParplanError
 from parplan.experiments.cli import main
+from parplan.experiments.interop.dialects.read_back import read_back
 from parplan.experiments.interop.exporters.exported import Exported
+from parplan.experiments.interop.exporters.launchers import LAUNCH, LAUNCHERS, with_launcher
 from parplan.experiments.interop.exporters.targets import TARGETS
 from parplan.experiments.interop.megatron_plan import pipeline_layout
+from parplan.experiments.interop.shell.launch_text import read_flags
+from parplan.experiments.interop.shell.script import read_script
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.sim.plan import Plan, check_plan, zero_fields
 from parplan.sim.plan_file import plan_table
-from parplan.sim.prediction.predict import scheduled
+from parplan.sim.prediction.predict import compile_plan, predict, scheduled
 from parplan.sim.programs.instructions import read_program
 from tests.experiments.interop.interop_cases import CASES
 
@@ -89,6 +93,11 @@ SILENT = {
     "torchtitan": {"overlap_parameter_gather"},
     # What a plan without a pipeline, experts or selective recomputation has no use for.
     "accelerate": {"schedule", "virtual_stages", "stage_layers", "expert_tensor_parallel"},
+    # What the case, ZeRO-3 alone, has no use for.
+    "transformers": {
+        *("schedule", "virtual_stages", "sequence_parallel", "overlap_tensor_parallel"),
+        "overlap_parameter_gather",
+    },
 }
 
 
@@ -96,9 +105,10 @@ SILENT = {
 def test_every_field_of_a_plan_is_exported_or_said(target: str) -> None:
     """Another value of any one field changes what is exported or what is said, or is refused."""
     assert set(CHANGED) == set(Plan.__dataclass_fields__)
-    case = "long-sequences" if target == "accelerate" else "three-dimensions"
+    cases = {"accelerate": "long-sequences", "transformers": "sharded"}
+    case = cases.get(target, "three-dimensions")
     plan, workload, name = CASES[case]
-    plan = replace(plan, recomputation="selective")
+    plan = replace(plan, recomputation="selective", batch_per_device=1)
     cluster = cluster_preset(name)
 
     def said(other: Plan) -> object:
@@ -184,9 +194,92 @@ def test_the_command_writes_and_says(
     Path("plan.json").write_text(json.dumps(plan_table(plan, workload, cluster)))
     assert main(["export", "plan.json", "--to", "megatron"]) == 0
     out, err = capsys.readouterr()
-    assert out == "out/export/megatron.sh\n"
+    assert out.splitlines()[0] == "out/export/megatron.sh"
+    assert out.splitlines()[1].startswith("read back for megatron: predicted 0.")
+    assert out.endswith("differs: schedule: zb-h1 -> 1f1b\n")
     assert "megatron does not say: schedule zb-h1: there are 1f1b and interleaved-1f1b" in err
     rows = list(csv.DictReader(Path("out/export/not_said.csv").read_text().splitlines()))
     assert rows[0]["field"] == "schedule zb-h1"
     assert main(["export", "plan.json", "--to", "accelerate"]) == 2
     assert "cannot be exported to accelerate: num_stages 2" in capsys.readouterr().err
+
+
+READ_BACK = {
+    ("three-dimensions", "megatron"): set(),
+    ("three-dimensions", "megatron-bridge"): set(),
+    ("three-dimensions", "torchtitan"): {"recomputed_ops", "distribute_gradient"},
+    ("sharded", "transformers"): set(),
+    ("sharded", "deepspeed"): set(),
+    ("experts", "megatron"): {"schedule"},
+    ("long-sequences", "accelerate"): {
+        "sequence_parallel",
+        "overlap_parameter_gather",
+        "overlap_tensor_parallel",
+    },
+}
+"""Fields of the plan that a target's file means otherwise, of some cases."""
+
+
+@pytest.mark.parametrize(("case", "target"), READ_BACK)
+def test_what_is_exported_is_read_back_and_predicted(
+    case: str, target: str, tmp_path: Path
+) -> None:
+    plan, workload, name = CASES[case]
+    cluster, found = cluster_preset(name), exported(case, target)
+    assert isinstance(found, Exported)
+    for file, text in found.files.items():
+        (tmp_path / file).write_text(text)
+    path = str(tmp_path / next(iter(found.files)))
+    back = read_back(found, target, plan, workload, cluster, path)
+    names = {line.partition(":")[0] for line in back.differing}
+    assert {n for n in names if not n.startswith("workload.")} == READ_BACK[case, target]
+    assert back.planned_s == predict(compile_plan(workload, cluster, plan)).step_s
+    assert back.step_s == predict(compile_plan(back.workload, cluster, back.plan)).step_s
+    assert ("as planned" in str(back)) == (abs(back.step_s / back.planned_s - 1) < 5e-4)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "virtual", "count", "reason"),
+    [
+        ("1f1b", 1, 2, "1F1B needs at least 4"),
+        ("dualpipe-v", 2, 6, "DualPipeV needs at least 8"),
+        ("interleaved-1f1b", 2, 9, "needs a multiple of 2"),
+    ],
+)
+def test_what_torch_refuses_is_refused(
+    schedule: str, virtual: int, count: int, reason: str
+) -> None:
+    plan, workload, name = CASES["three-dimensions"]
+    other = replace(
+        plan, schedule=schedule, virtual_stages=virtual, num_micro_batches=count, stage_layers=None
+    )
+    batch = replace(workload, global_batch=count * 4)
+    with pytest.raises(ParplanError, match=reason):
+        TARGETS["torchtitan"](other, batch, cluster_preset(name))
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_launcher_starts_every_node(launcher: str, target: str) -> None:
+    plan, workload, name = CASES["sharded"]
+    cluster = cluster_preset(name)
+    found = with_launcher(TARGETS[target](plan, workload, cluster), target, cluster, launcher)
+    text = found.files[LAUNCH]
+    words = {word for command in read_script(text, "launch", {}).commands for word in command}
+    joined = " ".join(words)
+    assert "NODE_RANK" in text
+    assert "MASTER_ADDR" in text
+    assert ("srun" in words) == (launcher == "slurm")
+    if launcher == "slurm":
+        assert "#SBATCH --nodes=2" in text
+    if target not in ("megatron", "accelerate"):
+        assert "--nnodes 2 --nproc-per-node 8" in text
+    assert joined
+
+
+def test_the_script_of_megatron_takes_the_place_of_its_node() -> None:
+    found = exported("sharded", "megatron")
+    assert isinstance(found, Exported)
+    flags = read_flags(found.files["megatron.sh"], "x", {"TORCHRUN_ARGS": "--nnodes 4"})
+    assert flags.launcher["--nnodes"] == "4"
+    assert read_flags(found.files["megatron.sh"], "x", {}).launcher["--nnodes"] == "2"

@@ -6,7 +6,8 @@ import pytest
 
 from parplan.errors import ParplanError
 from parplan.experiments.interop.dialects.sources import SOURCES
-from parplan.experiments.interop.importers.imported import Given
+from parplan.experiments.interop.importers.from_megatron import from_megatron
+from parplan.experiments.interop.importers.imported import Given, ImportedSettings
 from parplan.experiments.interop.shell.launch_text import Flags, processes, read_flags
 
 SIZES = "--num-layers 4 --hidden-size 64 --num-attention-heads 4 --seq-length 32 --vocab-size 128"
@@ -137,3 +138,50 @@ def test_names_of_other_releases_and_forks_are_known(flags: str, fields: dict[st
     found = SOURCES["megatron"](f"python pretrain.py {SIZES} {flags}", "launch", Given(devices=8))
     assert {name: found.plan[name] for name in fields} == fields
     assert not found.not_understood
+
+
+LAUNCH = (
+    "torchrun --nproc-per-node 8 pretrain_gpt.py --num-layers $LAYERS --hidden-size 1024 "
+    "--num-attention-heads 16 --seq-length 1024 --max-position-embeddings 1024 "
+    "--vocab-size 32000 --micro-batch-size 1 --global-batch-size 8 --bf16\n"
+)
+
+
+def sourced(folder: Path, name: str) -> ImportedSettings:
+    """A launch that reads a file by `source`."""
+    launch = folder / "launch.sh"
+    launch.write_text(f"source {name}\n{LAUNCH}")
+    given = Given(devices=8, variables={"LAYERS": "2"} if "no_layers" in name else {})
+    return from_megatron(launch.read_text(), str(launch), given)
+
+
+def test_a_file_beside_a_launch_is_read_by_source(tmp_path: Path) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "model.sh").write_text("LAYERS=12\n")
+    for name in ("conf/model.sh", "./conf/model.sh", '"$(dirname $0)/conf/model.sh"'):
+        found = sourced(tmp_path, name)
+        assert found.model is not None
+        assert found.model.num_layers == 12
+        assert not found.not_understood
+
+
+def test_files_elsewhere_are_not_read_by_source(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (tmp_path / "no_layers.sh").write_text("exit 1; '")
+    (own / "no_layers_link.sh").symlink_to(tmp_path / "no_layers.sh")
+    names = ("../no_layers.sh", str(tmp_path / "no_layers.sh"), "no_layers_link.sh", "no_layers.x")
+    for name in names:
+        found = sourced(own, name)
+        assert list(found.not_understood) == [f"source {name}"]
+
+
+def test_files_that_read_each_other_end(tmp_path: Path) -> None:
+    (tmp_path / "a.sh").write_text("source a.sh\n")
+    with pytest.raises(ParplanError, match=r"commands within commands|files by source"):
+        sourced(tmp_path, "a.sh")
+    (tmp_path / "b.sh").write_text("")
+    launch = tmp_path / "launch.sh"
+    launch.write_text("source b.sh\n" * 40 + LAUNCH)
+    with pytest.raises(ParplanError, match="more than 30 files by source"):
+        from_megatron(launch.read_text(), str(launch), Given(devices=8))

@@ -44,5 +44,5 @@ ARGS=(
   --hidden-dropout 0.0
   --attention-backend flash
 )
-torchrun --nnodes 1 --nproc-per-node 8 \
+torchrun ${TORCHRUN_ARGS:---nnodes 1 --nproc-per-node 8} \
   pretrain_gpt.py "${ARGS[@]}" "$@"

@@ -40,5 +40,5 @@ ARGS=(
   --hidden-dropout 0.0
   --attention-backend flash
 )
-torchrun --nnodes 2 --nproc-per-node 8 \
+torchrun ${TORCHRUN_ARGS:---nnodes 2 --nproc-per-node 8} \
   pretrain_gpt.py "${ARGS[@]}" "$@"

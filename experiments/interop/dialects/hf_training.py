@@ -1,0 +1,281 @@
+"""Configurations of trainers on Hugging Face Transformers: its TrainingArguments as YAML, JSON or
+the arguments of a script, TRL, LLaMA-Factory and Axolotl.
+
+All have a model, a length, batches, precision, recomputation, adapters, and DeepSpeed or FSDP.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from parplan.errors import ParplanError
+from parplan.experiments.interop.dialects.hf_sharding import sharding
+from parplan.experiments.interop.dialects.hub_models import hub_model
+from parplan.experiments.interop.importers.asked import Asked, refuse_other_format, report_rest
+from parplan.experiments.interop.importers.from_accelerate import read_yaml
+from parplan.experiments.interop.importers.imported import Given, ImportedSettings
+from parplan.experiments.interop.keys.hf_keys import NO_EFFECT, NOT_MODELLED
+from parplan.experiments.interop.shell.launch_text import Flags, processes, read_flags
+from parplan.sim.models.model import Model
+from parplan.sim.software.habits import Software
+
+SOFTWARE = Software(
+    fused_gradient_accumulation=False, overlap_tensor_gradients=False, joint_up_projection=False
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """What a trainer calls the settings that all have."""
+
+    title: str
+    model: tuple[str, ...] = ("model_name_or_path",)
+    length: tuple[str, ...] = ()
+    micro: tuple[str, ...] = ("per_device_train_batch_size", "per_gpu_train_batch_size")
+    rank: tuple[str, ...] = ("lora_r",)
+    packing: tuple[str, ...] = ("packing",)
+    needs: tuple[str, ...] = ()
+    """Names of which a file has at least one."""
+    recomputes: bool = False
+    """Whether blocks are recomputed unless a setting says otherwise."""
+    usual_micro: int = 8
+
+
+TRANSFORMERS = Dialect(
+    title="a Hugging Face trainer",
+    length=("max_length", "max_seq_length", "model_max_length", "block_size", "max_source_length"),
+    needs=("per_device_train_batch_size", "gradient_accumulation_steps", "model_name_or_path"),
+)
+LLAMA_FACTORY = Dialect(
+    title="LLaMA-Factory",
+    length=("cutoff_len",),
+    rank=("lora_rank",),
+    packing=("packing", "neat_packing"),
+    recomputes=True,
+    needs=("finetuning_type", "cutoff_len", "template", "stage"),
+)
+AXOLOTL = Dialect(
+    title="Axolotl",
+    model=("base_model",),
+    length=("sequence_len",),
+    micro=("micro_batch_size",),
+    packing=("sample_packing",),
+    usual_micro=1,
+    needs=("base_model",),
+)
+
+ATTENTION = {
+    "eager": "eager",
+    "sdpa": "flash-2",
+    "flash_attention_2": "flash-2",
+    "flash_attention_3": "flash",
+    "fa2": "flash-2",
+    "fa3": "flash",
+    "auto": "flash-2",
+    "disabled": "eager",
+    "kernels-community/flash-attn2": "flash-2",
+    "kernels-community/flash-attn3": "flash",
+    "kernels-community/vllm-flash-attn3": "flash",
+}
+
+ADAM = re.compile(r"adam[wW]?(_torch|_torch_fused|_hf|_apex_fused|_bnb_32bit|_anyprecision)?")
+
+
+def from_transformers(text: str, where: str, given: Given) -> ImportedSettings:
+    """The settings of TrainingArguments or a TRL configuration: YAML, JSON or a launch script."""
+    return _imported(text, where, given, TRANSFORMERS)
+
+
+def from_llama_factory(text: str, where: str, given: Given) -> ImportedSettings:
+    """The settings of a YAML of LLaMA-Factory."""
+    return _imported(text, where, given, LLAMA_FACTORY)
+
+
+def from_axolotl(text: str, where: str, given: Given) -> ImportedSettings:
+    """The settings of a YAML of Axolotl."""
+    return _imported(text, where, given, AXOLOTL)
+
+
+def _imported(text: str, where: str, given: Given, dialect: Dialect) -> ImportedSettings:
+    values, started, notes = _table(text, where, given)
+    table = Asked(values, where)
+    if not any(name in values for name in dialect.needs):
+        raise ParplanError(
+            f"{where}: not a configuration of {dialect.title}: it has none of "
+            f"{', '.join(dialect.needs)}"
+        )
+    known = (*_READ, *dialect.model, *dialect.length, *dialect.micro, *NO_EFFECT, *NOT_MODELLED)
+    refuse_other_format(table, known, f"a configuration of {dialect.title}")
+    found = ImportedSettings(devices=started)
+    for line in notes:
+        found.misread(*line.split(": ", 1))
+    found.model = given.model or _model(table, dialect)
+    for name in dialect.model:
+        table.get(name)
+    found.seq_len = _first(table, dialect.length)
+    if found.seq_len is not None and not any(table.get(name) for name in dialect.packing):
+        found.note("packing", "sequences are taken to be full")
+    found.workload = {"software": SOFTWARE, "attention": _attention(table, found)}
+    found.workload |= _kernels(table, found)
+    found.workload["optimizer"] = _optimizer(table, found)
+    found.workload["lora_rank"] = _adapters(table, dialect, found)
+    auto = _low_precision(table)
+    found.workload["precision"] = "bf16" if auto["bf16"] else "fp16" if auto["fp16"] else "fp32"
+    if table.true("tf32") and found.workload["precision"] == "fp32":
+        found.workload["tf32"] = True
+    _stage(table, found)
+    sharding(table, found, given, auto)
+    _recomputation(table, dialect, found)
+    _batches(table, dialect, found, given)
+    report_rest(found, table, NO_EFFECT, NOT_MODELLED)
+    return found
+
+
+_READ = (
+    *("bf16", "fp16", "tf32", "deepspeed", "fsdp", "fsdp_config", "gradient_checkpointing"),
+    *("gradient_accumulation_steps", "finetuning_type", "stage", "adapter", "use_peft", "optim"),
+    *("optimizer", "packing", "sample_packing", "flash_attn", "attn_implementation", "lora_rank"),
+    *("lora_r", "pad_to_sequence_len", "flash_attention", "dp_shard_size", "tensor_parallel_size"),
+    *("bfloat16", "float16", "fsdp_version", "neat_packing", "context_parallel_size"),
+)
+
+
+def _table(
+    text: str, where: str, given: Given
+) -> tuple[Mapping[str, Any], int | None, tuple[str, ...]]:
+    """The settings, the devices that are started, and what was not understood of a script."""
+    if where.endswith((".sh", ".slurm", ".sbatch", ".bash")) or text.startswith("#!"):
+        flags = read_flags(text, where, given.variables)
+        return _of_flags(flags), processes(flags), tuple(flags.notes)
+    if where.endswith(".json"):
+        try:
+            table = json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise ParplanError(f"{where}: not valid JSON: {error}") from None
+        if not isinstance(table, Mapping):
+            raise ParplanError(f"{where}: expected a table, got {type(table).__name__}")
+        return table, None, ()
+    return read_yaml(text, where), None, ()
+
+
+def _of_flags(flags: Flags) -> dict[str, Any]:
+    """`--a-b 1 --c` as a table, with `a_b` and `c`."""
+    table: dict[str, Any] = {}
+    for name, words in flags.words.items():
+        for word in words[:1]:
+            for unknown in flags.unknowns.within(word):
+                if name.removeprefix("--").replace("-", "_") in _READ:
+                    raise ParplanError(f"{flags.where}: {name}: {unknown.why}")
+        key = name.removeprefix("--").replace("-", "_")
+        shown = [flags.unknowns.shown(word) for word in words]
+        table[key] = True if not shown else shown[0] if len(shown) == 1 else " ".join(shown)
+    return table
+
+
+def _first(table: Asked, names: tuple[str, ...]) -> int | None:
+    found = [table.number(name, least=1) for name in names]
+    return next((value for value in found if value is not None), None)
+
+
+def _model(table: Asked, dialect: Dialect) -> Model:
+    for name in dialect.model:
+        if table.get(name):
+            return hub_model(table.text(name), table.where)
+    raise ParplanError(f"{table.where}: does not say the model; give --model")
+
+
+def _attention(table: Asked, found: ImportedSettings) -> str:
+    named = table.text("attn_implementation") or table.text("flash_attn")
+    for old, kind in (("flash_attention", "flash_attention_2"), ("sdp_attention", "sdpa")):
+        if _switched(table, old) and not named:
+            named = kind
+    if _switched(table, "eager_attention"):
+        named = "eager"
+    if named and named.lower() not in ATTENTION and named.lower() not in ("true", "false"):
+        found.misread(f"attention {named}", "FlashAttention-2 is taken")
+    return ATTENTION.get(named.lower(), "flash-2")
+
+
+def _kernels(table: Asked, found: ImportedSettings) -> dict[str, bool]:
+    """Models of Transformers are eager, unless other kernels are asked for."""
+    names = ("use_liger_kernel", "enable_liger_kernel", "use_unsloth", "torch_compile")
+    plugins = str(table.get("plugins") or "")
+    fused = any([*(_switched(table, name) for name in names), "liger" in plugins.lower()])
+    loss = fused or "cut_cross_entropy" in plugins or _switched(table, "cut_cross_entropy")
+    if not fused:
+        found.note("kernels", "normalisations, activations and the loss are Transformers', unfused")
+    return {"fused_norms": fused, "fused_elementwise": fused, "fused_loss": loss}
+
+
+def _optimizer(table: Asked, found: ImportedSettings) -> str:
+    name = table.text("optim") or table.text("optimizer") or "adamw_torch"
+    if name in ("sgd", "adafactor"):
+        if name == "adafactor":
+            found.misread("optim adafactor", "its state is taken to be that of adam")
+        return "sgd" if name == "sgd" else "adamw"
+    if not ADAM.fullmatch(name):
+        found.misread(f"optim {name}", "its state is taken to be that of adam in fp32")
+    return "adamw"
+
+
+def _adapters(table: Asked, dialect: Dialect, found: ImportedSettings) -> int:
+    """The rank of adapters, 0 where all weights are trained."""
+    kind = table.text("finetuning_type") or table.text("adapter")
+    rank = _first(table, dialect.rank)
+    wanted = kind.lower() in ("lora", "qlora") or _switched(table, "use_peft")
+    if _switched(table, "use_lora"):
+        wanted = True
+    if kind.lower() not in ("", "lora", "qlora", "full"):
+        found.misread(f"finetuning_type {kind}", "all weights are taken to be trained")
+    if kind.lower() == "qlora":
+        found.misread("adapter qlora", "not modelled: weights are not quantized")
+    return (rank or 8) if wanted else 0
+
+
+def _low_precision(table: Asked) -> dict[str, bool]:
+    """Which of bf16 and fp16 is on; `auto` is bf16, which accelerators of today have."""
+    said = {name: table.text(name).lower() for name in ("bf16", "fp16", "bfloat16", "float16")}
+    full = "full" in said.values()
+    bf16 = said["bf16"] in ("auto", "true", "1", "full") or said["bfloat16"] == "true"
+    fp16 = said["fp16"] in ("true", "1", "full") or said["float16"] == "true"
+    return {"bf16": bf16, "fp16": fp16 and not bf16, "full": full}
+
+
+def _switched(table: Asked, name: str) -> bool:
+    """Whether a setting is on; a name of a variant, such as `unsloth`, is on too."""
+    value = table.get(name)
+    return value not in (None, False, 0, "", "false", "False", "0", "no", "none")
+
+
+def _recomputation(table: Asked, dialect: Dialect, found: ImportedSettings) -> None:
+    said = table.get("gradient_checkpointing") is not None
+    on = _switched(table, "gradient_checkpointing") or (dialect.recomputes and not said)
+    if on and not _switched(table, "disable_gradient_checkpointing"):
+        found.plan["recomputation"] = "full"
+        if not said:
+            found.note("gradient_checkpointing", f"is on by default in {dialect.title}")
+    elif not said and dialect is TRANSFORMERS and "recomputation" not in found.plan:
+        found.note(
+            "gradient_checkpointing", "off, Transformers' default; TRL's SFTConfig has it on"
+        )
+
+
+def _stage(table: Asked, found: ImportedSettings) -> None:
+    stage = table.text("stage", "sft")
+    if stage not in ("sft", "pt"):
+        found.misread(f"stage {stage}", "one model is trained on whole sequences")
+
+
+def _batches(table: Asked, dialect: Dialect, found: ImportedSettings, given: Given) -> None:
+    micro = given.micro_batch or _first(table, dialect.micro)
+    steps = table.number("gradient_accumulation_steps", least=1)
+    if micro is None:
+        micro = dialect.usual_micro
+        found.note(dialect.micro[0], f"{micro} is taken, the default; give --micro-batch")
+    found.plan["batch_per_device"] = micro
+    devices = given.devices or found.devices
+    if devices is not None:
+        own = found.plan.get("tensor_parallel", 1) * found.plan.get("context_parallel", 1)
+        found.global_batch = micro * (steps or 1) * max(1, devices // own)
