@@ -174,7 +174,7 @@ def measure_layers(
             modules = [StageModule(layer, device, precision) for layer in layers]
             for i, shape in enumerate(boundary_shapes(modules, inputs)[:-1]):
                 level = setting.recomputation if i in blocks else "none"
-                loss = _loss_of(loss_fn, targets) if i == len(layers) - 1 else None
+                loss = _loss_of(loss_fn, targets, modules[i]) if i == len(layers) - 1 else None
                 key = (*_kind(layers[i]), shape.shape, shape.dtype, level, loss is not None)
                 places[setting].append(key)
                 if key not in probes:
@@ -216,9 +216,13 @@ def _repetition(probes: Sequence[_Probe], now: Callable[[], float]) -> None:
 
 
 def _loss_of(
-    loss_fn: LossFunction, targets: torch.Tensor
+    loss_fn: LossFunction, targets: torch.Tensor, module: StageModule
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    return lambda outputs: loss_fn(outputs, targets)
+    def loss(outputs: torch.Tensor) -> torch.Tensor:
+        with module.precision():
+            return loss_fn(outputs, targets)
+
+    return loss
 
 
 def _random_like(shape: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -14,11 +14,11 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from parplan.backend.models.gpt import Block
-from parplan.backend.runtime.tensor_parallel import fused_rows
+from parplan.backend.runtime.whole_state import laid_out, own_tensors, rows_of
+from parplan.backend.workers.meeting import Intent, meet, uncounted
 from parplan.backend.workers.processes import agree, is_first
 from parplan.errors import ParplanError
 
@@ -32,6 +32,7 @@ def save_checkpoint(
     """Save the model, its optimizer, and `more`: schedulers and other objects with a `state_dict`,
     numbers and strings. All processes call it; an older checkpoint is replaced once the new one is
     complete."""
+    meet(Intent.CHECKPOINT)
     folder = Path(folder)
     part = folder.with_name(f"{folder.name}.part")
     if is_first():
@@ -56,6 +57,7 @@ def load_checkpoint(
 
     All processes call it. Raises `ParplanError` for a folder that is none, or of another model.
     """
+    meet(Intent.CHECKPOINT)
     folder = Path(folder)
     table = agree(lambda: _read(folder))
     if optimizer is not None:
@@ -96,9 +98,8 @@ def _tensors(
     gathered: rows that tensor parallelism has reordered as the whole model has them.
     """
     names: dict[int, str] = {}
-    first_names = getattr(model.forward, "first_names", {})
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        names.setdefault(id(tensor), first_names.get(name, name))
+    for name, first_name, tensor in own_tensors(model):
+        names.setdefault(id(tensor), first_name)
         if isinstance(tensor, torch.Tensor):
             yield f"model.{name}", _whole(model, name, tensor.detach(), gathered)
     if optimizer is None:
@@ -117,7 +118,7 @@ def _tensors(
 
 
 def _whole(model: nn.Module, name: str, tensor: torch.Tensor, gathered: bool) -> torch.Tensor:
-    rows = _rows(model, f"model.{name}") if gathered else None
+    rows = rows_of(model, name, prefixes=True) if gathered else None
     if rows is None or not isinstance(tensor, DTensor):
         return tensor
     return tensor.full_tensor()[rows.argsort()].contiguous()
@@ -125,23 +126,13 @@ def _whole(model: nn.Module, name: str, tensor: torch.Tensor, gathered: bool) ->
 
 def _put(own: torch.Tensor, loaded: torch.Tensor, rows: torch.Tensor | None) -> None:
     """Copy what was loaded into `own`, unless it was loaded in place."""
-    if rows is None or not isinstance(own, DTensor):
-        return
-    own.copy_(distribute_tensor(loaded[rows], own.device_mesh, own.placements))
+    if rows is not None and isinstance(own, DTensor):
+        own.copy_(laid_out(loaded, own, rows))
 
 
 def _rows(model: nn.Module, key: str) -> torch.Tensor | None:
-    """The order of rows in which a split block has the tensor of this key; None: the model's."""
     kind, _, name = key.partition(".")
-    for module_name, module in model.named_modules():
-        if isinstance(module, Block) and name.startswith(f"{module_name}."):
-            if module.split_over == 1:
-                return None
-            inner = name.removeprefix(f"{module_name}.")
-            for own, parameter in module.named_parameters():
-                if inner == own or (kind == "optimizer" and inner.startswith(f"{own}.")):
-                    return fused_rows(module, module.split_over).get(id(parameter))
-    return None
+    return rows_of(model, name, prefixes=kind == "optimizer")
 
 
 def _groups(optimizer: Optimizer) -> list[dict[str, Any]]:
@@ -168,7 +159,8 @@ def _make_states(optimizer: Optimizer, model: nn.Module) -> None:
         for group in optimizer.param_groups:
             group["lr"] = torch.zeros_like(group["lr"]) if torch.is_tensor(group["lr"]) else 0.0
         # Past the counting of steps that schedulers wrap around it.
-        type(optimizer).step(optimizer)
+        with uncounted():
+            type(optimizer).step(optimizer)
     finally:
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate

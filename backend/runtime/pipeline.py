@@ -52,8 +52,14 @@ class StageModule(nn.Module):
 
     def forward(self, values: torch.Tensor) -> Any:
         """The outputs of the last layer."""
-        with torch.autocast(self.device_type, torch.bfloat16, enabled=self.bf16):
+        with self.precision():
             return self.layers(values)
+
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        """The plan's bfloat16; else what the caller has asked for, such as its own autocast."""
+        if self.bf16:
+            return torch.autocast(self.device_type, torch.bfloat16)
+        return contextlib.nullcontext()
 
 
 class PipelineStep:
@@ -91,6 +97,11 @@ class PipelineStep:
         stages = cut(layers, plan, num_first, num_last)
         modules = [StageModule(stage, device, precision) for stage in stages]
         self.shapes = boundary_shapes(modules, example_micro_batch)
+        self.shapes_precision = _precision_now(device)
+        self.precision = modules[0].precision
+        self.gradient_scale = 1.0
+        """What the loss is multiplied by in the backward."""
+        self.loss_dtype = _loss_dtype(layers)
         self.groups = make_groups(plan, device) if groups is None else groups
         on_rank = rank_of_stages(self._schedule(plan.num_micro_batches))
         own = [i for i in range(len(modules)) if on_rank[i] == self.groups.pipeline_rank]
@@ -105,7 +116,9 @@ class PipelineStep:
             for index, module in self.modules.items()
         }
         self.tied = TiedGradients(ties, on_rank, self.groups)
+        self._known = [p for layer in layers for p in layer.parameters()]
         self.weights: tuple[float, ...] = ()
+        self.losses: list[torch.Tensor] = []
         self.runtimes: dict[tuple[Any, ...], MarkedRuntime] = {}
 
     def _split(self, layers: Sequence[nn.Module]) -> None:
@@ -121,6 +134,11 @@ class PipelineStep:
     def parameters(self) -> Iterator[nn.Parameter]:
         """The parameters of this rank's stages, or its parts of them, each once."""
         yield from nn.ModuleList(self.modules.values()).parameters()
+
+    def is_of(self, optimizer: Optimizer) -> bool:
+        """Whether `optimizer` is of the whole model's parameters, wherever these are."""
+        known = {id(p) for p in (*self._known, *self.parameters())}
+        return any(id(p) in known for group in optimizer.param_groups for p in group["params"])
 
     def optimizer(self, kind: type[Optimizer], **settings: Any) -> Optimizer:
         """An optimizer of `parameters`, with its state sharded if the plan says so."""
@@ -167,7 +185,7 @@ class PipelineStep:
         if not train:
             for module in self.modules.values():
                 free_gathered(module)
-        loss = local / (self.plan.data_parallel * self.plan.tensor_parallel)
+        loss = (local / (self.plan.data_parallel * self.plan.tensor_parallel)).to(self.loss_dtype)
         if self.plan.num_devices > 1:
             dist.all_reduce(loss)
         return loss
@@ -187,18 +205,18 @@ class PipelineStep:
         self, inputs: torch.Tensor, targets: torch.Tensor, micro_batches: int, train: bool
     ) -> torch.Tensor:
         """Without a pipeline: one micro-batch after the other, gradients reduced in the last."""
-        module, total = self.wrapped[0], torch.zeros((), device=self.device)
+        module, total = self.wrapped[0], self._no_loss()
         parts = zip(inputs.chunk(micro_batches), targets.chunk(micro_batches), strict=True)
         for index, (values, wanted) in enumerate(parts):
             reduce_later = train and index < micro_batches - 1
             with no_reduction(module) if reduce_later else contextlib.nullcontext():
                 start = self.clock.now()
-                loss = self.loss_fn(module(values), wanted) * self.weights[index]
+                loss = self._weighted_loss(module(values), wanted, index)
                 self.clock.tell("F", 0, index, start)
                 total += loss.detach()
                 if train:
                     start = self.clock.now()
-                    loss.backward()  # type: ignore[no-untyped-call]
+                    torch.autograd.backward(loss * self.gradient_scale)
                     self.clock.tell("B", 0, index, start)
         return total
 
@@ -206,24 +224,35 @@ class PipelineStep:
         self, inputs: torch.Tensor, targets: torch.Tensor, micro_batches: int, train: bool
     ) -> torch.Tensor:
         """One pass of torch's runtime; the losses are on the ranks of the last stage alone."""
-        shape = (micro_batches, inputs.shape, inputs.dtype)
+        shape = (micro_batches, inputs.shape, inputs.dtype, _precision_now(self.device))
         if shape not in self.runtimes:
             self.runtimes[shape] = self._make_runtime(inputs, micro_batches)
-        runtime, losses = self.runtimes[shape], list[torch.Tensor]()
+        runtime = self.runtimes[shape]
+        self.losses.clear()
         first = 0 in self.wrapped
         last = self.num_stages - 1 in self.wrapped
         args = (inputs,) if first else ()
         target = targets if last else None
         with kept_gradients(self.parameters()):
             if train:
-                runtime.step(*args, target=target, losses=losses, return_outputs=False)
+                runtime.step(*args, target=target, losses=[], return_outputs=False)
                 self.tied.add_up()
             else:
-                runtime.eval(*args, target=target, losses=losses)
-        total = torch.zeros((), device=self.device)
-        for loss in losses:
-            total += loss.detach()
+                runtime.eval(*args, target=target, losses=[])
+        total = self._no_loss()
+        for loss in self.losses:
+            total += loss
         return total
+
+    def _no_loss(self) -> torch.Tensor:
+        return torch.zeros((), device=self.device, dtype=self.loss_dtype)
+
+    def _weighted_loss(
+        self, outputs: torch.Tensor, targets: torch.Tensor, index: int
+    ) -> torch.Tensor:
+        """What a micro-batch adds to the mean loss of this replica."""
+        with self.precision():
+            return self.loss_fn(outputs, targets) * self.weights[index]
 
     def _schedule(self, micro_batches: int) -> Schedule:
         plan = self.plan
@@ -251,10 +280,12 @@ class PipelineStep:
             stages.append(stage)
 
         def mean_loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-            index = stages[-1].begun[0] if stages[-1].begun else 0
-            loss = self.loss_fn(outputs, targets) * self.weights[index]
+            begun = stages[-1].begun  # None where torch tries the loss out
+            loss = self._weighted_loss(outputs, targets, begun[0] if begun else 0)
+            if begun:
+                self.losses.append(loss.detach())
             stages[-1].forward_done()
-            return loss
+            return loss * self.gradient_scale
 
         runtime = MarkedRuntime(  # type: ignore[no-untyped-call]
             stages, micro_batches, loss_fn=mean_loss, scale_grads=False
@@ -270,6 +301,8 @@ class PipelineStep:
         planned = len(self.shapes[0])
         if micro_batch.shape[1:] != self.shapes[0].shape[1:]:
             return None
+        if _precision_now(self.device) != self.shapes_precision:
+            return None
         if len(micro_batch) == planned:
             return self.shapes
         if any(len(shape) != planned for shape in self.shapes):
@@ -278,6 +311,20 @@ class PipelineStep:
             shape.new_empty(len(micro_batch), *shape.shape[1:]).requires_grad_(shape.requires_grad)
             for shape in self.shapes
         ]
+
+
+def _precision_now(device: torch.device) -> torch.dtype | None:
+    """The type that the caller's autocast computes in; None without one."""
+    enabled = torch.is_autocast_enabled(device.type)
+    return torch.get_autocast_dtype(device.type) if enabled else None
+
+
+def _loss_dtype(layers: Sequence[nn.Module]) -> torch.dtype:
+    """That of the parameters, at least single precision."""
+    for parameter in nn.ModuleList(layers).parameters():
+        if parameter.dtype.is_floating_point:
+            return torch.promote_types(parameter.dtype, torch.float32)
+    return torch.get_default_dtype()
 
 
 def _moved(module: StageModule, device: torch.device) -> StageModule:

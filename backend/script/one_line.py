@@ -56,10 +56,10 @@ def enable_advanced_parallelization(
 
     Parameters stay the objects they are, so an optimizer may be made before or after; but a plan
     that shards them (ZeRO-2 and -3) needs `example`, and the optimizer after the line. After
-    planning, `model.parameters()` and `model.state_dict()` hold this process's part under the
-    names of the whole model. A forward with gradients enabled runs the whole schedule; the
-    `backward()` of its loss adds the gradients that are computed by then to `.grad`, scaled as the
-    loss was.
+    planning, `model.parameters()` are this process's part; `model.state_dict()` is that of the
+    whole model, gathered from all processes. A forward with gradients enabled runs the whole
+    schedule; the `backward()` of its loss adds the gradients that are computed by then to `.grad`,
+    scaled as the loss was.
     Raises `ParplanError` for what cannot be parallelised or executed, saying why.
     """
     if switched_off():

@@ -67,12 +67,15 @@ class NeighbourWatch:
             wait_for_workers=False,
         )
         self._beat()
-        threading.Thread(target=self._run, daemon=True).start()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
 
     def stop(self) -> None:
         """Say that this process ends as it should."""
         if not self.ended.is_set():
             self.ended.set()
+            # A thread that is in the store when Python goes aborts the process.
+            self.thread.join(2 * EVERY_S)
             try:
                 self.store.set(_key(self.rank), "end")
             except RuntimeError:

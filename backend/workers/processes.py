@@ -118,22 +118,6 @@ def agree(decide: Callable[[], T]) -> T:
     return answer[0]  # type: ignore[return-value]
 
 
-def check_same_batch(*parts: torch.Tensor) -> None:
-    """Raise `ParplanError` on every process unless all were given the same tensors."""
-    if num_processes() == 1:
-        return
-    sums = [(tuple(part.shape), part.double().sum().item()) for part in parts]
-    everyone: list[object] = [None] * num_processes()
-    dist.all_gather_object(everyone, sums)
-    for rank, other in enumerate(everyone):
-        if other != everyone[0]:
-            raise ParplanError(
-                f"process {rank} was given another first batch than process 0; every process has "
-                "to see the same global batch (no DistributedSampler or Trainer, which spread it; "
-                "shuffle with the same seed)"
-            )
-
-
 def broadcast_weights(model: nn.Module, device: torch.device) -> None:
     """Give every process the parameters and buffers of the first one."""
     if num_processes() == 1:

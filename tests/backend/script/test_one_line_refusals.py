@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from parplan.backend import enable_advanced_parallelization
-from parplan.backend.script.planned_forward import OnAnotherProcess
+from parplan.backend.runtime.own_part import OnAnotherProcess
 from parplan.errors import ParplanError
 from parplan.sim.plan import Plan, zero_fields
 

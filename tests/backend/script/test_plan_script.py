@@ -10,8 +10,8 @@ from parplan.backend.executable import reduces_by_hooks, why_not_executable
 from parplan.backend.models.find_chain import find_chain
 from parplan.backend.models.gpt import gpt_layers, language_loss
 from parplan.backend.script import plan_script
+from parplan.backend.script.calls import hf_tensors, refuse_trainer
 from parplan.backend.script.plan_script import described, find_plan
-from parplan.backend.script.planned_forward import _hf_tensors, _refuse_trainer
 from parplan.errors import ParplanError
 from parplan.hardware.estimates.profile_file import write_profile
 from parplan.planners.spaces.options import Options
@@ -92,20 +92,20 @@ def test_masks_and_calls_that_cannot_be_parallelised() -> None:
     mask = torch.ones(2, 4, dtype=torch.int64)
     tokens, labels = torch.zeros(2, 4), torch.zeros(2, 4, dtype=torch.int64)
     given = {"input_ids": tokens, "labels": labels}
-    assert _hf_tensors((), {**given, "attention_mask": mask})[0] is tokens
+    assert hf_tensors((), {**given, "attention_mask": mask})[0] is tokens
     mask[0, -1] = 0
     with pytest.raises(ParplanError, match="only padding on the right, whose labels are -100"):
-        _hf_tensors((), {**given, "attention_mask": mask})
+        hf_tensors((), {**given, "attention_mask": mask})
     labels[0, -1] = -100
-    assert _hf_tensors((), {**given, "attention_mask": mask})[1] is labels
+    assert hf_tensors((), {**given, "attention_mask": mask})[1] is labels
     mask[0] = torch.tensor([0, 1, 1, 1])
     labels[0, 0] = -100
     with pytest.raises(ParplanError, match="only padding on the right"):
-        _hf_tensors((), {**given, "attention_mask": mask})
+        hf_tensors((), {**given, "attention_mask": mask})
     with pytest.raises(ParplanError, match=r"called as model\(input_ids=..., labels=...\)"):
-        _hf_tensors((tokens,), {})
+        hf_tensors((tokens,), {})
     with pytest.raises(ParplanError, match="not position_ids"):
-        _hf_tensors((), {**given, "position_ids": tokens})
+        hf_tensors((), {**given, "position_ids": tokens})
 
 
 def test_a_trainer_that_calls_is_refused() -> None:
@@ -116,8 +116,8 @@ def test_a_trainer_that_calls_is_refused() -> None:
             pass
 
         def step(self) -> None:
-            _refuse_trainer()
+            refuse_trainer()
 
     with pytest.raises(ParplanError, match="Hugging Face's Trainer spreads batches"):
         Theirs().step()
-    _refuse_trainer()
+    refuse_trainer()
