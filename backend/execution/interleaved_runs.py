@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from parplan.backend.execution.trial_run import Sample, TrialRun, step_seconds
+from parplan.backend.execution.trial_run import Sample, TrialRun, one_run, step_seconds
 from parplan.backend.models.chain import Chain
 from parplan.backend.proxies.memory_predict import MiniMemory, proxy_memory
 from parplan.backend.proxies.memory_runs import MemoryWatch
@@ -98,7 +98,7 @@ class InterleavedRun(TrialRun):
         exposed = {name: seen.exposed_s(start, end) for name, start, end in sample.marks}
         found = everyone((sample, seen.collectives, exposed))
         samples, collectives, waits = (list(part) for part in zip(*found, strict=True))
-        run = self.run_of(samples, step_seconds(samples))
+        run = one_run(self.plan, samples, step_seconds(samples))
         zero_s = min(sample.start_s for sample in samples)
         width = self.plan.replicas * self.plan.tensor_parallel
         events = [

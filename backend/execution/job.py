@@ -24,12 +24,12 @@ from parplan.backend.execution.result import best_by_stages, run_table
 from parplan.backend.execution.trial_run import train_alone
 from parplan.backend.models.chain import Chain
 from parplan.backend.models.gpt import gpt_layers, initialise, language_loss
+from parplan.backend.planning.measured_costs import MeasuredCosts
+from parplan.backend.planning.search import measurable_plans
 from parplan.backend.proxies.memory_predict import predict_peaks
 from parplan.backend.proxies.predict import predict_exposed, predict_step
 from parplan.backend.proxies.proxy import ProxyModel, proxies_of
 from parplan.backend.proxies.proxy_costs import ProxyCosts
-from parplan.backend.script.measured_costs import MeasuredCosts
-from parplan.backend.script.search import measurable_plans
 from parplan.backend.workers.out_of_memory import noticing
 from parplan.backend.workers.processes import is_first, join_processes, num_processes
 from parplan.planners.spaces.options import Options

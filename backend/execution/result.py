@@ -32,12 +32,14 @@ class Executed:
     measured_exposed_s: Mapping[str, float]
     samples_s: tuple[float, ...]
     """Every step after the warm-up."""
-    loss_difference: float
-    """Largest relative difference of its losses to those of one process without a plan."""
+    loss_difference: float | None
+    """Largest relative difference of its losses to those of one process without a plan; None where
+    nothing ran beside it."""
     predicted_bytes: tuple[float, ...]
     """Peak memory of every pipeline rank."""
     measured_bytes: tuple[float, ...]
-    """Peak memory of every process, in order: replicas and tensor-parallel ranks innermost."""
+    """Peak memory of every process, in order: replicas and tensor-parallel ranks innermost; empty
+    where nobody has measured it."""
 
     @property
     def error(self) -> float:
@@ -45,8 +47,11 @@ class Executed:
         return self.predicted.step_s / self.measured.step_s - 1
 
     @property
-    def memory_error(self) -> float:
-        """Predicted over measured peak memory, minus one, of the process where it is furthest."""
+    def memory_error(self) -> float | None:
+        """Predicted over measured peak memory, minus one, of the process where it is furthest; None
+        where it is not measured."""
+        if not self.measured_bytes:
+            return None
         width = len(self.measured_bytes) // len(self.predicted_bytes)
         errors = [
             self.predicted_bytes[process // width] / measured - 1
@@ -88,7 +93,8 @@ class HandWritten:
 class Execution:
     """What one job found: the costs it measured, the plan it would choose, the plans it ran."""
 
-    workload: Workload
+    workload: Workload | None
+    """None: the model of a training script."""
     num_processes: int
     calibration: list[dict[str, Any]]
     """Of every proxy: its plan, blocks on each stage, and the medians of what its parts cost."""
@@ -109,7 +115,7 @@ class Execution:
         """A table that `from_json` reads back."""
         return {
             "format": FORMAT,
-            "workload": asdict(self.workload),
+            "workload": self.workload and asdict(self.workload),
             "num_processes": self.num_processes,
             "calibration": self.calibration,
             "candidates": [[plan.to_json(), step_s] for plan, step_s in self.candidates],
@@ -124,7 +130,7 @@ class Execution:
         if not isinstance(table, dict) or table.get("format") != FORMAT:
             raise ParplanError(f"{where}: not an execution of format {FORMAT}; run it again")
         return Execution(
-            workload=build(Workload, table["workload"], f"{where}: workload"),
+            workload=table["workload"] and build(Workload, table["workload"], f"{where}: workload"),
             num_processes=table["num_processes"],
             calibration=table["calibration"],
             candidates=tuple((Plan.from_json(p), step_s) for p, step_s in table["candidates"]),

@@ -128,7 +128,7 @@ class TrialRun:
             return None
         seconds = [step_seconds(step) for step in steps]
         median = statistics.median_low(seconds)
-        return seconds, self.run_of(steps[seconds.index(median)], median)
+        return seconds, one_run(self.plan, steps[seconds.index(median)], median)
 
     def steps(self, warm_up: int) -> list[tuple[Sample, ...]]:
         """Of every step after `warm_up` the samples of all ranks, on all ranks."""
@@ -139,16 +139,17 @@ class TrialRun:
             dist.all_gather_object(everyone, own)
         return list(zip(*everyone, strict=True))
 
-    def run_of(self, samples: Sequence[Sample], step_s: float) -> Run:
-        """One step with the events of the first rank of every stage."""
-        ranks = self.plan.data_parallel * self.plan.tensor_parallel
-        zero_s = min(sample.start_s for sample in samples)
-        events = [
-            Event(rank, stream_of(name), name, start_s - zero_s, end_s - zero_s)
-            for rank, sample in enumerate(samples[::ranks])
-            for name, start_s, end_s in sample.marks
-        ]
-        return Run(step_s=step_s, events=tuple(events), source="measured")
+
+def one_run(plan: Plan, samples: Sequence[Sample], step_s: float) -> Run:
+    """One step with the events of the first rank of every stage."""
+    ranks = plan.data_parallel * plan.tensor_parallel
+    zero_s = min(sample.start_s for sample in samples)
+    events = [
+        Event(rank, stream_of(name), name, start_s - zero_s, end_s - zero_s)
+        for rank, sample in enumerate(samples[::ranks])
+        for name, start_s, end_s in sample.marks
+    ]
+    return Run(step_s=step_s, events=tuple(events), source="measured")
 
 
 def _on_one_clock(samples: Sequence[Sample]) -> list[Sample]:

@@ -1,6 +1,7 @@
 """Finding the plan of a training script: from what is measured now, or from a machine's profile."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,8 +12,8 @@ from parplan.backend.calibration.machine_costs import measure_machine
 from parplan.backend.executable import executable_only
 from parplan.backend.models.chain import Chain
 from parplan.backend.models.gpt import Embedding
-from parplan.backend.script.measured_costs import MeasuredCosts
-from parplan.backend.script.search import measurable_plans, search
+from parplan.backend.planning.measured_costs import MeasuredCosts
+from parplan.backend.planning.search import Choice, Prediction, measurable_plans, search
 from parplan.backend.script.why_not_in_script import why_not_in_script
 from parplan.backend.workers.processes import agree, num_processes
 from parplan.errors import ParplanError
@@ -41,20 +42,35 @@ def find_plan(
     device: torch.device,
     *,
     planned_now: bool,
-) -> Plan:
-    """The plan with the shortest predicted step, the same on all processes.
+) -> tuple[Plan, Prediction | None]:
+    """The plan with the shortest predicted step, the same on all processes; on the first one also
+    what is predicted of it.
 
     Without a profile the chain's layers, messages, reductions and the optimizer are measured now.
     planned_now: whether plans that replace parameters are possible. Raises `ParplanError` when
     nothing fits, or the profile is of another machine.
     """
     if profile is None:
-        return _measured(chain, batch, options, device)
-    return agree(lambda: _from_profile(chain, batch, options, profile, planned_now=planned_now))
+        return _agreed(_measured(chain, batch, options, device))
+    return _agreed(lambda: _from_profile(chain, batch, options, profile, planned_now=planned_now))
 
 
-def _measured(chain: Chain, batch: Batch, options: Options, device: torch.device) -> Plan:
-    """Measure on all processes, choose on the first one."""
+def _agreed(choose: Callable[[], Choice]) -> tuple[Plan, Prediction | None]:
+    """Choose on the first process."""
+    found: list[Choice] = []
+
+    def plan() -> Plan:
+        found.append(choose())
+        return found[0].plan
+
+    agreed = agree(plan)
+    return agreed, found[0].prediction if found else None
+
+
+def _measured(
+    chain: Chain, batch: Batch, options: Options, device: torch.device
+) -> Callable[[], Choice]:
+    """Measure on all processes; how to choose then."""
     inputs, targets = batch
     precision = "bf16" if options.mixed_precision else "fp32"
     plans = measurable_plans(num_processes(), chain.num_blocks, len(inputs), options)
@@ -63,12 +79,12 @@ def _measured(chain: Chain, batch: Batch, options: Options, device: torch.device
     times = measure_layers(chain.layers, chain.loss_fn, batch, settings, blocks, device, precision)
     own = max(1, len(inputs) // num_processes())
     machine = measure_machine(chain, (inputs[:own], targets[:own]), device, precision)
-    return agree(lambda: search(MeasuredCosts(chain, times, machine), plans, options))
+    return lambda: search(MeasuredCosts(chain, times, machine), plans, options)
 
 
 def _from_profile(
     chain: Chain, batch: Batch, options: Options, path: Path, *, planned_now: bool
-) -> Plan:
+) -> Choice:
     """Search all plans that this script can be trained by, by the simulator's cost model."""
     cluster = cluster_of_profile(read_profile(path), str(path))
     if cluster.num_accelerators != num_processes():

@@ -1,6 +1,9 @@
 """Replacement of a model's forward by the execution of its plan."""
 
 import contextlib
+import logging
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +21,11 @@ from parplan.backend.runtime.pipeline import PipelineStep
 from parplan.backend.runtime.random_stream import RandomStream, kept_random_numbers
 from parplan.backend.runtime.whole_state import NOT_AN_OBJECT, WholeState
 from parplan.backend.script.calls import HfOutput, hf_tensors, refuse_trainer
+from parplan.backend.script.differences import differences, shared_cores
 from parplan.backend.script.known_gradients import KnownGradients
 from parplan.backend.script.parameter_hooks import unhooked
 from parplan.backend.script.plan_script import announce, find_plan, forget_choice
+from parplan.backend.script.run_record import RunRecord, report_from_environment
 from parplan.backend.script.why_not_in_script import check_in_script
 from parplan.backend.workers.meeting import Intent, checksum, meet, meeting
 from parplan.backend.workers.processes import (
@@ -35,6 +40,8 @@ from parplan.backend.workers.processes import (
 from parplan.errors import ParplanError, RunFailedError
 from parplan.planners.spaces.options import Options
 from parplan.sim.plan import Plan
+
+LOG = logging.getLogger("parplan")
 
 
 class PlannedForward:
@@ -56,6 +63,7 @@ class PlannedForward:
         self.state = WholeState(model, _first_names(model))
         self.step: PipelineStep | None = None
         self.scale: ScaleToCome | None = None
+        self.record: RunRecord | None = None
         self.random: RandomStream | None = None
         """None for one process alone, which draws what the script would draw."""
         self.planned_now = False
@@ -76,7 +84,10 @@ class PlannedForward:
         count_step()
         try:
             step = self.prepare(inputs, targets)
+            before_s = time.perf_counter()
             self._meet(inputs, targets)
+            if self.record is not None and torch.is_grad_enabled():
+                self.record.begin(time.perf_counter() - before_s)
             self._count_labels(step, targets)
             loss = self._loss(step, inputs, targets)
         except RuntimeError as error:
@@ -114,6 +125,8 @@ class PlannedForward:
         try:
             with unhooked(parameters):
                 loss = step.step(inputs, targets)
+            if self.record is not None:
+                self.record.computed()
             gradients = [p.grad for p in parameters]
         finally:
             for parameter, gradient in zip(parameters, held, strict=True):
@@ -137,8 +150,9 @@ class PlannedForward:
             forget_choice(self.folder)
         broadcast_weights(self.model, self.device)
         check_chain(self.model, self._loss_alone, self.chain, inputs, targets)
+        prediction = None
         if self.plan is None:
-            self.plan = find_plan(
+            self.plan, prediction = find_plan(
                 self.chain,
                 (inputs, targets),
                 self.options,
@@ -152,6 +166,12 @@ class PlannedForward:
         _check_batch(plan, len(inputs))
         if is_first():
             announce(plan, self.folder)
+            local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            for text in (
+                *differences(self.model, plan, len(inputs)),
+                *shared_cores(local, self.device.type == "cuda"),
+            ):
+                LOG.warning(text)
         step = PipelineStep(
             layers=self.chain.layers,
             plan=plan,
@@ -168,6 +188,7 @@ class PlannedForward:
         if num_processes() > 1:
             self.random = RandomStream(_seed(step), self.device)
         share_norms(step)
+        self.record = RunRecord(step, prediction, report_from_environment(self.folder))
         return step
 
     def _tensors(

@@ -27,12 +27,14 @@ def train(
     num_processes: int,
     *,
     timeout_s: float | None = None,
+    report: str | None = None,
     write: Write = sys.stderr.write,
 ) -> None:
     """Run `script` until it ends. What the first process prints appears as it is printed.
 
     timeout_s: seconds that a process may be silent or a collective may take, of processes that
-    parplan plans for. Raises `ParplanError` for a script that is not there, and `RunFailedError`
+    parplan plans for. report: the folder of `parplan.backend.script.run_record`; None: its own
+    default. Raises `ParplanError` for a script that is not there, and `RunFailedError`
     with the last words of the process that failed first.
     """
     if num_processes < 1:
@@ -41,6 +43,8 @@ def train(
         raise ParplanError(f"{script}: there is no such script")
     require_torch("training")
     limit = {} if timeout_s is None else {"PARPLAN_TIMEOUT_S": f"{timeout_s:g}"}
+    if report is not None:
+        limit["PARPLAN_REPORT"] = report
     with tempfile.TemporaryDirectory(prefix="parplan-") as name:
         folder = Path(name)
         with (folder / "torchrun.log").open("w") as log:

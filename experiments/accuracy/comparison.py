@@ -84,8 +84,9 @@ class SetComparison:
     """Measured to be fastest."""
     noise: float
     """Median over the plans of half the middle half of their steps, relative."""
-    mean_memory_error: float
-    worst_memory_error: float
+    mean_memory_error: float | None
+    """None where no memory was measured, as of the worst."""
+    worst_memory_error: float | None
 
     @property
     def regret(self) -> float:
@@ -96,7 +97,7 @@ class SetComparison:
 def compare_set(executed: Sequence[Executed]) -> SetComparison:
     """The comparison of at least one plan."""
     worst = max(executed, key=lambda e: abs(e.error))
-    memory = [e.memory_error for e in executed]
+    memory = [e.memory_error for e in executed if e.memory_error is not None]
     signs = [
         sign
         for a, b in itertools.combinations(executed, 2)
@@ -112,8 +113,8 @@ def compare_set(executed: Sequence[Executed]) -> SetComparison:
         pick=min(executed, key=lambda e: e.predicted.step_s),
         best=min(executed, key=lambda e: e.measured.step_s),
         noise=statistics.median(e.spread for e in executed),
-        mean_memory_error=statistics.mean(map(abs, memory)),
-        worst_memory_error=max(memory, key=abs),
+        mean_memory_error=statistics.mean(map(abs, memory)) if memory else None,
+        worst_memory_error=max(memory, key=abs, default=None),
     )
 
 

@@ -46,8 +46,8 @@ def _cells(e: Executed) -> list[str]:
         f"{e.error:+6.1%}",
         f"{e.spread:5.1%}",
         f"{max(e.predicted_bytes) / MB:6.1f}",
-        f"{max(e.measured_bytes) / MB:6.1f} MB",
-        f"{e.memory_error:+6.1%}",
+        f"{max(e.measured_bytes) / MB:6.1f} MB" if e.measured_bytes else "",
+        "" if e.memory_error is None else f"{e.memory_error:+6.1%}",
     ]
 
 
@@ -73,9 +73,17 @@ def summary(found: SetComparison) -> str:
             "than their noise)",
             f"pick: {short_name(found.pick.plan)}, measured {found.regret:.1%} above the fastest "
             f"({short_name(found.best.plan)})",
-            f"peak memory: mean absolute error {found.mean_memory_error:.1%}, worst "
-            f"{found.worst_memory_error:+.1%}",
+            _memory_summary(found),
         ]
+    )
+
+
+def _memory_summary(found: SetComparison) -> str:
+    if found.mean_memory_error is None:
+        return "peak memory: not measured"
+    return (
+        f"peak memory: mean absolute error {found.mean_memory_error:.1%}, worst "
+        f"{found.worst_memory_error:+.1%}"
     )
 
 

@@ -1,7 +1,7 @@
 """Verdicts and step times of plans from the costs and the memory of their stages.
 
 These are modelled (`parplan.planners.costs.cost_cache.SharedCosts`) or measured
-(`parplan.backend.script.measured_costs.MeasuredCosts`).
+(`parplan.backend.planning.measured_costs.MeasuredCosts`).
 """
 
 import threading

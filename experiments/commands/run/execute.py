@@ -255,10 +255,8 @@ def table(execution: Execution) -> str:
             f"of {len(execution.candidates)} candidates the best of each number of stages, by the "
             f"times of single layers: {', '.join(map(short_name, execution.chosen))}"
         )
-    worst = max(execution.executed, key=lambda e: e.loss_difference)
-    lines.append(
-        f"losses: at most {worst.loss_difference:.1e} from those of one process without a plan"
-    )
+    worst = max(e.loss_difference or 0.0 for e in execution.executed)
+    lines.append(f"losses: at most {worst:.1e} from those of one process without a plan")
     return "\n".join(lines)
 
 

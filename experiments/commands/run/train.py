@@ -21,6 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stop all processes when one has not answered for so many seconds (default 600)",
     )
     parser.add_argument(
+        "--report",
+        metavar="FOLDER",
+        help="where the script's plan, its steps and its timeline go (default parplan-run; 0 for "
+        "none); parplan compare FOLDER reads them",
+    )
+    parser.add_argument(
         "script", type=Path, help="training script with the one line of docs/one-line.md"
     )
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of the script")
@@ -37,5 +43,5 @@ def run(args: argparse.Namespace) -> int:
 
         processes = default_processes()
     sys.stdout.flush()
-    train(args.script, args.arguments, processes, timeout_s=args.timeout_s)
+    train(args.script, args.arguments, processes, timeout_s=args.timeout_s, report=args.report)
     return 0

@@ -7,8 +7,8 @@ from parplan.backend.executable import (
     why_not_executable,
     why_not_split,
 )
+from parplan.backend.planning.search import measurable_plans
 from parplan.backend.runtime.groups import shards_of
-from parplan.backend.script.search import measurable_plans
 from parplan.errors import ParplanError
 from parplan.planners.spaces.options import Options
 from parplan.sim.models.model import model_preset

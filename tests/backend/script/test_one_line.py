@@ -1,5 +1,6 @@
 """The one line in ordinary scripts: as real processes (one_line_worker.py)."""
 
+import csv
 import json
 import os
 import re
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from parplan.sim.plan import zero_fields
+from parplan.backend.execution.result import Execution
+from parplan.sim.plan import Plan, zero_fields
+from tests.commands import parplan
 from tests.torchrun import torchrun
 
 TOLERANCE = 1e-9
@@ -114,10 +117,37 @@ def test_the_pages_script_plans_logs_and_trains_as_without_its_line(script):
         r"Configuration for parallelism is selected\.",
         re.escape(dump.rstrip("\n")),
         r"train: true",
+        r"plan: .*micro-batch.*",
+        r"predicted: 0\.\d{4} s a step, .* on the fullest process; speed .*",
     ]
     assert len(log) == len(patterns)
     for line, pattern in zip(log, patterns, strict=True):
         assert re.fullmatch(rf"\[info\] {pattern}", line), line
+
+
+def test_ten_steps_are_compared_with_their_prediction(script, tmp_path):
+    longer = (script / "train.py").read_text().replace("range(5)", "range(14)")
+    (tmp_path / "train.py").write_text(longer)
+    done = torchrun(2, "train.py", cwd=tmp_path)
+    (said,) = re.findall(r"\[info\] measured: (.*)", done.stderr)
+    number = r"(-?[\d.]+)"
+    pattern = rf"{number} s a step.*predicted {number} s, error \+?{number}%"
+    step_s, predicted_s, error = map(float, re.search(pattern, said).groups())
+    assert error == pytest.approx(100 * (predicted_s / step_s - 1), abs=1.0)
+    folder = tmp_path / "parplan-run"
+    with (folder / "executed.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["measured_s"]) == pytest.approx(step_s, abs=1e-4)
+    assert len(row["samples_s"].split()) == 10
+    plan = Plan.from_json(json.loads((folder / "plan.json").read_text()))
+    assert plan.num_devices == 2
+    (executed,) = Execution.from_json(json.loads((folder / "execution.json").read_text())).executed
+    actions = sum(event.stream == "compute" for event in executed.measured.events)
+    # Forwards and backwards of every stage, and the optimizer of each.
+    assert actions == plan.num_stages * (2 * plan.num_micro_batches + 1)
+    compared = parplan("compare", "parplan-run", "-o", "compared", cwd=tmp_path)
+    assert compared.returncode == 0, compared.stderr
+    assert "peak memory: not measured" in compared.stdout
 
 
 @pytest.mark.long

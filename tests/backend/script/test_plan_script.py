@@ -43,7 +43,7 @@ def profile(tmp_path, monkeypatch):
 def plan_of(profile, *, planned_now: bool, **options):
     chain = find_chain(Language())
     given = Options(mixed_precision=False, **options)
-    return find_plan(chain, (TOKENS, TOKENS), given, profile, CPU, planned_now=planned_now)
+    return find_plan(chain, (TOKENS, TOKENS), given, profile, CPU, planned_now=planned_now)[0]
 
 
 def test_a_profile_plans_for_the_script(profile) -> None:

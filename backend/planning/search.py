@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from parplan._files import write_whole
@@ -15,9 +15,33 @@ from parplan.planners.search.exhaustive import try_all
 from parplan.planners.spaces.layouts import JobSizes
 from parplan.planners.spaces.make import candidates_of, constraints_of_options
 from parplan.planners.spaces.options import Options
+from parplan.sim.engine.engine import simulate
 from parplan.sim.plan import Plan
+from parplan.sim.prediction.predict import scheduled
+from parplan.sim.run import Run
 
 LOG = logging.getLogger("parplan")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What a search says of the plan that it chose."""
+
+    run: Run
+    memory_bytes: tuple[float, ...]
+    """Peak of every pipeline rank."""
+    one_process_s: float | None
+    """The step of one process alone with the same micro-batches."""
+    data_parallel_s: float | None
+    """The shortest step of data parallelism alone that fits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The plan that a search chose, and what it says of it."""
+
+    plan: Plan
+    prediction: Prediction
 
 
 def measurable_plans(
@@ -52,7 +76,7 @@ def measurable_plans(
     return plans
 
 
-def search(costs: PlanCosts, candidates: Sequence[Plan], options: Options) -> Plan:
+def search(costs: PlanCosts, candidates: Sequence[Plan], options: Options) -> Choice:
     """The candidate with the shortest predicted step among those that fit.
 
     Raises `ParplanError` with the reason of the first candidate when none fits.
@@ -70,7 +94,28 @@ def search(costs: PlanCosts, candidates: Sequence[Plan], options: Options) -> Pl
     _log_details(report.trials, options.detailed_log)
     if report.best is None:
         raise ParplanError(f"no plan fits in memory: {report.trials[0].reason}")
-    return report.best.plan
+    return Choice(plan=report.best.plan, prediction=_prediction(costs, report.best, report.trials))
+
+
+def _prediction(costs: PlanCosts, best: Trial, trials: Sequence[Trial]) -> Prediction:
+    plan = best.plan
+    alone = Plan(
+        num_micro_batches=plan.num_micro_batches * plan.data_parallel,
+        batch_per_device=plan.batch_per_device,
+        recomputation=plan.recomputation,
+    )
+    try:
+        one_process_s = costs.simulated_s(alone) if plan.num_devices > 1 else None
+    except ParplanError:  # a machine of one device that this model of costs does not have
+        one_process_s = None
+    plain = (t.step_s for t in trials if t.plan.data_parallel == plan.num_devices > 1)
+    fitting = [step_s for step_s in plain if step_s is not None]
+    return Prediction(
+        run=simulate(scheduled(plan).schedule, costs.stages(plan).costs),
+        memory_bytes=best.memory_bytes,
+        one_process_s=one_process_s,
+        data_parallel_s=min(fitting, default=None),
+    )
 
 
 def _log_details(trials: Sequence[Trial], level: int) -> None:

@@ -8,8 +8,8 @@ from torch import nn
 from parplan.backend.calibration.layer_times import LayerSetting, LayerTimes
 from parplan.backend.calibration.machine_costs import MachineCosts
 from parplan.backend.models.chain import Chain
-from parplan.backend.script.measured_costs import MeasuredCosts
-from parplan.backend.script.search import measurable_plans, search
+from parplan.backend.planning.measured_costs import MeasuredCosts
+from parplan.backend.planning.search import measurable_plans, search
 from parplan.errors import ParplanError
 from parplan.planners.spaces.options import Options
 from parplan.sim.plan import Plan
@@ -41,7 +41,7 @@ def times(plans=PLANS, saved_bytes=0.0):
 
 
 def choose(machine, **options):
-    return search(MeasuredCosts(CHAIN, times(**options), machine), PLANS, Options())
+    return search(MeasuredCosts(CHAIN, times(**options), machine), PLANS, Options()).plan
 
 
 def test_free_communication_makes_data_parallelism_fastest():

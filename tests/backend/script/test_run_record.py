@@ -1,0 +1,134 @@
+"""What the log of a training script says of its plan, its steps and their drift."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from parplan.backend import enable_advanced_parallelization
+from parplan.backend.script import differences as said
+from parplan.backend.script.differences import differences, load_note, shared_cores
+from parplan.backend.script.run_record import DRIFT, WARM_UP, WINDOW, Drift, report_folder
+from parplan.backend.script.words import bytes_in_words, plan_in_words
+from parplan.sim.plan import Plan, zero_fields
+
+HERE = Path("here")
+
+
+def test_a_plan_in_words() -> None:
+    plan = Plan(
+        num_stages=2,
+        virtual_stages=2,
+        schedule="interleaved-1f1b",
+        data_parallel=3,
+        num_micro_batches=4,
+        batch_per_device=1,
+        recomputation="full",
+        **zero_fields(2),
+    )
+    assert plan_in_words(plan) == (
+        "data parallelism over 3 replicas, ZeRO-2, a pipeline of 4 stages (interleaved-1f1b, 2 on "
+        "each process), 4 micro-batches of 1 row, full recomputation"
+    )
+    assert plan_in_words(Plan(batch_per_device=8)) == "no parallelism, one micro-batch of 8 rows"
+
+
+def test_bytes_in_words() -> None:
+    assert bytes_in_words(2.5e6) == "2.5 MB"
+    assert bytes_in_words(2.5e9) == "2.5 GB"
+
+
+@pytest.mark.parametrize(
+    ("environment", "folder"),
+    [
+        ({}, HERE / "parplan-run"),
+        ({"PARPLAN_REPORT": "x"}, HERE / "x"),
+        ({"PARPLAN_REPORT": "0"}, None),
+    ],
+)
+def test_where_the_report_goes(environment, folder) -> None:
+    assert report_folder(environment, HERE) == folder
+
+
+def drift(step_s, **parts):
+    """What is said when steps of 1 s, of which the parts take 0.3 s each, become those."""
+    found = Drift()
+    names = ("waiting for another process, which is slow", "computing and sending", "the optimizer")
+    for _ in range(WARM_UP + 10):
+        found.learn(1.0, dict.fromkeys(names, 0.3))
+    now = {name: parts.get(name.split()[0], 0.3) for name in names}
+    return [found.of(step_s, now) for _ in range(2 * WINDOW)]
+
+
+def test_steps_that_stay_as_they_are_say_nothing() -> None:
+    assert not any(drift(DRIFT - 0.01))
+
+
+@pytest.mark.parametrize(
+    ("step_s", "parts", "text"),
+    [
+        (
+            2.0,
+            {"computing": 1.3},
+            "2.0 times the 1.0000 s before, most of it computing and sending",
+        ),
+        (1.0, {"waiting": 2.3}, "3.0 times the 1.0000 s before, most of it waiting for another"),
+    ],
+)
+def test_drift_is_said_once_with_the_part_that_grew(step_s, parts, text) -> None:
+    found = drift(step_s, **parts)
+    assert [bool(line) for line in found].index(True) == WINDOW - 1
+    assert sum(map(bool, found)) == 1
+    assert text in found[WINDOW - 1]
+
+
+def test_what_differs_is_said() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout(0.1))
+    plan = Plan(data_parallel=2, num_micro_batches=2, batch_per_device=3)
+    lines = list(differences(model, plan, 12))
+    assert len(lines) == 2
+    assert lines[0].startswith(
+        "BatchNorm: its statistics are those of 3 rows, one micro-batch, not"
+    )
+    assert lines[1].startswith("Dropout: ")
+    model[0].register_forward_hook(lambda *_: None)
+    assert (
+        "hooks of modules run for each of 4 micro-batches" in list(differences(model, plan, 12))[2]
+    )
+    assert not list(differences(model, Plan(batch_per_device=12), 12))
+
+
+def test_processes_that_share_cores_are_told(monkeypatch) -> None:
+    monkeypatch.setattr(said, "num_cores", lambda: 2)
+    assert not list(shared_cores(2, on_gpu=False))
+    assert not list(shared_cores(4, on_gpu=True))
+    (text,) = shared_cores(4, on_gpu=False)
+    assert text.startswith("4 processes share 2 cores")
+    monkeypatch.setattr(said.os, "getloadavg", lambda: (6.0, 0, 0))
+    assert load_note(2) == "; other programs ran meanwhile (load 6.0 on 2 cores)"
+    assert load_note(8) == ""
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+
+    def forward(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return nn.functional.mse_loss(self.layers(inputs), targets)
+
+
+def test_a_report_that_cannot_be_written_ends_nothing(tmp_path, monkeypatch, caplog) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "parplan-run").write_text("in the way")
+    plan = Plan(num_micro_batches=2, batch_per_device=2)
+    with caplog.at_level("INFO", "parplan"):
+        model = enable_advanced_parallelization(Net(), plan=plan)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(14):
+            model(torch.ones(4, 2), torch.zeros(4, 2)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert sum("no report in" in text for text in caplog.messages) == 1
+    assert sum(text.startswith("measured: ") for text in caplog.messages) == 1
