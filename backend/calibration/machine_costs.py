@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from parplan.backend.models.boundary_shapes import boundary_shapes
 from parplan.backend.models.chain import Chain
 from parplan.backend.runtime.pipeline import StageModule
 
@@ -106,23 +107,48 @@ def _reduction(
     From models of few blocks, so that its hooks, its copies and the overlap with the backward are
     in it. Measured with and without reduction in turn.
     """
-    models = [_small_model(chain, depth, device, precision) for depth in DEPTHS]
+    models = [
+        DistributedDataParallel(StageModule(module.to(device), device, precision))
+        for module in _small_models(chain, batch[0])
+    ]
     num_bytes = [sum(p.numel() * p.element_size() for p in m.parameters()) for m in models]
     samples = [
         [_backward_s(m, chain, batch, True) - _backward_s(m, chain, batch, False) for m in models]
         for _ in range(REPETITIONS)
     ]
+    if not models:
+        return 0.0, 0.0
+    if len(models) == 1:
+        # Blocks of different shapes: the whole chain, and a reduction of nearly nothing.
+        num_bytes = [0, *num_bytes]
+        samples = [[_tiny_reduction_s(device), *sample] for sample in samples]
     return _line(num_bytes, samples)
 
 
-def _small_model(
-    chain: Chain, depth: int, device: torch.device, precision: str
-) -> DistributedDataParallel:
+def _tiny_reduction_s(device: torch.device) -> float:
+    value = torch.zeros(1, device=device)
+    dist.barrier()
+    start_s = _now(device)
+    dist.all_reduce(value)
+    return _now(device) - start_s
+
+
+def _small_models(chain: Chain, inputs: torch.Tensor) -> list[nn.Module]:
+    """Copies of the chain with few of its blocks, if these can follow each other; else one copy of
+    the whole chain. None where nothing is trained."""
+    if not any(p.requires_grad for layer in chain.layers for p in layer.parameters()):
+        return []
     first, last = chain.num_first, len(chain.layers) - chain.num_last
-    blocks = [chain.layers[first]] * depth
-    layers = [*chain.layers[:first], *blocks, *chain.layers[last:]]
-    module = nn.Sequential(*(copy.deepcopy(layer) for layer in layers)).to(device)
-    return DistributedDataParallel(StageModule(module, device, precision))
+    shapes = [tuple(shape.shape) for shape in boundary_shapes(chain.layers, inputs)]
+    block = chain.layers[first]
+    alike = len(set(shapes[first : last + 1])) == 1 and chain.num_blocks > 1
+    if alike and any(p.requires_grad for p in block.parameters()):
+        stacks = [
+            [*chain.layers[:first], *[block] * depth, *chain.layers[last:]] for depth in DEPTHS
+        ]
+    else:
+        stacks = [list(chain.layers)]
+    return [nn.Sequential(*(copy.deepcopy(layer) for layer in stack)) for stack in stacks]
 
 
 def _backward_s(model: DistributedDataParallel, chain: Chain, batch: Batch, reduce: bool) -> float:

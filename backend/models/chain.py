@@ -14,6 +14,10 @@ LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(outputs, targets) -> the mean loss of a micro-batch."""
 
 
+class NoChainError(ParplanError):
+    """A model, or a call of it, that is no chain of layers with a loss at its end."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chain:
     """A model as layers, each taking what the one before returns, and a loss."""
@@ -47,7 +51,7 @@ def around_blocks(layers: Sequence[nn.Module]) -> tuple[int, int]:
 
 
 def check_chain(model: nn.Module, forward: Callable[..., Any], chain: Chain, *batch: Any) -> None:
-    """Raise `ParplanError` unless `forward` gives the chain's loss on the first row of `batch`."""
+    """Raise `NoChainError` unless `forward` gives the chain's loss on the first row of `batch`."""
     example = next(model.parameters(), torch.empty(0))
     inputs, targets = (part[:1].to(example.device) for part in batch)
     with evaluating(model), torch.no_grad():
@@ -55,17 +59,50 @@ def check_chain(model: nn.Module, forward: Callable[..., Any], chain: Chain, *ba
         values = inputs
         for layer in chain.layers:
             values = layer(values)
+            if not isinstance(values, torch.Tensor):
+                raise NoChainError(
+                    f"{type(model).__name__}: {type(layer).__name__} returns a "
+                    f"{type(values).__name__}; layers of a chain pass one tensor on"
+                )
         found = chain.loss_fn(values, targets)
     if not isinstance(expected, torch.Tensor) or expected.numel() != 1:
-        raise ParplanError(
+        raise NoChainError(
             f"{type(model).__name__}: its forward(inputs, targets) has to return the loss, "
             f"one number; got {type(expected).__name__}"
         )
     if not torch.allclose(expected, found, rtol=1e-4, equal_nan=True):
-        raise ParplanError(
+        raise NoChainError(
             f"{type(model).__name__}: its forward gives a loss of {expected.item():.6g}, its "
             f"{len(chain.layers)} layers and loss_fn one after the other give {found.item():.6g}"
         )
+
+
+def check_mean(model: nn.Module, chain: Chain, *batch: torch.Tensor) -> None:
+    """Raise `NoChainError` unless the loss of two rows is the mean of their losses."""
+    if len(batch[0]) < 2:
+        return
+    example = next(model.parameters(), torch.empty(0))
+    inputs, targets = (part[:2].to(example.device) for part in batch)
+    with evaluating(model), torch.no_grad():
+        both, first, second = (
+            _loss(chain, inputs[rows], targets[rows]) for rows in (slice(2), slice(1), slice(1, 2))
+        )
+    mean = (first + second) / 2
+    rough = example.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(
+        example.device.type
+    )
+    if not torch.allclose(both, mean, rtol=3e-2 if rough else 1e-4, equal_nan=True):
+        raise NoChainError(
+            f"{type(model).__name__}: the loss of two rows is {both.item():.6g}, the mean of the "
+            f"losses of each alone {mean.item():.6g}; micro-batches need a mean over the rows"
+        )
+
+
+def _loss(chain: Chain, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    values = inputs
+    for layer in chain.layers:
+        values = layer(values)
+    return chain.loss_fn(values, targets)
 
 
 @contextlib.contextmanager

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from parplan.backend.models.chain import Chain, LossFunction, around_blocks
+from parplan.backend.models.chain import Chain, LossFunction, NoChainError, around_blocks
 from parplan.backend.models.hf_chain import hf_chain
-from parplan.errors import ParplanError
 
 
 def find_chain(
@@ -26,7 +25,7 @@ def find_chain(
     layers: the children of the one `nn.Sequential` that holds all of the model's parameters.
     loss_fn: the model's own forward, with that container returning outputs that are there already.
     Those of a Hugging Face model are its embeddings, decoder layers and head, and its own loss.
-    Raises `ParplanError` when there is no such container.
+    Raises `NoChainError` when there is no such container.
     """
     if layers is None and is_hf_model(model):
         found = hf_chain(model)
@@ -34,14 +33,14 @@ def find_chain(
     name = _container(model)
     if layers is None:
         if name is None:
-            raise ParplanError(
+            raise NoChainError(
                 f"{type(model).__name__}: no child nn.Sequential holds all of its parameters; "
                 "pass layers=[...] (the chain in order) and loss_fn=..."
             )
         layers = list(model.get_submodule(name).children())
     if loss_fn is None:
         if name is None:
-            raise ParplanError(f"{type(model).__name__}: loss_fn is needed with layers")
+            raise NoChainError(f"{type(model).__name__}: loss_fn is needed with layers")
         loss_fn = _own_loss(model, name)
     num_first, num_last = around_blocks(layers)
     return Chain(layers=tuple(layers), num_first=num_first, num_last=num_last, loss_fn=loss_fn)
@@ -77,7 +76,7 @@ def _own_loss(model: nn.Module, name: str) -> LossFunction:
         try:
             loss: torch.Tensor = forward(None, targets)
         except Exception as error:
-            raise ParplanError(
+            raise NoChainError(
                 f"{type(model).__name__}: its loss cannot be computed from the outputs of "
                 f"{name} and the targets alone ({error}); pass loss_fn=..."
             ) from error

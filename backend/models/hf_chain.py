@@ -16,7 +16,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from parplan.backend.models.chain import Chain
+from parplan.backend.models.chain import Chain, NoChainError
 from parplan.errors import ParplanError
 
 INSTALL = "Hugging Face models need transformers: pip install 'parplan[transformers]'"
@@ -241,19 +241,19 @@ def _parts(model: nn.Module) -> tuple[nn.Module, str, str]:
     prefix = getattr(model, "base_model_prefix", "")
     base = getattr(model, prefix, None)
     if not isinstance(base, nn.Module) or not hasattr(model, "loss_function"):
-        raise ParplanError(f"{name}: not a causal language model with a base model; pass layers")
+        raise NoChainError(f"{name}: not a causal language model with a base model; pass layers")
     children = dict(base.named_children())
     count = getattr(model.config, "num_hidden_layers", None)
     lists = [n for n, m in children.items() if isinstance(m, nn.ModuleList) and len(m) == count]
     if len(lists) != 1:
-        raise ParplanError(
+        raise NoChainError(
             f"{name}: {prefix} has {len(lists)} lists of {count} decoder layers "
             f"(children: {', '.join(children)}); pass layers=[...] and loss_fn=..."
         )
     after = list(children)[list(children).index(lists[0]) + 1 :]
     norms = [n for n in after if "norm" in type(children[n]).__name__.lower()]
     if len(norms) != 1:
-        raise ParplanError(
+        raise NoChainError(
             f"{name}: {prefix} has {len(norms)} normalisations after its decoder layers "
             f"({', '.join(after)}); pass layers=[...] and loss_fn=..."
         )

@@ -15,10 +15,10 @@ import torch.distributed as dist
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from parplan.backend.runtime.pipeline import PipelineStep
+from parplan.backend.runtime.pipeline import Planned
 
 
-def halves_in_use(step: PipelineStep) -> bool:
+def halves_in_use(step: Planned) -> bool:
     """Whether anything is computed in fp16."""
     kind = step.device.type
     if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
@@ -29,7 +29,7 @@ def halves_in_use(step: PipelineStep) -> bool:
 class ScaleToCome:
     """The scale that the loss of a step will be given."""
 
-    def __init__(self, step: PipelineStep) -> None:
+    def __init__(self, step: Planned) -> None:
         self.step = step
         self._scaler: weakref.ref[GradScaler] | None = None
         share_infinities(step)
@@ -53,11 +53,11 @@ def _is_scaler(value: Any) -> bool:
     return GradScaler in type(value).__mro__ and value.is_enabled()
 
 
-_PLANNED: "weakref.WeakSet[PipelineStep]" = weakref.WeakSet()
+_PLANNED: "weakref.WeakSet[Planned]" = weakref.WeakSet()
 _OWN: dict[str, Callable[..., Any]] = {}
 
 
-def share_infinities(step: PipelineStep) -> None:
+def share_infinities(step: Planned) -> None:
     """Let all processes of `step` skip the steps that one of them has to skip."""
     if step.plan.num_devices == 1:
         return

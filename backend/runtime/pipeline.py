@@ -7,9 +7,9 @@ instruction lists (`parplan.sim.schedules`) and adds the messages itself. Ranks 
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -62,6 +62,24 @@ class StageModule(nn.Module):
         return contextlib.nullcontext()
 
 
+class Planned(Protocol):
+    """A model that is trained by a plan."""
+
+    plan: Plan
+    device: torch.device
+    clock: Clock
+
+    @property
+    def modules(self) -> Mapping[int, nn.Module]:
+        """This process's stages."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """This process's, or its parts of them."""
+
+    def is_of(self, optimizer: Optimizer) -> bool:
+        """Whether `optimizer` is of the whole model's parameters, wherever these are."""
+
+
 class PipelineStep:
     """This rank's part of a plan: runs training steps, accumulates gradients.
 
@@ -107,7 +125,9 @@ class PipelineStep:
         own = [i for i in range(len(modules)) if on_rank[i] == self.groups.pipeline_rank]
         ties = find_ties(modules)
         check_ties(ties, on_rank, plan)
-        self.modules = {index: _moved(modules[index], device) for index in own}
+        self.modules: Mapping[int, StageModule] = {
+            index: _moved(modules[index], device) for index in own
+        }
         if plan.tensor_parallel > 1:
             self._split(layers)
             tie_again(ties, own)

@@ -20,7 +20,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from parplan.backend.models.gpt import Block
 from parplan.backend.runtime.own_part import OnAnotherProcess
-from parplan.backend.runtime.pipeline import PipelineStep
+from parplan.backend.runtime.pipeline import Planned
 from parplan.backend.runtime.tensor_parallel import fused_rows
 from parplan.backend.workers.meeting import Intent, meet, meeting
 from parplan.backend.workers.processes import num_processes
@@ -45,13 +45,13 @@ class WholeState:
         self.keys = list(model.state_dict())
         self._own_only = False
         self.number = len(_STATES)
-        self.step: PipelineStep | None = None
+        self.step: Planned | None = None
         _STATES.append(weakref.ref(self))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise ParplanError(NOT_AN_OBJECT)
 
-    def begin(self, step: PipelineStep) -> None:
+    def begin(self, step: Planned) -> None:
         """From now on, when this process has its part of `step` alone."""
         self.step = step
         if place := meeting():

@@ -4,7 +4,10 @@ import inspect
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
+from parplan.backend.models.chain import NoChainError
+from parplan.backend.workers.processes import num_processes
 from parplan.errors import ParplanError
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -31,23 +34,60 @@ def hf_tensors(given: tuple[Any, ...], named: dict[str, Any]) -> Batch:
     for name in ("use_cache", "return_dict"):
         rest.pop(name, None)
     if not isinstance(tokens, torch.Tensor) or not isinstance(labels, torch.Tensor):
-        raise ParplanError(
+        raise NoChainError(
             "a parallelised Hugging Face model is called as model(input_ids=..., labels=...), "
-            "and returns the loss"
+            "and returns the loss; for generate() under a pipeline, save the model, and load it in "
+            "a script without the line"
         )
     if len(given) > 1 or rest:
-        raise ParplanError(
+        raise NoChainError(
             f"a parallelised Hugging Face model takes input_ids, labels and attention_mask, "
             f"not {', '.join(rest) or 'more positional arguments'}"
         )
     if mask is not None:
         hidden = mask == 0
         if (hidden[:, :-1] & ~hidden[:, 1:]).any() or (labels[hidden] != -100).any():
-            raise ParplanError(
+            raise NoChainError(
                 "attention_mask: only padding on the right, whose labels are -100, can be "
                 "parallelised; what comes before it does not attend to it"
             )
     return tokens, labels
+
+
+def plain_tensors(given: tuple[Any, ...], named: dict[str, Any]) -> Batch:
+    """Inputs and targets of a call; raises `NoChainError` for anything else."""
+    inputs = given[0] if given else None
+    targets = given[1] if len(given) > 1 else named.get("targets")
+    more = len(given) > 2 or set(named) - {"targets"}
+    if not isinstance(inputs, torch.Tensor) or not isinstance(targets, torch.Tensor) or more:
+        raise NoChainError(
+            "a parallelised model is called as model(inputs, targets), two tensors, "
+            "and returns the loss"
+        )
+    return inputs, targets
+
+
+def all_rows(own: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The parts of a batch that the processes have drawn, one after the other."""
+    if num_processes() == 1:
+        return own
+    own = own.to(device)
+    sizes = [torch.empty(1, dtype=torch.int64, device=device) for _ in range(num_processes())]
+    dist.all_gather(sizes, torch.tensor([len(own)], device=device))
+    padded = own.new_zeros(int(max(sizes)), *own.shape[1:])
+    padded[: len(own)] = own
+    everyone = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(everyone, padded)
+    return torch.cat([part[: int(n)] for part, n in zip(everyone, sizes, strict=True)])
+
+
+def count_labels(loss_fn: Any, labels: torch.Tensor, num_parts: int) -> None:
+    """Tell the loss of a Hugging Face model how many labels count in a micro-batch on average.
+
+    The first label of a sequence has no token before it.
+    """
+    if hasattr(loss_fn, "count_all"):
+        loss_fn.count_all = int((labels[:, 1:] != -100).sum()) / num_parts
 
 
 def refuse_trainer() -> None:

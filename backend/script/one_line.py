@@ -10,11 +10,12 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import nn
 
-from parplan.backend.models.chain import LossFunction
+from parplan.backend.models.chain import Chain, LossFunction, NoChainError
 from parplan.backend.models.find_chain import find_chain
+from parplan.backend.script.data_parallel_forward import why_not_whole
 from parplan.backend.script.planned_forward import PlannedForward
 from parplan.backend.script.why_not_in_script import check_in_script
-from parplan.errors import ParplanError, RunFailedError
+from parplan.errors import ParplanError, RunFailedError, unknown_name
 from parplan.planners.spaces.options import Options, settings_from_environment, switched_off
 from parplan.sim.plan import Plan
 
@@ -37,6 +38,7 @@ def enable_advanced_parallelization(
     layers: Sequence[nn.Module] | None = None,
     loss_fn: LossFunction | None = None,
     example: tuple[torch.Tensor, torch.Tensor] | None = None,
+    batch: Literal["whole", "part"] = "whole",
 ) -> M:
     """Make `model` train by a plan over the processes that torchrun started; returns it.
 
@@ -53,6 +55,11 @@ def enable_advanced_parallelization(
     its parameters, and in Hugging Face's causal language models. example: a global batch (inputs,
     targets) to plan with now; without it planning waits for the first batch, as AP does, because a
     plan depends on the batch's size.
+
+    A model that is no such chain, or is not called as model(inputs, targets), is trained by data
+    parallelism: its forward returns what it would for the whole batch. batch: "part" where every
+    process draws its part of the batch (DistributedSampler); then each gets its rows of the
+    outputs, and the mean of a loss.
 
     Parameters stay the objects they are, so an optimizer may be made before or after; but a plan
     that shards them (ZeRO-2 and -3) needs `example`, and the optimizer after the line. After
@@ -83,16 +90,33 @@ def enable_advanced_parallelization(
     )
     if isinstance(model.forward, PlannedForward):
         raise ParplanError("this model is parallelised already")
-    chain = find_chain(model, layers, loss_fn)
-    if plan is not None:
+    if batch not in ("whole", "part"):
+        raise unknown_name("batch", batch, ("whole", "part"))
+    chain = _chain_or_why_not(model, layers, loss_fn)
+    if plan is not None and not isinstance(chain, NoChainError):
         check_in_script(plan, chain, planned_now=example is not None)
+    if isinstance(chain, NoChainError):
+        asked = layers is not None or profile is not None
+        if (reason := why_not_whole(plan, options)) or asked:
+            raise ParplanError(f"{chain}" + (f" ({reason})" if reason else "")) from chain
     found = None if profile is None else Path(profile)
-    forward = PlannedForward(model, chain, options, plan, found, Path.cwd())
+    forward = PlannedForward(
+        *(model, chain, options, plan, found, Path.cwd()), drawn_in_parts=batch == "part"
+    )
     model.forward = forward
     if example is not None:
         forward.planned_now = True
-        forward.prepare(*example)
+        forward.plan_now(*example)
     return model
+
+
+def _chain_or_why_not(
+    model: nn.Module, layers: Sequence[nn.Module] | None, loss_fn: LossFunction | None
+) -> Chain | NoChainError:
+    try:
+        return find_chain(model, layers, loss_fn)
+    except NoChainError as error:
+        return error
 
 
 def _speak() -> None:

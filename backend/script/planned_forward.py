@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from parplan.backend.executable import check_executable
-from parplan.backend.models.chain import Chain, check_chain
+from parplan.backend.models.chain import Chain, NoChainError, check_chain, check_mean
 from parplan.backend.models.find_chain import is_hf_model
 from parplan.backend.runtime.gradient_norm import share_norms
 from parplan.backend.runtime.gradient_scaler import ScaleToCome
@@ -20,12 +20,25 @@ from parplan.backend.runtime.own_part import leave_out
 from parplan.backend.runtime.pipeline import PipelineStep
 from parplan.backend.runtime.random_stream import RandomStream, kept_random_numbers
 from parplan.backend.runtime.whole_state import NOT_AN_OBJECT, WholeState
-from parplan.backend.script.calls import HfOutput, hf_tensors, refuse_trainer
+from parplan.backend.script.calls import (
+    HfOutput,
+    all_rows,
+    count_labels,
+    hf_tensors,
+    plain_tensors,
+    refuse_trainer,
+)
+from parplan.backend.script.data_parallel_forward import (
+    DataParallelForward,
+    whole_plan,
+    why_not_whole,
+)
 from parplan.backend.script.differences import differences, shared_cores
 from parplan.backend.script.known_gradients import KnownGradients
 from parplan.backend.script.parameter_hooks import unhooked
 from parplan.backend.script.plan_script import announce, find_plan, forget_choice
 from parplan.backend.script.run_record import RunRecord, report_from_environment
+from parplan.backend.script.whole_model import Call, batch_size, tensors_of
 from parplan.backend.script.why_not_in_script import check_in_script
 from parplan.backend.workers.meeting import Intent, checksum, meet, meeting
 from parplan.backend.workers.processes import (
@@ -50,14 +63,20 @@ class PlannedForward:
     def __init__(
         self,
         model: nn.Module,
-        chain: Chain,
+        chain: Chain | NoChainError,
         options: Options,
         plan: Plan | None,
         profile: Path | None,
         folder: Path,
+        *,
+        drawn_in_parts: bool = False,
     ) -> None:
-        self.model, self.chain, self.options, self.folder = model, chain, options, folder
+        """chain: that of the model, or why there is none. drawn_in_parts: whether every process
+        has a part of the global batch."""
+        self.model, self.options, self.folder = model, options, folder
+        self.found, self.drawn_in_parts = chain, drawn_in_parts
         self.plan, self.profile = plan, profile
+        self.whole: DataParallelForward | None = None
         self.is_hf = is_hf_model(model)
         self.own_forward: Callable[..., Any] = model.forward
         self.state = WholeState(model, _first_names(model))
@@ -75,21 +94,31 @@ class PlannedForward:
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise ParplanError(NOT_AN_OBJECT)
 
+    @property
+    def chain(self) -> Chain:
+        """The model's; raises `NoChainError`."""
+        if isinstance(self.found, NoChainError):
+            raise self.found
+        return self.found
+
     def __call__(self, *given: Any, **named: Any) -> Any:
         """The mean loss over the global batch, with gradients if they are enabled.
 
-        Of a Hugging Face model an object with the field `loss`, as its own forward returns one.
+        Of a Hugging Face model an object with the field `loss`, as its own forward returns one. Of
+        a model that is no chain of layers what its own forward returns.
         """
-        inputs, targets = self._tensors(given, named)
         count_step()
         try:
-            step = self.prepare(inputs, targets)
-            before_s = time.perf_counter()
-            self._meet(inputs, targets)
-            if self.record is not None and torch.is_grad_enabled():
-                self.record.begin(time.perf_counter() - before_s)
-            self._count_labels(step, targets)
-            loss = self._loss(step, inputs, targets)
+            if self.whole is None:
+                try:
+                    return self._by_chain(given, named)
+                except NoChainError as error:
+                    if not torch.is_grad_enabled() and self._has_all():
+                        return self.own_forward(*given, **named)
+                    if self.step is not None:
+                        raise
+                    self.whole = self._replicated((given, named), error)
+            return self.whole((given, named))
         except RuntimeError as error:
             if not lost_contact(error):
                 raise
@@ -97,7 +126,60 @@ class PlannedForward:
             raise RunFailedError(
                 f"lost contact with another process, which has died or stopped: {lines[0]}"
             ) from error
+
+    def _has_all(self) -> bool:
+        """Whether this process has the whole model, for whatever asks for more than a loss."""
+        return not self.state.parted
+
+    def _by_chain(self, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        chain = self.chain
+        inputs, targets = (hf_tensors if self.is_hf else plain_tensors)(given, named)
+        if self.drawn_in_parts:
+            inputs, targets = (all_rows(part, self.device) for part in (inputs, targets))
+        step = self.prepare(inputs, targets)
+        before_s = time.perf_counter()
+        self._meet(inputs, targets)
+        if self.record is not None and torch.is_grad_enabled():
+            self.record.begin(time.perf_counter() - before_s)
+        count_labels(chain.loss_fn, targets, step.num_parts(len(targets)))
+        loss = self._loss(step, inputs, targets)
         return HfOutput(loss) if self.is_hf else loss
+
+    def _replicated(self, call: Call, why: NoChainError) -> DataParallelForward:
+        """Data parallelism at least; raises `why` where the plan or the options want more."""
+        if reason := why_not_whole(self.plan, self.options):
+            raise ParplanError(f"{why} ({reason})") from why
+        refuse_trainer()
+        if not self.drawn_in_parts and num_processes() > 1:
+            meet(Intent.STEP, self.state.number, checksum(*tensors_of(call)))
+        broadcast_weights(self.model, self.device)
+        size, count = batch_size(call), num_processes()
+        plan = self.plan or whole_plan(size, count, drawn_in_parts=self.drawn_in_parts)
+        check_executable(plan, count)
+        if plan.zero_stage and not self.planned_now:
+            raise ParplanError(
+                "plan: sharded parameters of a model that is no chain of layers need "
+                "example=(inputs, targets), and the optimizer after the line"
+            )
+        found = DataParallelForward(
+            *(self.model, self.own_forward, plan, self.state, self.device, call),
+            bf16=self.precision == "bf16",
+            drawn_in_parts=self.drawn_in_parts,
+        )
+        if is_first():
+            LOG.info(f"no pipeline: {why}")
+        self._announce(plan, size)
+        found.begin_record(self.folder)
+        return found
+
+    def _announce(self, plan: Plan, batch: int) -> None:
+        if not is_first():
+            return
+        announce(plan, self.folder)
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        on_gpu = self.device.type == "cuda"
+        for text in (*differences(self.model, plan, batch), *shared_cores(local, on_gpu)):
+            LOG.warning(text)
 
     def _meet(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
         """Raise `ParplanError` on all processes unless they do the same with the same batch."""
@@ -136,6 +218,16 @@ class PlannedForward:
         )
         return result
 
+    def plan_now(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+        """Plan for this batch before the first call."""
+        try:
+            self.prepare(inputs, targets)
+        except NoChainError as error:
+            call: Call = ((inputs, targets), {})
+            if self.is_hf:
+                call = ((), {"input_ids": inputs, "labels": targets})
+            self.whole = self._replicated(call, error)
+
     def prepare(self, inputs: torch.Tensor, targets: torch.Tensor) -> PipelineStep:
         """Plan for this global batch, once, and keep this process's part of the model."""
         if self.step is None:
@@ -150,6 +242,8 @@ class PlannedForward:
             forget_choice(self.folder)
         broadcast_weights(self.model, self.device)
         check_chain(self.model, self._loss_alone, self.chain, inputs, targets)
+        if not self.is_hf:  # whose labels are counted
+            check_mean(self.model, self.chain, inputs, targets)
         prediction = None
         if self.plan is None:
             self.plan, prediction = find_plan(
@@ -164,14 +258,7 @@ class PlannedForward:
         check_executable(plan, num_processes())
         check_in_script(plan, self.chain, planned_now=self.planned_now)
         _check_batch(plan, len(inputs))
-        if is_first():
-            announce(plan, self.folder)
-            local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-            for text in (
-                *differences(self.model, plan, len(inputs)),
-                *shared_cores(local, self.device.type == "cuda"),
-            ):
-                LOG.warning(text)
+        self._announce(plan, len(inputs))
         step = PipelineStep(
             layers=self.chain.layers,
             plan=plan,
@@ -191,34 +278,11 @@ class PlannedForward:
         self.record = RunRecord(step, prediction, report_from_environment(self.folder))
         return step
 
-    def _tensors(
-        self, given: tuple[Any, ...], named: dict[str, Any]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if self.is_hf:
-            return hf_tensors(given, named)
-        inputs = given[0] if given else None
-        targets = given[1] if len(given) > 1 else named.get("targets")
-        if not isinstance(inputs, torch.Tensor) or not isinstance(targets, torch.Tensor):
-            raise ParplanError(
-                "a parallelised model is called as model(inputs, targets), two tensors, "
-                "and returns the loss"
-            )
-        return inputs, targets
-
     def _loss_alone(self, inputs: torch.Tensor, targets: torch.Tensor) -> Any:
         """What the model itself would say."""
         if not self.is_hf:
             return self.own_forward(inputs, targets)
         return self.own_forward(input_ids=inputs, labels=targets, use_cache=False).loss
-
-    def _count_labels(self, step: PipelineStep, labels: torch.Tensor) -> None:
-        """Tell the loss of a Hugging Face model how many labels count in a micro-batch on average.
-
-        The first label of a sequence has no token before it.
-        """
-        if hasattr(self.chain.loss_fn, "count_all"):
-            count = int((labels[:, 1:] != -100).sum())
-            self.chain.loss_fn.count_all = count / step.num_parts(len(labels))
 
 
 def _seed(step: PipelineStep) -> int:

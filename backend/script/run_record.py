@@ -29,7 +29,7 @@ from parplan._files import write_whole
 from parplan.backend.execution.result import Executed, Execution
 from parplan.backend.execution.trial_run import Sample, one_run, step_seconds
 from parplan.backend.planning.search import Prediction
-from parplan.backend.runtime.pipeline import PipelineStep
+from parplan.backend.runtime.pipeline import Planned
 from parplan.backend.runtime.recorded_stage import Moment
 from parplan.backend.script.differences import load_note
 from parplan.backend.script.words import bytes_in_words, plan_in_words
@@ -62,9 +62,7 @@ def report_folder(environment: Mapping[str, str], here: Path) -> Path | None:
 class RunRecord:
     """The steps of one script under a plan; every process has one."""
 
-    def __init__(
-        self, step: PipelineStep, prediction: Prediction | None, folder: Path | None
-    ) -> None:
+    def __init__(self, step: Planned, prediction: Prediction | None, folder: Path | None) -> None:
         """`prediction`: None on other processes than the first, and for a plan that was given."""
         self.step, self.prediction, self.folder = step, prediction, folder
         self.samples: list[Sample] = []
@@ -166,7 +164,7 @@ class RunRecord:
         self._say(f"plan: {plan_in_words(plan)}")
         found = self.prediction
         if found is None:
-            self._say("predicted: nothing, because the plan was given")
+            self._say("predicted: nothing, because the plan was not searched")
         else:
             step_s = found.run.step_s
             self._say(

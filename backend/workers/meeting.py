@@ -113,8 +113,8 @@ class Meeting:
                 raise ParplanError(
                     f"process {rank} was given another batch than process 0 after {said[1]} steps "
                     "of the optimizer; every process has to see the same global batch in the same "
-                    "order (no DistributedSampler or Trainer, which spread it; shuffle with the "
-                    "same seed)"
+                    "order (shuffle with the same seed; with a DistributedSampler say "
+                    "batch='part')"
                 )
 
     def _watch_failures(self) -> None:

@@ -1,0 +1,104 @@
+"""The forward of a model that is replicated as a whole, in the place of its own."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from parplan.backend.runtime.gradient_scaler import share_infinities
+from parplan.backend.runtime.random_stream import RandomStream, kept_random_numbers
+from parplan.backend.runtime.whole_state import WholeState
+from parplan.backend.script.run_record import RunRecord, report_from_environment
+from parplan.backend.script.whole_model import Call, WholeModel, tensors_of
+from parplan.backend.workers.meeting import Intent, checksum, meet
+from parplan.backend.workers.processes import agree, num_processes
+from parplan.planners.spaces.options import Options
+from parplan.sim.plan import Plan
+
+
+def why_not_whole(plan: Plan | None, options: Options) -> str:
+    """Why the model cannot be replicated as a whole, in one line; empty if it can."""
+    if plan is None:
+        stages = options.num_stages
+        return "" if stages in ("auto", 1) else f"num_stages {stages} needs a chain of layers"
+    if plan.num_stages > 1 or plan.tensor_parallel > 1 or plan.num_micro_batches > 1:
+        return "the plan needs a chain of layers"
+    if plan.recomputation != "none":
+        return f"recomputation {plan.recomputation} needs a chain of layers"
+    return ""
+
+
+def whole_plan(batch: int, count: int, *, drawn_in_parts: bool) -> Plan:
+    """Data parallelism over so many processes; the largest part of a batch of so many rows."""
+    rows = batch if drawn_in_parts else -(-batch // count)
+    return Plan(data_parallel=count, num_micro_batches=1, batch_per_device=rows)
+
+
+class DataParallelForward:
+    """Runs a `WholeModel` at every call; made by all processes at the first one."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        forward: Callable[..., Any],
+        plan: Plan,
+        state: WholeState,
+        device: torch.device,
+        call: Call,
+        *,
+        bf16: bool,
+        drawn_in_parts: bool,
+    ) -> None:
+        self.bf16, self.drawn_in_parts = bf16, drawn_in_parts
+        self.state, self.device = state, device
+        with kept_random_numbers(device):
+            self.whole = WholeModel(model, forward, plan, device, drawn_in_parts=drawn_in_parts)
+            with self._precision():
+                self.whole.prepare(self._moved(call))
+        state.begin(self.whole)
+        share_infinities(self.whole)
+        self.random = None
+        if num_processes() > 1:
+            seed = agree(torch.initial_seed) // 2 + 1 + self.whole.groups.data_rank
+            self.random = RandomStream(seed, device)
+        self.record: RunRecord | None = None
+
+    def begin_record(self, folder: Path) -> None:
+        """Tell the plan, and record the steps from now on."""
+        self.record = RunRecord(self.whole, None, report_from_environment(folder))
+
+    def __call__(self, call: Call) -> Any:
+        """What the model returns for the whole batch."""
+        call = self._moved(call)
+        training = torch.is_grad_enabled()
+        if training and num_processes() > 1:
+            before_s = time.perf_counter()
+            tensors = [] if self.drawn_in_parts else tensors_of(call)
+            meet(Intent.STEP, self.state.number, checksum(*tensors))
+            if self.record is not None:
+                self.record.begin(time.perf_counter() - before_s)
+        own = self.random is not None and training
+        with self.random() if own and self.random else contextlib.nullcontext(), self._precision():
+            outputs = self.whole(call)
+        if training and self.record is not None:
+            self.record.computed()
+        return outputs
+
+    def _moved(self, call: Call) -> Call:
+        if self.device.type == "cpu":
+            return call
+        from torch.utils._pytree import tree_map
+
+        moved: Call = tree_map(
+            lambda v: v.to(self.device) if isinstance(v, torch.Tensor) else v, call
+        )
+        return moved
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        if self.bf16:
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return contextlib.nullcontext()
