@@ -27,13 +27,21 @@ def estimate(accelerator: Accelerator, measured: Measurements | None, kernel: Ke
 def kernel_s(accelerator: Accelerator, kernel: Kernel) -> float:
     """Seconds of one kernel on `accelerator`; raises `ParplanError` for a rate it does not have."""
     if isinstance(kernel, MemoryBound):
-        return accelerator.kernel_launch_s + _memory_s(accelerator, kernel)
+        return accelerator.kernel_launch_s + _memory_bound_s(accelerator, kernel)
     if isinstance(kernel, Attention):
         return _attention_s(accelerator, kernel)
     if accelerator.kernels is None:
         return _roofline_s(accelerator, kernel)
     constants = accelerator.kernels.gemm
     return max(tiled_gemm_s(accelerator, constants, kernel), accelerator.kernel_launch_s)
+
+
+def _memory_bound_s(accelerator: Accelerator, kernel: MemoryBound) -> float:
+    """At the share of the bandwidth that kernels of its kind reach, if any were measured."""
+    share = accelerator.memory.share(kernel) if accelerator.memory is not None else None
+    if share is None:
+        return _memory_s(accelerator, kernel)
+    return kernel.num_bytes / (accelerator.hbm_bytes_per_s * share)
 
 
 def _attention_s(accelerator: Accelerator, kernel: Attention) -> float:

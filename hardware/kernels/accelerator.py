@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from parplan.errors import ParplanError, unknown_name
 from parplan.hardware.kernels.efficiency import KernelEfficiency
+from parplan.hardware.kernels.memory_efficiency import MemoryEfficiency
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +63,9 @@ class Accelerator:
     sockets with eight channels of DDR4-3200 (25.6 GB/s each) for eight accelerators."""
     kernels: KernelEfficiency | None = None
     """What keeps kernels from the roofline; None: nothing but the two shares above."""
+    memory: MemoryEfficiency | None = None
+    """Shares of the bandwidth that kernels bound by memory reach, by what they compute; None: all
+    of them reach `hbm_efficiency`."""
     board_power_w: float | None = None
     """Watts that it draws at most, its share of the host left out; None: not known."""
 

@@ -60,9 +60,11 @@ def unfused_attention(kernel: Attention) -> tuple[Kernel, ...]:
 
     scores_bytes = float(BYTES[kernel.dtype] * batch * q * k)
     if kernel.direction == "forward":
-        softmax = MemoryBound(num_bytes=2 * scores_bytes)
+        softmax = MemoryBound(num_bytes=2 * scores_bytes, family="softmax", provider="triton")
         return (product(q, k, head, "TN"), softmax, product(q, value, k, "NN"))
-    softmax = MemoryBound(num_bytes=3 * scores_bytes)
+    softmax = MemoryBound(
+        num_bytes=3 * scores_bytes, family="softmax", provider="triton", direction="backward"
+    )
     of_values = (product(q, k, value, "TN"), product(k, value, q, "NT"))
     of_scores = (product(q, head, k, "NN"), product(k, head, q, "NT"))
     return (*of_values, softmax, *of_scores)

@@ -13,6 +13,10 @@ BYTES: dict[str, float] = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1,
 
 Direction = Literal["forward", "backward"]
 Layout = Literal["NN", "TN", "NT"]
+Family = Literal["copy", "norm", "activation", "rotary", "softmax", "loss", "embedding"]
+Provider = Literal["copy", "eager", "torch", "triton", "megatron"]
+"""Kernels bound by memory: a chain of elementwise ones of torch, one of torch's own, one in Triton
+(torch.compile's, Liger's; assumed of Apex's and Transformer Engine's), one of Megatron-LM."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +142,11 @@ class MemoryBound:
     """A kernel that reads and writes `num_bytes` in all and computes little."""
 
     num_bytes: float
+    family: Family = "copy"
+    """What it computes."""
+    provider: Provider = "copy"
+    """Where it comes from; `copy`: a kernel that streams as a copy does."""
+    direction: Direction = "forward"
 
     def __post_init__(self) -> None:
         if self.num_bytes < 0:

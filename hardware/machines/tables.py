@@ -7,6 +7,7 @@ from math import prod
 from parplan.errors import ParplanError
 from parplan.hardware.kernels.accelerator import Accelerator, DenseRates
 from parplan.hardware.kernels.efficiency import kernel_efficiency
+from parplan.hardware.kernels.memory_efficiency import memory_efficiency
 from parplan.hardware.network.cluster import Cluster, Link, Tier
 from parplan.hardware.network.collective_efficiency import (
     EfficiencyTable,
@@ -153,6 +154,7 @@ def accelerator_of(name: str, table: AcceleratorTable) -> Accelerator:
         host_bytes_per_s=table.pcie_gb_per_s_per_direction * GB,
         synchronous_attention_share=SYNCHRONOUS_ATTENTION_SHARE.get(table.family, 1.0),
         kernels=kernel_efficiency(name, table.family),
+        memory=memory_efficiency(table.family),
         board_power_w=table.board_power_w,
     )
 

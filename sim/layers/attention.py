@@ -9,6 +9,7 @@ from parplan.sim.layers.shapes import (
     chain,
     elementwise,
     enters_region,
+    fused_provider,
     leaves_region,
     linear,
     norm,
@@ -89,6 +90,8 @@ def _query_key_norm(x: Shapes) -> Op:
         backward_bytes=3 * size,
         input_bytes=size,
         parameters=2 * m.head_size,
+        family="norm",
+        provider=fused_provider(x),
     )
 
 
@@ -101,10 +104,21 @@ def _projections(x: Shapes) -> tuple[Op, ...]:
     values = x.tokens * (m.query_size + m.kv_size) / x.split
     if x.fused_elementwise:
         rotated = 2 * x.value_bytes * values
-        return product, elementwise("rotary", forward_bytes=rotated, backward_bytes=rotated)
+        return product, _rotary(rotated)
     # Times the cosine; half of it negated and joined to the other half; times the sine; the sum.
     passes = [x.value_bytes * each for each in (2, 1, 2, 2, 3)]
-    return product, chain("rotary", values, passes, passes)
+    return product, chain("rotary", values, passes, passes, family="rotary")
+
+
+def _rotary(num_bytes: float) -> Op:
+    """Rotary positions in one kernel, which moves so many bytes in each direction."""
+    return elementwise(
+        "rotary",
+        forward_bytes=num_bytes,
+        backward_bytes=num_bytes,
+        family="rotary",
+        provider="triton",
+    )
 
 
 def _latent_projections(x: Shapes) -> tuple[Op, ...]:
@@ -129,7 +143,7 @@ def _latent_projections(x: Shapes) -> tuple[Op, ...]:
         *queries,
         linear(x, "kv down", x.tokens, m.hidden_size, down, keeps_input=False),
         linear(x, "kv up", x.tokens, latent.kv_rank, up),
-        elementwise("rotary", forward_bytes=rotated + joined, backward_bytes=rotated + joined),
+        _rotary(rotated + joined),
     )
 
 

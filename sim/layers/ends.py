@@ -23,13 +23,21 @@ def embedding_ops(x: Shapes) -> tuple[Op, ...]:
     size = x.hidden_bytes
     passes = 5 if m.learned_positions else 2
     rows = m.vocab_size / x.split + m.learned_positions
-    lookup = elementwise("embedding", forward_bytes=passes * size, backward_bytes=0.0)
+    lookup = elementwise(
+        "embedding",
+        forward_bytes=passes * size,
+        backward_bytes=0.0,
+        family="embedding",
+        provider="torch",
+    )
     # The gradient is scattered into rows of zeros: read, and added to what is there. The whole
     # table is then added to that of earlier micro-batches.
     table = x.value_bytes * rows * m.hidden_size
     scatter = (
-        MemoryBound(num_bytes=table),
-        MemoryBound(num_bytes=3 * size),
+        *(
+            MemoryBound(num_bytes=n, family="embedding", provider="torch", direction="backward")
+            for n in (table, 3 * size)
+        ),
         *accumulated(x, rows * m.hidden_size),
     )
     op = dataclasses.replace(
@@ -110,10 +118,12 @@ def _whole_loss(x: Shapes, logits: float) -> Op:
             forward_bytes=logits * (size + 3 * 4),
             backward_bytes=logits * (4 + size),
             inner_bytes=4 * logits,
+            family="loss",
+            provider="triton" if x.software.kernels == "compiled" else "megatron",
         )
         return dataclasses.replace(op, working_bytes=size * logits)
     # Cast, logarithm of the softmax; its gradient from two operands, cast back.
-    op = chain("loss", logits, (size + 4, 4 + 4), (3 * 4, 4 + size))
+    op = chain("loss", logits, (size + 4, 4 + 4), (3 * 4, 4 + size), family="loss")
     # Backward: the gradients of the softmax's logarithm and of its input, both in fp32.
     held = size * logits if x.software.keeps_logits else 0.0
     return dataclasses.replace(op, inner_bytes=4 * logits + held, working_bytes=(4 + 4) * logits)

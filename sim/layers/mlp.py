@@ -94,11 +94,13 @@ def _activation(x: Shapes, name: str, values: float) -> Op:
             # Reads the gradient of the output and the inputs, writes the gradients of the inputs.
             backward_bytes=(2 * ups + 1) * size * values,
             input_bytes=ups * size * values,
+            family="activation" if ups > 1 else "copy",
+            provider="triton" if ups > 1 else "copy",
         )
     # The function, then the product; backward two products, then the function's own. The function's
     # result is kept as well.
     forward, backward = [2 * size, 3 * size], [3 * size] * 3
-    op = chain(name, values, forward, backward, input_bytes=2 * size * values)
+    op = chain(name, values, forward, backward, input_bytes=2 * size * values, family="activation")
     return dataclasses.replace(op, inner_bytes=size * values)
 
 

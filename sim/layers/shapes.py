@@ -5,12 +5,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from parplan.hardware.kernels.kernel import BYTES, Gemm, Kernel, Layout, MemoryBound
+from parplan.hardware.kernels.kernel import (
+    BYTES,
+    Direction,
+    Family,
+    Gemm,
+    Kernel,
+    Layout,
+    MemoryBound,
+    Provider,
+)
 from parplan.sim.layers.ops import Exchange, Op
 from parplan.sim.models.model import Model
 from parplan.sim.plan import Plan
 from parplan.sim.software.habits import Software
 from parplan.sim.workload import NARROW, AttentionKind, Workload
+
+FORWARD: Direction = "forward"
+BACKWARD: Direction = "backward"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +109,11 @@ def shapes_of(workload: Workload, plan: Plan) -> Shapes:
     )
 
 
+def fused_provider(x: Shapes) -> Provider:
+    """Where a normalisation, an activation function or rotary positions in one kernel come from."""
+    return "torch" if x.software.kernels == "torch" else "triton"
+
+
 def linear(
     x: Shapes,
     name: str,
@@ -169,12 +186,18 @@ def elementwise(
     input_bytes: float = 0.0,
     inner_bytes: float = 0.0,
     parameters: float = 0.0,
+    family: Family = "copy",
+    provider: Provider = "copy",
 ) -> Op:
     """A kernel forward and one backward, both bound by the memory."""
+    forward, backward = (
+        _moves(num_bytes, family, provider, direction)
+        for num_bytes, direction in ((forward_bytes, FORWARD), (backward_bytes, BACKWARD))
+    )
     return Op(
         name=name,
-        forward=(MemoryBound(num_bytes=forward_bytes),),
-        input_gradient=(MemoryBound(num_bytes=backward_bytes),) if backward_bytes else (),
+        forward=(forward,),
+        input_gradient=(backward,) if backward_bytes else (),
         input_bytes=input_bytes,
         inner_bytes=inner_bytes,
         parameters=parameters,
@@ -187,14 +210,24 @@ def chain(
     forward: Sequence[float],
     backward: Sequence[float],
     input_bytes: float = 0.0,
+    family: Family = "copy",
 ) -> Op:
     """Kernels that each read and write so many bytes of each of `values` values."""
+    provider: Provider = "copy" if family == "copy" else "eager"
     return Op(
         name=name,
-        forward=tuple(MemoryBound(num_bytes=values * each) for each in forward),
-        input_gradient=tuple(MemoryBound(num_bytes=values * each) for each in backward),
+        forward=tuple(_moves(values * each, family, provider, FORWARD) for each in forward),
+        input_gradient=tuple(
+            _moves(values * each, family, provider, BACKWARD) for each in backward
+        ),
         input_bytes=input_bytes,
     )
+
+
+def _moves(
+    num_bytes: float, family: Family, provider: Provider, direction: Direction
+) -> MemoryBound:
+    return MemoryBound(num_bytes=num_bytes, family=family, provider=provider, direction=direction)
 
 
 def norm(x: Shapes, name: str) -> Op:
@@ -211,21 +244,17 @@ def norm(x: Shapes, name: str) -> Op:
             backward_bytes=3 * size,
             input_bytes=size,
             parameters=x.model.norm_parameters,
+            family="norm",
+            provider=fused_provider(x),
         )
     values = x.own_tokens * x.model.hidden_size
     narrow = x.value_bytes
     # Bytes of a value that each kernel reads and writes.
-    chain = (narrow + 4, 4 + 4, 4, 4 + 4, 4 + narrow, 2 * narrow)
-    return Op(
-        name=name,
-        forward=tuple(MemoryBound(num_bytes=values * each) for each in chain),
-        input_gradient=tuple(MemoryBound(num_bytes=2 * values * each) for each in chain),
-        input_bytes=narrow * values,
-        # Kept are the input as it was cast to fp32 and, in place of the input, what the weights
-        # are multiplied with.
-        inner_bytes=4 * values,
-        parameters=x.model.norm_parameters,
-    )
+    passes = (narrow + 4, 4 + 4, 4, 4 + 4, 4 + narrow, 2 * narrow)
+    op = chain(name, values, passes, [2 * each for each in passes], narrow * values, family="norm")
+    # Kept are the input as it was cast to fp32 and, in place of the input, what the weights are
+    # multiplied with.
+    return dataclasses.replace(op, inner_bytes=4 * values, parameters=x.model.norm_parameters)
 
 
 def residual(x: Shapes, name: str) -> Op:

@@ -10,6 +10,10 @@ from parplan.errors import ParplanError
 class Software:
     """Documented habits of a training stack. The defaults are a present-day Megatron-LM's."""
 
+    kernels: Literal["fused", "compiled", "torch"] = "fused"
+    """Where norms, rotary positions, activation functions and the loss come from, as far as they
+    are one kernel each: hand-written ones (Apex, Transformer Engine, Liger), those of torch.compile
+    (Triton), or torch's own."""
     fused_gradient_accumulation: bool = True
     """Whether products of weight gradients add to the buffer of the gradients themselves. Else the
     product is written, and a kernel of its own adds it (as autograd does)."""
