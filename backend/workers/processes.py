@@ -5,6 +5,7 @@ import contextlib
 import datetime
 import logging
 import os
+import socket
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -28,30 +29,77 @@ _WATCH: list[NeighbourWatch] = []
 def join_processes() -> torch.device:
     """Set up the process group of a torchrun start, unless there is one; the device to compute on.
 
-    One GPU per process with nccl where the machine has enough of them, otherwise the CPU with gloo.
-    A plain `python` start is a run of one process. From then on a process ends when another one has
-    died or stopped (`parplan.backend.workers.neighbour_watch`). Raises `ParplanError` when the
-    processes do not find each other.
+    One GPU per process with nccl where the machine has enough of them, or every process sees one of
+    its own; otherwise the CPU with gloo, said where there are GPUs. A plain `python` start is a run
+    of one process. From then on a process ends when another one has died or stopped
+    (`parplan.backend.workers.neighbour_watch`). Raises `ParplanError` when the processes do not
+    find each other, or share a GPU.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     local_world = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    gpu = gpu_of(local_rank, local_world, num_gpus)
     if not dist.is_initialized():
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             LOG.info("One process: no parallelism. Start more with torchrun --nproc-per-node N.")
         else:
-            enough = torch.cuda.is_available() and local_world <= torch.cuda.device_count()
-            _meet("nccl" if enough else "gloo")
+            if gpu is None and num_gpus and local_rank == 0:
+                LOG.warning(
+                    f"{local_world} processes, but {num_gpus} GPUs here: the CPU is used; start as "
+                    "many processes as there are GPUs"
+                )
+            # Before its first use, so that no process makes a context on another one's GPU.
+            if gpu is not None:
+                torch.cuda.set_device(gpu)
+            _meet("gloo" if gpu is None else "cpu:gloo,cuda:nccl")
             atexit.register(leave)
     if dist.is_initialized() and dist.get_world_size() > 1 and not _WATCH:
         with contextlib.suppress(RuntimeError, KeyError):  # no store of torchrun: nobody watches
             _WATCH.append(NeighbourWatch(dist.get_rank(), dist.get_world_size(), timeout_s()))
             atexit.register(_WATCH[0].stop)
-    on_gpu = dist.get_backend() == "nccl" if dist.is_initialized() else torch.cuda.is_available()
-    if not on_gpu:
+    if gpu is None or not _reaches_gpus():
         return torch.device("cpu")
-    device = torch.device("cuda", local_rank)
+    device = torch.device("cuda", gpu)
     torch.cuda.set_device(device)
+    if num_gpus < local_world and dist.is_initialized():
+        check_own_gpus(device)
     return device
+
+
+def gpu_of(local_rank: int, local_world: int, num_gpus: int) -> int | None:
+    """The GPU of a process among those that it sees; None where there are too few.
+
+    A process that sees one alone was given it, as schedulers do with one GPU per task.
+    """
+    if num_gpus >= local_world:
+        return local_rank
+    return 0 if num_gpus == 1 else None
+
+
+def _reaches_gpus() -> bool:
+    """Whether the process group, if there is one, communicates between GPUs.
+
+    A group that was made without a backend, or with one for each kind of device, has several.
+    """
+    return not dist.is_initialized() or reaches_gpus(dist.get_backend_config())
+
+
+def reaches_gpus(backends: str) -> bool:
+    """Whether such backends, for example `cpu:gloo,cuda:nccl`, have nccl for GPUs."""
+    return any(part.rpartition(":")[2] == "nccl" for part in backends.split(","))
+
+
+def check_own_gpus(device: torch.device) -> None:
+    """Raise `ParplanError` on all processes if two of a machine have the same GPU."""
+    own = socket.gethostname(), str(torch.cuda.get_device_properties(device).uuid)
+    everyone: list[tuple[str, str]] = [own] * dist.get_world_size()
+    dist.all_gather_object(everyone, own)
+    for rank, other in enumerate(everyone):
+        if (first := everyone.index(other)) < rank:
+            raise ParplanError(
+                f"processes {first} and {rank} share a GPU of {other[0]}; start as many processes "
+                "as there are GPUs, or give each one of its own (CUDA_VISIBLE_DEVICES)"
+            )
 
 
 def _meet(backend: str) -> None:
