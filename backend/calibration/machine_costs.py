@@ -23,6 +23,9 @@ MESSAGE_BYTES = (2**12, 2**17, 2**20)
 DEPTHS = (1, 4)
 """Blocks of the two small models whose gradients are reduced."""
 
+ENOUGH_PARAMETERS = 10_000_000
+"""So many, with gradients and moments, are larger than caches (160 MB in fp32)."""
+
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -164,12 +167,14 @@ def _backward_s(model: DistributedDataParallel, chain: Chain, batch: Batch, redu
 
 
 def _optimizer_s_per_parameter(chain: Chain, device: torch.device) -> float:
-    """Seconds of torch's AdamW with its defaults, over the layers of the chain once."""
-    layers = [copy.deepcopy(layer).to(device) for layer in chain.layers]
+    """Seconds of torch's AdamW with its defaults per parameter that is trained."""
+    layers = [copy.deepcopy(layer).to(device) for layer in layers_of_optimizer(chain)]
     parameters = [p for p in nn.ModuleList(layers).parameters() if p.requires_grad]
     for parameter in parameters:
         # Not zeros, on which AdamW takes twice as long.
         parameter.grad = torch.randn_like(parameter)
+    if not parameters:
+        return 0.0
     optimizer = torch.optim.AdamW(parameters)
     samples = []
     for _ in range(REPETITIONS):
@@ -177,6 +182,20 @@ def _optimizer_s_per_parameter(chain: Chain, device: torch.device) -> float:
         optimizer.step()
         samples.append(_now(device) - start_s)
     return statistics.median(samples[1:]) / sum(p.numel() for p in parameters)
+
+
+def layers_of_optimizer(chain: Chain) -> tuple[nn.Module, ...]:
+    """The layers on which an optimizer is measured: enough blocks to fill no cache, else all.
+
+    Weights, gradients and two moments of all layers would be four times the model.
+    """
+    blocks = chain.layers[chain.num_first : len(chain.layers) - chain.num_last]
+    trained = 0
+    for count, block in enumerate(blocks, start=1):
+        trained += sum(p.numel() for p in block.parameters() if p.requires_grad)
+        if trained >= ENOUGH_PARAMETERS:
+            return blocks[:count]
+    return chain.layers
 
 
 def _now(device: torch.device) -> float:
