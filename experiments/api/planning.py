@@ -11,16 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 from parplan.errors import ParplanError, RunFailedError
 from parplan.experiments.api.inputs import PathLike, arguments, in_python, job, path_of
-from parplan.experiments.arguments.objective import FEWEST, chosen_objective
+from parplan.experiments.arguments.objective import FEWEST
 from parplan.experiments.arguments.voice import VOICE
 from parplan.experiments.commands.predict.plan import options_of, with_split_layers
 from parplan.experiments.output.folder import OutputFolder
 from parplan.experiments.output.terminal import Style
+from parplan.experiments.planning.ap.both_stacks import BothStacks
 from parplan.experiments.planning.decision import Decision
 from parplan.experiments.planning.explain import PlanChoice
-from parplan.experiments.planning.files import trial_row, write_report
+from parplan.experiments.planning.files import report_rows, write_report
 from parplan.experiments.planning.record import NAME
-from parplan.experiments.planning.search import Search, SearchRequest, search_of
+from parplan.experiments.planning.search import (
+    Search,
+    SearchRequest,
+    both_stacks,
+    request_of,
+    search_of,
+)
 from parplan.experiments.planning.summary import summary_of
 from parplan.experiments.planning.summary_text import summary_lines
 from parplan.hardware.network.cluster import Cluster
@@ -114,7 +121,12 @@ class SearchResult:
             chosen=self.asked.chosen,
             report=self.report,
             num_candidates=self.search.num_of(report),
+            both=self._both,
         )
+
+    @cached_property
+    def _both(self) -> BothStacks | None:
+        return both_stacks(self.asked, self.report.trials, self.search.memory_ratio)
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -128,9 +140,7 @@ class SearchResult:
         """The trials as a table, one row each, with the columns of `trials.csv`."""
         import pandas as pd
 
-        numbers = self.report.numbers or range(1, len(self.trials) + 1)
-        rows = [trial_row(n, trial) for n, trial in zip(numbers, self.trials, strict=True)]
-        frame = pd.DataFrame(rows)
+        frame = pd.DataFrame(report_rows(self.report, self._both))
         frame["step_s"] = [trial.step_s for trial in self.trials]
         return frame
 
@@ -145,7 +155,8 @@ class SearchResult:
                 kept.add(trial)
             kept.close()
             output.files.append(NAME)
-        write_report(output, self.report, f"{self.workload.model.name} on {self.cluster.name}")
+        title = f"{self.workload.model.name} on {self.cluster.name}"
+        write_report(output, self.report, title, self._both)
         if self.fits:
             self._decision.write(output)
             output.write_json("summary.json", self.summary)
@@ -221,10 +232,9 @@ def plan(
         args.output = Path(folder)
         settings = options_of(args)
         check_request(own_workload, machine, settings)
-        chosen = chosen_objective(args, own_workload, machine)
         if not isinstance(planner, str) and planner is not None:
             args.planner = planner
-        asked = SearchRequest(args, own_workload, machine, settings, False, chosen)
+        asked = request_of(args, own_workload, machine, settings, False)
         search = search_of(asked)
         report = search.run()
     if isinstance(report, SearchReport) and report.failed:

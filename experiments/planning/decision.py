@@ -9,6 +9,7 @@ from functools import cached_property
 
 from parplan.experiments.arguments.objective import Chosen
 from parplan.experiments.output.folder import OutputFolder
+from parplan.experiments.planning.ap.both_stacks import BothStacks
 from parplan.experiments.planning.explain import (
     PlanChoice,
     Reasons,
@@ -37,6 +38,8 @@ class Decision:
     """What the search did."""
     num_candidates: int
     """Plans of the space that was searched."""
+    both: BothStacks | None = None
+    """What two software stacks say of AP's candidates."""
 
     @cached_property
     def run(self) -> Run:

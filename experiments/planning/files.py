@@ -5,6 +5,7 @@ from typing import Any
 
 from parplan.experiments.figures.gantt import cost_landscape, gantt
 from parplan.experiments.output.folder import OutputFolder
+from parplan.experiments.planning.ap.both_stacks import BothStacks
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.trial import Trial
 from parplan.planners.search.report import Report
@@ -18,14 +19,27 @@ from parplan.sim.run import Run
 from parplan.sim.workload import Workload
 
 
-def write_report(output: OutputFolder, report: Report, title: str) -> None:
+def write_report(
+    output: OutputFolder, report: Report, title: str, both: BothStacks | None = None
+) -> None:
     """`trials.csv`: every candidate that was tried, or those that were held; and `landscape.png`,
-    which has bounds where a search by bounds tried none."""
-    numbers = report.numbers or range(1, len(report.trials) + 1)
-    rows = [trial_row(i, t) for i, t in zip(numbers, report.trials, strict=True)]
+    which has bounds where a search by bounds tried none.
+
+    `both`: with what another software stack says of the candidates.
+    """
+    rows = report_rows(report, both)
     output.write_csv("trials.csv", rows)
     floors = report.cell_floors if isinstance(report, SearchReport) else {}
     output.write_figure("landscape.png", cost_landscape(report.trials, title, floors))
+
+
+def report_rows(report: Report, both: BothStacks | None = None) -> list[dict[str, Any]]:
+    """The rows of `trials.csv`."""
+    numbers = report.numbers or range(1, len(report.trials) + 1)
+    rows = [trial_row(i, t) for i, t in zip(numbers, report.trials, strict=True)]
+    if both is not None:
+        rows = [row | both.columns(i) for i, row in enumerate(rows)]
+    return rows
 
 
 def trial_row(number: int, trial: Trial) -> dict[str, Any]:

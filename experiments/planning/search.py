@@ -13,9 +13,10 @@ from parplan._strict import read_text
 from parplan.backend.executable import executable_only
 from parplan.errors import ParplanError
 from parplan.experiments.arguments.dask import requested_executor
-from parplan.experiments.arguments.objective import Chosen
+from parplan.experiments.arguments.objective import Chosen, chosen_objective
 from parplan.experiments.arguments.space import requested_space
 from parplan.experiments.output.progress import ProgressLine
+from parplan.experiments.planning.ap.both_stacks import BothStacks, compared, platform_workload
 from parplan.experiments.planning.record import Record, SearchRecorder
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.ap.candidates import ap_candidates
@@ -78,6 +79,8 @@ class SearchRequest(NamedTuple):
     vary: bool
     """Whether the size of batches does, which rules pipelines out."""
     chosen: Chosen
+    default_workload: Workload | None = None
+    """By parplan's default stack, where `workload` is by that of AP's platform."""
 
     def record(self, memory_ratio: float) -> Record:
         """The file of what was tried."""
@@ -89,6 +92,27 @@ class SearchRequest(NamedTuple):
         if self.args.space.endswith(".toml"):
             table["space"] = read_text(Path(self.args.space))
         return table
+
+
+def request_of(
+    args: argparse.Namespace, workload: Workload, cluster: Cluster, options: Options, vary: bool
+) -> SearchRequest:
+    """The search that is asked for, by the software of AP's platform where that is meant."""
+    chosen = chosen_objective(args, workload, cluster)
+    own = platform_workload(args, workload, cluster)
+    if own is None:
+        return SearchRequest(args, workload, cluster, options, vary, chosen)
+    return SearchRequest(args, own, cluster, options, vary, chosen, workload)
+
+
+def both_stacks(
+    asked: SearchRequest, trials: Sequence[Trial], memory_ratio: float
+) -> BothStacks | None:
+    """What AP's stack and the default one say of its candidates, where both are asked."""
+    if asked.default_workload is None:
+        return None
+    version = asked.args.ap_version
+    return compared(version, asked.default_workload, asked.cluster, trials, memory_ratio)
 
 
 def search_of(asked: SearchRequest) -> Search:

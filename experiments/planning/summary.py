@@ -44,6 +44,7 @@ def summary_of(decision: Decision) -> Table:
         "close": decision.reasons.close,
         "search": search_table(decision.report, decision.num_candidates),
         "training": None if bill is None else bill.table(),
+        "stacks": None if decision.both is None else list(decision.both.lines()),
         "objective": {"name": decision.chosen.name, "lines": decision.chosen.lines(best)},
     }
 

@@ -39,6 +39,7 @@ def summary_lines(table: Table, style: Style, *, quiet: bool = False) -> Iterato
     rows += [("goal", line) for line in table["objective"]["lines"]]
     if table["objective"]["name"] == "step-time":
         rows.append(("binds", table["binds"].replace("memory binds: ", "memory: ", 1)))
+    rows += [("stacks", line) for line in table.get("stacks") or ()]
     rows += [("search", search_text(table["search"])), ("close", table["close"])]
     for name, text in rows:
         yield f"{name:{LABEL}}{text}"

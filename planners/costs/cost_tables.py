@@ -120,7 +120,8 @@ class CostTables:
         key = *key, *stages_key(plan)
         if key not in self._layers:
             costs = self._model_costs(plan)
-            rows = [layer_work(layer_runs(s, costs)) for s in self.kinds(plan).stages]
+            runs = [layer_runs(stage, costs) for stage in self.kinds(plan).stages]
+            rows = [layer_work(own, self.workload) for own in runs]
             self._layers[key] = np.array(rows).reshape(-1, len(LayerWork._fields))
         return self._layers[key]
 

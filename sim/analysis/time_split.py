@@ -12,7 +12,7 @@ from parplan.hardware.network.cluster import Cluster
 from parplan.sim.analysis.bubble import Idle, idle_by_cause
 from parplan.sim.cost_model.communication import Communication
 from parplan.sim.cost_model.parameter_exchanges import gather_all_s
-from parplan.sim.cost_model.stage_costs import ops_of, timing_of
+from parplan.sim.cost_model.stage_costs import host_message_s, ops_of, timing_of
 from parplan.sim.cost_model.stage_formula import prefetched_s
 from parplan.sim.cost_model.stages import StageLayers, StageParameters, stage_parameters, stages_of
 from parplan.sim.costs import StageCosts
@@ -145,23 +145,27 @@ def _stage(
     timing: MachineTimes,
     links: Communication,
 ) -> dict[str, Seconds]:
-    plan = compiled.plan
+    plan, repeats = compiled.plan, workload.software.selective_repeats
     forward, backward, weights, layers = Seconds(), Seconds(), Seconds(), 0
     for ops, again, count in ops_of(workload, plan, stage):
         recomputed = recomputed_ops(plan, ops) if again else frozenset[str]()
+        once = forward_causes(ops, timing)
         layers += count
-        _add(forward, forward_causes(ops, timing), count)
+        _add(forward, once, count)
+        if again and plan.recomputation == "selective" and repeats is not None:
+            recomputed = frozenset()
+            _add(backward, {"recomputation": repeats * sum(once.values())}, count)
         _add(backward, input_gradient_causes(ops, recomputed, timing), count)
         _add(weights, {"compute": layer_costs(ops, frozenset(), timing).weight_gradient_s}, count)
+    layers = 1 if workload.software.exposed_exchanges else layers
     if plan.distribute_low_prec_param:
         gathered = gather_all_s(workload, plan, links, parameters)
         _add(forward, {"parameter gather": _exposed_s(forward, gathered, layers)})
         gather_s = _exposed_s(backward, gathered, layers)
         both_s = _exposed_s(backward, gathered + costs.reduce_s, layers)
         _add(backward, {"parameter gather": gather_s, "gradient reduction": both_s - gather_s})
-    if plan.num_stages > 1:
-        for causes in (forward, backward):
-            _add(causes, {"framework": workload.framework.message_s})
+    for causes in (forward, backward):
+        _add(causes, {"framework": host_message_s(workload, plan.num_stages)})
     both = dict(backward)
     _add(both, weights)
     return {"F": forward, "I": backward, "W": weights, "B": both}

@@ -31,8 +31,8 @@ def gather_all_s(
     )
     seconds = 0.0
     for dense, experts, count in exchanged_together(plan, parameters, links):
-        own = links.collective_s("all_gather", size * dense, "shards")
-        own += links.collective_s("all_gather", size * experts, "expert replicas")
+        own = collective_s(workload, links, "all_gather", size * dense, "shards")
+        own += collective_s(workload, links, "all_gather", size * experts, "expert replicas")
         seconds += count * own
     return seconds
 
@@ -47,9 +47,9 @@ def reduce_all_s(
     whole = not plan.distribute_param or (plan.zero_stage == 1 and software.whole_reduction)
     seconds = 0.0
     if not schedule_kind(plan.schedule).one_copy:
-        seconds += links.collective_s("all_reduce", size * parameters.total, "twins")
+        seconds += collective_s(workload, links, "all_reduce", size * parameters.total, "twins")
     for dense, experts, count in exchanged_together(plan, parameters, links):
-        seconds += count * _reduce_s(plan, links, size * dense, size * experts, whole)
+        seconds += count * _reduce_s(workload, plan, links, size * dense, size * experts, whole)
     return seconds
 
 
@@ -73,12 +73,35 @@ def gradient_bytes(workload: Workload, plan: Plan) -> int:
     return 4 if plan.gradient_dtype == "fp32" else workload.bytes_per_value
 
 
-def _reduce_s(plan: Plan, links: Communication, dense: float, experts: float, whole: bool) -> float:
+def collective_s(
+    workload: Workload, links: Communication, op: str, num_bytes: float, group: str
+) -> float:
+    """Seconds of a collective over replicas: by the network, or at the rate that the software of
+    `workload` reaches."""
+    rate = workload.software.exchange_bytes_per_s
+    if rate is None:
+        return links.collective_s(op, num_bytes, group)
+    size = links.size(group)
+    return (2 if op == "all_reduce" else 1) * num_bytes * (size - 1) / size / rate
+
+
+def _reduce_s(
+    workload: Workload,
+    plan: Plan,
+    links: Communication,
+    dense: float,
+    experts: float,
+    whole: bool,
+) -> float:
     """Gradients of so many bytes, reduced over the data-parallel ranks, to all or to shards."""
+
+    def seconds(op: str, num_bytes: float, group: str) -> float:
+        return collective_s(workload, links, op, num_bytes, group)
+
     if whole:
-        both = links.collective_s("all_reduce", dense, "replicas")
-        return both + links.collective_s("all_reduce", experts, "expert replicas")
-    scattered = links.collective_s("reduce_scatter", dense, "shards")
+        both = seconds("all_reduce", dense, "replicas")
+        return both + seconds("all_reduce", experts, "expert replicas")
+    scattered = seconds("reduce_scatter", dense, "shards")
     # Hybrid sharding: each rank's shard is then reduced over the groups.
-    scattered += links.collective_s("all_reduce", dense / plan.sharded_over, "copies")
-    return scattered + links.collective_s("reduce_scatter", experts, "expert replicas")
+    scattered += seconds("all_reduce", dense / plan.sharded_over, "copies")
+    return scattered + seconds("reduce_scatter", experts, "expert replicas")

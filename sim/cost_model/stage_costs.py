@@ -95,14 +95,20 @@ def with_recomputation(
     blocks = dict(plain.blocks)
     if plan.recomputation != "none":
         for kind, own in ops.blocks.items():
-            blocks[kind, True] = _recomputed(plan, own, plain.blocks[kind, False], timing)
+            plain_block = plain.blocks[kind, False]
+            blocks[kind, True] = _recomputed(workload, plan, own, plain_block, timing)
     head = plain.head
     if recomputes_head(workload, plan):
-        head = _recomputed(plan, ops.head, head, timing)
+        head = _recomputed(workload, plan, ops.head, head, timing)
     return ModelCosts(embedding=plain.embedding, blocks=blocks, head=head)
 
 
-def _recomputed(plan: Plan, ops: Ops, plain: LayerCosts, timing: MachineTimes) -> LayerCosts:
+def _recomputed(
+    workload: Workload, plan: Plan, ops: Ops, plain: LayerCosts, timing: MachineTimes
+) -> LayerCosts:
+    repeats = workload.software.selective_repeats
+    if plan.recomputation == "selective" and repeats is not None:
+        return replace(plain, recompute_s=repeats * plain.forward_s)
     names = recomputed_ops(plan, ops)
     if len(names) == len(ops):
         return replace(plain, recompute_s=plain.forward_s)
@@ -118,10 +124,14 @@ def timing_of(workload: Workload, cluster: Cluster, plan: Plan) -> MachineTimes:
     """Kernels and exchanges of `plan` on `cluster`; equal kernels are timed once."""
     known: dict[Kernel, float] = {}
     slowdown = workload.framework.kernel_slowdown
+    rate = product_flop_per_s(workload, cluster, plan)
 
     def seconds(kernel: Kernel) -> float:
         if kernel not in known:
-            known[kernel] = slowdown * kernel_estimate(cluster, kernel).seconds
+            if rate is None or isinstance(kernel, MemoryBound):
+                known[kernel] = slowdown * kernel_estimate(cluster, kernel).seconds
+            else:
+                known[kernel] = kernel.flops / rate
         return known[kernel]
 
     return MachineTimes(
@@ -133,6 +143,16 @@ def timing_of(workload: Workload, cluster: Cluster, plan: Plan) -> MachineTimes:
         overlap_experts=workload.software.overlap_expert_exchange,
         step_graph=workload.software.step_graph,
     )
+
+
+def product_flop_per_s(workload: Workload, cluster: Cluster, plan: Plan) -> float | None:
+    """The rate of products and attention where it follows from the tokens of a micro-batch."""
+    software = workload.software
+    if software.product_share is None:
+        return None
+    tokens = plan.batch_per_device * workload.seq_len / plan.context_parallel
+    reached = software.product_share * tokens / (tokens + software.half_rate_tokens)
+    return reached * cluster.accelerator.peak_flop_per_s.of(workload.product_dtype)
 
 
 def kernel_estimate(cluster: Cluster, kernel: Kernel) -> Estimate:
@@ -150,7 +170,7 @@ def stage_costs(
     known: dict[StageLayers, StageCosts] = {}
     for stage, own in zip(stages, parameters, strict=True):
         if stage not in known:
-            work = layer_work(layer_runs(stage, costs))
+            work = layer_work(layer_runs(stage, costs), workload)
             whole = costs_of_stage(work, parameter_work(workload, plan, links, own), around)
             known[stage] = _offloaded(workload, plan, cluster, stage, whole)
     return tuple(known[stage] for stage in stages)
@@ -161,9 +181,11 @@ def layer_runs(stage: StageLayers, costs: ModelCosts) -> list[tuple[LayerCosts, 
     return runs_of(stage, costs.embedding, costs.blocks, costs.head)
 
 
-def layer_work(runs: Sequence[tuple[LayerCosts, int]]) -> LayerWork:
-    """What the layers of a stage take, added up one after the other."""
+def layer_work(runs: Sequence[tuple[LayerCosts, int]], workload: Workload) -> LayerWork:
+    """What the layers of a stage take, added up one after the other.
 
+    They are one part where the software of `workload` exchanges nothing beside them.
+    """
     forward: list[float] = []
     input_gradient: list[float] = []
     weight_gradient: list[float] = []
@@ -175,7 +197,7 @@ def layer_work(runs: Sequence[tuple[LayerCosts, int]]) -> LayerWork:
         forward_s=sum(forward),
         input_gradient_s=sum(input_gradient),
         weight_gradient_s=sum(weight_gradient),
-        num_layers=len(forward),
+        num_layers=1 if workload.software.exposed_exchanges else len(forward),
     )
 
 
@@ -206,7 +228,8 @@ def surroundings(workload: Workload, plan: Plan, links: Communication) -> Surrou
 
 def host_message_s(workload: Workload, num_ranks: int) -> float:
     """Seconds of the host for each message of a pipeline of so many ranks."""
-    return workload.framework.message_s if num_ranks > 1 else 0.0
+    seconds = workload.framework.message_s + workload.software.message_s
+    return seconds if num_ranks > 1 else 0.0
 
 
 def _offloaded(

@@ -110,7 +110,7 @@ def _loss(x: Shapes, logits: float) -> Op:
 
 
 def _whole_loss(x: Shapes, logits: float) -> Op:
-    size = x.value_bytes
+    size, beside = x.value_bytes, not x.software.loss_in_place
     if x.fused_loss:
         # Cast and read for the maximum and the sum; backward reads and writes once more.
         op = elementwise(
@@ -121,9 +121,10 @@ def _whole_loss(x: Shapes, logits: float) -> Op:
             family="loss",
             provider="triton" if x.software.kernels == "compiled" else "megatron",
         )
-        return dataclasses.replace(op, working_bytes=size * logits)
+        return dataclasses.replace(op, working_bytes=beside * size * logits)
     # Cast, logarithm of the softmax; its gradient from two operands, cast back.
     op = chain("loss", logits, (size + 4, 4 + 4), (3 * 4, 4 + size), family="loss")
     # Backward: the gradients of the softmax's logarithm and of its input, both in fp32.
     held = size * logits if x.software.keeps_logits else 0.0
-    return dataclasses.replace(op, inner_bytes=4 * logits + held, working_bytes=(4 + 4) * logits)
+    working = beside * (4 + 4) * logits
+    return dataclasses.replace(op, inner_bytes=4 * logits + held, working_bytes=working)

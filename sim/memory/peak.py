@@ -16,6 +16,7 @@ from parplan.sim.cost_model.offload import buffer_bytes, offloaded_bytes
 from parplan.sim.cost_model.parameter_exchanges import gradient_bytes
 from parplan.sim.cost_model.stage_costs import (
     ModelOps,
+    message_bytes,
     model_ops,
     recomputes_head,
     reduces_once,
@@ -35,7 +36,7 @@ from parplan.sim.memory.moments import Moments
 from parplan.sim.models.parts import LayerKind
 from parplan.sim.plan import Plan
 from parplan.sim.programs.instructions import Action, RankActions
-from parplan.sim.software.habits import MOMENT_BYTES
+from parplan.sim.software.habits import MOMENT_BYTES, Software
 from parplan.sim.workload import Workload
 
 GB = 1e9
@@ -187,6 +188,8 @@ class ModelBytes(NamedTuple):
     blocks: dict[tuple[LayerKind, bool], LayerBytes]
     """By kind, and by whether the block is recomputed."""
     head: LayerBytes
+    stage_input: float = 0.0
+    """Kept where stages are recomputed as a whole; 0: where blocks are, if any."""
 
 
 def model_bytes(workload: Workload, plan: Plan, ops: ModelOps) -> ModelBytes:
@@ -194,11 +197,37 @@ def model_bytes(workload: Workload, plan: Plan, ops: ModelOps) -> ModelBytes:
     none = frozenset[str]()
     blocks = {}
     for kind, own in ops.blocks.items():
-        blocks[kind, False] = layer_bytes(own, none)
+        blocks[kind, False] = plain = _block_bytes(workload.software, layer_bytes(own, none))
         if plan.recomputation != "none":
-            blocks[kind, True] = layer_bytes(own, recomputed_ops(plan, own))
+            part = layer_bytes(own, recomputed_ops(plan, own))
+            blocks[kind, True] = _recomputed_block(workload.software, plan, plain, part)
     again = recomputed_ops(plan, ops.head) if recomputes_head(workload, plan) else none
-    return ModelBytes(layer_bytes(ops.embedding, none), blocks, layer_bytes(ops.head, again))
+    by_stages = plan.recomputation == "full" and workload.software.recomputes_stages
+    return ModelBytes(
+        layer_bytes(ops.embedding, none),
+        blocks,
+        layer_bytes(ops.head, again),
+        message_bytes(workload, plan) if by_stages else 0.0,
+    )
+
+
+def _block_bytes(software: Software, block: LayerBytes) -> LayerBytes:
+    """A block with what `software` keeps beside what the backward reads."""
+    share = software.kept_activations
+    return LayerBytes(share * block.kept, share * block.whole, block.working)
+
+
+def _recomputed_block(
+    software: Software, plan: Plan, plain: LayerBytes, again: LayerBytes
+) -> LayerBytes:
+    """A recomputed block; `plain`: not recomputed, `again`: by what its backward reads."""
+    if plan.recomputation == "selective" and software.selective_keeps is not None:
+        return plain._replace(kept=software.selective_keeps * plain.kept)
+    if plan.recomputation == "full" and software.recomputes_stages:
+        return plain._replace(kept=0.0)
+    share = software.kept_activations
+    kept = again.kept if plan.recomputation == "full" else share * again.kept
+    return LayerBytes(kept, share * again.whole, again.working)
 
 
 class Activations(NamedTuple):
@@ -222,7 +251,13 @@ class State(NamedTuple):
 def stage_activations(plan: Plan, stage: StageLayers, layers: ModelBytes) -> Activations:
     """The activations of a stage on its device; `layers`: those of every kind of layer."""
     sizes = runs_of(stage, layers.embedding, layers.blocks, layers.head)
-    return offloaded_activations(plan, kept_by_blocks(stage, layers), activations_of(sizes))
+    whole = activations_of(sizes)
+    if layers.stage_input and any(again for _, again, _ in stage.blocks):
+        saved, recomputed, recomputed_stage = whole
+        whole = Activations(
+            saved + layers.stage_input, max(recomputed, recomputed_stage), recomputed_stage
+        )
+    return offloaded_activations(plan, kept_by_blocks(stage, layers), whole)
 
 
 def kept_by_blocks(stage: StageLayers, layers: ModelBytes) -> list[tuple[float, int]]:
@@ -285,18 +320,23 @@ def state_of(workload: Workload, plan: Plan, parameters: StageParameters) -> Sta
     whole, trained = parameters.largest_layer, parameters.trained_share
     sharded_gradient = plan.distribute_gradient and not reduces_once(workload, plan.num_stages)
     beside = value * trained * parameters.total * software.low_precision_gradients
+    gradients = gradient * trained * parameters.held(plan, sharded_gradient) + beside
+    gathered = gradient * trained * whole * sharded_gradient
+    if software.whole_gradients is not None:
+        there = whole if plan.distribute_low_prec_param else parameters.total
+        gradients, gathered = software.whole_gradients * gradient * trained * there, 0.0
     return State(
         parameter_bytes=(
             0.0
             if only_master and is_on_device
             else value * parameters.held(plan, plan.distribute_low_prec_param)
         ),
-        gradient_bytes=gradient * trained * parameters.held(plan, sharded_gradient) + beside,
+        gradient_bytes=gradients,
         optimizer_bytes=state * trained * parameters.held(plan, plan.distribute_param),
         gathered_parameter_bytes=(
             value * plan.distribute_low_prec_param * _gathered(parameters, software.gathered_units)
         ),
-        gathered_gradient_bytes=gradient * trained * whole * sharded_gradient,
+        gathered_gradient_bytes=gathered,
     )
 
 

@@ -77,7 +77,44 @@ class Software:
     where they are sharded (ZeRO-2 and -3). Else every backward is followed by a reduction, and only
     shards are kept."""
 
+    # Of a stack that compiles the graph of a whole step (`moai`).
+    kept_activations: float = 1.0
+    """What blocks keep for their backward, over what the backward of their operations reads."""
+    selective_keeps: float | None = None
+    """What of that is kept under selective recomputation; None: all but what the operations that
+    the plan names keep."""
+    selective_repeats: float | None = None
+    """Seconds of selective recomputation over those of the forward; None: of these operations."""
+    recomputes_stages: bool = False
+    """Whether full recomputation keeps the input of a stage alone, so that in its backward all that
+    its blocks keep is there again. Else that of one block."""
+    loss_in_place: bool = False
+    """Whether the gradient of the logits takes their place."""
+    whole_gradients: float | None = None
+    """What share of the gradients of parameters that lie whole on a rank (all, or one layer where
+    they are sharded) are there at its fullest, the rest being reduced or not yet computed; None:
+    all gradients, or shards of them, by the plan."""
+    product_share: float | None = None
+    """Share of the peak rate that products and attention come close to with many tokens in a
+    micro-batch; None: by the model of kernels."""
+    half_rate_tokens: float = 0.0
+    """Tokens of a micro-batch with which they reach half of that."""
+    exposed_exchanges: bool = False
+    """Whether nothing is computed while parameters are gathered and gradients are reduced."""
+    message_s: float = 0.0
+    """Added to every forward and backward of a pipeline, whichever way it goes."""
+    exchange_bytes_per_s: float | None = None
+    """What a rank sends, and receives, in these exchanges, in a ring; None: by the network."""
+
     def __post_init__(self) -> None:
+        for name in ("kept_activations", "product_share", "exchange_bytes_per_s"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ParplanError(f"{name}: must be positive, got {value}")
+        shares = ("selective_keeps", "selective_repeats", "whole_gradients")
+        for name in (*shares, "half_rate_tokens", "message_s"):
+            if (getattr(self, name) or 0.0) < 0:
+                raise ParplanError(f"{name}: must not be negative, got {getattr(self, name)}")
         if self.gathered_units < 1:
             raise ParplanError(f"gathered_units: must be at least 1, got {self.gathered_units}")
 

@@ -17,6 +17,8 @@ from parplan.sim.software.framework import default_framework, framework
 from parplan.sim.software.habits import Software
 
 PRESETS = Path(__file__).parent / "presets.toml"
+MOAI = Path(__file__).parent / "moai.toml"
+"""The same for the stack of one platform, whose constants are fitted."""
 
 WORKLOAD_SWITCHES = (
     *("framework", "attention", "fused_norms", "fused_elementwise", "fused_loss", "dropout"),
@@ -30,7 +32,7 @@ SOFTWARE_SWITCHES = tuple(field.name for field in dataclasses.fields(Software))
 class Switch:
     """What a preset sets a field to, and where that is known from."""
 
-    value: bool | int | str
+    value: bool | int | str | float
     source: str
 
 
@@ -59,7 +61,7 @@ class Preset:
 
 def preset(name: str, path: Path = PRESETS) -> Preset:
     """The software called `name`; raises `ParplanError` that suggests near names."""
-    tables = read_toml(path)
+    tables = _tables(path)
     if name not in tables:
         raise unknown_name("software", name, tables)
     return _preset(name, tables, path, ())
@@ -68,7 +70,12 @@ def preset(name: str, path: Path = PRESETS) -> Preset:
 @cache
 def names(path: Path = PRESETS) -> tuple[str, ...]:
     """The names of all presets."""
-    return tuple(read_toml(path))
+    return tuple(_tables(path))
+
+
+def _tables(path: Path) -> dict[str, Any]:
+    tables = dict(read_toml(path))
+    return tables | read_toml(MOAI) if path == PRESETS else tables
 
 
 def workload_fields(name: str) -> dict[str, Any]:

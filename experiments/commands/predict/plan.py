@@ -15,7 +15,6 @@ from parplan.experiments.arguments.dask import add_executor_argument
 from parplan.experiments.arguments.objective import (
     FEWEST,
     add_objective_arguments,
-    chosen_objective,
     cluster_names,
 )
 from parplan.experiments.arguments.space import space_name
@@ -29,7 +28,7 @@ from parplan.experiments.arguments.workload import (
 from parplan.experiments.output.folder import OutputFolder
 from parplan.experiments.output.new_folder import digest, says_finished
 from parplan.experiments.output.terminal import style_of
-from parplan.experiments.planning.ap_output import ApOutput
+from parplan.experiments.planning.ap.output import ApOutput
 from parplan.experiments.planning.decision import Decision
 from parplan.experiments.planning.explain import PlanChoice
 from parplan.experiments.planning.fewest import fewest
@@ -42,6 +41,8 @@ from parplan.experiments.planning.search import (
     DEFAULT_SECONDS,
     Search,
     SearchRequest,
+    both_stacks,
+    request_of,
     search_of,
 )
 from parplan.experiments.planning.summary import nothing_found, search_table, summary_of
@@ -229,8 +230,7 @@ def run(args: argparse.Namespace) -> int:
     def asked_of(cluster: Cluster) -> SearchRequest:
         check_request(workload, cluster, options)
         check_arguments(args, cluster)
-        chosen = chosen_objective(args, workload, cluster)
-        return SearchRequest(args, workload, cluster, options, vary, chosen)
+        return request_of(args, workload, cluster, options, vary)
 
     cluster: Cluster | None = clusters[0]
     if args.objective == FEWEST:
@@ -263,8 +263,10 @@ def _searched(asked: SearchRequest, search: Search, output: OutputFolder) -> int
     report = search.run()
     if isinstance(report, SearchReport):
         output.files.append(NAME)
-    ap.searched(report, options.detailed_log)
-    write_report(output, report, f"{workload.model.name} on {cluster.name}")
+    both = both_stacks(asked, report.trials, search.memory_ratio)
+    num_possible = report.num_possible if both is None else both.num_possible
+    ap.searched(report, num_possible, options.detailed_log)
+    write_report(output, report, f"{workload.model.name} on {cluster.name}", both)
     if isinstance(report, SearchReport) and report.space is not search.space:
         note("nothing fits without offloading to the host, which was searched as well")
     code = _say_how_it_ended(report, note)
@@ -286,7 +288,11 @@ def _searched(asked: SearchRequest, search: Search, output: OutputFolder) -> int
         untried_from=report.untried_s,
     )
     decision = Decision(
-        choice=choice, chosen=asked.chosen, report=report, num_candidates=search.num_of(report)
+        choice=choice,
+        chosen=asked.chosen,
+        report=report,
+        num_candidates=search.num_of(report),
+        both=both,
     )
     ap.selected(best.plan)
     _finish(output, decision, asked, note)

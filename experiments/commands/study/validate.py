@@ -12,6 +12,7 @@ from parplan.experiments.accuracy.page import COMMAND, WORST, written_page
 from parplan.experiments.accuracy.table import FITTED, row, summary, summary_rows
 from parplan.experiments.accuracy.worst import worst
 from parplan.experiments.arguments.dask import add_executor_argument, requested_executor
+from parplan.experiments.cases.ap_logs import read_logs
 from parplan.experiments.cases.evaluate import Outcome, evaluate
 from parplan.experiments.cases.fit import SOURCES, fit_framework, frameworks_toml
 from parplan.experiments.cases.held_out import CALIBRATION, VALIDATION, refuse_held_out
@@ -19,6 +20,7 @@ from parplan.experiments.cases.read import Case, read_cases
 from parplan.experiments.cases.residuals import residuals_of, residuals_toml
 from parplan.experiments.cases.stack import check_stacks
 from parplan.experiments.commands.study import fit_own
+from parplan.experiments.fits.ap_fit import fit_platform, platform_toml
 from parplan.experiments.output.folder import OutputFolder
 from parplan.experiments.output.progress import ProgressLine
 from parplan.planners.search.workers import in_order
@@ -58,6 +60,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fit the frameworks' constants to the calibration file and write them to FILE (TOML)",
     )
     parser.add_argument(
+        "--fit-ap",
+        type=Path,
+        metavar="FILE",
+        help="fit the constants of the software preset moai to the published logs of Advanced "
+        "Parallelization and write them to FILE (TOML)",
+    )
+    parser.add_argument(
         "--write-docs",
         type=Path,
         metavar="PAGE",
@@ -90,6 +99,8 @@ def run(args: argparse.Namespace) -> int:
         raise ParplanError(f"--jobs: must be at least 1, got {args.jobs}")
     if args.fit_frameworks is not None:
         return _fit(args.fit_frameworks)
+    if args.fit_ap is not None:
+        return _fit_ap(args.fit_ap)
     check_stacks()
     if args.write_residuals is not None:
         return _write_residuals(args.write_residuals, args.jobs, args.dask)
@@ -178,6 +189,16 @@ def _fit(path: Path) -> int:
         for name, groups in SOURCES.items()
     ]
     text = frameworks_toml(fitted)
+    print(text, end="")
+    write_whole(path, text.encode())
+    return 0
+
+
+def _fit_ap(path: Path) -> int:
+    check_writable(path.parent)
+    logs = [log for log in read_logs() if log.fitted]
+    constants = fit_platform(logs, lambda line: print(f"parplan: {line}", file=sys.stderr))
+    text = platform_toml(constants, logs)
     print(text, end="")
     write_whole(path, text.encode())
     return 0

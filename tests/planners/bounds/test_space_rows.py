@@ -29,6 +29,7 @@ from parplan.sim.prediction.predict import schedule_key
 from parplan.sim.schedules import schedule_kind
 from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.software.habits import TORCH, Software
+from parplan.sim.software.presets import preset
 from parplan.sim.ticks import stage_ticks
 from parplan.sim.workload import Workload
 from tests.planners.spaces.test_wide_space import LLAMA, SMALL
@@ -40,6 +41,7 @@ WORK = Workload(
     framework=NO_OVERHEAD,
 )
 CLUSTER = cluster_preset("8xh100")
+MOAI = preset("moai").software
 FEW: dict[str, Any] = {
     "schedule": ("1f1b", "gpipe", "interleaved-1f1b", "zb-h1"),
     "num_stages": (1, 2, 4),
@@ -48,7 +50,7 @@ FEW: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("software", [Software(), TORCH, Software(recomputed_head=True)])
+@pytest.mark.parametrize("software", [Software(), TORCH, Software(recomputed_head=True), MOAI])
 def test_the_costs_of_rows_are_those_of_plans(software: Software) -> None:
     work = replace(WORK, software=software)
     space = make_space(work, CLUSTER, Constraints(**FEW))
@@ -66,7 +68,7 @@ def test_the_costs_of_rows_are_those_of_plans(software: Software) -> None:
             assert np.array_equal(getattr(found, name), getattr(wanted, name)), name
 
 
-@pytest.mark.parametrize("software", [Software(), Software(recomputed_head=True)])
+@pytest.mark.parametrize("software", [Software(), Software(recomputed_head=True), MOAI])
 def test_all_steps_of_a_small_space_are_those_of_single_plans(software: Software) -> None:
     work = replace(WORK, software=software)
     space = make_space(work, CLUSTER, Constraints(**FEW, memory_ratio=0.3))

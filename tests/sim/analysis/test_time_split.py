@@ -18,6 +18,7 @@ from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.software.framework import NO_OVERHEAD, framework
 from parplan.sim.software.habits import Software
+from parplan.sim.software.presets import preset
 from parplan.sim.workload import Workload
 
 CLUSTER = cluster_preset("8xh100")
@@ -39,6 +40,7 @@ def spaces() -> list[Space]:
     works = [
         *(workload(), workload("mixtral-8x7b"), workload(framework=framework("eager"))),
         *(workload("mixtral-8x7b", software=own) for own in (beside, Software(step_graph=True))),
+        workload(software=preset("moai").software, framework=NO_OVERHEAD),
     ]
     return [make_space(work, CLUSTER, Constraints()) for work in works]
 

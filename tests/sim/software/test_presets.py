@@ -142,6 +142,13 @@ def test_every_switch_of_software_is_reachable_by_name(tmp_path: Path) -> None:
     lines = [
         f'{name} = {{ value = {json.dumps(field.default)}, source = "here" }}'
         for name, field in fields.items()
+        if field.default is not None
+    ]
+    lines += [
+        f'{name} = {{ value = 0.5, source = "here" }}'
+        for name, field in fields.items()
+        if field.default is None
     ]
     path.write_text("\n".join(["[mine]", 'about = "x"', *lines]))
-    assert preset("mine", path).software == type(preset("megatron").software)()
+    given = {name: 0.5 for name, field in fields.items() if field.default is None}
+    assert preset("mine", path).software == type(preset("megatron").software)(**given)

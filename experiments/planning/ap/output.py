@@ -32,11 +32,11 @@ class ApOutput:
         self._info(ap_log.num_candidates(num_candidates))
         self._info(ap_log.COMPILE_START)
 
-    def searched(self, report: Report, detail: int) -> None:
+    def searched(self, report: Report, num_possible: int, detail: int) -> None:
         """What is said after it; `detail`: 1: also every candidate, 2: in a file."""
         self._info(ap_log.compile_time(report.compile_s))
         self._info(ap_log.COMPILE_FINISHED)
-        self._info(ap_log.num_possible(report.num_possible, is_all=report.tried_all))
+        self._info(ap_log.num_possible(num_possible, is_all=report.tried_all))
         self._info(ap_log.SELECT_START)
         self._info(ap_log.cost_time(report.cost_s))
         self._info(ap_log.SELECT_FINISHED)

@@ -1,0 +1,1 @@
+"""What AP logs, and the verdicts of its stack beside those of the default one."""
