@@ -222,13 +222,18 @@ def _sharding_unsaid(plan: Plan) -> list[str]:
     lines = []
     if plan.zero_stage == 1:
         lines.append("distribute_param (ZeRO-1): exported as ZeRO-2, gradients are sharded as well")
-    if plan.zero_stage and not plan.overlap_gradient_reduction:
-        lines.append("overlap_gradient_reduction false: FSDP reduces beside the backward")
-    if plan.zero_stage in (1, 2):
+    if plan.zero_stage == 0 and plan.context_parallel > 1:
+        lines.append(
+            "distribute_param, distribute_gradient, shard_group: context-parallel ranks always "
+            "shard together, as in ZeRO-2"
+        )
+    if plan.replicas > 1 and not plan.overlap_gradient_reduction:
+        lines.append("overlap_gradient_reduction false: gradients are reduced beside the backward")
+    if plan.zero_stage in (1, 2) or (plan.zero_stage == 0 and plan.context_parallel > 1):
         lines.append(
             "overlap_parameter_gather: parameters are gathered block by block in the forward"
         )
-    if plan.zero_stage and plan.gradient_dtype == "as computed":
+    if plan.replicas > 1 and plan.gradient_dtype == "as computed":
         lines.append("gradient_dtype as computed: gradients are reduced in fp32")
     if plan.shard_group is not None and plan.shard_group < plan.context_parallel:
         lines.append(

@@ -36,6 +36,8 @@ from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.run import Run
 from parplan.sim.workload import Workload
 
+MOST_TEXT = 4_000_000
+
 SCRIPTS = ("megatron", "transformers", "torchtitan")
 """Sources whose launches have variables, or a choice of configurations."""
 
@@ -180,6 +182,8 @@ def imported(args: argparse.Namespace, text: str, where: str, cluster: Cluster) 
     """
     if not 0 < args.memory_ratio <= 100:
         raise ParplanError(f"--memory-ratio: above 0 and at most 100, got {args.memory_ratio}")
+    if len(text) > MOST_TEXT:
+        raise ParplanError(f"{where}: longer than the {MOST_TEXT} characters of a launch")
     given, fields = _given(args, cluster)
     settings = SOURCES[args.source](text, where, given)
     if args.strict and settings.not_understood:

@@ -88,7 +88,7 @@ def _unsaid(plan: Plan, workload: Workload, fsdp: bool) -> list[str]:
         lines.append("workload.precision fp4: no such setting; exported as bf16")
     if plan.zero_stage == 1 and fsdp:
         lines.append("distribute_param (ZeRO-1): exported as ZeRO-2, gradients are sharded as well")
-    if plan.overlap_parameter_gather and plan.zero_stage in (1, 2):
+    if fsdp and plan.zero_stage in (1, 2):
         lines.append(
             "overlap_parameter_gather: parameters are gathered block by block in the forward"
         )

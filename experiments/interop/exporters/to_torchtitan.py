@@ -47,6 +47,11 @@ def to_torchtitan(plan: Plan, workload: Workload, cluster: Cluster) -> Exported:
     if not family:
         lines.append(f"model {workload.model.name}: no flavor of this name; name yours")
     again, again_unsaid = recomputation(plan, workload)
+    if not _compiles(plan):
+        lines.append(
+            "workload.fused_norms, fused_elementwise, fused_loss: torch.compile has no backward in "
+            "parts, so that nothing is compiled"
+        )
     if plan.tensor_parallel > 1 and not plan.sequence_parallel:
         lines.append("sequence_parallel false: always on in the TOML form")
     if plan.recomputation == "full" and plan.recomputed_layers is not None:

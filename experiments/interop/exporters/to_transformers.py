@@ -13,6 +13,7 @@ from parplan.sim.workload import Workload
 
 ARGUMENTS = "training_arguments.yaml"
 ATTENTION = {"eager": "eager", "unfused": "eager", "flash": "flash_attention_3"}
+FUSED = ("fused_norms", "fused_elementwise", "fused_loss")
 OF_ARGUMENTS = ("recomputation ", "recomputed_ops", "the program", "workload.optimizer")
 
 
@@ -47,6 +48,9 @@ def to_transformers(plan: Plan, workload: Workload, cluster: Cluster) -> Exporte
         ops = ", ".join(plan.recomputed_ops)
         lines.append(f"recomputed_ops {ops}: the Trainer recomputes all of a block, or nothing")
     lines.append(f"workload.seq_len {workload.seq_len}: the length that the data is packed to")
+    fused = [name for name in FUSED if getattr(workload, name)]
+    if fused:
+        lines.append(f"workload.{' '.join(fused)}: models are eager; use_liger_kernel fuses")
     if workload.lora_rank:
         lines.append(f"workload.lora_rank {workload.lora_rank}: LoraConfig(r={workload.lora_rank})")
     return Exported(files={ARGUMENTS: text, **beside.files}, unsaid=tuple(lines))

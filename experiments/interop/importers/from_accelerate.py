@@ -79,19 +79,41 @@ def _unused(table: Asked, kind: str, found: ImportedSettings) -> None:
             found.no_effect[name] = f"not read with distributed_type {kind}"
 
 
+MOST_NODES = 200_000
+"""Values of a YAML text with its aliases written out; more are refused before they are made."""
+
+
 def read_yaml(text: str, where: str) -> Mapping[str, Any]:
     """The table of a YAML text; raises `ParplanError` without PyYAML, and for other text."""
     try:
         import yaml
     except ImportError:
         raise ParplanError(f"{where}: reading YAML needs PyYAML: pip install pyyaml") from None
+    loader = None
     try:
-        table = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is not None and _size(node, {}) > MOST_NODES:
+            raise ParplanError(f"{where}: not read: more than {MOST_NODES} values")
+        table = None if node is None else loader.construct_document(node)
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
         raise ParplanError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+    finally:
+        if loader is not None:
+            loader.dispose()
     if not isinstance(table, Mapping):
         raise ParplanError(f"{where}: expected a table, got {type(table).__name__}")
     return table
+
+
+def _size(node: Any, known: dict[int, int]) -> int:
+    """Values of a node of YAML's syntax tree, those behind aliases as often as they are named."""
+    if id(node) not in known:
+        known[id(node)] = MOST_NODES + 1  # of an alias to what it is in
+        inner = node.value if isinstance(node.value, list) else []
+        parts = [part for item in inner for part in (item if isinstance(item, tuple) else (item,))]
+        known[id(node)] = min(1 + sum(_size(part, known) for part in parts), MOST_NODES + 1)
+    return known[id(node)]
 
 
 def _precision(table: Asked) -> str:

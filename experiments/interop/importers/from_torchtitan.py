@@ -290,7 +290,7 @@ def _sharding(root: Asked, found: ImportedSettings, given: Given) -> dict[str, A
     stage = (3 if again else 2) if sharded else 0
     return {
         **zero_fields(stage),
-        "gradient_dtype": "fp32" if sharded else "as computed",
+        "gradient_dtype": "fp32",
         "overlap_parameter_gather": sharded,
     }
 

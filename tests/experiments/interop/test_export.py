@@ -92,7 +92,10 @@ SILENT = {
     # FSDP gathers block by block whatever the plan says, which is said in either case.
     "torchtitan": {"overlap_parameter_gather"},
     # What a plan without a pipeline, experts or selective recomputation has no use for.
-    "accelerate": {"schedule", "virtual_stages", "stage_layers", "expert_tensor_parallel"},
+    "accelerate": {
+        *("schedule", "virtual_stages", "stage_layers", "expert_tensor_parallel"),
+        "overlap_parameter_gather",
+    },
     # What the case, ZeRO-3 alone, has no use for.
     "transformers": {
         *("schedule", "virtual_stages", "sequence_parallel", "overlap_tensor_parallel"),
