@@ -25,9 +25,9 @@ from parplan.sim.software.presets import preset
 MEMORY = {"kept_activations": 2.43, "selective_keeps": 0.2}
 TIME = {
     "product_share": 0.31,
-    "half_rate_tokens": 120.0,
-    "selective_repeats": 0.1,
-    "message_s": 0.03,
+    "half_rate_tokens": 110.0,
+    "selective_repeats": 0.03,
+    "message_s": 0.035,
     "exchange_bytes_per_s": 27e9,
 }
 """The constants and where the search for them starts."""
@@ -69,7 +69,7 @@ Report = Callable[[str], None]
 
 
 def fit_platform(
-    logs: Sequence[ApLog], report: Report = lambda line: None, rounds: tuple[int, int] = (40, 90)
+    logs: Sequence[ApLog], report: Report = lambda line: None, rounds: tuple[int, int] = (12, 30)
 ) -> dict[str, float]:
     """The constants that explain `logs` best.
 
