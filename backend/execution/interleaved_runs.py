@@ -16,7 +16,7 @@ from torch import nn
 
 from parplan.backend.execution.trial_run import Sample, TrialRun, one_run, step_seconds
 from parplan.backend.models.chain import Chain
-from parplan.backend.proxies.memory_predict import MiniMemory, proxy_memory
+from parplan.backend.proxies.memory_predict import ProxyMemory, proxy_memory
 from parplan.backend.proxies.memory_runs import MemoryWatch
 from parplan.backend.proxies.proxy import ProxyModel
 from parplan.backend.proxies.proxy_costs import ProxyCosts, proxy_costs
@@ -136,7 +136,7 @@ class ProxyRun(InterleavedRun):
         profiled = self.profile_all()
         return proxy_costs(self.plan, steps, (profiled.samples, profiled.exposed))
 
-    def held(self) -> MiniMemory:
+    def held(self) -> ProxyMemory:
         """What its step held."""
         found = everyone((*self.memory, self.pipeline.received_bytes()))
         bases, _, segments, received = zip(*found, strict=True)

@@ -41,7 +41,7 @@ def places_of(plan: Plan, actions: RankActions) -> dict[Action, str]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MiniMemory:
+class ProxyMemory:
     """One proxy; the means over the processes of a pipeline rank or stage."""
 
     start: Mapping[int, float]
@@ -53,7 +53,7 @@ class MiniMemory:
 
 
 def predict_peaks(
-    plan: Plan, num_blocks: int, measured: Mapping[ProxyModel, MiniMemory]
+    plan: Plan, num_blocks: int, measured: Mapping[ProxyModel, ProxyMemory]
 ) -> tuple[float, ...]:
     """Peak bytes of every pipeline rank of `plan` for a model of so many blocks.
 
@@ -64,7 +64,7 @@ def predict_peaks(
 
 class _Rank:
     def __init__(
-        self, plan: Plan, num_blocks: int, measured: Mapping[ProxyModel, MiniMemory], rank: int
+        self, plan: Plan, num_blocks: int, measured: Mapping[ProxyModel, ProxyMemory], rank: int
     ) -> None:
         self.plan, self.measured, self.rank = plan, measured, rank
         self.proxies = proxies_of(plan, num_blocks)
@@ -161,7 +161,7 @@ def proxy_memory(
     segments: Sequence[Sequence[tuple[str, int, int]]],
     starts: Sequence[float],
     received: Sequence[float],
-) -> MiniMemory:
+) -> ProxyMemory:
     """The memory of one step of a proxy, from the samples of all processes in order.
 
     segments: (name, change, peak) as `parplan.backend.proxies.memory_runs` has them. starts: bytes
@@ -189,7 +189,7 @@ def proxy_memory(
                 continue
             parts.setdefault(part, []).append(HeldBytes(change=change, peak=peak))
             change, peak = 0.0, 0.0
-    return MiniMemory(
+    return ProxyMemory(
         start={rank: statistics.mean(values) for rank, values in start.items()},
         received={r: statistics.mean(received[r * width : (r + 1) * width]) for r in start},
         parts={part: _mean(held) for part, held in parts.items()},

@@ -90,15 +90,25 @@ def count_labels(loss_fn: Any, labels: torch.Tensor, num_parts: int) -> None:
         loss_fn.count_all = int((labels[:, 1:] != -100).sum()) / num_parts
 
 
+SPREADERS = {
+    ("transformers.trainer", "Trainer"): "Hugging Face's Trainer",
+    ("lightning.pytorch.trainer.trainer", "Trainer"): "Lightning's Trainer",
+    ("pytorch_lightning.trainer.trainer", "Trainer"): "Lightning's Trainer",
+    ("torch.nn.parallel.distributed", "DistributedDataParallel"): "DistributedDataParallel "
+    "(Accelerate's prepare makes one as well)",
+}
+"""Classes that spread batches over processes and reduce gradients themselves."""
+
+
 def refuse_trainer() -> None:
-    """Raise `ParplanError` where a Trainer calls: it spreads batches and wraps models itself."""
+    """Raise `ParplanError` where something calls that spreads batches and wraps models itself."""
     frame = inspect.currentframe()
     while frame is not None:
         caller = frame.f_locals.get("self")
         frame = frame.f_back
         for kind in type(caller).__mro__:
-            if kind.__module__ == "transformers.trainer" and kind.__name__ == "Trainer":
+            if name := SPREADERS.get((kind.__module__, kind.__name__)):
                 raise ParplanError(
-                    "Hugging Face's Trainer spreads batches over the processes and wraps the "
-                    "model itself; write the training loop, as in docs/one-line.md"
+                    f"{name} spreads batches over the processes and reduces gradients itself; "
+                    "give the line the model alone, in a loop of your own, as in docs/one-line.md"
                 )

@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+from torch.nn.parallel import DistributedDataParallel
 
 from parplan.backend.models.chain import Chain, LossFunction, NoChainError
 from parplan.backend.models.find_chain import find_chain
@@ -90,6 +92,11 @@ def enable_advanced_parallelization(
     )
     if isinstance(model.forward, PlannedForward):
         raise ParplanError("this model is parallelised already")
+    if isinstance(model, DistributedDataParallel | FullyShardedDataParallel | FSDPModule):
+        raise ParplanError(
+            f"this model is a {type(model).__name__} already; give the line the model alone, which "
+            "it makes parallel itself"
+        )
     if batch not in ("whole", "part"):
         raise unknown_name("batch", batch, ("whole", "part"))
     chain = _chain_or_why_not(model, layers, loss_fn)

@@ -1,6 +1,7 @@
 """Replacement of a model's forward by the execution of its plan."""
 
 import contextlib
+import inspect
 import logging
 import os
 import time
@@ -79,6 +80,8 @@ class PlannedForward:
         self.whole: DataParallelForward | None = None
         self.is_hf = is_hf_model(model)
         self.own_forward: Callable[..., Any] = model.forward
+        # generate() of Hugging Face asks which arguments there are, and makes positions by that.
+        self.__signature__ = inspect.signature(model.forward)
         self.state = WholeState(model, _first_names(model))
         self.step: PipelineStep | None = None
         self.scale: ScaleToCome | None = None

@@ -7,7 +7,7 @@ import pytest
 
 from parplan.backend.proxies.memory_predict import (
     BEFORE,
-    MiniMemory,
+    ProxyMemory,
     places_of,
     predict_peaks,
     proxy_memory,
@@ -246,7 +246,7 @@ def start_bytes(plan: Plan, counts: tuple[int, ...]) -> float:
 def test_peaks_of_known_memory_are_predicted_exactly(plan: Plan) -> None:
     if plan.recomputed_layers is not None or plan.stage_layers is not None:
         pytest.skip("the made-up memory knows equal stages alone")
-    known: dict[ProxyModel, MiniMemory] = {}
+    known: dict[ProxyModel, ProxyMemory] = {}
     for family in proxies_of(plan, BLOCKS).families():
         for proxy in family:
             own, ranks = proxy.plan, range(proxy.plan.num_stages)

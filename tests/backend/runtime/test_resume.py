@@ -31,9 +31,10 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def found():
+def found(tmp_path_factory):
     pytest.importorskip("transformers")
-    done = torchrun(2, Path(__file__).with_name("resume_worker.py"), json.dumps(CASES))
+    worker = Path(__file__).with_name("resume_worker.py")
+    done = torchrun(2, worker, json.dumps(CASES), cwd=tmp_path_factory.mktemp("worker"))
     lines = defaultdict(list)
     for line in map(json.loads, done.stdout.splitlines()):
         lines[line["case"]].append(line)

@@ -149,6 +149,13 @@ T5 = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "dr
 START = {"decoder_start_token_id": 0, "pad_token_id": 0}
 
 
+def compiled_blocks():
+    model = Vit()
+    for block in model.blocks:
+        block.compile(backend="eager")
+    return model
+
+
 def criterion(model, number):
     images, labels = random_images(number)
     return functional.cross_entropy(model(images), labels)
@@ -210,6 +217,8 @@ KINDS = {
     "ViT": (Vit, criterion),
     "CNN": (Cnn, in_the_model),
     "called twice": (Siamese, twice),
+    "compiled": (lambda: torch.compile(Siamese(), backend="eager"), criterion),
+    "compiled blocks": (compiled_blocks, criterion),
     "BERT": (
         lambda: hugging_face("bert", "AutoModelForMaskedLM", **SIZES, **NO_DROPOUT),
         masked_language,

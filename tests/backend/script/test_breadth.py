@@ -17,7 +17,10 @@ KINDS = (
     *("Llama, padded on the left", "DistributedSampler", "DistributedSampler, pipeline"),
     "nanoGPT, ZeRO-3",
 )
-MORE_KINDS = ("ViT", "T5", "OPT", "HF ViT", "Qwen-MoE", "Llama, loss outside")
+MORE_KINDS = (
+    *("ViT", "compiled", "compiled blocks", "T5", "OPT", "HF ViT", "Qwen-MoE"),
+    "Llama, loss outside",
+)
 REFUSED = {
     "rows that depend on each other": "its rows depend on each other, or its loss is no mean",
     "sum of losses": "its rows depend on each other, or its loss is no mean",

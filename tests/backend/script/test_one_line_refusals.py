@@ -97,6 +97,14 @@ def test_a_second_line_is_refused():
     refused(model, "parallelised already")
 
 
+def test_a_model_that_is_wrapped_already():
+    class Wrapped(nn.parallel.DistributedDataParallel):
+        def __init__(self):
+            nn.Module.__init__(self)
+
+    refused(Wrapped(), "this model is a Wrapped already; give the line the model alone")
+
+
 def test_parameters_outside_of_the_chain():
     refused(Loose(), r"Loose: no child nn.Sequential holds all .*pass layers=")
 

@@ -6,16 +6,19 @@ import pytest
 import torch
 from torch import nn
 
+from parplan.backend import enable_advanced_parallelization
 from parplan.backend.executable import reduces_by_hooks, why_not_executable
 from parplan.backend.models.find_chain import find_chain
 from parplan.backend.models.gpt import gpt_layers, language_loss
+from parplan.backend.runtime.whole_state import WholeState
 from parplan.backend.script import plan_script
-from parplan.backend.script.calls import hf_tensors, refuse_trainer
+from parplan.backend.script.calls import SPREADERS, hf_tensors, refuse_trainer
 from parplan.backend.script.plan_script import described, find_plan
 from parplan.errors import ParplanError
 from parplan.hardware.estimates.profile_file import write_profile
 from parplan.planners.spaces.options import Options
 from parplan.sim.models.model import model_preset
+from parplan.sim.plan import Plan
 from tests.hardware.test_profile import SAMPLE
 
 MODEL = dataclasses.replace(model_preset("gpt-tiny"), num_layers=2)
@@ -121,3 +124,29 @@ def test_a_trainer_that_calls_is_refused() -> None:
     with pytest.raises(ParplanError, match="Hugging Face's Trainer spreads batches"):
         Theirs().step()
     refuse_trainer()
+
+
+@pytest.mark.parametrize(("module", "name"), SPREADERS)
+def test_whatever_spreads_batches_itself_is_refused(module, name) -> None:
+    kind = type(name, (), {"__module__": module, "step": lambda self: refuse_trainer()})
+    with pytest.raises(ParplanError, match="spreads batches over the processes") as caught:
+        kind().step()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sampled_text_needs_the_whole_model(tmp_path, monkeypatch) -> None:
+    transformers = pytest.importorskip("transformers")
+    monkeypatch.chdir(tmp_path)
+    config = transformers.GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=32)
+    torch.manual_seed(1)
+    model = transformers.GPT2LMHeadModel(config)
+    tokens = torch.arange(8).reshape(2, 4)
+    settings = {"max_new_tokens": 3, "do_sample": False, "pad_token_id": 0}
+    expected = model.eval().generate(tokens, **settings)
+    enable_advanced_parallelization(model, plan=Plan(batch_per_device=2))
+    with torch.no_grad():
+        model(input_ids=tokens, labels=tokens)
+    assert torch.equal(model.generate(tokens, **settings), expected)
+    monkeypatch.setattr(WholeState, "parted", True)  # as in a pipeline
+    with pytest.raises(ParplanError, match=r"for generate\(\) under a pipeline, save the model"):
+        model.generate(tokens, **settings)
