@@ -102,6 +102,7 @@ def box_bounds_s(parts: RelaxedParts, plan: Plan, boxes: Sequence[Box]) -> Float
         overlaps_reduction=np.array(overlaps, dtype=np.float64),
         message_s=host_message_s(parts.workload, plan.num_stages),
         reduces_once=reduces_once(parts.workload, plan.num_stages),
+        sharding_waits=parts.workload.software.sharded_in_lists,
     )
     seconds = costs_of_rows(layers, work, around)
     blocks = np.array([float(stage.num_blocks) for stage in parts.kinds(plan).stages])

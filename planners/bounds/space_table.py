@@ -244,6 +244,7 @@ class SpaceTable:
             overlaps_reduction=overlaps[kept],
             message_s=host_message_s(self.space.workload, rows.num_ranks),
             reduces_once=reduces_once(self.space.workload, rows.num_ranks),
+            sharding_waits=self.space.workload.software.sharded_in_lists,
         )
         costs = costs_of_rows(layers.rows()[kept], work.rows()[kept], around)
         return ticks_of_seconds(**costs), counts.astype(np.int64)

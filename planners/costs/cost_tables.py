@@ -115,13 +115,13 @@ class CostTables:
         return self._moved[key]
 
     def layers(self, plan: Plan) -> Floats:
-        """`LayerWork` of every kind of stage, shape [kinds, 4]."""
+        """`LayerWork` of every kind of stage, shape [kinds, 5]."""
         key = (*layer_key(plan), plan.num_micro_batches > 1)
         key = *key, *stages_key(plan)
         if key not in self._layers:
             costs = self._model_costs(plan)
             runs = [layer_runs(stage, costs) for stage in self.kinds(plan).stages]
-            rows = [layer_work(own, self.workload) for own in runs]
+            rows = [layer_work(self.workload, plan, own) for own in runs]
             self._layers[key] = np.array(rows).reshape(-1, len(LayerWork._fields))
         return self._layers[key]
 

@@ -50,7 +50,7 @@ class RelaxedParts(CostTables):
         return self.states_in(plan, self.choices.of(plan))
 
     def layers(self, plan: Plan) -> Floats:
-        """`LayerWork` of every kind of stage, shape [kinds, 4]."""
+        """`LayerWork` of every kind of stage, shape [kinds, 5]."""
         return self.layers_in(plan, self.choices.of(plan))
 
     def parameters(self, plan: Plan) -> Floats:
@@ -108,8 +108,8 @@ class RelaxedParts(CostTables):
                 arrays = [self._by_plain_kinds(plan, each, own) for each, own in found]
             else:
                 arrays = [own for _, own in found]
-            # The number of layers is not rounded.
-            slack = np.array((SLACK, SLACK, SLACK, 1.0)) if what == "layers" else SLACK
+            # Numbers of layers and of gathers are not rounded.
+            slack = np.array((SLACK, SLACK, SLACK, 1.0, 1.0)) if what == "layers" else SLACK
             self._known[whole] = np.asarray(np.minimum.reduce(arrays) * slack)
         return self._known[whole]
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from parplan.hardware.network.cluster import Cluster
 from parplan.sim.analysis.bubble import Idle, idle_by_cause
 from parplan.sim.cost_model.communication import Communication
-from parplan.sim.cost_model.parameter_exchanges import gather_all_s
+from parplan.sim.cost_model.parameter_exchanges import backward_gathers, gather_all_s
 from parplan.sim.cost_model.stage_costs import host_message_s, ops_of, timing_of
-from parplan.sim.cost_model.stage_formula import prefetched_s
+from parplan.sim.cost_model.stage_formula import gathered_for_s
 from parplan.sim.cost_model.stages import StageLayers, StageParameters, stage_parameters, stages_of
 from parplan.sim.costs import StageCosts
 from parplan.sim.layers.blocks import Ops, recomputed_ops
@@ -160,9 +160,10 @@ def _stage(
     layers = 1 if workload.software.exposed_exchanges else layers
     if plan.distribute_low_prec_param:
         gathered = gather_all_s(workload, plan, links, parameters)
-        _add(forward, {"parameter gather": _exposed_s(forward, gathered, layers)})
-        gather_s = _exposed_s(backward, gathered, layers)
-        both_s = _exposed_s(backward, gathered + costs.reduce_s, layers)
+        waits, times = workload.software.sharded_in_lists, backward_gathers(workload, plan)
+        _add(forward, {"parameter gather": _exposed_s(forward, gathered, layers, waits)})
+        gather_s = _exposed_s(backward, times * gathered, layers, waits)
+        both_s = _exposed_s(backward, times * gathered + costs.reduce_s, layers, waits)
         _add(backward, {"parameter gather": gather_s, "gradient reduction": both_s - gather_s})
     for causes in (forward, backward):
         _add(causes, {"framework": host_message_s(workload, plan.num_stages)})
@@ -171,10 +172,10 @@ def _stage(
     return {"F": forward, "I": backward, "W": weights, "B": both}
 
 
-def _exposed_s(causes: Seconds, gather_s: float, layers: int) -> float:
+def _exposed_s(causes: Seconds, gather_s: float, layers: int, waits: bool) -> float:
     """Time that gathers (and reductions) over the links of a stage add to its layers."""
     own_s = sum(causes.values())
-    return max(0.0, prefetched_s(own_s, gather_s, layers) - own_s)
+    return max(0.0, gathered_for_s(own_s, gather_s, layers, waits) - own_s)
 
 
 def _add(into: Seconds, causes: Mapping[str, float], times: float = 1) -> None:

@@ -2,7 +2,9 @@
 
 Full sharding (ZeRO-3) has a collective for each of its units, which are the blocks and the ends of
 the model (Zhao et al. 2023, PyTorch FSDP, arXiv:2304.11277, section 4.2), so that what a collective
-costs whatever its size is, is paid once for each of them. Other reductions go by buckets.
+costs whatever its size is, is paid once for each of them. DeepSpeed of 2021 has one for each tensor
+and a list of shards for it (Rajbhandari et al. 2021, arXiv:2104.07857, is about that code). Other
+reductions go by buckets.
 """
 
 from collections.abc import Iterable
@@ -18,6 +20,10 @@ BUCKET_PARAMETERS, BUCKET_PARAMETERS_PER_RANK = 40_000_000, 1_000_000
 """Gradients that are reduced together beside a backward have at least so many parameters, and so
 many for each data-parallel rank (Megatron-LM, core/distributed/distributed_data_parallel.py)."""
 
+REUSE_DISTANCE = 1_000_000_000
+"""Parameters are kept for a use after no more than so many others are used (DeepSpeed's
+stage3_max_reuse_distance)."""
+
 
 def gather_all_s(
     workload: Workload, plan: Plan, links: Communication, parameters: StageParameters
@@ -30,10 +36,10 @@ def gather_all_s(
         1.0 if plan.distribute_low_prec_param else parameters.trained_share
     )
     seconds = 0.0
-    for dense, experts, count in exchanged_together(plan, parameters, links):
+    for dense, experts, count, _ in exchanged_together(workload, plan, parameters, links):
         own = collective_s(workload, links, "all_gather", size * dense, "shards")
         own += collective_s(workload, links, "all_gather", size * experts, "expert replicas")
-        seconds += count * own
+        seconds += count * (own + _host_s(workload, plan, links))
     return seconds
 
 
@@ -48,24 +54,51 @@ def reduce_all_s(
     seconds = 0.0
     if not schedule_kind(plan.schedule).one_copy:
         seconds += collective_s(workload, links, "all_reduce", size * parameters.total, "twins")
-    for dense, experts, count in exchanged_together(plan, parameters, links):
-        seconds += count * _reduce_s(workload, plan, links, size * dense, size * experts, whole)
+    for dense, experts, count, _ in exchanged_together(workload, plan, parameters, links):
+        own = _reduce_s(workload, plan, links, size * dense, size * experts, whole)
+        seconds += count * (own + _host_s(workload, plan, links))
     return seconds
 
 
+def backward_gathers(workload: Workload, plan: Plan) -> int:
+    """How often a backward with its recomputation gathers sharded parameters."""
+    software, model = workload.software, workload.model
+    if plan.recomputation != "full" or not software.recomputation_gathers:
+        return 1
+    largest = max(map(model.parameters_of, model.layer_kinds)) / plan.tensor_parallel
+    return 2 if largest > REUSE_DISTANCE else 1
+
+
+def _host_s(workload: Workload, plan: Plan, links: Communication) -> float:
+    """Of a collective over a list of shards: the host makes a view of each and launches a copy of
+    it, which is taken to cost what a collective within a layer does."""
+    if not plan.distribute_low_prec_param or not workload.software.sharded_in_lists:
+        return 0.0
+    shards = links.size("shards")
+    return shards * workload.framework.host_s_per_exchange if shards > 1 else 0.0
+
+
 def exchanged_together(
-    plan: Plan, parameters: StageParameters, links: Communication
+    workload: Workload, plan: Plan, parameters: StageParameters, links: Communication
 ) -> Iterable[ParameterUnit]:
-    """The parameters of a stage as they are gathered and reduced: by units where they are sharded
-    themselves, by buckets where reductions go beside a backward, else all at once."""
+    """The parameters of a stage as they are gathered and reduced: by units (or tensors) where they
+    are sharded themselves, by buckets where reductions go beside a backward, else all at once."""
     if plan.distribute_low_prec_param:
-        return parameters.by_unit()
+        units = parameters.by_unit()
+        return map(_by_tensor, units) if workload.software.sharded_in_lists else units
     count = 1
     if plan.overlap_gradient_reduction:
         ranks = links.size("replicas")
         least = max(BUCKET_PARAMETERS, BUCKET_PARAMETERS_PER_RANK * ranks)
         count = max(1, ceil(parameters.total * parameters.trained_share / least))
     return [ParameterUnit(parameters.dense / count, parameters.experts / count, count)]
+
+
+def _by_tensor(unit: ParameterUnit) -> ParameterUnit:
+    """The matrices of such units, taken to be alike. What else a block has is small enough to be
+    kept whole (DeepSpeed's stage3_param_persistence_threshold)."""
+    parts = unit.tensors
+    return ParameterUnit(unit.dense / parts, unit.experts / parts, unit.number * parts)
 
 
 def gradient_bytes(workload: Workload, plan: Plan) -> int:

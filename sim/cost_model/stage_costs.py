@@ -20,6 +20,7 @@ from parplan.sim.cost_model.offload import (
     offloaded_bytes,
 )
 from parplan.sim.cost_model.parameter_exchanges import (
+    backward_gathers,
     gather_all_s,
     gradient_bytes,
     reduce_all_s,
@@ -170,7 +171,7 @@ def stage_costs(
     known: dict[StageLayers, StageCosts] = {}
     for stage, own in zip(stages, parameters, strict=True):
         if stage not in known:
-            work = layer_work(layer_runs(stage, costs), workload)
+            work = layer_work(workload, plan, layer_runs(stage, costs))
             whole = costs_of_stage(work, parameter_work(workload, plan, links, own), around)
             known[stage] = _offloaded(workload, plan, cluster, stage, whole)
     return tuple(known[stage] for stage in stages)
@@ -181,7 +182,7 @@ def layer_runs(stage: StageLayers, costs: ModelCosts) -> list[tuple[LayerCosts, 
     return runs_of(stage, costs.embedding, costs.blocks, costs.head)
 
 
-def layer_work(runs: Sequence[tuple[LayerCosts, int]], workload: Workload) -> LayerWork:
+def layer_work(workload: Workload, plan: Plan, runs: Sequence[tuple[LayerCosts, int]]) -> LayerWork:
     """What the layers of a stage take, added up one after the other.
 
     They are one part where the software of `workload` exchanges nothing beside them.
@@ -198,6 +199,7 @@ def layer_work(runs: Sequence[tuple[LayerCosts, int]], workload: Workload) -> La
         input_gradient_s=sum(input_gradient),
         weight_gradient_s=sum(weight_gradient),
         num_layers=1 if workload.software.exposed_exchanges else len(forward),
+        backward_gathers=backward_gathers(workload, plan),
     )
 
 
@@ -223,6 +225,7 @@ def surroundings(workload: Workload, plan: Plan, links: Communication) -> Surrou
         zero_stage=plan.zero_stage,
         overlaps_reduction=plan.overlap_gradient_reduction,
         reduces_once=reduces_once(workload, plan.num_stages),
+        sharding_waits=workload.software.sharded_in_lists,
     )
 
 

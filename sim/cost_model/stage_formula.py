@@ -21,6 +21,8 @@ class LayerWork(NamedTuple):
     weight_gradient_s: float
     num_layers: int
     """Equal parts that gathers and reductions are divided into; 1: a stage measured as a whole."""
+    backward_gathers: int = 1
+    """How often a backward with its recomputation gathers parameters that are sharded."""
 
 
 class ParameterWork(NamedTuple):
@@ -45,6 +47,9 @@ class Surroundings(NamedTuple):
     """Whether gradients are reduced layer by layer beside the last backward."""
     reduces_once: bool = False
     """Whether gradients stay whole until one reduction per step, also where they are sharded."""
+    sharding_waits: bool = False
+    """Whether the computation stands still while sharded parameters are gathered and their
+    gradients reduced."""
 
 
 def costs_of_stage(
@@ -56,10 +61,12 @@ def costs_of_stage(
     each_time = gathered if zero == 3 else 0.0
     # Backward, gathers and reductions go over the same links one after the other.
     each_backward = zero >= 2 and not around.reduces_once
-    both = each_time + (reduced if each_backward else 0.0) if zero == 3 else 0.0
+    again = layers.backward_gathers * each_time
+    both = again + (reduced if each_backward else 0.0) if zero == 3 else 0.0
+    waits, message_s = around.sharding_waits, around.message_s
     return StageCosts(
-        forward_s=prefetched_s(layers.forward_s, each_time, count) + around.message_s,
-        input_gradient_s=prefetched_s(layers.input_gradient_s, both, count) + around.message_s,
+        forward_s=gathered_for_s(layers.forward_s, each_time, count, waits) + message_s,
+        input_gradient_s=gathered_for_s(layers.input_gradient_s, both, count, waits) + message_s,
         weight_gradient_s=layers.weight_gradient_s,
         send_s=around.send_s,
         latency_s=around.latency_s,
@@ -69,6 +76,11 @@ def costs_of_stage(
         optimizer_s=optimizer,
         gather_s=gathered if zero in (1, 2) else 0.0,
     )
+
+
+def gathered_for_s(compute_s: float, gather_s: float, num_layers: int, waits: bool) -> float:
+    """Seconds of layers and of the gathers (and reductions) that go with them."""
+    return compute_s + gather_s if waits else prefetched_s(compute_s, gather_s, num_layers)
 
 
 def prefetched_s(compute_s: float, gather_s: float, num_layers: int) -> float:

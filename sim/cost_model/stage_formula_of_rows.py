@@ -21,6 +21,7 @@ class SurroundingsOfRows(NamedTuple):
     overlaps_reduction: Floats
     message_s: float
     reduces_once: bool
+    sharding_waits: bool
 
 
 def costs_of_rows(
@@ -28,17 +29,18 @@ def costs_of_rows(
 ) -> dict[str, Floats]:
     """The fields of `StageCosts` that are not 0, shape [rows, stages].
 
-    layers: `LayerWork`, shape [rows, stages, 4]. parameters: `ParameterWork`, [rows, stages, 3].
+    layers: `LayerWork`, shape [rows, stages, 5]. parameters: `ParameterWork`, [rows, stages, 3].
     """
-    forward, backward, weights, count = np.moveaxis(layers, 2, 0)
+    forward, backward, weights, count, gathers = np.moveaxis(layers, 2, 0)
     gathered, reduced, optimizer = np.moveaxis(parameters, 2, 0)
     send_s, latency_s, zero, overlaps = (values[:, None] for values in around[:4])
     message_s, once = around.message_s, around.reduces_once
     each_time = np.where(zero == 3, gathered, 0.0)
-    both = np.where(zero == 3, each_time + (0.0 if once else reduced), 0.0)
+    both = np.where(zero == 3, gathers * each_time + (0.0 if once else reduced), 0.0)
+    waits = around.sharding_waits
     return {
-        "forward_s": _prefetched(forward, each_time, count) + message_s,
-        "input_gradient_s": _prefetched(backward, both, count) + message_s,
+        "forward_s": _gathered_for(forward, each_time, count, waits) + message_s,
+        "input_gradient_s": _gathered_for(backward, both, count, waits) + message_s,
         "weight_gradient_s": weights,
         "send_s": send_s,
         "latency_s": latency_s,
@@ -48,6 +50,11 @@ def costs_of_rows(
         "optimizer_s": optimizer,
         "gather_s": np.where((zero == 1) | (zero == 2), gathered, 0.0),
     }
+
+
+def _gathered_for(compute_s: Floats, gather_s: Floats, layers: Floats, waits: bool) -> Floats:
+    """`gathered_for_s` of arrays."""
+    return compute_s + gather_s if waits else _prefetched(compute_s, gather_s, layers)
 
 
 def _prefetched(compute_s: Floats, gather_s: Floats, num_layers: Floats) -> Floats:

@@ -76,6 +76,8 @@ class ParameterUnit(NamedTuple):
     experts: float
     number: int
     """How many such units there are."""
+    tensors: int = 1
+    """Of how many matrices each is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +141,7 @@ def _parameters(workload: Workload, plan: Plan, stage: StageLayers) -> StagePara
         own = model.parameters_of(kind) - routed
         dense += count * own
         experts += count * routed
-        units.append(ParameterUnit(own / split, routed / spread, count))
+        units.append(ParameterUnit(own / split, routed / spread, count, _matrices(workload, kind)))
         largest = max(largest, own / split + routed / spread)
     dense, experts = dense / split, experts / spread
     adapters = stage.num_blocks * adapter_parameters(workload) / split
@@ -150,6 +152,14 @@ def _parameters(workload: Workload, plan: Plan, stage: StageLayers) -> StagePara
         trained_share=adapters / (dense + experts) if workload.lora_rank else 1.0,
         units=tuple(units),
     )
+
+
+def _matrices(workload: Workload, kind: LayerKind) -> int:
+    """Two of attention, and those of the MLP or of each expert that it has."""
+    model = workload.model
+    gated = model.mlp == "gated" and not workload.software.joint_up_projection
+    mlp = 3 if gated else 2
+    return 2 + mlp * (model.moe.num_experts if model.moe and has_experts(kind) else 1)
 
 
 def _counts(stage: StageLayers) -> Counter[LayerKind]:

@@ -72,6 +72,14 @@ class Software:
     """Whether ZeRO-1 reduces all gradients to all ranks, not each part to its owner."""
     fp32_reduction: bool = False
     """Whether gradients are cast to fp32 to be reduced, and back."""
+    sharded_in_lists: bool = False
+    """Whether full sharding gathers and reduces every tensor of parameters by itself, as a list of
+    its shards of which the host takes each in hand, and waits for the device before each gather, so
+    that nothing hides them (DeepSpeed of spring 2021, runtime/zero/partition_parameters.py: a loop
+    over the ranks, torch.cuda.synchronize)."""
+    recomputation_gathers: bool = False
+    """Whether full recomputation frees gathered parameters that its backward then gathers again
+    (DeepSpeed's hooks of modules, where a layer has more than stage3_max_reuse_distance)."""
     pipelines_reduce_once: bool = False
     """Whether a pipeline adds up whole gradients over all micro-batches and reduces them once, also
     where they are sharded (ZeRO-2 and -3). Else every backward is followed by a reduction, and only

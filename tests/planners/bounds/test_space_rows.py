@@ -50,7 +50,10 @@ FEW: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("software", [Software(), TORCH, Software(recomputed_head=True), MOAI])
+@pytest.mark.parametrize(
+    "software",
+    [Software(), TORCH, Software(recomputed_head=True), Software(sharded_in_lists=True), MOAI],
+)
 def test_the_costs_of_rows_are_those_of_plans(software: Software) -> None:
     work = replace(WORK, software=software)
     space = make_space(work, CLUSTER, Constraints(**FEW))

@@ -11,6 +11,7 @@ from parplan.planners.spaces.constraints import Constraints
 from parplan.sim.cost_model.communication import Communication
 from parplan.sim.cost_model.parameter_exchanges import (
     BUCKET_PARAMETERS,
+    backward_gathers,
     exchanged_together,
     gather_all_s,
     reduce_all_s,
@@ -18,6 +19,8 @@ from parplan.sim.cost_model.parameter_exchanges import (
 from parplan.sim.cost_model.stages import StageParameters, stage_parameters
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
+from parplan.sim.prediction.predict import compile_plan, predict
+from parplan.sim.software.habits import Software
 from parplan.sim.workload import Workload
 
 LLAMA = Workload(model=model_preset("llama2-7b"), seq_len=2048, global_batch=64)
@@ -76,21 +79,21 @@ def test_buckets_are_only_beside_a_backward() -> None:
     for overlaps in (False, True):
         own = plan(8, 1, overlap_gradient_reduction=overlaps)
         parameters, links = of(own)
-        (bucket,) = exchanged_together(own, parameters, links)
+        (bucket,) = exchanged_together(LLAMA, own, parameters, links)
         assert bucket.number * bucket.dense == pytest.approx(parameters.dense)
         assert bucket.number == (-(-parameters.total // BUCKET_PARAMETERS) if overlaps else 1)
 
 
 def test_buckets_grow_with_the_ranks() -> None:
     own = plan(2048, 1, overlap_gradient_reduction=True)
-    (bucket,) = exchanged_together(own, *of(own))
+    (bucket,) = exchanged_together(LLAMA, own, *of(own))
     assert bucket.number == 4  # 6.7 billion parameters by 2,048 million of them
 
 
 def test_only_what_is_trained_is_in_buckets() -> None:
     workload = replace(LLAMA, lora_rank=16)
     own = plan(8, 1, overlap_gradient_reduction=True)
-    (bucket,) = exchanged_together(own, *of(own, workload))
+    (bucket,) = exchanged_together(workload, own, *of(own, workload))
     assert bucket.number == 1
 
 
@@ -106,3 +109,51 @@ def test_bounds_know_that_buckets_cost_more_than_one_reduction(zero: int) -> Non
     for own in both:
         parameters, links = of(own)
         assert least[0, 1] <= reduce_all_s(LLAMA, own, links, parameters)
+
+
+LISTS = replace(
+    LLAMA,
+    software=Software(sharded_in_lists=True, recomputation_gathers=True, joint_up_projection=False),
+)
+
+
+def test_lists_of_shards_cost_the_host_what_their_length_says() -> None:
+    """Five matrices in each of 32 blocks, and an embedding and a head."""
+    found = []
+    for ranks in (512, 1024):
+        own = plan(ranks, 3)
+        parameters, links = of(own, LISTS)
+        units = list(exchanged_together(LISTS, own, parameters, links))
+        assert sum(unit.number for unit in units) == 2 + 32 * 5
+        assert sum(unit.number * unit.dense for unit in units) == pytest.approx(parameters.dense)
+        device_s = sum(
+            unit.number * links.collective_s("all_gather", 2 * unit.dense, "shards")
+            for unit in units
+        )
+        found.append(gather_all_s(LISTS, own, links, parameters) - device_s)
+    assert found[0] > 0
+    assert found[1] == pytest.approx(2 * found[0])
+
+
+def test_nothing_hides_lists_of_shards() -> None:
+    """A step is longer by all that is gathered and reduced, not by what exceeds the computation."""
+    own = plan(CLUSTER.num_accelerators, 3)
+    large = replace(LISTS, global_batch=CLUSTER.num_accelerators)
+    parameters, links = of(own, large)
+    step, hidden = (
+        predict(compile_plan(each, CLUSTER, own)).step_s
+        for each in (large, replace(large, software=Software(joint_up_projection=False)))
+    )
+    exchanged_s = 2 * gather_all_s(large, own, links, parameters)
+    exchanged_s += reduce_all_s(large, own, links, parameters)
+    assert step > exchanged_s
+    assert step - hidden > 0.9 * exchanged_s
+
+
+def test_only_large_layers_are_gathered_again_after_their_recomputation() -> None:
+    large = replace(LISTS, model=model_preset("gpt3-175b"))
+    full, none = plan(64, 3, recomputation="full"), plan(64, 3)
+    assert backward_gathers(large, full) == 2
+    assert backward_gathers(large, none) == 1
+    assert backward_gathers(LISTS, full) == 1
+    assert backward_gathers(replace(large, software=Software()), full) == 1

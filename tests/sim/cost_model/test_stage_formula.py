@@ -25,12 +25,14 @@ ROWS, STAGES = 300, 5
 @pytest.mark.parametrize("message_s", [0.0, 3e-5])
 @pytest.mark.parametrize("reduces_once", [False, True])
 @pytest.mark.parametrize("offloads", [False, True])
+@pytest.mark.parametrize("waits", [False, True])
 def test_many_plans_at_once_cost_what_each_costs_alone(
-    message_s: float, reduces_once: bool, offloads: bool
+    message_s: float, reduces_once: bool, offloads: bool, waits: bool
 ) -> None:
     rng = np.random.default_rng(7)
     counts = rng.integers(0, 9, (ROWS, STAGES, 1))
-    layers = np.concatenate((rng.exponential(0.1, (ROWS, STAGES, 3)), counts), axis=2)
+    gathers = rng.integers(1, 3, (ROWS, STAGES, 1))
+    layers = np.concatenate((rng.exponential(0.1, (ROWS, STAGES, 3)), counts, gathers), axis=2)
     parameters = rng.exponential(0.2, (ROWS, STAGES, 3))
     send_s, latency_s = rng.exponential(1e-3, (2, ROWS))
     zero, overlaps = rng.integers(0, 4, ROWS), rng.integers(0, 2, ROWS)
@@ -48,6 +50,7 @@ def test_many_plans_at_once_cost_what_each_costs_alone(
             overlaps_reduction=overlaps.astype(np.float64),
             message_s=message_s,
             reduces_once=reduces_once,
+            sharding_waits=waits,
         ),
     )
     if offloads:
@@ -56,9 +59,9 @@ def test_many_plans_at_once_cost_what_each_costs_alone(
     assert set(found) <= {field.name for field in fields(StageCosts)}
     whole = {name: np.broadcast_to(values, (ROWS, STAGES)) for name, values in found.items()}
     for row, stage in np.ndindex(ROWS, STAGES):
-        *seconds, count = layers[row, stage].tolist()
+        *seconds, count, times = layers[row, stage].tolist()
         one = costs_of_stage(
-            LayerWork(*seconds, num_layers=int(count)),
+            LayerWork(*seconds, num_layers=int(count), backward_gathers=int(times)),
             ParameterWork(*parameters[row, stage].tolist()),
             Surroundings(
                 send_s=float(send_s[row]),
@@ -67,6 +70,7 @@ def test_many_plans_at_once_cost_what_each_costs_alone(
                 zero_stage=int(zero[row]),
                 overlaps_reduction=bool(overlaps[row]),
                 reduces_once=reduces_once,
+                sharding_waits=waits,
             ),
         )
         if offloads:
