@@ -145,7 +145,7 @@ def _plan(case: Case, stack: Stack, workload: Workload, assumed: list[str]) -> P
     if dp < 1 or dp * tp * pp * cp != n:
         raise ParplanError(f"parallel: tp {tp} x pp {pp} x cp {cp} does not divide {n}")
     micro_batch, count = _micro_batches(p, dp, workload.global_batch, assumed)
-    chunks = p.vpp or 1
+    chunks = _chunks(case, assumed)
     schedule = _schedule(p, pp, chunks, assumed)
     again = _recomputation(p.recompute, workload.model.num_layers // (pp * chunks), assumed)
     layers = _stage_layers(stack, workload.model.num_layers, pp * chunks)
@@ -162,7 +162,7 @@ def _plan(case: Case, stack: Stack, workload: Workload, assumed: list[str]) -> P
         recomputation=again.level,
         recomputed_ops=again.ops,
         recomputed_layers=again.layers,
-        **zero_fields(p.zero_stage or 0),  # type: ignore[arg-type]
+        **zero_fields(_zero_stage(p, pp, stack)),  # type: ignore[arg-type]
         shard_group=_shard_group(p, dp * cp),
         gradient_dtype="fp32" if stack.fp32_gradients else "as computed",
         overlap_gradient_reduction=stack.overlap_gradient_reduction,
@@ -204,6 +204,21 @@ def _micro_batches(
     if own % size:
         raise ParplanError(f"parallel.micro_batch: {size} does not divide {own}")
     return size, own // size
+
+
+def _chunks(case: Case, assumed: list[str]) -> int:
+    """Chunks of a rank; where a table leaves them out, those that its notes tell of the others."""
+    found = re.search(r"VP printed NA in this release, (\d+) in the others", case.notes)
+    if found and (case.parallel.vpp or 1) == 1:
+        assumed.append(f"{found[1]} chunks a rank, as in other releases of the table")
+        return int(found[1])
+    return case.parallel.vpp or 1
+
+
+def _zero_stage(p: CaseParallel, stages: int, stack: Stack) -> int:
+    """Of a pipeline that gathers its parameters once a step, 2 instead of 3."""
+    stage = p.zero_stage or 0
+    return min(stage, 2) if stages > 1 and stack.pipelines_keep_parameters else stage
 
 
 def _schedule(p: CaseParallel, stages: int, chunks: int, assumed: list[str]) -> str:

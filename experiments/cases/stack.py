@@ -45,6 +45,8 @@ class Stack:
     framework: str
     """A table of `sim/software/frameworks.toml`."""
     software: Software = MEGATRON
+    pipelines_keep_parameters: bool = False
+    """Whether a pipeline of fully sharded stages gathers parameters once a step (ZeRO-2)."""
     ends_as_layers: int = 0
     """Layers beside the blocks that count where a pipeline is cut into equal numbers of layers:
     one before them (the embedding), the others after them (final norm, output projection)."""

@@ -142,7 +142,7 @@ def timing_of(workload: Workload, cluster: Cluster, plan: Plan) -> MachineTimes:
         blocking_launches=workload.software.blocking_launches,
         overlap_exchanges=plan.overlap_tensor_parallel,
         overlap_experts=workload.software.overlap_expert_exchange,
-        step_graph=workload.software.step_graph,
+        graphs=workload.software.step_graph or workload.software.layer_graphs,
     )
 
 

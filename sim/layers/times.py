@@ -22,8 +22,8 @@ class MachineTimes:
     """Whether blocking tensor-parallel exchanges too run beside their neighbours' kernels."""
     overlap_experts: bool = False
     """Whether exchanges of experts run beside kernels of another micro-batch."""
-    step_graph: bool = False
-    """Whether the host launches nothing within a step."""
+    graphs: bool = False
+    """Whether layers or whole steps are graphs of kernels, so that the host is never late."""
 
 
 def layer_costs(ops: Sequence[Op], recomputed: frozenset[str], timing: MachineTimes) -> LayerCosts:
@@ -122,13 +122,13 @@ def _input_gradient_s(ops: Sequence[Op], timing: MachineTimes) -> float:
 
 def experts_s(ops: Iterable[Op], timing: MachineTimes) -> float:
     """Time that a layer with experts waits for the host in each direction."""
-    waits = not timing.step_graph and any(op.expert_parameters for op in ops)
+    waits = not timing.graphs and any(op.expert_parameters for op in ops)
     return timing.framework.expert_layer_s if waits else 0.0
 
 
 def _host_s(kernels: int, exchanges: Iterable[Sequence[Exchange]], timing: MachineTimes) -> float:
     """Host time to launch the given kernels and exchanges."""
-    if timing.step_graph:
+    if timing.graphs:
         return 0.0
     each = timing.framework
     count = sum(map(len, exchanges))

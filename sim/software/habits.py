@@ -62,6 +62,10 @@ class Software:
     step_graph: bool = False
     """Whether a whole step is one graph of kernels (CUDA graphs of a full iteration): the host
     launches nothing within it, and experts wait for no host."""
+    layer_graphs: bool = False
+    """Whether layers, or attention and what precedes the dispatch to experts, are graphs of kernels
+    (CUDA graphs per layer, cuda_graph_scope attn, moe_router, moe_preprocess of Megatron-LM): the
+    host is not late within a layer, and experts wait for no launches."""
     expert_dispatch: Literal["copies", "nodes"] = "copies"
     """Whether a copy of a token is sent to each of its experts, or one to each node of them, where
     each rank of them gets one (DeepEP, HybridEP)."""

@@ -304,3 +304,22 @@ def test_a_stated_size_of_micro_batches_is_kept() -> None:
         size = one.parallel.micro_batch
         if request is not None and size is not None and size >= 1:
             assert request.plan.batch_per_device == int(size), one.id
+
+
+def test_chunks_that_a_table_leaves_out_are_those_of_its_other_releases() -> None:
+    notes = "Pre-Training; VP printed NA in this release, 12 in the others"
+    shape = {"parallel__pp": 8, "parallel__vpp": 1, "model__layers": 96, "parallel__dp": 1}
+    own = request_of(case(**shape, notes=notes, hardware__n_accelerators=8, parallel__tp=1))
+    assert own.plan.virtual_stages == 12
+    assert "12 chunks a rank, as in other releases of the table" in own.assumed
+    plain = request_of(case(**shape, hardware__n_accelerators=8, parallel__tp=1))
+    assert plain.plan.virtual_stages == 1
+
+
+@pytest.mark.parametrize(
+    ("group", "stages", "zero"), [("torchtitan", 1, 3), ("torchtitan", 2, 2), ("bridge", 2, 3)]
+)
+def test_torchtitans_pipelines_gather_once_a_step(group: str, stages: int, zero: int) -> None:
+    shape = {"parallel__pp": stages, "parallel__tp": 1, "parallel__zero_stage": 3}
+    own = request_of(case(group=group, **shape, hardware__n_accelerators=8))
+    assert own.plan.zero_stage == zero

@@ -104,3 +104,21 @@ def test_a_malformed_table_is_named(tmp_path: Path) -> None:
     path.write_text(STACKS.read_text() + '\n["bloom/x"]\nsoftware = { fused = true }\n')
     with pytest.raises(ParplanError, match=r"bloom/x.*unknown key 'fused'"):
         check_stacks(path)
+
+
+@pytest.mark.parametrize(
+    ("group", "source", "model", "accelerator", "graphs"),
+    [
+        ("bridge", "performance summary 26.02", "DeepSeek-V3-671B", "NVIDIA GB200", True),
+        ("bridge", "performance summary 26.02", "DeepSeek-V3-671B", "NVIDIA GB300", False),
+        ("bridge", "performance summary 25.09", "Qwen3-235B-A22B", "NVIDIA GB200", True),
+        ("bridge", "performance summary 25.09", "Qwen3-235B-A22B", "NVIDIA H100-SXM5-80GB", False),
+        ("dgxc", "benchmarking 25.05.05", "Llama-4-Maverick", "NVIDIA H100-SXM5-80GB", True),
+        ("dgxc", "benchmarking 25.04.01", "Nemotron-4-340B", "NVIDIA H100-SXM5-80GB", False),
+    ],
+)
+def test_recipes_say_where_layers_are_graphs(
+    group: str, source: str, model: str, accelerator: str, graphs: bool
+) -> None:
+    own = case(group=group, source=source, model__name=model, hardware__accelerator=accelerator)
+    assert stack_of(own).software.layer_graphs == graphs

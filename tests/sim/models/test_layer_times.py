@@ -127,7 +127,7 @@ def test_a_step_that_is_one_graph_waits_for_no_host() -> None:
         NO_OVERHEAD, host_s_per_kernel=100.0, host_s_per_exchange=100.0, expert_layer_s=100.0
     )
     timing = dataclasses.replace(TIMING, framework=slow)
-    graph = dataclasses.replace(timing, step_graph=True)
+    graph = dataclasses.replace(timing, graphs=True)
     assert layer_costs(expert_layer(3.0), NONE, graph) == layer_costs(
         expert_layer(3.0), NONE, TIMING
     )
