@@ -17,6 +17,8 @@ from parplan.sim.software.habits import MEGATRON, Software
 
 Precision = Literal["bf16", "fp16", "fp32", "fp8", "fp4"]
 
+OptimizerName = Literal["adamw", "sgd"]
+
 NARROW = ("fp8", "fp4")
 """Precisions of products alone: everything else is as in bf16."""
 AttentionKind = Literal["flash", "flash-2", "flash-1", "flash-triton", "unfused", "eager"]
@@ -53,7 +55,7 @@ class Workload:
     fp8, fp4: as bf16, with the products of the blocks' linear layers in 8 or 4 bits."""
     tf32: bool = False
     """Whether matrix products of fp32 values are computed at the rate of tf32."""
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: OptimizerName = "adamw"
     attention: AttentionKind = "flash"
     """flash-2: FlashAttention-2's kernels, which leave unused what Hopper and later ones add.
     flash-1, flash-triton: the first version of them, in CUDA or in Triton.

@@ -28,7 +28,7 @@ PathLike = str | os.PathLike[str]
 NOT_OPTIONS = (
     *("help", "argv", "command", "output", "report", "force", "model", "cluster", "profile"),
     *("seq_len", "global_batch", "no_mixed_precision", "tf32", "attention"),
-    *("framework", "software"),
+    *("framework", "software", "precision", "optimizer"),
 )
 """Arguments of commands that functions have in another form."""
 

@@ -246,6 +246,6 @@ def _fill(args: Any, workload: Workload, machine: Cluster) -> None:
     """Fill the arguments of the command that describe the workload."""
     args.model, args.cluster = workload.model.name, machine.name
     args.seq_len, args.global_batch = workload.seq_len, str(workload.global_batch)
-    args.no_mixed_precision = workload.precision == "fp32"
+    args.precision, args.optimizer = workload.precision, workload.optimizer
     args.tf32, args.attention = workload.tf32, workload.attention
     args.framework, args.software = workload.framework.name, None

@@ -20,12 +20,15 @@ from parplan.sim.models.find import find_model
 from parplan.sim.software.framework import default_framework, find_framework, framework_on
 from parplan.sim.software.presets import names as software_names
 from parplan.sim.software.presets import workload_fields
-from parplan.sim.workload import AttentionKind, Workload
+from parplan.sim.workload import AttentionKind, OptimizerName, Precision, Workload
 
 HERE = "here"
 """The cluster that is the machine of `PROFILE`."""
 
 PROFILE = "profile.json"
+
+SAME_PRECISION: dict[str, Precision] = {"nvfp4": "fp4"}
+"""Other names of precisions."""
 
 
 def add_workload_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,9 +55,19 @@ def add_workload_arguments(parser: argparse.ArgumentParser) -> None:
         help="sequences per training step; several values such as 256,1 if it varies",
     )
     parser.add_argument(
-        "--no-mixed-precision",
-        action="store_true",
-        help="train in fp32 instead of bf16 with fp32 master weights",
+        "--precision",
+        choices=(*get_args(Precision), *SAME_PRECISION),
+        help="bf16 (default) and fp16: mixed, with fp32 master weights; fp8, fp4 (nvfp4): as bf16, "
+        "with the products of linear layers in 8 or 4 bits; fp32",
+    )
+    parser.add_argument(
+        "--no-mixed-precision", action="store_true", help="the same as --precision fp32"
+    )
+    parser.add_argument(
+        "--optimizer",
+        choices=get_args(OptimizerName),
+        default="adamw",
+        help="the optimizer (default %(default)s)",
     )
     parser.add_argument(
         "--tf32",
@@ -156,13 +169,23 @@ def _measured_cluster(path: Path) -> Cluster:
     return cluster_of_profile(read_profile(path), str(path))
 
 
+def requested_precision(args: argparse.Namespace) -> Precision:
+    """What `--precision` and `--no-mixed-precision` say; raises `ParplanError` if not the same."""
+    given = SAME_PRECISION.get(args.precision, args.precision)
+    if args.no_mixed_precision and given not in (None, "fp32"):
+        raise ParplanError(f"--precision {args.precision}: contradicts --no-mixed-precision")
+    found: Precision = given or ("fp32" if args.no_mixed_precision else "bf16")
+    return found
+
+
 def requested_workload(args: argparse.Namespace, global_batch: int) -> Workload:
     """The workload that the arguments describe."""
     return Workload(
         model=find_model(args.model),
         seq_len=args.seq_len,
         global_batch=global_batch,
-        precision="fp32" if args.no_mixed_precision else "bf16",
+        precision=requested_precision(args),
+        optimizer=args.optimizer,
         tf32=args.tf32,
         **requested_software(args, measured=_is_measured(args)),
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from parplan._strict import build, read_toml
-from parplan.errors import ParplanError
+from parplan.errors import ParplanError, unknown_name
 from parplan.planners.spaces.recomputed import recomputed_by
 from parplan.sim.plan import Recomputation
 from parplan.sim.schedules import CATALOGUE, schedule_kind
@@ -138,6 +138,18 @@ class Constraints:
         return dataclasses.replace(self, **{name: getattr(Constraints(), name)})
 
 
+ALIASES = {
+    "tp": "tensor_parallel",
+    "pp": "num_stages",
+    "dp": "data_parallel",
+    "cp": "context_parallel",
+    "ep": "expert_parallel",
+    "etp": "expert_tensor_parallel",
+    "mbs": "batch_per_device",
+    "vpp": "virtual_stages",
+}
+"""Short names of keys, as trainers have them."""
+
 OPTIONAL = ("recomputed_layers", "shard_group", "expert_tensor_parallel")
 VARIANTS = (
     *("recomputed_layers", "shard_group", "gradient_dtype", "overlap_gradient_reduction"),
@@ -166,17 +178,22 @@ def read_constraints(path: Path) -> Constraints:
 
 def constraints_of(table: dict[str, Any], where: str) -> Constraints:
     """The constraints of a table; `where` begins each message."""
-    ready = dict(table)
+    ready: dict[str, Any] = {}
+    for key, value in table.items():
+        name = ALIASES.get(key, key)
+        if name in ready:
+            raise ParplanError(f"{where}: {name} is given twice, also as {key}")
+        ready[name] = value
     numbers: dict[str, Any] = {
         name: _numbers(ready.pop(name), f"{where}.{name}") for name in NUMBERS if name in ready
     }
     for name in LISTS:
         if name in ready and not isinstance(ready[name], list):
             ready[name] = [ready[name]]
-    known = sorted({*DIMENSIONS, *NOT_DIMENSIONS})
     for key in ready:
-        if key not in known:
-            raise ParplanError(f"{where}: unknown key {key!r}; known: {', '.join(known)}")
+        if key not in (*DIMENSIONS, *NOT_DIMENSIONS):
+            known = [*DIMENSIONS, *NOT_DIMENSIONS, *ALIASES]
+            raise ParplanError(f"{where}: {unknown_name('key', str(key), known)}")
     others = build(_Others, ready, where)
     given = {name: getattr(others, name) for name in ready}
     try:
@@ -199,6 +216,8 @@ class _Others:
     offload_activations: tuple[bool, ...] = ()
     uneven_stages: bool = False
     uneven_recomputation: bool = False
+    tensor_parallel_across_nodes: bool = False
+    unequal_chunks: bool = False
     memory_ratio: float = 0.8
 
 

@@ -23,6 +23,7 @@ from parplan.experiments.arguments.workload import (
     add_workload_arguments,
     batches,
     requested_cluster,
+    requested_precision,
     requested_workload,
 )
 from parplan.experiments.output.folder import OutputFolder
@@ -213,7 +214,7 @@ def options_of(args: argparse.Namespace) -> Options:
     }
     return Options(
         pipeline_parallel=not args.no_pipeline_parallel,
-        mixed_precision=not args.no_mixed_precision,
+        mixed_precision=requested_precision(args) != "fp32",
         **given,
     )
 

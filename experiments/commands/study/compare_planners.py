@@ -15,6 +15,7 @@ from parplan.experiments.arguments.workload import (
     add_workload_arguments,
     batches,
     requested_cluster,
+    requested_precision,
     requested_workload,
 )
 from parplan.experiments.benchmarks.compare_planners import compare, rows, table
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     batch, _ = one_batch(batches(args.global_batch))
     cluster = requested_cluster(args.cluster, args.profile, args.framework)
     workload = requested_workload(args, batch)
-    options = Options(mixed_precision=not args.no_mixed_precision)
+    options = Options(mixed_precision=requested_precision(args) != "fp32")
     check_request(workload, cluster, options)
     planners, budget = args.planners.split(","), budget_of(args.budget)
     for planner in planners:

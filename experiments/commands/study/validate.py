@@ -20,6 +20,7 @@ from parplan.experiments.cases.read import Case, read_cases
 from parplan.experiments.cases.residuals import residuals_of, residuals_toml
 from parplan.experiments.cases.stack import check_stacks
 from parplan.experiments.commands.study import fit_own
+from parplan.experiments.commands.study.validate_search import run_search
 from parplan.experiments.fits.ap_fit import fit_platform, platform_toml
 from parplan.experiments.output.folder import OutputFolder
 from parplan.experiments.output.progress import ProgressLine
@@ -77,6 +78,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print the runs with the largest errors instead of the table",
     )
+    parser.add_argument(
+        "--search",
+        action="store_true",
+        help="instead: search the job of each run, and compare the answer with the plan that was "
+        "run (search.csv)",
+    )
+    parser.add_argument(
+        "--search-seconds",
+        type=float,
+        default=20.0,
+        metavar="S",
+        help="most seconds for the search of a job; 0: only say whether the plans that were run "
+        "are in the default space (default %(default)s)",
+    )
     fit_own.add_arguments(parser)
     parser.add_argument(
         "--write-residuals",
@@ -111,6 +126,8 @@ def run(args: argparse.Namespace) -> int:
         cases = chosen_cases(args.files, [args.attribute], "--attribute")
         return fit_own.run_attribution(args, cases)
     cases = chosen_cases(args.files, args.group)
+    if args.search:
+        return run_search(args, cases)
     if args.fit_study:
         return fit_own.run_study(args, cases)
     if args.write_docs is not None:

@@ -1,6 +1,7 @@
 """What `parplan plan` searches and says where no space is given."""
 
 import csv
+import json
 import re
 from pathlib import Path
 
@@ -126,3 +127,24 @@ def test_floors_of_cells_are_floors() -> None:
     drawn = [text.get_text() for text in axes.texts]
     assert any(text.startswith("\u2265") for text in drawn)
     assert "a lower bound" in axes.get_title()
+
+
+def test_precision_and_optimizer_are_part_of_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    full = (*ASKED, "--space", "full", "--num-stages", "1", "-o")
+    found = {}
+    for name in ("bf16", "fp8", "nvfp4"):
+        asked = ("--cluster", "8xb200") if name == "nvfp4" else ()
+        assert main([*full, name, "--precision", name, *asked]) == 0
+        found[name] = json.loads((tmp_path / name / "plan.json").read_text())
+    assert found["nvfp4"]["workload"]["precision"] == "fp4"
+    assert found["fp8"]["predicted"]["step_s"] < found["bf16"]["predicted"]["step_s"]
+    job = parplan.Workload("llama3-8b", seq_len=2048, global_batch=16, precision="fp8")
+    same = parplan.plan(job, "8xh100", space="full", num_stages=1)
+    assert same.best.step_s == found["fp8"]["predicted"]["step_s"]
+    assert main([*full, "sgd", "--optimizer", "sgd"]) == 0
+    capfd.readouterr()
+    assert main([*full, "no", "--precision", "fp8", "--no-mixed-precision"]) == 2
+    assert "--precision fp8: contradicts --no-mixed-precision" in capfd.readouterr().err

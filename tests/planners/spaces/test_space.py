@@ -160,10 +160,29 @@ def test_a_file_of_constraints(tmp_path: Path) -> None:
     )
 
 
+def test_short_names_and_every_key_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "space.toml"
+    short = "tp = 8\npp = [1, 2]\ndp = {max = 4}\ncp = 1\nep = 2\netp = 1\nmbs = 1\nvpp = 2\n"
+    file.write_text(f"{short}tensor_parallel_across_nodes = true\nunequal_chunks = true\n")
+    assert read_constraints(file) == Constraints(
+        tensor_parallel=(8,),
+        num_stages=(1, 2),
+        data_parallel=Range(max=4),
+        context_parallel=(1,),
+        expert_parallel=(2,),
+        expert_tensor_parallel=(1,),
+        batch_per_device=(1,),
+        virtual_stages=(2,),
+        tensor_parallel_across_nodes=True,
+        unequal_chunks=True,
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("tensor = 8", "space.toml: unknown key 'tensor'; known: batch_per_device"),
+        ("tensor = 8", "space.toml: unknown key 'tensor'; did you mean tensor_parallel"),
+        ("tp = 8\ntensor_parallel = 4", "space.toml: tensor_parallel is given twice"),
         ("num_stages = true", "space.toml.num_stages: expected a whole number"),
         ("num_stages = { maximum = 2 }", "space.toml.num_stages: unknown key 'maximum'"),
         ("num_stages = { min = 4, max = 2 }", "space.toml.num_stages: max: 2 is below min 4"),
