@@ -14,6 +14,13 @@ SELECTIVE = {
 }
 """Operations of a block, and what `--recompute-modules` calls the part that they are in."""
 
+WHOLE = {
+    "mlp": ("mlp up", "mlp activation", "mlp down"),
+    "shared_experts": ("shared experts up", "shared experts activation", "shared experts down"),
+    "moe": ("router", "dispatch", "experts up", "experts activation", "experts down", "combine"),
+}
+"""Modules of several operations, named where all of them are recomputed."""
+
 OFFLOADED = ("attn_norm", "qkv_linear", "core_attn", "attn_proj", "mlp_norm")
 
 FSDP = {2: "optim_grads", 3: "optim_grads_params"}
@@ -111,11 +118,15 @@ def _recomputation(plan: Plan) -> Settings:
     )
     if plan.recomputation == "full":
         return _full(plan, kind)
-    modules = dict.fromkeys(SELECTIVE[op] for op in plan.recomputed_ops if op in SELECTIVE)
+    ops = plan.recomputed_ops
+    whole = [name for name, parts in WHOLE.items() if set(parts) <= set(ops)]
+    covered = {op for name in whole for op in WHOLE[name]}
+    named = (SELECTIVE[op] for op in ops if op in SELECTIVE and op not in covered)
+    modules = dict.fromkeys([*whole, *named])
     lines = [
         f"recomputed_ops {op}: no module of --recompute-modules is that operation"
-        for op in plan.recomputed_ops
-        if op not in SELECTIVE
+        for op in ops
+        if op not in SELECTIVE and op not in covered
     ]
     lines += [
         f"{name} {getattr(plan, name)}: selective recomputation is that of all layers"

@@ -4,8 +4,10 @@ Names and rules: torchtitan 0.2.2 (torchtitan/config/job_config.py, read from TO
 (torchtitan/config/configs.py, set in Python).
 """
 
+from dataclasses import replace
 from typing import Any
 
+from parplan.sim.models.model import Model, model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import schedule_kind
 from parplan.sim.workload import NARROW, Workload
@@ -54,6 +56,19 @@ OLD_FLAVORS = {
     "llama2-70b": ("llama2", "70B"),
 }
 """Those of 2024, which are read but not written."""
+
+
+def flavor_of(model: Model) -> tuple[str, str]:
+    """Family and size of a model by its name, else by its shape; both empty where it has none."""
+    if model.name in FLAVORS:
+        return FLAVORS[model.name]
+    shape = replace(model, name="", source="", head_dim=model.head_size)
+    for name, flavor in FLAVORS.items():
+        preset = model_preset(name)
+        if replace(preset, name="", source="", head_dim=preset.head_size) == shape:
+            return flavor
+    return "", ""
+
 
 MULTI = "PipelineScheduleMulti"
 

@@ -7,7 +7,7 @@ from parplan.errors import ParplanError
 from parplan.experiments.interop.exporters.exported import Exported, common_unsaid, layout_line
 from parplan.experiments.interop.torchtitan_settings import (
     CSV,
-    FLAVORS,
+    flavor_of,
     parallelism,
     recomputation,
     training,
@@ -42,10 +42,10 @@ def to_torchtitan(plan: Plan, workload: Workload, cluster: Cluster) -> Exported:
     """
     if reason := why_no_lists(plan) or why_refused(plan):
         raise ParplanError(reason)
-    family, flavor = FLAVORS.get(workload.model.name, ("", ""))
+    family, flavor = flavor_of(workload.model)
     lines = [*unsaid(plan, workload), *common_unsaid(plan, workload)]
     if not family:
-        lines.append(f"model {workload.model.name}: no flavor of this name; name yours")
+        lines.append(f"model {workload.model.name}: no flavor of this name or shape; name yours")
     again, again_unsaid = recomputation(plan, workload)
     if not _compiles(plan):
         lines.append(

@@ -7,7 +7,7 @@ from parplan.errors import ParplanError
 from parplan.experiments.interop.importers.from_megatron_model import model_of, numbers_of
 from parplan.experiments.interop.importers.imported import Given, ImportedSettings, report_unread
 from parplan.experiments.interop.megatron_arguments import ARGUMENTS, NO_EFFECT
-from parplan.experiments.interop.megatron_plan import SELECTIVE
+from parplan.experiments.interop.megatron_plan import SELECTIVE, WHOLE
 from parplan.experiments.interop.shell.launch_text import Flags, processes, read_flags
 from parplan.sim.models.model import Model
 from parplan.sim.plan import zero_fields
@@ -17,11 +17,9 @@ from parplan.sim.workload import NARROW
 MODULES = {
     "core_attn": ("attention",),
     "layernorm": ("attention norm", "mlp norm"),
-    "mlp": ("mlp up", "mlp activation", "mlp down"),
-    "moe": ("router", "dispatch", "experts up", "experts activation", "experts down", "combine"),
+    **WHOLE,
     "moe_act": ("experts activation",),
     "mla_up_proj": ("query up", "kv up"),
-    "shared_experts": ("shared experts up", "shared experts activation", "shared experts down"),
 }
 """`--recompute-modules` and the operations of a block that they are; see also `SELECTIVE`."""
 

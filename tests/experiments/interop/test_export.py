@@ -18,7 +18,9 @@ from parplan.experiments.interop.exporters.targets import TARGETS
 from parplan.experiments.interop.megatron_plan import pipeline_layout
 from parplan.experiments.interop.shell.launch_text import read_flags
 from parplan.experiments.interop.shell.script import read_script
+from parplan.experiments.interop.torchtitan_settings import flavor_of
 from parplan.hardware.machines.presets import cluster_preset
+from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, check_plan, zero_fields
 from parplan.sim.plan_file import plan_table
 from parplan.sim.prediction.predict import compile_plan, predict, scheduled
@@ -286,3 +288,22 @@ def test_the_script_of_megatron_takes_the_place_of_its_node() -> None:
     flags = read_flags(found.files["megatron.sh"], "x", {"TORCHRUN_ARGS": "--nnodes 4"})
     assert flags.launcher["--nnodes"] == "4"
     assert read_flags(found.files["megatron.sh"], "x", {}).launcher["--nnodes"] == "2"
+
+
+def test_a_model_is_a_flavor_by_its_shape() -> None:
+    preset = model_preset("qwen3-14b")
+    assert flavor_of(preset) == ("qwen3", "14B")
+    assert flavor_of(replace(preset, name="mine", source="config.json")) == ("qwen3", "14B")
+    assert flavor_of(replace(preset, name="mine", num_layers=39)) == ("", "")
+
+
+def test_a_whole_mlp_is_one_module() -> None:
+    plan, workload, name = CASES["three-dimensions"]
+    ops = ("mlp norm", "mlp up", "mlp activation", "mlp down", "attention")
+    found = TARGETS["megatron"](replace(plan, recomputed_ops=ops), workload, cluster_preset(name))
+    assert "--recompute-modules mlp layernorm core_attn" in found.files["megatron.sh"]
+    assert not any("recomputed_ops" in line for line in found.unsaid)
+    half = replace(plan, recomputed_ops=("mlp up", "attention"))
+    found = TARGETS["megatron"](half, workload, cluster_preset(name))
+    assert "--recompute-modules core_attn" in found.files["megatron.sh"]
+    assert any(line.startswith("recomputed_ops mlp up") for line in found.unsaid)
