@@ -80,13 +80,13 @@ def _printed(command: str) -> str:
 
 
 def _python(body: str) -> Ran:
-    shown = re.search(r"(?:^# .*\n)*\Z", body, flags=re.MULTILINE)
+    shown = re.search(r"(?:^#(?: .*)?\n)*\Z", body, flags=re.MULTILINE)
     assert shown is not None
     code = body[: shown.start()]
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         exec(compile(code, "block", "exec"), {"__name__": "__block__"})
-    printed = "".join(f"# {line}\n" for line in out.getvalue().splitlines())
+    printed = "".join(f"# {line}".rstrip() + "\n" for line in out.getvalue().splitlines())
     return Ran(code, shown[0], printed)
 
 
