@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--report",
+        dest="run_folder",  # `report` is what other commands write of themselves
         metavar="FOLDER",
         help="where the script's plan, its steps and its timeline go (default parplan-run; 0 for "
         "none); parplan compare FOLDER reads them",
@@ -43,5 +44,5 @@ def run(args: argparse.Namespace) -> int:
 
         processes = default_processes()
     sys.stdout.flush()
-    train(args.script, args.arguments, processes, timeout_s=args.timeout_s, report=args.report)
+    train(args.script, args.arguments, processes, timeout_s=args.timeout_s, report=args.run_folder)
     return 0

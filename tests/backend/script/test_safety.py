@@ -99,8 +99,10 @@ def test_models_that_are_not_quite_ordinary(found, case):
 def test_a_process_that_saves_alone_at_the_end_has_the_whole_model(tmp_path):
     torch = pytest.importorskip("torch")
     script = HERE / "ending_script.py"
-    done = parplan("train", "--processes", "2", script, "saving", cwd=tmp_path)
+    where = ("--report", "kept")
+    done = parplan("train", "--processes", "2", *where, script, "saving", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "kept" / "plan.json").exists()
     state = torch.load(tmp_path / "model.pt")
     assert len(state) == 8
     assert all(value.shape in ((4, 4), (4,)) for value in state.values())
