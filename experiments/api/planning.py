@@ -89,9 +89,7 @@ class SearchResult:
         """
         found = self.report.best
         if found is None:
-            closest = self.report.closest
-            why = f"; the closest: {closest.reason}" if closest else ""
-            raise ParplanError(f"no candidate is possible{why}")
+            raise ParplanError(self.report.nothing_fits())
         if self.asked.args.split_layers:
             return with_split_layers(
                 self.workload, self.cluster, found, self.search.memory_ratio, lambda line: None
@@ -166,9 +164,7 @@ class SearchResult:
 
     def __str__(self) -> str:
         if not self.fits:
-            closest = self.report.closest
-            why = f"; the closest: {closest.reason}" if closest else ""
-            return f"no candidate is possible{why}"
+            return self.report.nothing_fits()
         return "\n".join(summary_lines(self.summary, Style()))
 
     def __repr__(self) -> str:

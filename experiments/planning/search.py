@@ -20,6 +20,7 @@ from parplan.experiments.planning.ap.both_stacks import BothStacks, compared, pl
 from parplan.experiments.planning.record import Record, SearchRecorder
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.ap.candidates import ap_candidates
+from parplan.planners.costs.goal import Goal
 from parplan.planners.costs.trial import Trial
 from parplan.planners.explain.why import CLOSE
 from parplan.planners.search.budget import Budget, budget_of
@@ -35,7 +36,8 @@ from parplan.planners.search.run import (
     run_planner,
 )
 from parplan.planners.spaces.checks import check_candidates
-from parplan.planners.spaces.make import full_candidates
+from parplan.planners.spaces.everything import coarse_part
+from parplan.planners.spaces.make import full_candidates, make_space
 from parplan.planners.spaces.options import Options
 from parplan.planners.spaces.space import Space
 from parplan.sim.plan import Plan
@@ -48,6 +50,12 @@ DEFAULT_GAP = 0.01
 
 DEFAULT_SECONDS = 120.0
 """Or after so many seconds."""
+
+LARGE_SPACE = 20_000_000
+"""A space of so many plans is searched from the best plan of a small part of it."""
+
+COARSE_SHARE = 0.3
+"""Of the seconds, for that part."""
 
 
 class Search(NamedTuple):
@@ -180,6 +188,11 @@ def _by_planner(asked: SearchRequest, planner: str | Planner) -> Search:
             return search(more) if more.constraints != space.constraints else report
         return report
 
+    def begun(space: Space) -> Budget | None:
+        if budget is None or planner != DEFAULT_PLANNER or len(space) < LARGE_SPACE:
+            return budget
+        return replace(budget, first=_good_plans(space, budget, asked.chosen.goal))
+
     def search(space: Space) -> SearchReport:
         with contextlib.ExitStack() as stack:
             watch = SearchRecorder(record.begin(known), len(space))
@@ -188,7 +201,7 @@ def _by_planner(asked: SearchRequest, planner: str | Planner) -> Search:
             return run_planner(
                 planner,
                 space,
-                budget=budget,
+                budget=begun(space) if args.space == "everything" else budget,
                 seed=args.seed,
                 goal=asked.chosen.goal,
                 known=known,
@@ -199,6 +212,19 @@ def _by_planner(asked: SearchRequest, planner: str | Planner) -> Search:
             )
 
     return Search(len(space), ratio, space, run)
+
+
+def _good_plans(space: Space, budget: Budget, goal: Goal) -> tuple[Plan, ...]:
+    """The best plan of a small part of a large space, if one is found in a part of the time."""
+    try:
+        part = make_space(space.workload, space.cluster, coarse_part(space.constraints))
+    except ParplanError:  # Nothing of it is there.
+        return ()
+    seconds = None if budget.seconds is None else COARSE_SHARE * budget.seconds
+    report = run_planner(
+        DEFAULT_PLANNER, part, budget=Budget(seconds=seconds, gap=DEFAULT_GAP), goal=goal
+    )
+    return () if report.best is None else (report.best.plan,)
 
 
 def _budget(args: argparse.Namespace) -> Budget | None:

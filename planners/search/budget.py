@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from parplan.errors import ParplanError
+from parplan.sim.plan import Plan
 
 Clock = Callable[[], float]
 
@@ -17,6 +18,8 @@ class Budget:
     seconds: float | None = None
     gap: float = 0.0
     """At most such a share of the best key may be left to gain where a search by bounds ends."""
+    first: tuple[Plan, ...] = ()
+    """Plans that a search by bounds tries before all others, so that it begins with a good one."""
     near: float = 0.0
     """Plans whose key is at most such a share above the best are of interest as well."""
 

@@ -62,6 +62,15 @@ class Report:
         laid_out = [t for t in self.trials if not t.fits and t.memory_bytes]
         return min(laid_out, key=lambda t: max(t.memory_bytes), default=None)
 
+    def nothing_fits(self) -> str:
+        """What is known where no candidate that fits was found, in a few words."""
+        closest = self.closest
+        return self._found_nothing + (f"; the closest: {closest.reason}" if closest else "")
+
+    @property
+    def _found_nothing(self) -> str:
+        return "no candidate is possible"
+
 
 def confirm(costs: PlanCosts, best: Trial | None) -> None:
     """Play the choice in the simulator itself, which has to agree."""

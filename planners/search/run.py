@@ -121,6 +121,12 @@ class SearchReport(Report):
         """Whether the planner made a mistake."""
         return self.stopped.startswith("failed")
 
+    @property
+    def _found_nothing(self) -> str:
+        if self.proven:
+            return super(SearchReport, self)._found_nothing
+        return f"no candidate that fits was found ({self.stopped})"
+
 
 def run_planner(
     planner: str | Planner,

@@ -23,6 +23,9 @@ MOST_TENSOR = 16
 """Tensor parallelism spans at most two nodes, or so many accelerators."""
 
 
+COARSE_SCHEDULES = ("1f1b", "interleaved-1f1b")
+
+
 def everything(workload: Workload, cluster: Cluster, *, offloading: bool = False) -> Constraints:
     """The constraints of `--space everything` for a job.
 
@@ -50,6 +53,28 @@ def everything(workload: Workload, cluster: Cluster, *, offloading: bool = False
         offload_optimizer=(False, True) if has_host else (False,),
         offload_activations=(False, True) if has_host else (False,),
     )
+
+
+def coarse_part(allowed: Constraints) -> Constraints:
+    """A small part of the space: even stages, two schedules, all or no recomputation.
+
+    Its best plan is a good one to begin a search of the whole space with. Values that `allowed`
+    does not have are left out, so that the part is one.
+    """
+    default = Constraints()
+    few: dict[str, object] = {
+        "tensor_parallel_across_nodes": False,
+        "unequal_chunks": False,
+        "virtual_stages": default.virtual_stages,
+        "stage_ends": default.stage_ends,
+        "recomputed_layers": default.recomputed_layers,
+        "shard_group": default.shard_group,
+    }
+    for name, values in (("schedule", COARSE_SCHEDULES), ("recomputation", ("none", "full"))):
+        few[name] = tuple(v for v in values if v in getattr(allowed, name)) or getattr(
+            allowed, name
+        )
+    return replace(allowed, **few)  # type: ignore[arg-type]
 
 
 def with_options(allowed: Constraints, options: Options) -> Constraints:

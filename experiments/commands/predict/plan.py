@@ -386,8 +386,7 @@ def _nothing_fits(
     if asked.args.json:
         print_json(nothing_found(report, search.num_of(report), ways))
         return 1
-    why = f"; the closest: {closest.reason}" if closest else ""
-    _note(f"no candidate is possible{why}")
+    _note(report.nothing_fits())
     if closest:
         said = "; or ".join(ways[:MOST_WAYS])
         _note(f"it would fit with {said}" if said else "nothing that was tried makes it fit")

@@ -10,6 +10,7 @@ With a gap in the budget, a long search ends where no more than that share can b
 `near`, plans that are about as good as the best are evaluated afterwards, some of them.
 """
 
+from collections.abc import Iterator
 from heapq import heappop, heappush
 from random import Random
 
@@ -19,6 +20,7 @@ from parplan.planners.bounds.box_bounds import divided
 from parplan.planners.search.evaluator import IMPOSSIBLE, Evaluator
 from parplan.planners.spaces.space import Space
 from parplan.planners.spaces.variants import Box
+from parplan.sim.plan import Plan
 
 FIRST, MOST = 2, 16
 """Layouts whose plans are bounded together, of the most promising ones and later."""
@@ -29,10 +31,18 @@ BEFORE_GAP = 200_000
 MOST_NEAR, MOST_NEAR_BOUNDS = 20, 20_000
 """Plans that are evaluated because they are near the best, and bounds that this may take."""
 
+LONGEST_DIVE = 500
+"""Parts that are looked at below the most promising one before another one is."""
+
+_Part = tuple[float, int, int, Box | None, bool]
+"""Lower bound, number, row of the space, box of its variants, and whether its lists are new."""
+
 
 def branch_and_bound(space: Space, evaluate: Evaluator, rng: Random) -> None:
     """Evaluate the plans that fit, the most promising first, until none can be better."""
     waiting = _Waiting(space, evaluate)
+    for plan in evaluate.budget.first:
+        waiting.try_plan(plan)
     if evaluate.goal.floor == "memory":
         floors = evaluate.space_floors()
         for row in np.argsort(floors, kind="stable").tolist():
@@ -72,7 +82,7 @@ class _Waiting:
         self._space = space
         self._evaluate = evaluate
         self._count = 0
-        self._heap: list[tuple[float, int, int, Box | None, bool]] = []
+        self._heap: list[_Part] = []
 
     @property
     def enough(self) -> float:
@@ -87,16 +97,32 @@ class _Waiting:
 
     def add_row(self, floor: float, row: int) -> None:
         """The plans of a row, whose lists are not compared with the memory yet."""
-        self._push(floor, row, None, is_new=True)
+        heappush(self._heap, self._numbered(floor, row, None, is_new=True))
 
-    def _push(self, floor: float, row: int, box: Box | None, *, is_new: bool) -> None:
+    def _numbered(self, floor: float, row: int, box: Box | None, *, is_new: bool) -> _Part:
         self._count += 1
-        heappush(self._heap, (floor, self._count, row, box, is_new))
+        return floor, self._count, row, box, is_new
 
     def work_off(self, floor: float) -> None:
         """Try or divide all whose bound is at most `floor`, and that may be better."""
         while self._heap and self._heap[0][0] <= floor and self._heap[0][0] < self.enough:
-            self._work_off_first()
+            if self.best == IMPOSSIBLE:
+                self._dive()
+            else:
+                self._work_off_first()
+
+    def _dive(self) -> None:
+        """Go down from the first to a plan that fits, by the best part each time.
+
+        Without such a plan nothing is ruled out, and many parts have bounds close to the first.
+        """
+        stack = [heappop(self._heap)]
+        for _ in range(LONGEST_DIVE):
+            if not stack or self.best < IMPOSSIBLE:
+                break
+            stack += sorted(self._parts(stack.pop()), reverse=True)
+        for waiting in stack:
+            heappush(self._heap, waiting)
 
     def work_off_near(self) -> None:
         """Try or divide the most promising of the rest, until some were tried."""
@@ -108,11 +134,16 @@ class _Waiting:
                 return
 
     def _work_off_first(self) -> None:
-        own, _, row, box, is_new = heappop(self._heap)
+        for part in self._parts(heappop(self._heap)):
+            heappush(self._heap, part)
+
+    def _parts(self, waiting: _Part) -> Iterator[_Part]:
+        """The parts of a box that may hold a better plan; a single plan is tried, and has none."""
+        own, _, row, box, is_new = waiting
         if is_new:
             self._evaluate.rule_out_alike(self._space.row(row))
             if self._evaluate.layouts.of_plans[row] < IMPOSSIBLE:
-                self._push(own, row, self._space.box(row), is_new=False)
+                yield self._numbered(own, row, self._space.box(row), is_new=False)
             return
         parts = [] if box is None else divided(box)
         if not parts:
@@ -120,9 +151,12 @@ class _Waiting:
             return
         for bound, part in zip(self._evaluate.box_floors(row, parts), parts, strict=True):
             if bound < self.kept:
-                self._push(bound, row, part, is_new=False)
+                yield self._numbered(bound, row, part, is_new=False)
 
     def _try(self, row: int, box: Box | None) -> None:
-        plan = self._space.row(row) if box is None else self._space.only(row, box)
+        self.try_plan(self._space.row(row) if box is None else self._space.only(row, box))
+
+    def try_plan(self, plan: Plan) -> None:
+        """Evaluate a plan if it fits."""
         if self._evaluate.fits(plan):
             self.best = min(self.best, self._evaluate.goal.key(self._evaluate(plan)))
