@@ -4,12 +4,14 @@ import csv
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import parplan
 from parplan.experiments.cli import main
 from parplan.experiments.figures.gantt import cost_landscape
+from parplan.experiments.planning import search as search_module
 from parplan.planners.search.budget import Budget
 from parplan.planners.search.run import run_planner
 from parplan.planners.spaces.constraints import Constraints, Range
@@ -148,3 +150,33 @@ def test_precision_and_optimizer_are_part_of_the_job(
     capfd.readouterr()
     assert main([*full, "no", "--precision", "fp8", "--no-mixed-precision"]) == 2
     assert "--precision fp8: contradicts --no-mixed-precision" in capfd.readouterr().err
+
+
+def test_a_large_space_is_searched_from_a_good_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, begun = [], []
+    original = search_module.run_planner
+
+    def watched(planner: str, space: Space, **given: Any) -> Any:
+        begun.append(given["budget"].first)
+        return original(planner, space, **given)
+
+    monkeypatch.setattr(search_module, "run_planner", watched)
+    for large in (10**12, 1):
+        monkeypatch.setattr(search_module, "LARGE_SPACE", large)
+        job = parplan.Workload("gpt-tiny", seq_len=64, global_batch=8)
+        result = parplan.plan(job, "4xh100", space="everything")
+        found.append(result.best.step_s)
+    assert found[0] == found[1]
+    # The whole space alone; a part of it, and the whole from the best plan of the part.
+    assert [len(first) for first in begun] == [0, 0, 1]
+
+
+def test_a_search_that_ended_early_does_not_say_that_nothing_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    huge = ("plan", "gpt3-175b", "--cluster", "8xa100-40gb", "--seq-len", "2048")
+    assert main([*huge, "--global-batch", "8", "--planner", "random", "--budget", "2"]) == 1
+    assert "no candidate that fits was found (budget used up)" in capfd.readouterr().err
