@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from parplan.errors import ParplanError
+from parplan.experiments.arguments.numbers import count
 from parplan.experiments.cases.own.machine_factors import (
     MachineFactors,
     setting_named,
@@ -38,6 +39,11 @@ def add_workload_arguments(parser: argparse.ArgumentParser) -> None:
         help="a preset such as llama2-13b, a TOML file with a model table, or the config.json of a "
         "Hugging Face model",
     )
+    add_workload_options(parser)
+
+
+def add_workload_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """The same without MODEL. `required`: whether sequence length and batch have to be given."""
     parser.add_argument(
         "--cluster",
         help="a preset such as 4xLarge.2048GB, a number of accelerators such as 64xh100, a TOML "
@@ -48,11 +54,16 @@ def add_workload_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="instead of --cluster: a machine measured by parplan calibrate (profile.json)",
     )
-    parser.add_argument("--seq-len", type=int, required=True, help="sequence length in tokens")
+    parser.add_argument(
+        "--seq-len",
+        type=count,
+        required=required,
+        help="sequence length in tokens, such as 8192 or 8k",
+    )
     parser.add_argument(
         "--global-batch",
-        required=True,
-        help="sequences per training step; several values such as 256,1 if it varies",
+        required=required,
+        help="sequences per training step, such as 512 or 2k; several such as 256,1 if it varies",
     )
     parser.add_argument(
         "--precision",
@@ -219,8 +230,8 @@ def _is_measured(args: argparse.Namespace) -> bool:
 def batches(text: str) -> list[int]:
     """The batch sizes of `--global-batch`."""
     try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
+        return [count(part) for part in text.split(",")]
+    except argparse.ArgumentTypeError:
         raise ParplanError(
             f"--global-batch: expected a number, or several as in 256,1; got {text!r}"
         ) from None

@@ -44,16 +44,21 @@ def report_rows(report: Report, both: BothStacks | None = None) -> list[dict[str
 
 def trial_row(number: int, trial: Trial) -> dict[str, Any]:
     """A candidate as a row of `trials.csv`."""
-    layers = trial.plan.stage_layers
     return {
         "candidate": number,
-        **trial.plan.to_json(),
-        "stage_layers": " ".join(map(str, layers)) if layers else "",
+        **{name: _cell(value) for name, value in trial.plan.to_json().items()},
         "verdict": "fits" if trial.fits else "does not fit",
         "reason": trial.reason,
         "memory_bytes_per_stage": " ".join(f"{b:.0f}" for b in trial.memory_bytes),
         "step_s": "" if trial.step_s is None else repr(trial.step_s),
     }
+
+
+def _cell(value: Any) -> Any:
+    """A list as its items with spaces between them."""
+    if isinstance(value, tuple | list):
+        return " ".join(map(str, value))
+    return "" if value is None else value
 
 
 def write_plan(

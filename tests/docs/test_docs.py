@@ -13,6 +13,7 @@ PAGES = (
     "python",
     "first-steps",
     "summary",
+    "explore",
     "add-your-accelerator",
     "write-a-planner",
     "write-a-schedule",

@@ -1,0 +1,207 @@
+"use strict";
+// Charts of the page, drawn by plotly.js. Each takes an element, its data and whether it is dark.
+
+const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f",
+  "#b8a100", "#8c5a3c", "#5e4fa2"];
+const KIND_COLOURS = { forward: "#56b4e9", backward: "#0072b2", "input backward": "#0072b2",
+  "weight backward": "#009e73", optimizer: "#cc79a7", message: "#e69f00",
+  "data-parallel": "#d55e00", other: "#7f7f7f" };
+const PART_COLOURS = { compute: "#0072b2", recomputation: "#56b4e9", bubble: "#a6a6a6",
+  "tensor exchange": "#d55e00", "context exchange": "#b8a100", "expert exchange": "#cc79a7",
+  "gradient reduction": "#e69f00", "parameter gather": "#8c5a3c", messages: "#009e73",
+  launch: "#5e4fa2", framework: "#c0b090", optimizer: "#7f7f7f" };
+const MOST_MISFITS = 2000;
+
+const hasWebGL = (() => {
+  try { return Boolean(document.createElement("canvas").getContext("webgl")); }
+  catch (error) { return false; }
+})();
+
+function layoutOf(dark, more) {
+  const ink = dark ? "#e4e9f0" : "#1c2430", line = dark ? "#323c4a" : "#d9dee5";
+  const layout = {
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    font: { color: ink, size: 12 }, margin: { l: 58, r: 12, t: 8, b: 44 },
+    legend: { orientation: "h", y: 1.02, yanchor: "bottom" },
+    hoverlabel: { align: "left", font: { size: 12 } }, ...more,
+  };
+  for (const name of Object.keys(layout)) {
+    if (/^[xy]axis/.test(name)) {
+      layout[name] = { gridcolor: line, zerolinecolor: line, linecolor: line, ...layout[name] };
+    }
+  }
+  return layout;
+}
+
+function draw(element, traces, layout) {
+  return Plotly.react(element, traces, layout,
+    { responsive: true, displaylogo: false, displayModeBar: "hover",
+      modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] });
+}
+
+// Text of a hover box, in which plotly would read tags.
+function plain(text) {
+  return String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+}
+
+function wrapped(text, most = 60) {
+  const lines = [];
+  let line = "";
+  for (const word of String(text).split(" ")) {
+    if (line && line.length + word.length >= most) { lines.push(line); line = ""; }
+    line += (line ? " " : "") + word;
+  }
+  return [...lines, line].map(plain).join("<br>");
+}
+
+function seconds(value) {
+  return value >= 1 ? `${value.toPrecision(4)} s` : `${(1e3 * value).toPrecision(4)} ms`;
+}
+
+function drawScatter(element, table, shown, colour, chosen, compared, hover, dark) {
+  const field = table.fields[colour];
+  const groups = new Map();
+  const misfits = [];
+  for (const place of shown) {
+    if (table.step_s[place] === null) {
+      if (table.memory_gb[place] !== null) { misfits.push(place); }
+      continue;
+    }
+    const key = field ? field.of[place] : 0;
+    if (!groups.has(key)) { groups.set(key, []); }
+    groups.get(key).push(place);
+  }
+  const kind = hasWebGL && shown.length > 1500 ? "scattergl" : "scatter";
+  const trace = (places, name, marker, axis) => ({
+    type: kind, mode: "markers", name, customdata: places,
+    x: axis === "x2" ? places.map((_, i) => (i * 0.618034) % 1) : places.map((p) => table.step_s[p]),
+    y: places.map((p) => table.memory_gb[p]), xaxis: axis, marker,
+    text: places.map(hover), hovertemplate: "%{text}<extra></extra>",
+  });
+  const traces = [...groups.keys()].sort((a, b) => a - b).map((key, i, keys) => trace(
+    groups.get(key), field ? plain(field.values[key]) : "plans",
+    { size: 7, opacity: 0.75,
+      color: COLOURS[(keys.length > COLOURS.length ? i : field ? key : 0) % COLOURS.length] }, "x"));
+  const every = Math.max(1, Math.ceil(misfits.length / MOST_MISFITS));
+  const few = misfits.filter((_, i) => i % every === 0);
+  if (few.length) {
+    traces.push(trace(few, "does not fit",
+      { size: 5, opacity: 0.5, symbol: "x-thin", line: { width: 1, color: "#8a8f98" },
+        color: "#8a8f98" }, "x2"));
+  }
+  for (const [place, name, symbol] of [[compared, "compared", "diamond-open"],
+    [chosen, "chosen", "circle-open"]]) {
+    if (place !== null && table.memory_gb[place] !== null && table.step_s[place] !== null) {
+      traces.push({ ...trace([place], name, { size: 15, symbol, color: dark ? "#fff" : "#000",
+        line: { width: 2.5 } }, "x"), type: kind });
+    }
+  }
+  const line = (y, dash) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y,
+    line: { color: dark ? "#ffab7a" : "#a33b00", width: 1, dash } });
+  return draw(element, traces, layoutOf(dark, {
+    uirevision: "scatter", hovermode: "closest", dragmode: "zoom",
+    xaxis: { title: { text: "step [s]" }, type: "log", domain: [0, few.length ? 0.84 : 1] },
+    xaxis2: { visible: Boolean(few.length), domain: [0.87, 1], range: [-0.1, 1.1],
+      showticklabels: false, title: { text: "does not fit" }, fixedrange: true },
+    yaxis: { title: { text: "memory of the fullest device [GB]" }, type: "log" },
+    shapes: [line(table.limit_gb, "dot"), line(table.device_gb, "solid")],
+    annotations: [{ xref: "paper", x: 0, y: Math.log10(table.limit_gb), xanchor: "left",
+      yanchor: "bottom", showarrow: false, font: { size: 11 },
+      text: `a plan may use ${table.limit_gb.toFixed(1)} GB` }],
+  }));
+}
+
+function drawParallel(element, table, shown, ranges, dark) {
+  const places = shown.filter((place) => table.step_s[place] !== null);
+  const dimensions = Object.entries(table.fields).map(([name, field]) => {
+    const numeric = field.values.every((value) => typeof value === "number");
+    const apart = numeric && Math.min(...field.values) > 0 &&
+      Math.max(...field.values) / Math.min(...field.values) > 16;
+    const of = (place) => apart ? Math.log2(field.values[field.of[place]]) : field.of[place];
+    return { name, label: field.label, values: places.map(of), constraintrange: ranges[name],
+      tickvals: field.values.map((value, i) => apart ? Math.log2(value) : i),
+      ticktext: field.values.map(String) };
+  });
+  dimensions.push({ label: "memory [GB]", values: places.map((p) => table.memory_gb[p]),
+    constraintrange: ranges["memory"], name: "memory" });
+  const steps = places.map((place) => table.step_s[place]);
+  dimensions.push({ label: "step [s]", values: steps, constraintrange: ranges["step"], name: "step" });
+  const ends = steps.reduce(([a, b], s) => [Math.min(a, s), Math.max(b, s)], [Infinity, 0]);
+  const low = Math.log10(ends[0]), high = Math.log10(ends[1] || 1);
+  return draw(element, [{ type: "parcoords", dimensions, labelangle: -20,
+    labelfont: { size: 11 }, tickfont: { size: 10, color: dark ? "#e4e9f0" : "#1c2430" },
+    rangefont: { size: 9, color: "rgba(0,0,0,0)" },
+    line: { color: steps.map(Math.log10), colorscale: "Viridis", reversescale: false,
+      cmin: low, cmax: high > low ? high : low + 1 } }],
+  layoutOf(dark, { margin: { l: 50, r: 40, t: 66, b: 22 } }));
+}
+
+function drawLandscape(element, table, shown, across, up, dark) {
+  const x = table.fields[across], y = table.fields[up];
+  const best = y.values.map(() => x.values.map(() => null));
+  for (const place of shown) {
+    const step = table.step_s[place], row = best[y.of[place]], column = x.of[place];
+    if (step !== null && (row[column] === null || step < table.step_s[row[column]])) {
+      row[column] = place;
+    }
+  }
+  const of = (make, none) => best.map((row) => row.map((p) => p === null ? none : make(p)));
+  return draw(element, [{ type: "heatmap", z: of((p) => Math.log10(table.step_s[p]), null),
+    customdata: best, x: x.values.map(String), y: y.values.map(String),
+    text: of((p) => seconds(table.step_s[p]), ""), texttemplate: "%{text}",
+    hovertext: of((p) => wrapped(table.text[p]), ""), hovertemplate: "%{hovertext}<extra></extra>",
+    colorscale: "Viridis", showscale: false, xgap: 2, ygap: 2, hoverongaps: false }],
+  layoutOf(dark, { xaxis: { title: { text: x.label }, type: "category" },
+    yaxis: { title: { text: y.label }, type: "category" } }));
+}
+
+function drawSplit(element, plans, dark) {
+  const parts = [...new Set(plans.flatMap((plan) => plan.time.map((one) => one.part)))];
+  const names = plans.map((plan, i) => plans.length > 1 ? "AB"[i] : "");
+  const traces = parts.map((part) => {
+    const values = plans.map((plan) => (plan.time.find((one) => one.part === part) || {}).seconds || 0);
+    return { type: "bar", orientation: "h", name: part, y: names, x: values,
+      marker: { color: PART_COLOURS[part] || "#7f7f7f" },
+      hovertext: values.map((v, i) => `${part}: ${seconds(v)}, ` +
+        `${(100 * v / plans[i].step_s).toFixed(1)}% of the step`),
+      hovertemplate: "%{hovertext}<extra></extra>" };
+  });
+  return draw(element, traces, layoutOf(dark, { barmode: "stack", bargap: 0.3,
+    showlegend: element.clientWidth > 520,
+    xaxis: { title: { text: "time of the step, mean over the ranks [s]" } },
+    yaxis: { autorange: "reversed", fixedrange: true } }));
+}
+
+function drawGantt(element, plan, dark) {
+  const row = new Map(plan.ranks.map((rank, i) => [rank, i]));
+  const traces = Object.entries(plan.bars).map(([kind, bars]) => {
+    const thin = kind === "message" || kind === "data-parallel";
+    const x = [], y = [];
+    for (const [rank, start, end] of bars) {
+      const top = row.get(rank) + (kind === "message" ? 0.2 : kind === "data-parallel" ? 0.33 : -0.42);
+      const bottom = top + (thin ? 0.12 : 0.6);
+      x.push(start, end, end, start, start, null);
+      y.push(top, top, bottom, bottom, top, null);
+    }
+    return { type: "scatter", mode: "lines", fill: "toself", name: kind, x, y, hoverinfo: "skip",
+      line: { width: 0.4, color: dark ? "#12171e" : "#ffffff" },
+      fillcolor: KIND_COLOURS[kind] || "#7f7f7f" };
+  });
+  element.style.height = `${Math.min(640, 110 + 30 * plan.ranks.length)}px`;
+  return draw(element, traces, layoutOf(dark, { dragmode: "zoom",
+    xaxis: { title: { text: "time [s]" }, range: [0, plan.step_s] },
+    yaxis: { tickvals: plan.ranks.map((_, i) => i), ticktext: plan.ranks.map((r) => `rank ${r}`),
+      range: [plan.ranks.length - 0.5, -0.5], fixedrange: true } }));
+}
+
+function drawMemory(element, plan, table, dark) {
+  const traces = plan.memory.map((curve, i) => ({ type: "scatter", mode: "lines",
+    name: `rank ${curve.rank}`, x: curve.times_s, y: curve.gb,
+    line: { shape: "hv", width: 1.5, color: COLOURS[i % COLOURS.length] },
+    hovertemplate: `rank ${curve.rank}: %{y:.1f} GB at %{x:.4g} s<extra></extra>` }));
+  return draw(element, traces, layoutOf(dark, {
+    xaxis: { title: { text: "time [s]" }, range: [0, plan.step_s] },
+    yaxis: { title: { text: "memory [GB]" }, rangemode: "tozero" },
+    shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: table.limit_gb, y1: table.limit_gb,
+      line: { color: dark ? "#ffab7a" : "#a33b00", width: 1, dash: "dot" } }] }));
+}

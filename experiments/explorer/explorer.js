@@ -1,0 +1,489 @@
+"use strict";
+// State of the page, what changes it, and what follows. The state is in the fragment of the
+// address, so that a copied link shows the same.
+
+const given = JSON.parse(document.getElementById("data").textContent);
+const original = given.table;
+const token = new URLSearchParams(location.search).get("token") || "";
+const SIZES = {
+  global_batch: "sequences per step", seq_len: "tokens per sequence", num_accelerators: "devices",
+  network_bandwidth: "speed of the network", node_bandwidth: "speed of links in a node",
+  compute: "speed of devices", memory: "memory of devices" };
+const FACTORS = [0.25, 0.5, 1, 2, 4];
+const MOST_ROWS = 200;
+
+const $ = (id) => document.getElementById(id);
+const make = (name, text = "", properties = {}) =>
+  Object.assign(document.createElement(name), text === "" ? {} : { textContent: text }, properties);
+
+let table = original;
+let details = { ...given.details };
+let state = {};
+let shown = [];
+let rows = [];
+let asked = 0;
+
+function usual() {
+  const fields = Object.keys(original.fields);
+  const first = (...names) => names.find((name) => fields.includes(name)) || fields[0] || "";
+  const across = first("num_stages", "tensor_parallel");
+  return { hidden: {}, ranges: {}, colour: first("num_stages", "tensor_parallel"), across,
+    up: ["batch_per_device", "tensor_parallel", ...fields].find(
+      (name) => fields.includes(name) && name !== across) || across,
+    chosen: null, compared: null, sizes: {}, dark: matchMedia("(prefers-color-scheme: dark)").matches,
+    target: "megatron" };
+}
+
+function readState() {
+  state = usual();
+  try {
+    const kept = JSON.parse(decodeURIComponent(location.hash.replace(/^#/, "") || "{}"));
+    for (const name of Object.keys(state)) {
+      const same = kept[name] === null || state[name] === null || typeof kept[name] === typeof state[name];
+      if (name in kept && same) { state[name] = kept[name]; }
+    }
+  } catch (error) { say("The link is damaged; all candidates are shown."); }
+}
+
+function keepState() {
+  const plainState = usual();
+  const kept = Object.fromEntries(Object.entries(state).filter(
+    ([name, value]) => JSON.stringify(value) !== JSON.stringify(plainState[name])));
+  const text = Object.keys(kept).length ? `#${encodeURIComponent(JSON.stringify(kept))}` : "";
+  history.replaceState(null, "", location.pathname + location.search + text);
+}
+
+function say(text) {
+  $("problem").textContent = text;
+  $("problem").hidden = !text;
+}
+
+// ---- which candidates are shown
+
+function isIn(value, range) {
+  const list = Array.isArray(range[0]) ? range : [range];
+  return list.some(([low, high]) => value >= low && value <= high);
+}
+
+function visible() {
+  const fields = Object.entries(state.hidden).filter(([name]) => table.fields[name])
+    .map(([name, values]) => {
+      const field = table.fields[name], hidden = new Set(values.map(String));
+      return [field.of, field.values.map((value) => hidden.has(String(value)))];
+    });
+  const found = [];
+  for (let place = 0; place < table.step_s.length; place++) {
+    if (fields.every(([of, isHidden]) => !isHidden[of[place]])) { found.push(place); }
+  }
+  return found;
+}
+
+function inRanges(place) {
+  return Object.entries(state.ranges).every(([name, range]) => {
+    if (!range) { return true; }
+    if (name === "step") { return isIn(table.step_s[place], range); }
+    if (name === "memory") { return isIn(table.memory_gb[place], range); }
+    const field = table.fields[name];
+    if (!field) { return true; }
+    const value = field.values[field.of[place]];
+    return isIn(field.of[place], range) || (typeof value === "number" && value > 0 &&
+      isIn(Math.log2(value), range) && Math.max(...field.values) / value >= 1 &&
+      Math.max(...field.values) / Math.min(...field.values) > 16);
+  });
+}
+
+function fastest() {
+  let best = null;
+  table.step_s.forEach((step, place) => {
+    if (step !== null && (best === null || step < table.step_s[best])) { best = place; }
+  });
+  return best;
+}
+
+let hovers = [];
+
+function hover(place) {
+  hovers[place] ??= hoverText(place);
+  return hovers[place];
+}
+
+function hoverText(place) {
+  const lines = [wrapped(table.text[place])];
+  const step = table.step_s[place], best = fastestPlace;
+  if (step !== null) {
+    const slower = step / table.step_s[best] - 1;
+    lines.push(`<b>${seconds(step)}</b>, ` +
+      (place === best ? "the fastest" : `${(100 * slower).toFixed(1)}% slower than the fastest`) +
+      `, MFU ${(100 * table.job.model_flops / step / table.job.peak_flop_per_s).toFixed(1)}%`);
+    const known = details[place];
+    if (known) {
+      lines.push(wrapped(known.time.slice(0, 4).map((one) =>
+        `${one.part} ${(100 * one.seconds / known.step_s).toFixed(1)}%`).join(", ")));
+    }
+  } else { lines.push(wrapped(table.reasons[table.reason[place]])); }
+  if (table.memory_gb[place] !== null) {
+    const gb = table.memory_gb[place];
+    lines.push(`${gb.toFixed(1)} of ${table.device_gb.toFixed(1)} GB ` +
+      `(${(100 * gb / table.device_gb).toFixed(0)}%)`);
+  }
+  return lines.join("<br>");
+}
+let fastestPlace = null;
+
+// ---- drawing
+
+function update({ parallel = true } = {}) {
+  keepState();
+  const all = visible();
+  shown = Object.keys(state.ranges).length ? all.filter((place) =>
+    table.step_s[place] !== null && inRanges(place)) : all;
+  const fit = shown.filter((place) => table.step_s[place] !== null);
+  $("count").textContent = `${shown.length.toLocaleString("en")} of ` +
+    `${table.step_s.length.toLocaleString("en")} candidates, ${fit.length.toLocaleString("en")} fit` +
+    (table.left_out ? `; ${table.left_out.toLocaleString("en")} slower ones are left out` : "");
+  rows = fit.sort((a, b) => table.step_s[a] - table.step_s[b]);
+  drawScatter($("scatter"), table, shown, state.colour, state.chosen, state.compared, hover, state.dark);
+  showRows();
+  later(() => {
+    if (table.fields[state.across] && table.fields[state.up]) {
+      drawLandscape($("landscape"), table, shown, state.across, state.up, state.dark);
+    }
+    if (parallel && hasWebGL && Object.keys(table.fields).length) {
+      drawParallel($("parallel"), table, all, state.ranges, state.dark);
+    }
+  });
+}
+
+let waiting = 0;
+function later(work) {
+  clearTimeout(waiting);
+  waiting = setTimeout(work, 30);
+}
+
+function showRows() {
+  const body = $("plans").tBodies[0];
+  const best = table.step_s[fastestPlace];
+  body.replaceChildren(...rows.slice(0, MOST_ROWS).map((place) => {
+    const row = make("tr", "", { id: `row${place}` });
+    row.dataset.place = place;
+    row.setAttribute("aria-selected", place === state.chosen);
+    const button = make("button", place === state.compared ? "compared" : "compare",
+      { type: "button", title: "Shows it beside the chosen plan (c)" });
+    const cell = make("td");
+    cell.append(button);
+    row.append(make("td", seconds(table.step_s[place])),
+      make("td", `${(100 * (table.step_s[place] / best - 1)).toFixed(1)}%`),
+      make("td", `${table.memory_gb[place].toFixed(1)} GB`), make("td", table.text[place]), cell);
+    return row;
+  }));
+}
+
+function showFilters() {
+  const sets = Object.entries(table.fields).map(([name, field]) => {
+    const set = make("fieldset");
+    set.append(make("legend", field.label));
+    for (const value of field.values.slice(0, 60)) {
+      const label = make("label");
+      const box = make("input", "", { type: "checkbox", name, value: String(value),
+        checked: !(state.hidden[name] || []).map(String).includes(String(value)) });
+      label.append(box, document.createTextNode(String(value)));
+      set.append(label);
+    }
+    return set;
+  });
+  $("filters").replaceChildren(...sets);
+}
+
+function fillSelect(id, names, value) {
+  $(id).replaceChildren(...names.map(([name, label]) => make("option", label, { value: name })));
+  $(id).value = value;
+}
+
+function showControls() {
+  const names = Object.entries(table.fields).map(([name, field]) => [name, field.label]);
+  for (const id of ["colour", "across", "up"]) { fillSelect(id, names, state[id]); }
+  showFilters();
+  document.documentElement.dataset.theme = state.dark ? "dark" : "light";
+  $("theme").setAttribute("aria-pressed", state.dark);
+  $("title").textContent = table.title;
+  const job = table.job;
+  $("about").textContent = `${job.global_batch.toLocaleString("en")} sequences of ` +
+    `${job.seq_len.toLocaleString("en")} tokens a step on ${job.num_accelerators} ${job.accelerator}`;
+}
+
+// ---- one plan, two plans
+
+async function detailsOf(place) {
+  if (details[place]) { return details[place]; }
+  if (!given.served) { return null; }
+  const mine = table;
+  const found = await post("/details", { plan: table.plans[place], sizes: state.sizes });
+  if (mine === table) {
+    details[place] = found;
+    delete hovers[place];
+  }
+  return found;
+}
+
+async function choose(place) {
+  state.chosen = place;
+  update({ parallel: false });
+  await showChosen();
+}
+
+async function showChosen() {
+  const place = state.chosen, mine = table;
+  $("chosen").hidden = place === null;
+  if (place === null) { return; }
+  $("chosen-words").textContent = table.text[place];
+  $("chosen-note").textContent = given.served ? "…" : "";
+  let found;
+  try { found = await detailsOf(place); } catch (error) { $("chosen-note").textContent = error.message; return; }
+  if (place !== state.chosen || mine !== table) { return; }
+  for (const id of ["split", "gantt", "memory"]) { $(id).hidden = !found; }
+  if (!found) {
+    $("chosen-note").textContent = table.step_s[place] === null ? table.reasons[table.reason[place]]
+      : "This file has the details of the fastest plans; parplan explore serves those of all.";
+    $("export").textContent = "";
+    return;
+  }
+  $("chosen-note").textContent = `step ${seconds(found.step_s)}, bubble ${(100 * found.bubble).toFixed(1)}%` +
+    (table.step_s[place] === null ? `; ${table.reasons[table.reason[place]]}` : "") +
+    (found.ranks.length < found.num_ranks ? `; ${found.ranks.length} of ${found.num_ranks} ranks` : "");
+  drawSplit($("split"), [found], state.dark);
+  drawGantt($("gantt"), found, state.dark);
+  drawMemory($("memory"), found, table, state.dark);
+  fillSelect("target", Object.keys(found.exports).map((name) => [name, name]), state.target);
+  showExport(found);
+  if (state.compared !== null) { showCompared(); }
+}
+
+function showExport(found) {
+  const one = found.exports[state.target];
+  $("export").textContent = one.error || Object.entries(one.files).map(
+    ([name, text]) => `# ${name}\n${text}`).join("\n");
+  $("unsaid").textContent = one.unsaid.length ? `It cannot say: ${one.unsaid.join("; ")}` : "";
+}
+
+async function compare(place) {
+  state.compared = place === state.compared ? null : place;
+  update({ parallel: false });
+  await showCompared();
+}
+
+async function showCompared() {
+  const pair = [state.chosen, state.compared], mine = table;
+  $("compare").hidden = pair.includes(null);
+  if (pair.includes(null)) { return; }
+  const facts = pair.map((place) => ({ plan: table.text[place],
+    step: table.step_s[place] === null ? "does not fit" : seconds(table.step_s[place]),
+    memory: table.memory_gb[place] === null ? "" : `${table.memory_gb[place].toFixed(1)} GB`,
+    ...Object.fromEntries(Object.values(table.fields).map(
+      (field) => [field.label, String(field.values[field.of[place]])])) }));
+  $("sides").replaceChildren(...facts.map((own, side) => {
+    const box = make("div"), list = make("dl");
+    box.append(make("h3", side ? "B: compared" : "A: chosen"));
+    for (const [name, value] of Object.entries(own)) {
+      list.append(make("dt", name), make("dd", value,
+        { className: name !== "plan" && value !== facts[1 - side][name] ? "differs" : "" }));
+    }
+    box.append(list);
+    return box;
+  }));
+  let both;
+  try { both = await Promise.all(pair.map(detailsOf)); } catch (error) { say(error.message); return; }
+  $("both").hidden = both.includes(null);
+  if (mine === table && !both.includes(null)) { drawSplit($("both"), both, state.dark); }
+}
+
+// ---- the server
+
+async function post(path, body) {
+  let answer;
+  try {
+    answer = await fetch(path, { method: "POST", body: JSON.stringify(body),
+      headers: { "Content-Type": "application/json", "X-Parplan-Token": token } });
+  } catch (error) {
+    throw new Error("parplan explore has ended: start it again, and open the address that it prints.");
+  }
+  const found = await answer.json();
+  if (!answer.ok) { throw new Error(found.error || `the answer was ${answer.status}`); }
+  return found;
+}
+
+async function ask() {
+  const number = ++asked;
+  $("asking").textContent = "Asking the planner…";
+  let found;
+  try {
+    found = Object.keys(state.sizes).length ? await post("/search", state.sizes) : original;
+  } catch (error) {
+    if (number === asked) { $("asking").textContent = ""; say(error.message); }
+    return false;
+  }
+  if (number !== asked) { return false; }
+  say("");
+  $("asking").textContent = "";
+  table = found;
+  hovers = [];
+  details = table === original ? { ...given.details } : {};
+  fastestPlace = fastest();
+  for (const name of ["colour", "across", "up"]) {
+    if (!table.fields[state[name]]) { state[name] = Object.keys(table.fields)[0] || ""; }
+  }
+  return true;
+}
+
+async function askedAgain() {
+  state.chosen = state.compared = null;
+  state.ranges = {};
+  keepState();
+  if (await ask()) { showControls(); update(); await showChosen(); $("compare").hidden = true; }
+}
+
+function showSliders() {
+  const job = original.job;
+  const choices = (name) => {
+    if (!(name in job)) { return FACTORS; }
+    return [-3, -2, -1, 0, 1, 2, 3].map((power) => job[name] * 2 ** power)
+      .filter((value) => value >= 1 && Number.isInteger(value));
+  };
+  $("sliders").replaceChildren(...Object.entries(SIZES).map(([name, label]) => {
+    const values = choices(name), own = job[name] ?? 1;
+    const box = make("label", "", { className: "slider" });
+    const output = make("output");
+    const input = make("input", "", { type: "range", min: 0, max: values.length - 1, step: 1, name });
+    input.value = Math.max(0, values.indexOf(state.sizes[name] ?? own));
+    const write = () => {
+      const value = values[Number(input.value)];
+      output.textContent = name in job ? value.toLocaleString("en") : `x ${value}`;
+      input.setAttribute("aria-valuetext", output.textContent);
+    };
+    write();
+    input.addEventListener("input", write);
+    input.addEventListener("change", () => {
+      const value = values[Number(input.value)];
+      if (value === own) { delete state.sizes[name]; } else { state.sizes[name] = value; }
+      askedAgain();
+    });
+    box.append(make("span", label), output, input);
+    return box;
+  }));
+  $("sizes").hidden = false;
+}
+
+// ---- events
+
+function connect() {
+  $("filters").addEventListener("change", (event) => {
+    const { name, value, checked } = event.target;
+    const hidden = new Set((state.hidden[name] || []).map(String));
+    if (checked) { hidden.delete(value); } else { hidden.add(value); }
+    if (hidden.size) { state.hidden[name] = [...hidden]; } else { delete state.hidden[name]; }
+    update();
+  });
+  for (const id of ["colour", "across", "up"]) {
+    $(id).addEventListener("change", () => { state[id] = $(id).value; update({ parallel: false }); });
+  }
+  $("target").addEventListener("change", () => {
+    state.target = $("target").value;
+    keepState();
+    showExport(details[state.chosen]);
+  });
+  $("plans").addEventListener("click", (event) => {
+    const row = event.target.closest("tr[data-place]");
+    if (!row) { return; }
+    if (event.target.closest("button")) { compare(Number(row.dataset.place)); }
+    else { choose(Number(row.dataset.place)); }
+  });
+  $("plans").addEventListener("keydown", (event) => {
+    const at = rows.indexOf(state.chosen);
+    const to = { ArrowDown: at + 1, ArrowUp: Math.max(0, at - 1), Home: 0 }[event.key];
+    if (to !== undefined && to < Math.min(rows.length, MOST_ROWS)) {
+      event.preventDefault();
+      choose(rows[to]);
+      const row = $(`row${rows[to]}`);
+      if (row) { row.scrollIntoView({ block: "nearest" }); }
+    } else if (event.key === "Enter" && state.chosen !== null) {
+      $("chosen").scrollIntoView({ behavior: "smooth" });
+    }
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || /INPUT|SELECT/.test(event.target.tagName)) { return; }
+    if (event.key === "d") { $("theme").click(); }
+    if (event.key === "c" && rows.length) {
+      const at = rows.indexOf(state.chosen);
+      compare(state.compared === null ? rows[at === 0 ? 1 : 0] : state.compared);
+    }
+    if (event.key === "Escape") { $("forget").click(); }
+  });
+  $("forget").addEventListener("click", () => {
+    state.compared = null;
+    $("compare").hidden = true;
+    update({ parallel: false });
+  });
+  $("theme").addEventListener("click", () => {
+    state.dark = !state.dark;
+    showControls();
+    update();
+    showChosen();
+  });
+  $("reset").addEventListener("click", () => {
+    const { dark } = state;
+    state = { ...usual(), dark };
+    if (given.served) { showSliders(); }
+    askedAgain();
+  });
+  $("copy").addEventListener("click", async () => {
+    try { await navigator.clipboard.writeText(location.href); $("copy").textContent = "Copied"; }
+    catch (error) { say(`Copy it from the address bar: ${location.href}`); }
+    setTimeout(() => { $("copy").textContent = "Copy link"; }, 2000);
+  });
+  window.addEventListener("hashchange", start);
+}
+
+function connectCharts() {
+  $("scatter").on("plotly_click", ({ points }) => choose(points[0].customdata));
+  $("landscape").on?.("plotly_click", ({ points }) => {
+    if (points[0].customdata !== null) { choose(points[0].customdata); }
+  });
+  $("parallel").on?.("plotly_restyle", () => {
+    state.ranges = {};
+    for (const one of $("parallel").data[0].dimensions) {
+      if (one.constraintrange) { state.ranges[one.name] = one.constraintrange; }
+    }
+    update({ parallel: false });
+  });
+}
+
+async function start() {
+  readState();
+  if (given.served) { showSliders(); }
+  const { chosen, compared } = state;
+  if (!(await ask()) && Object.keys(state.sizes).length) { state.sizes = {}; await ask(); }
+  const known = (place) => place !== null && place < table.step_s.length ? place : null;
+  state.chosen = known(chosen) ?? fastestPlace;
+  state.compared = known(compared);
+  showControls();
+  if (!hasWebGL) { $("parallel").textContent = "This browser has no WebGL, which these need."; }
+  update();
+  await showChosen();
+  if (state.compared !== null) { await showCompared(); }
+  document.body.dataset.ready = "yes";
+}
+
+function begin() {
+  if (typeof Plotly === "undefined") {
+    say("The charts could not be loaded: this browser is too old, or parplan explore has ended.");
+    return;
+  }
+  connect();
+  start().then(() => setTimeout(connectCharts, 200));
+}
+
+if (given.served) {
+  const library = make("script", "", { src: `/library.js?token=${encodeURIComponent(token)}` });
+  library.onload = begin;
+  library.onerror = begin;
+  document.head.append(library);
+} else { begin(); }

@@ -1,0 +1,211 @@
+"""The page of `parplan explore` in a real browser: chromium without a window."""
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from parplan.experiments.explorer.job import ExploredJob, searched
+from parplan.experiments.explorer.page import page as page_text
+from parplan.experiments.explorer.server import ExplorerServer
+from parplan.hardware.machines.presets import cluster_preset
+from parplan.sim.models.model import model_preset
+from parplan.sim.workload import Workload
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
+)
+SOFTWARE_GL = ("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader",
+               "--enable-unsafe-swiftshader")  # fmt: skip
+LONGEST_MS = 60_000
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = [
+    pytest.mark.skipif(not BROWSER, reason="no chromium is installed"),
+    pytest.mark.timeout(240),
+]
+
+
+@pytest.fixture(scope="module")
+def job() -> ExploredJob:
+    workload = Workload(model_preset("llama2-7b"), seq_len=1024, global_batch=16)
+    return searched(workload, cluster_preset("8xh100"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        found = driver.chromium.launch(
+            executable_path=BROWSER, args=SOFTWARE_GL, timeout=LONGEST_MS
+        )
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def url(job: ExploredJob) -> Iterator[str]:
+    with ExplorerServer(job) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        yield server.url
+        server.shutdown()
+        thread.join(timeout=10)
+
+
+@pytest.fixture
+def opened(browser: Any) -> Iterator[Any]:
+    """Opens addresses; in the end the console has to be without errors."""
+    errors: list[str] = []
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
+    context.set_default_timeout(LONGEST_MS)
+
+    def go(address: str) -> Any:
+        tab = context.new_page()
+        tab.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+        tab.on("pageerror", lambda error: errors.append(str(error)))
+        tab.goto(address)
+        tab.wait_for_selector("body[data-ready=yes]")
+        return tab
+
+    yield go
+    context.close()
+    assert errors == []
+
+
+def state(tab: Any) -> dict[str, Any]:
+    found: dict[str, Any] = tab.evaluate("state")
+    return found
+
+
+def test_filter_choose_compare_and_a_link_that_restores_it(url: str, opened: Any, job: Any) -> None:
+    tab = opened(url)
+    every = len(job.trials)
+    assert tab.inner_text("#count").startswith(f"{every:,} of {every:,} candidates")
+    first = tab.inner_text("#chosen-words")
+    assert first == job.table()["text"][tab.evaluate("fastestPlace")]
+
+    tab.uncheck('#filters input[name="tensor_parallel"][value="1"]')
+    left = sum(trial.plan.tensor_parallel > 1 for trial in job.trials)
+    assert tab.inner_text("#count").startswith(f"{left:,} of {every:,} candidates")
+    assert "TP 1 " not in tab.inner_text("#plans tbody")
+
+    tab.click("#plans tbody tr:nth-child(3) td:nth-child(4)")
+    third = tab.inner_text("#plans tbody tr:nth-child(3) td:nth-child(4)")
+    assert tab.inner_text("#chosen-words") == third
+    tab.wait_for_function("document.getElementById('export').textContent.includes('megatron')")
+    tab.click("#plans tbody tr:nth-child(1) button")
+    tab.wait_for_selector("#both .bars")
+    assert tab.locator("#sides > div").count() == 2
+    assert tab.locator("#sides dd.differs").count() >= 2
+    tab.select_option("#colour", "zero_stage")
+
+    again = opened(tab.url)
+    assert state(again) == state(tab)
+    assert again.inner_text("#chosen-words") == third
+    assert again.inner_text("#count") == tab.inner_text("#count")
+    tab.click("#reset")
+    tab.wait_for_function(
+        f"document.getElementById('count').textContent.startsWith('{every:,} of')"
+    )
+
+
+def test_a_slider_asks_the_planner_again(url: str, opened: Any) -> None:
+    tab = opened(url)
+    assert "16 sequences" in tab.inner_text("#about")
+    slider = tab.locator('#sliders input[name="global_batch"]')
+    slider.focus()
+    slider.press("ArrowRight")
+    tab.wait_for_function("document.getElementById('about').textContent.startsWith('32 sequences')")
+    assert state(tab)["sizes"] == {"global_batch": 32}
+    tab.wait_for_function("document.getElementById('chosen-note').textContent.startsWith('step')")
+    again = opened(tab.url)
+    assert again.inner_text("#about").startswith("32 sequences")
+
+
+def test_mouse_keys_and_dark_mode(url: str, opened: Any) -> None:
+    tab = opened(url)
+    tab.wait_for_timeout(500)
+    where = tab.evaluate(
+        """() => {
+          const chart = document.getElementById('scatter'), box = chart.getBoundingClientRect();
+          const {xaxis, yaxis, _size} = chart._fullLayout;
+          return [box.left + xaxis._offset + xaxis.d2p(table.step_s[fastestPlace]),
+                  box.top + yaxis._offset + yaxis.d2p(table.memory_gb[fastestPlace])];
+        }"""
+    )
+    tab.mouse.move(*where)
+    tab.wait_for_selector("#scatter .hoverlayer .hovertext")
+    said = tab.text_content("#scatter .hoverlayer")
+    assert "DP" in said
+    assert "MFU" in said
+
+    text = tab.evaluate("hover(fastestPlace)")
+    assert "the fastest" in text
+    assert "GB" in text
+    tab.evaluate(
+        "document.getElementById('scatter').emit('plotly_click', {points: [{customdata: rows[4]}]})"
+    )
+    tab.wait_for_function(
+        "document.getElementById('chosen-words').textContent === table.text[rows[4]]"
+    )
+    tab.wait_for_selector("#gantt .scatterlayer path")
+    tab.wait_for_selector("#memory .scatterlayer path")
+
+    tab.evaluate("choose(rows[0])")
+    tab.focus("#plans")
+    tab.keyboard.press("ArrowDown")
+    tab.wait_for_function("state.chosen === rows[1]")
+    tab.keyboard.press("c")
+    tab.wait_for_selector("#compare:not([hidden])")
+    tab.keyboard.press("Escape")
+    tab.wait_for_selector("#compare", state="hidden")
+    light = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    tab.keyboard.press("d")
+    dark = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert light == "rgb(255, 255, 255)"
+    assert sum(int(part) for part in dark[4:-1].split(",")) < 100
+    assert tab.get_attribute("#theme", "aria-pressed") == "true"
+
+
+def test_a_file_works_without_a_server_and_on_a_phone(
+    job: ExploredJob, tmp_path: Path, opened: Any
+) -> None:
+    (tmp_path / "page.html").write_text(page_text(job, served=False), encoding="utf-8")
+    tab = opened((tmp_path / "page.html").as_uri())
+    assert tab.is_hidden("#sizes")
+    tab.wait_for_selector("#gantt .scatterlayer path")
+    tab.set_viewport_size({"width": 390, "height": 844})
+    tab.wait_for_function("document.documentElement.scrollWidth <= 390")
+    tab.click("#plans tbody tr:nth-child(20) td:nth-child(4)")
+    tab.wait_for_function("document.getElementById('chosen-note').textContent.includes('fastest')")
+
+
+@pytest.mark.long
+def test_a_page_that_is_left_open_says_so(job: ExploredJob, browser: Any) -> None:
+    context = browser.new_context()
+    context.set_default_timeout(LONGEST_MS)
+    tab = context.new_page()
+    with ExplorerServer(job) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        tab.goto(server.url)
+        tab.wait_for_selector("body[data-ready=yes]")
+        server.shutdown()
+        thread.join(timeout=10)
+    slider = tab.locator('#sliders input[name="global_batch"]')
+    slider.focus()
+    slider.press("ArrowRight")
+    tab.wait_for_selector("#problem:not([hidden])")
+    assert "parplan explore has ended" in tab.inner_text("#problem")
+    context.close()
+
+
+@pytest.mark.long
+def test_a_damaged_link_shows_everything(url: str, opened: Any) -> None:
+    for fragment in ("#%7B", "#3", f"#{json.dumps({'hidden': 3, 'chosen': 10**9})}"):
+        tab = opened(url + fragment)
+        assert tab.evaluate("shown.length") == tab.evaluate("table.step_s.length")
