@@ -18,6 +18,15 @@ from typing import Any, NoReturn
 from parplan.errors import ParplanError, RunFailedError, one_line
 from parplan.experiments.arguments.numbers import check_numbers, finite, whole
 from parplan.experiments.arguments.report import add_report_option, run_with_report, wants_report
+from parplan.experiments.help import (
+    EXAMPLES,
+    check_options,
+    complete,
+    completed_command,
+    is_completing,
+    near,
+    version,
+)
 from parplan.experiments.terminal import (
     INTERNAL_ERROR,
     clean_output,
@@ -66,6 +75,10 @@ COMMANDS = {
         "parplan.experiments.commands.predict.report",
         "show an output folder as one HTML page",
     ),
+    "explore": (
+        "parplan.experiments.commands.predict.explore",
+        "show the candidates of a search in the browser",
+    ),
     "reproduce": (
         "parplan.experiments.commands.study.reproduce",
         "reproduce tables and figures of publications",
@@ -78,6 +91,7 @@ COMMANDS = {
         "parplan.experiments.commands.predict.scale",
         "find the best plan at each cluster size",
     ),
+    "models": ("parplan.experiments.commands.study.models", "list models that are known by name"),
     "hardware": ("parplan.experiments.commands.study.hardware", "show accelerators and clusters"),
     "benchmark": (
         "parplan.experiments.commands.study.benchmark",
@@ -86,6 +100,10 @@ COMMANDS = {
     "demo": (
         "parplan.experiments.commands.run.demo",
         "plan a large model; plan and run a small one",
+    ),
+    "completion": (
+        "parplan.experiments.commands.completion",
+        "print what makes a shell complete commands and options",
     ),
 }
 
@@ -102,13 +120,22 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {one_line(message)} (see {self.prog} --help)\n")
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            kind = "command" if isinstance(action, argparse._SubParsersAction) else "value"
+            known = [str(choice) for choice in action.choices]
+            raise argparse.ArgumentError(action, near(kind, str(value), known))
+
 
 def make_parser(command: str | None = None) -> argparse.ArgumentParser:
     """The parser, with the arguments of `command` alone."""
     parser = _Parser(
         prog="parplan",
         description="Find the fastest parallel plan for training a model, and check it.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"parplan {version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, summary) in COMMANDS.items():
         sub = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:])
@@ -141,11 +168,32 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    args = make_parser(argv[0] if argv else None).parse_args(argv)
+    if is_completing():
+        complete(make_parser(completed_command()))
+    if not argv:
+        make_parser().print_help()
+        return 0
+    parser = make_parser(argv[0])
+    args, unknown = parser.parse_known_args(argv)
+    check_options(_command_parser(parser, args.command), unknown)
     check_numbers(args)
+    _find_own_modules(args)
     args.argv = argv
     command = importlib.import_module(COMMANDS[args.command][0]).run
     return int(run_with_report(command, args) if wants_report(args) else command(args))
+
+
+def _command_parser(parser: argparse.ArgumentParser, command: str) -> argparse.ArgumentParser:
+    commands = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    found: argparse.ArgumentParser = commands.choices[command]
+    return found
+
+
+def _find_own_modules(args: argparse.Namespace) -> None:
+    """`--planner mine:f` finds `mine.py` in the current folder."""
+    planners = getattr(args, "planner", None) or getattr(args, "planners", None)
+    if ":" in str(planners or "") and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
 
 
 def _set_up_figures() -> None:

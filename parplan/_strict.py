@@ -1,13 +1,14 @@
 """Strict reading of TOML and JSON tables into dataclasses: a typo is an error, never a default."""
 
 import dataclasses
+import difflib
 import json
 import math
 import re
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -105,6 +106,14 @@ def read_text(path: Path, most: int = MAX_FILE_BYTES) -> str:
         raise ParplanError(f"{path}: not UTF-8 text") from None
 
 
+def unknown_key(key: object, known: Iterable[str]) -> str:
+    """What is said of a key that is not known: the near ones, then all."""
+    names = list(known)
+    near = difflib.get_close_matches(str(key), names, n=3, cutoff=0.6)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"unknown key {short(key)}; {hint}known: {', '.join(names)}"
+
+
 def build(cls: type[T], table: object, where: str) -> T:
     """Make the dataclass `cls` from a table, checking every key and type.
 
@@ -116,7 +125,7 @@ def build(cls: type[T], table: object, where: str) -> T:
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in table:
         if key not in fields:
-            raise ParplanError(f"{where}: unknown key {short(key)}; known: {', '.join(fields)}")
+            raise ParplanError(f"{where}: {unknown_key(key, fields)}")
     hints = typing.get_type_hints(cls)
     values: dict[str, Any] = {}
     for name, field in fields.items():

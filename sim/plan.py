@@ -1,7 +1,7 @@
 """Parallel plans: degrees, micro-batches, schedule, recomputation, sharding."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -42,7 +42,32 @@ def _of_zero_stage(stage: object) -> dict[str, bool]:
     return zero_fields(stage)
 
 
-@checked(expand={"zero_stage": _of_zero_stage})
+ALIASES = {
+    "tp": "tensor_parallel",
+    "pp": "num_stages",
+    "dp": "data_parallel",
+    "cp": "context_parallel",
+    "ep": "expert_parallel",
+    "mbs": "batch_per_device",
+}
+"""Short names of fields, wherever users give them."""
+
+
+def full_name(name: str) -> str:
+    """The field that a name or a short name means."""
+    return ALIASES.get(name, name)
+
+
+def _of_alias(name: str) -> Callable[[object], dict[str, object]]:
+    return lambda value: {name: value}
+
+
+@checked(
+    expand={
+        "zero_stage": _of_zero_stage,
+        **{alias: _of_alias(name) for alias, name in ALIASES.items()},
+    }
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """The layout of one training step. Field names that Advanced Parallelization has are its.

@@ -17,7 +17,7 @@ from parplan.planners.spaces.constraints import (
     Constraints,
 )
 from parplan.planners.spaces.make import make_space
-from parplan.sim.plan import Plan
+from parplan.sim.plan import Plan, full_name
 from parplan.sim.workload import Workload
 
 Kind = Literal["plan", "workload", "machine"]
@@ -80,7 +80,7 @@ def axis(text: str, workload: Workload, cluster: Cluster, base: Constraints) -> 
     Raises `ParplanError` for an unknown field or value, and where values are needed.
     """
     name, equals, rest = text.partition("=")
-    name = name.strip().replace("-", "_")
+    name = full_name(name.strip().replace("-", "_"))
     if name not in known_fields():
         raise unknown_name("field", name, known_fields())
     kind: Kind = "machine" if name in CHANGES else "workload" if name in WORKLOAD else "plan"

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from parplan._strict import read_text
 from parplan.errors import ParplanError
+from parplan.experiments.arguments.numbers import count
 from parplan.experiments.arguments.workload import (
     add_software_argument,
     requested_cluster,
@@ -31,7 +32,7 @@ from parplan.planners.explain.why import plan_label
 from parplan.sim.analysis.residuals import read_residuals
 from parplan.sim.memory.peak import GB
 from parplan.sim.models.find import find_model
-from parplan.sim.plan import Plan
+from parplan.sim.plan import Plan, full_name
 from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.run import Run
 from parplan.sim.workload import Workload
@@ -54,8 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--cluster", required=True, help="cluster, as in parplan plan")
     parser.add_argument("--model", help="model, if the file does not describe it")
-    parser.add_argument("--seq-len", type=int, help="sequence length in tokens, if not in the file")
-    parser.add_argument("--global-batch", type=int, help="sequences per step, if not in the file")
+    parser.add_argument(
+        "--seq-len", type=count, help="sequence length in tokens, if not in the file"
+    )
+    parser.add_argument("--global-batch", type=count, help="sequences per step, if not in the file")
     parser.add_argument(
         "--micro-batch", type=int, help="sequences per micro-batch, if not in the file"
     )
@@ -276,7 +279,7 @@ def _pairs(option: str, words: list[str]) -> dict[str, str]:
         name, equals, value = word.partition("=")
         if not equals or not name:
             raise ParplanError(f"{option}: {word!r} is not NAME=VALUE")
-        found[name] = value
+        found[full_name(name)] = value
     return found
 
 

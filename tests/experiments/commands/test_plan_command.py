@@ -299,8 +299,7 @@ def change(**replaced: str) -> list[str]:
         (change(model="broken.toml"), "broken.toml: not valid TOML"),
         (change(cluster="broken.toml"), "broken.toml: not valid TOML"),
         (change(cluster="missing.toml"), "missing.toml: cannot be read: No such file"),
-        ([], "the following arguments are required: COMMAND"),
-        (["plam"], "invalid choice: 'plam'"),
+        (["plam"], "unknown command 'plam'"),
     ],
 )
 def test_a_mistake_gets_one_clear_line(
