@@ -239,11 +239,11 @@ class _Kept:
 class SearchRecorder:
     """Tells how a search goes on stderr, and keeps its record."""
 
-    def __init__(self, kept: Kept, most: int) -> None:
+    def __init__(self, kept: Kept, most: int, progress: ProgressLine) -> None:
         self._kept = kept
         self._most = most
         self._num_seen = 0
-        self._progress = ProgressLine()
+        self._progress = progress
 
     def __call__(self, evaluator: Evaluator) -> None:
         """After an ask."""

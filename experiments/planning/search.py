@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -89,6 +90,11 @@ class SearchRequest(NamedTuple):
     chosen: Chosen
     default_workload: Workload | None = None
     """By parplan's default stack, where `workload` is by that of AP's platform."""
+
+    def progress(self) -> ProgressLine:
+        """What tells how the search goes: nothing with `--quiet` and `--json`."""
+        silent = self.args.quiet or self.args.json
+        return ProgressLine(quiet_s=math.inf) if silent else ProgressLine()
 
     def record(self, memory_ratio: float) -> Record:
         """The file of what was tried."""
@@ -195,7 +201,7 @@ def _by_planner(asked: SearchRequest, planner: str | Planner) -> Search:
 
     def search(space: Space) -> SearchReport:
         with contextlib.ExitStack() as stack:
-            watch = SearchRecorder(record.begin(known), len(space))
+            watch = SearchRecorder(record.begin(known), len(space), asked.progress())
             stack.callback(watch.end)
             executor = stack.enter_context(requested_executor(args.dask))
             return run_planner(
@@ -241,7 +247,7 @@ def _budget(args: argparse.Namespace) -> Budget | None:
 def _exhaustive(
     asked: SearchRequest, candidates: list[Plan], memory_ratio: float, known: list[Trial]
 ) -> Report:
-    progress, record = ProgressLine(), asked.record(memory_ratio)
+    progress, record = asked.progress(), asked.record(memory_ratio)
     kept = record.begin(known)
     with contextlib.ExitStack() as stack:
         stack.callback(progress.end)
@@ -272,7 +278,7 @@ def _in_parts(asked: SearchRequest, space: Space) -> Search:
     about = space.constraints, bool(args.executable), asked.chosen.goal.name
 
     def run() -> Report:
-        progress, record = ProgressLine(), asked.record(ratio)
+        progress, record = asked.progress(), asked.record(ratio)
         kept = record.parts(len(space), about, args.resume)
         with contextlib.ExitStack() as stack:
             stack.callback(progress.end)
