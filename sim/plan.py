@@ -48,7 +48,9 @@ ALIASES = {
     "dp": "data_parallel",
     "cp": "context_parallel",
     "ep": "expert_parallel",
+    "etp": "expert_tensor_parallel",
     "mbs": "batch_per_device",
+    "vpp": "virtual_stages",
 }
 """Short names of fields, wherever users give them."""
 

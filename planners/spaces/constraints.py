@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from parplan._strict import build, read_toml
 from parplan.errors import ParplanError, unknown_name
 from parplan.planners.spaces.recomputed import recomputed_by
-from parplan.sim.plan import Recomputation
+from parplan.sim.plan import ALIASES, Recomputation
 from parplan.sim.schedules import CATALOGUE, schedule_kind
 
 SIMULATED = tuple(name for name, kind in CATALOGUE.items() if kind.one_copy and not kind.by_times)
@@ -137,18 +137,6 @@ class Constraints:
         """The same with the default for one dimension."""
         return dataclasses.replace(self, **{name: getattr(Constraints(), name)})
 
-
-ALIASES = {
-    "tp": "tensor_parallel",
-    "pp": "num_stages",
-    "dp": "data_parallel",
-    "cp": "context_parallel",
-    "ep": "expert_parallel",
-    "etp": "expert_tensor_parallel",
-    "mbs": "batch_per_device",
-    "vpp": "virtual_stages",
-}
-"""Short names of keys, as trainers have them."""
 
 OPTIONAL = ("recomputed_layers", "shard_group", "expert_tensor_parallel")
 VARIANTS = (
