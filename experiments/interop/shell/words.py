@@ -184,12 +184,18 @@ def _unescaped(text: str) -> str:
     return re.sub(r'\\([\\"$`\n])', lambda match: "" if match[1] == "\n" else match[1], text)
 
 
+def _bare(text: str) -> str:
+    """An expansion without the blanks and continued lines that the grammar counts to it."""
+    return re.sub(r"\A(?:\s|\\\n)+", "", text)
+
+
 def expanded(node: Node, scope: Scope) -> str:
     """The text of one expansion, with the blanks before it that the grammar counts to it."""
     text = text_of(node)
-    blanks = text[: len(text) - len(text.lstrip())]
+    body = _bare(text)
+    blanks = text[: len(text) - len(body)].replace("\\\n", "")
     if node.type == "simple_expansion":
-        return blanks + _simple(text.strip()[1:], scope)
+        return blanks + _simple(body.strip()[1:], scope)
     if node.type == "expansion":
         return blanks + _parameter(node, scope)
     if node.type == "arithmetic_expansion":
@@ -207,7 +213,7 @@ def _simple(name: str, scope: Scope) -> str:
 
 
 def _parameter(node: Node, scope: Scope) -> str:
-    match = _PARAMETER.fullmatch(text_of(node).strip())
+    match = _PARAMETER.fullmatch(_bare(text_of(node)).strip())
     if match is None:
         return scope.unknowns.mark(Unknown(f"{text_of(node)[:60]} is not understood"))
     sign, name, index, rest = match.groups()

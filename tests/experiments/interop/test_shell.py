@@ -185,3 +185,9 @@ def test_files_that_read_each_other_end(tmp_path: Path) -> None:
     launch.write_text("source b.sh\n" * 40 + LAUNCH)
     with pytest.raises(ParplanError, match="more than 30 files by source"):
         from_megatron(launch.read_text(), str(launch), Given(devices=8))
+
+
+def test_an_expansion_on_a_continued_line_of_a_text_is_its_value() -> None:
+    text = 'A="--a 1"\nB=(--b 2)\nC=" \\\n  x.py --y 3 \\\n  $A \\\n  ${B[@]} \\\n  "\n'
+    flags = flags_of(text + 'srun bash -c "torchrun $C"\n')
+    assert flags.words == {"--y": ["3"], "--a": ["1"], "--b": ["2"]}
