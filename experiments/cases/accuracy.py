@@ -85,6 +85,38 @@ def _all_but_the_plan(c: Case) -> tuple[object, ...]:
     return c.group, c.model, p.global_batch, c.hardware, software, _machine_state(c)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeats:
+    """Configurations that were measured more than once."""
+
+    configurations: int
+    runs: int
+    spread: float
+    """Half of the range of their steps over its middle, median over the configurations: no
+    prediction of single runs comes closer in the median."""
+
+
+def repeats_of(outcomes: Iterable[Outcome]) -> Repeats | None:
+    """Runs of a source that are alike in every field, or of which one is a repeat (`repeat_of`) of
+    the other; None without such."""
+    alike: dict[object, list[float]] = {}
+    named: dict[str, object] = {}
+    for o in outcomes:
+        c = o.case
+        key = named.get(c.repeat_of) or (_all_but_the_plan(c), c.parallel, c.table)
+        named[c.id] = key
+        if c.step_s is not None and not c.measured.oom:
+            alike.setdefault(key, []).append(c.step_s)
+    found = [steps for steps in alike.values() if len(steps) > 1]
+    if not found:
+        return None
+    return Repeats(
+        configurations=len(found),
+        runs=sum(map(len, found)),
+        spread=statistics.median((max(s) - min(s)) / (max(s) + min(s)) for s in found),
+    )
+
+
 FASTER_FROM = {"bloom": "02-25"}
 """The day (month and day, as the notes of the runs have it) from which a source's nodes were
 faster: BigScience, train/tr11-176B-ml/chronicles-prequel.md."""

@@ -1,7 +1,7 @@
 """Predictions of published cases beside what was measured."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from parplan.errors import ParplanError
 from parplan.experiments.cases.doubtful import doubts_alone, doubts_of
@@ -16,6 +16,7 @@ from parplan.sim.memory.verdict import (
     verdict_on,
 )
 from parplan.sim.prediction.predict import compile_plan, predict
+from parplan.sim.software.framework import Framework
 
 SHARES = {
     "compute": ("compute", "recomputation"),
@@ -86,10 +87,16 @@ class Outcome:
         return verdict_on(self.peak_bytes, self.request.cluster.accelerator)
 
 
-def evaluate(case: Case) -> Outcome:
-    """Predict one case; what cannot be expressed is an outcome with a reason."""
+def evaluate(case: Case, constants: Mapping[str, Framework] | None = None) -> Outcome:
+    """Predict one case; what cannot be expressed is an outcome with a reason.
+
+    `constants`: by source, the framework that its runs are predicted with in place of theirs.
+    """
     try:
         request = request_of(case)
+        if constants and case.group in constants:
+            workload = replace(request.workload, framework=constants[case.group])
+            request = replace(request, workload=workload)
         compiled = compile_plan(request.workload, request.cluster, request.plan)
     except ParplanError as error:
         return Outcome(case=case, reason=str(error), doubts=doubts_alone(case))

@@ -100,6 +100,12 @@ def fit_framework(
     return _framework(name, result.x * scale, source)
 
 
+def starting_framework(name: str) -> Framework:
+    """The constants that a fit starts from: what is taken where there is no run to fit to."""
+    values = np.array([constant.start for constant in CONSTANTS])
+    return _framework(name, values, "not fitted: the constants that a fit starts from")
+
+
 def frameworks_toml(frameworks: Sequence[Framework]) -> str:
     """The text of `sim/software/frameworks.toml`."""
     lines = [

@@ -137,6 +137,8 @@ class Case:
     task: str | None = None
     """Pre-Training, SFT, LoRA; None where the source has pre-training alone."""
     notes: str = ""
+    repeat_of: str = ""
+    """The id of another run of the same configuration; empty where it is told by equal fields."""
 
     @property
     def step_s(self) -> float | None:
@@ -196,6 +198,7 @@ def case_of(table: Mapping[str, Any], where: str) -> Case:
         table=table.get("table") or "",
         task=None if table.get("task") is None else _plain(table, "task", str, where),
         notes=table.get("notes") or "",
+        repeat_of="" if table.get("repeat_of") is None else _plain(table, "repeat_of", str, where),
     )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 
@@ -32,15 +33,30 @@ choice is made among."""
 def residuals_of(pool: Pool, outcomes: Sequence[Outcome]) -> Residuals:
     """The tables of one pool: by family and setup, by one of the two, and of all."""
     timed = [o for o in outcomes if o.error is not None]
-    families = [*sorted({_family(o) for o in timed} - {"other"}), ANY]
-    ratios = [
-        found
-        for family in families
-        for setup in setups()
-        if (found := _ratios(pool, family, setup, timed)) is not None
-    ]
+    families = _families(timed)
+    ratios = ratios_of(pool, timed, sources_alike=False)
     pairs = [row for family in families if (row := _pairs(pool, family, timed)) is not None]
-    return Residuals(ratios=tuple(ratios), pairs=tuple(pairs))
+    return Residuals(ratios=ratios, pairs=tuple(pairs))
+
+
+def ratios_of(pool: Pool, timed: Sequence[Outcome], *, sources_alike: bool) -> tuple[Ratios, ...]:
+    """Quantiles of measured over predicted times, by family and setup, by one of them, and of all.
+
+    `sources_alike`: every source counts alike, however many runs it has, and the quantiles are
+    those that hold for a run of a source that is not among them: of n sources, 0.9 (1 + 1 / n) and
+    its complement (split conformal prediction: Lei et al. 2018, J. Am. Stat. Assoc. 113(523),
+    section 2.2). Else every run counts alike, with the quantiles of 10 and 90 %.
+    """
+    return tuple(
+        found
+        for family in _families(timed)
+        for setup in setups()
+        if (found := _ratios(pool, family, setup, timed, sources_alike)) is not None
+    )
+
+
+def _families(timed: Sequence[Outcome]) -> list[str]:
+    return [*sorted({_family(o) for o in timed} - {"other"}), ANY]
 
 
 def residuals_toml(tables: Iterable[Residuals]) -> str:
@@ -71,7 +87,9 @@ def _family(outcome: Outcome) -> str:
     return family_of(outcome.request.cluster.accelerator.name)
 
 
-def _ratios(pool: Pool, family: str, setup: Setup, timed: Sequence[Outcome]) -> Ratios | None:
+def _ratios(
+    pool: Pool, family: str, setup: Setup, timed: Sequence[Outcome], sources_alike: bool
+) -> Ratios | None:
     own = [
         o
         for o in timed
@@ -81,13 +99,20 @@ def _ratios(pool: Pool, family: str, setup: Setup, timed: Sequence[Outcome]) -> 
     ]
     if len(own) < FEWEST:
         return None
-    low, median, high = np.quantile([math.exp(_log_ratio(o)) for o in own], (0.1, 0.5, 0.9))
+    runs_of = Counter(o.case.group for o in own)
+    ratios = [math.exp(_log_ratio(o)) for o in own]
+    if sources_alike:
+        weights = [1 / runs_of[o.case.group] for o in own]
+        upper = min(1.0, 0.9 * (1 + 1 / len(runs_of)))
+        low, median, high = (weighted_quantile(ratios, weights, q) for q in (1 - upper, 0.5, upper))
+    else:
+        low, median, high = np.quantile(ratios, (0.1, 0.5, 0.9))
     return Ratios(
         pool=pool,
         family=family,
         setup=setup,
         runs=len(own),
-        sources=len({o.case.group for o in own}),
+        sources=len(runs_of),
         low=float(low),
         median=float(median),
         high=float(high),

@@ -41,7 +41,13 @@ class Interval:
 
 
 def interval(
-    residuals: Residuals, cluster: Cluster, plan: Plan, step_s: float, pool: Pool = "reported"
+    residuals: Residuals,
+    cluster: Cluster,
+    plan: Plan,
+    step_s: float,
+    pool: Pool = "reported",
+    *,
+    fewest_sources: int = FEWEST_SOURCES,
 ) -> Interval | None:
     """The interval around a predicted step of `plan`.
 
@@ -56,7 +62,7 @@ def interval(
     for family, setup in ((own, setup_of(plan)), (ANY, setup_of(plan)), (ANY, ANY)):
         for row in residuals.ratios:
             same = (row.pool, row.family, row.setup) == (pool, family, setup)
-            if same and row.runs >= FEWEST_RUNS and row.sources >= FEWEST_SOURCES:
+            if same and row.runs >= FEWEST_RUNS and row.sources >= fewest_sources:
                 return Interval(low_s=row.low * step_s, high_s=row.high * step_s, like=row)
     return None
 

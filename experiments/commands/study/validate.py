@@ -2,13 +2,15 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from parplan._files import check_writable, write_whole
 from parplan.errors import ParplanError
 from parplan.experiments.accuracy.figure import figure
-from parplan.experiments.accuracy.page import COMMAND, WORST, written_page
+from parplan.experiments.accuracy.leave_one_out import leave_one_out_rows, leave_one_out_text
+from parplan.experiments.accuracy.page import COMMAND, LEAVE_ONE_OUT, WORST, written_page
 from parplan.experiments.accuracy.table import FITTED, row, summary, summary_rows
 from parplan.experiments.accuracy.worst import worst
 from parplan.experiments.arguments.dask import add_executor_argument, requested_executor
@@ -16,6 +18,7 @@ from parplan.experiments.cases.ap_logs import read_logs
 from parplan.experiments.cases.evaluate import Outcome, evaluate
 from parplan.experiments.cases.fit import SOURCES, fit_framework, frameworks_toml
 from parplan.experiments.cases.held_out import CALIBRATION, VALIDATION, refuse_held_out
+from parplan.experiments.cases.leave_one_out import by_source, constants_without
 from parplan.experiments.cases.read import Case, read_cases
 from parplan.experiments.cases.residuals import residuals_of, residuals_toml
 from parplan.experiments.cases.stack import check_stacks
@@ -26,6 +29,7 @@ from parplan.experiments.output.folder import OutputFolder
 from parplan.experiments.output.progress import ProgressLine
 from parplan.planners.search.workers import in_order
 from parplan.sim.analysis.residuals import Pool
+from parplan.sim.software.framework import Framework
 
 SHIPPED = VALIDATION
 """The runs that are predicted where no file is named."""
@@ -92,6 +96,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="most seconds for the search of a job; 0: only say whether the plans that were run "
         "are in the default space (default %(default)s)",
     )
+    parser.add_argument(
+        "--leave-one-source-out",
+        action="store_true",
+        help="predict every source by constants that are fitted without it, and count how many of "
+        "its runs lie within the intervals that the other sources give",
+    )
     fit_own.add_arguments(parser)
     parser.add_argument(
         "--write-residuals",
@@ -130,6 +140,8 @@ def run(args: argparse.Namespace) -> int:
         return run_search(args, cases)
     if args.fit_study:
         return fit_own.run_study(args, cases)
+    if args.leave_one_source_out:
+        return _leave_one_out(args, cases)
     if args.write_docs is not None:
         for command in (COMMAND, WORST):  # So that a page without a place is found at once.
             written_page(args.write_docs, "", command)
@@ -156,6 +168,28 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _leave_one_out(args: argparse.Namespace, cases: Sequence[Case]) -> int:
+    """Predict every source without it, print a line each, write every run."""
+    if args.write_docs is not None:
+        written_page(args.write_docs, "", LEAVE_ONE_OUT)
+    output = OutputFolder(args.output, args.argv)
+    constants = constants_without(cases, _note)
+    outcomes, is_whole = evaluated(cases, args.jobs, args.dask, constants)
+    if not is_whole:
+        _keep_part(output, outcomes, len(cases))
+        raise KeyboardInterrupt
+    table = leave_one_out_text(outcomes)
+    print(table)
+    output.write_csv("leave_one_source_out.csv", leave_one_out_rows(by_source(outcomes)))
+    output.write_csv("predictions.csv", [row(outcome) for outcome in outcomes])
+    output.write_manifest({"files": [str(path) for path in args.files], "groups": args.group})
+    if args.write_docs is not None:
+        page = written_page(args.write_docs, table, LEAVE_ONE_OUT)
+        write_whole(args.write_docs, page.encode())
+    print(f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))})", file=sys.stderr)
+    return 0
+
+
 def chosen_cases(
     files: Sequence[Path], groups: Sequence[str] | None, option: str = "--group"
 ) -> list[Case]:
@@ -170,13 +204,22 @@ def chosen_cases(
     return [case for case in cases if not groups or case.group in groups]
 
 
-def evaluated(cases: Sequence[Case], jobs: int, dask: str | None) -> tuple[list[Outcome], bool]:
-    """The outcomes in the order of the cases, and whether they are all; an interrupt ends it."""
+def evaluated(
+    cases: Sequence[Case],
+    jobs: int,
+    dask: str | None,
+    constants: Mapping[str, Framework] | None = None,
+) -> tuple[list[Outcome], bool]:
+    """The outcomes in the order of the cases, and whether they are all; an interrupt ends it.
+
+    `constants`: frameworks by source, in place of those that ship.
+    """
+    each = partial(evaluate, constants=constants)
     progress, outcomes = ProgressLine(), list[Outcome]()
     try:
         with (
             requested_executor(dask) as executor,
-            in_order(evaluate, cases, jobs, AT_A_TIME, executor) as results,
+            in_order(each, cases, jobs, AT_A_TIME, executor) as results,
         ):
             for outcome in results:
                 outcomes.append(outcome)
@@ -194,6 +237,10 @@ def _keep_part(output: OutputFolder, outcomes: Sequence[Outcome], of: int) -> No
         print(f"parplan: {len(outcomes)} of {of} runs done: {where}", file=sys.stderr)
 
 
+def _note(line: str) -> None:
+    print(f"parplan: {line}", file=sys.stderr)
+
+
 def _fit(path: Path) -> int:
     cases = read_cases(CALIBRATION)
     refuse_held_out(cases)
@@ -201,7 +248,7 @@ def _fit(path: Path) -> int:
         fit_framework(
             name,
             [case for case in cases if case.group in groups],
-            lambda line: print(f"parplan: {line}", file=sys.stderr),
+            _note,
         )
         for name, groups in SOURCES.items()
     ]

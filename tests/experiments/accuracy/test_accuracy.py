@@ -4,7 +4,13 @@ import dataclasses
 
 import pytest
 
-from parplan.experiments.cases.accuracy import errors_of, ranks_of, sweeps_of, verdicts_of
+from parplan.experiments.cases.accuracy import (
+    errors_of,
+    ranks_of,
+    repeats_of,
+    sweeps_of,
+    verdicts_of,
+)
 from parplan.experiments.cases.evaluate import Outcome, evaluate
 from parplan.experiments.cases.request import request_of
 from tests.experiments.cases.published_cases import case
@@ -160,3 +166,23 @@ def test_low_rank_adapters_take_less_time_and_memory_than_whole_training() -> No
     assert adapters.peak_bytes is not None
     assert adapters.step_s < whole.step_s
     assert adapters.peak_bytes < whole.peak_bytes
+
+
+def test_repeats_are_alike_or_say_so() -> None:
+    alike = [outcome(1.0, measured) for measured in (0.9, 1.1, 1.0)]
+    other = outcome(1.0, 2.0, batch=64)
+    case_of_other = dataclasses.replace(other.case, id="first")
+    again = dataclasses.replace(
+        other.case,
+        id="second",
+        repeat_of="first",
+        precision="fp16",
+        measured=alike[0].case.measured,
+    )
+    told = [dataclasses.replace(other, case=one) for one in (case_of_other, again)]
+    found = repeats_of([*alike, *told])
+    assert found is not None
+    assert (found.configurations, found.runs) == (2, 5)
+    # 0.1 around 1.0, and 0.55 around 1.45.
+    assert found.spread == pytest.approx((0.1 + 0.55 / 1.45) / 2)
+    assert repeats_of([alike[0], other]) is None

@@ -14,6 +14,7 @@ from parplan.experiments.accuracy.page import shown_table
 from parplan.experiments.cases.evaluate import Outcome, evaluate
 from parplan.experiments.cases.residuals import (
     FEWEST,
+    ratios_of,
     residuals_of,
     residuals_toml,
     weighted_quantile,
@@ -131,6 +132,23 @@ def test_the_table_of_made_up_runs() -> None:
     assert (row.low, row.median, row.high) == pytest.approx((1.1, 1.5, 1.9))
 
 
+def test_every_source_counts_alike_and_a_further_one_is_allowed_for() -> None:
+    large, small = (
+        outcomes(11),
+        [
+            dataclasses.replace(o, case=dataclasses.replace(o.case, group=f"small-{i}"))
+            for i, o in enumerate(outcomes(11)[:9])
+        ],
+    )
+    table = ratios_of("reported", [*large, *small], sources_alike=True)
+    (row,) = [r for r in table if (r.family, r.setup) == ("any", "any")]
+    assert (row.runs, row.sources) == (20, 10)
+    # Of ten sources 99 %, not 90 %: all but a tenth of the large one, which has 2.0 in eleven runs.
+    assert (row.low, row.high) == pytest.approx((1.0, 1.9))
+    # The middle of ten sources, not of the runs: the fifth of the small ones.
+    assert row.median == pytest.approx(1.4)
+
+
 def test_the_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "residuals.toml"
     table = residuals_of("reported", outcomes(12))
@@ -171,6 +189,7 @@ def test_no_prediction_depends_on_past_accuracy() -> None:
                     users.add(path.relative_to(ROOT).as_posix())
     assert users == {
         "planners/explain/uncertainty.py",
+        "experiments/cases/leave_one_out.py",
         "experiments/cases/residuals.py",
         "experiments/planning/explain.py",
         "experiments/commands/predict/import_.py",
