@@ -1,10 +1,11 @@
 """Time and money of a whole training: `--tokens`, `--price-per-hour`, `--currency`."""
 
+import argparse
 from dataclasses import dataclass
 from typing import Any
 
 from parplan.experiments.arguments.numbers import amount
-from parplan.planners.costs.objectives import HOUR_S, ObjectiveInputs, training_s
+from parplan.planners.costs.objectives import HOUR_S, ObjectiveInputs, TrainingRun, training_s
 from parplan.planners.costs.trial import Trial
 from parplan.sim.plan import Plan
 
@@ -63,23 +64,43 @@ class Bill:
 def bill_of(setting: ObjectiveInputs, step_s: float, currency: str) -> Bill | None:
     """What a training by steps of `step_s` takes; None where neither tokens nor price are known."""
     run, devices = setting.run, setting.cluster.num_accelerators
-    if run.tokens is None and run.price_per_hour is None:
-        return None
-    whole_s = None
+    whole_s, token_s = None, step_s / setting.workload.tokens
     if run.tokens is not None:
         whole_s = training_s(Trial(plan=Plan(), memory_bytes=(1.0,), step_s=step_s), setting)
-        each_s = whole_s / run.tokens
-    else:
-        each_s = step_s / setting.workload.tokens
-    price = run.price_per_hour
+        token_s = whole_s / run.tokens
+    return _bill(whole_s, token_s, devices, run.price_per_hour, currency)
+
+
+def bill_at(args: argparse.Namespace, devices: int, tokens_per_s: float) -> Bill | None:
+    """What a training at so many tokens per second of `devices` takes; None as in `bill_of`.
+
+    Raises `ParplanError` for a number of tokens or a price that is not positive.
+    """
+    run = TrainingRun(tokens=args.tokens, price_per_hour=args.price_per_hour)
+    whole_s = None if run.tokens is None else run.tokens / tokens_per_s
+    return _bill(whole_s, 1 / tokens_per_s, devices, run.price_per_hour, args.currency)
+
+
+def _bill(
+    whole_s: float | None, token_s: float, devices: int, price: float | None, currency: str
+) -> Bill | None:
+    """`token_s`: seconds of a token on all devices."""
+    if whole_s is None and price is None:
+        return None
     hours = None if whole_s is None else devices * whole_s / HOUR_S
     return Bill(
         training_s=whole_s,
         accelerator_hours=hours,
         cost=None if hours is None or price is None else hours * price,
-        cost_per_1e9_tokens=None if price is None else BILLION * each_s * devices * price / HOUR_S,
+        cost_per_1e9_tokens=None if price is None else BILLION * token_s * devices * price / HOUR_S,
         currency=currency,
     )
+
+
+def training_line(args: argparse.Namespace, devices: int, tokens_per_s: float) -> str:
+    """`bill_at` in one line; empty where there is none."""
+    bill = bill_at(args, devices, tokens_per_s)
+    return "" if bill is None else bill_text(bill.table())
 
 
 def bill_text(bill: dict[str, Any]) -> str:

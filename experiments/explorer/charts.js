@@ -11,6 +11,7 @@ const PART_COLOURS = { compute: "#0072b2", recomputation: "#56b4e9", bubble: "#a
   "gradient reduction": "#e69f00", "parameter gather": "#8c5a3c", messages: "#009e73",
   launch: "#5e4fa2", framework: "#c0b090", optimizer: "#7f7f7f" };
 const MOST_MISFITS = 2000;
+const MOST_LINES = 2000;
 
 const hasWebGL = (() => {
   try { return Boolean(document.createElement("canvas").getContext("webgl")); }
@@ -112,7 +113,9 @@ function drawScatter(element, table, shown, colour, chosen, compared, hover, dar
 }
 
 function drawParallel(element, table, shown, ranges, dark) {
-  const places = shown.filter((place) => table.step_s[place] !== null);
+  const fit = shown.filter((place) => table.step_s[place] !== null);
+  const every = Math.max(1, Math.ceil(fit.length / MOST_LINES));
+  const places = fit.filter((_, i) => i % every === 0);
   const dimensions = Object.entries(table.fields).map(([name, field]) => {
     const numeric = field.values.every((value) => typeof value === "number");
     const apart = numeric && Math.min(...field.values) > 0 &&

@@ -1,9 +1,9 @@
 """Critical path of a step and its sensitivity to each resource."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine.engine import PS_PER_S, simulate, to_ps
@@ -23,6 +23,9 @@ class PathSegment(NamedTuple):
     start_s: float
     end_s: float
 
+
+Causes = Mapping[tuple[int, str], Mapping[str, float]]
+"""Seconds by cause of each stage and kind of action."""
 
 RESOURCES: dict[str, tuple[str, ...]] = {
     "compute": (
@@ -68,28 +71,37 @@ class Sensitivity:
 
 
 def sensitivities(
-    schedule: Program, costs: Sequence[StageCosts], run: Run, faster: float = 0.1
+    schedule: Program,
+    costs: Sequence[StageCosts],
+    run: Run,
+    faster: float = 0.1,
+    causes: Causes | None = None,
 ) -> tuple[Sensitivity, ...]:
     """Per resource, and per stage's computation, largest gain first.
 
     The gains are those of the step simulated again with its times divided by 1 + `faster`, and
     with none. Resources that cost nothing are left out.
+
+    `causes`: of the seconds of each stage and kind of action
+    (`parplan.sim.analysis.time_split.action_causes`). Exchanges within actions are then resources
+    of their own, and no part of the computation.
     """
     path = critical_path(schedule, costs, run)
     found = []
-    kinds: list[tuple[str, int | None]] = [(resource, None) for resource in RESOURCES]
+    within = exchanges_within(causes or {})
+    kinds: list[tuple[str, int | None]] = [(name, None) for name in (*RESOURCES, *within)]
     kinds += [("compute", stage) for stage in range(len(costs)) if len(costs) > 1]
     for resource, stage in kinds:
         on_path_s = sum(
-            link.end_s - link.start_s
-            for link in path
-            if link.resource == resource and stage in (None, link.stage)
+            _on_path_s(link, resource, causes or {}) for link in path if stage in (None, link.stage)
         )
-        if all(getattr(cost, name) == 0 for cost in costs for name in RESOURCES[resource]):
+        fields = RESOURCES.get(resource, ())
+        if fields and all(getattr(cost, name) == 0 for cost in costs for name in fields):
             continue
 
         def step_s(share: float, resource: str = resource, stage: int | None = stage) -> float:
-            return simulate(schedule, _scaled(costs, resource, stage, share)).step_s
+            changed = _scaled(costs, resource, stage, share, causes or {})
+            return simulate(schedule, changed).step_s
 
         found.append(
             Sensitivity(
@@ -103,17 +115,61 @@ def sensitivities(
     return tuple(sorted(found, key=lambda s: -s.gain_s))
 
 
+EXCHANGES = (
+    *("tensor exchange", "context exchange", "expert exchange"),
+    *("parameter gather", "gradient reduction"),
+)
+"""Parts of actions that go over links."""
+
+OF_ACTIONS = {"forward_s": "F", "input_gradient_s": "I", "weight_gradient_s": "W"}
+"""Fields of `StageCosts` that have the seconds of a kind of action."""
+
+
+def exchanges_within(causes: Causes) -> list[str]:
+    """The exchanges that actions have within them."""
+    there = {part for parts in causes.values() for part, seconds in parts.items() if seconds > 0}
+    return [part for part in EXCHANGES if part in there]
+
+
+def _share(parts: Mapping[str, float], resource: str) -> float:
+    """The share of an action's seconds that a resource takes; unknown causes are computation."""
+    whole_s = sum(parts.values())
+    if not whole_s:
+        return float(resource == "compute")
+    if resource == "compute":
+        return 1 - sum(parts.get(part, 0.0) for part in EXCHANGES) / whole_s
+    return parts.get(resource, 0.0) / whole_s
+
+
+def _on_path_s(link: PathSegment, resource: str, causes: Causes) -> float:
+    seconds = link.end_s - link.start_s
+    if link.resource != "compute":
+        return seconds if link.resource == resource else 0.0
+    if resource != "compute" and resource not in EXCHANGES:
+        return 0.0
+    return seconds * _share(causes.get((link.stage, parse_action(link.name).op), {}), resource)
+
+
 def _scaled(
-    costs: Sequence[StageCosts], resource: str, stage: int | None, share: float
+    costs: Sequence[StageCosts], resource: str, stage: int | None, share: float, causes: Causes
 ) -> list[StageCosts]:
+    """The costs with the seconds of a resource, of one stage or all, times `share`."""
     return [
-        dataclasses.replace(
-            cost, **{name: share * getattr(cost, name) for name in RESOURCES[resource]}
-        )
-        if stage in (None, number)
-        else cost
+        _changed(cost, number, resource, share, causes) if stage in (None, number) else cost
         for number, cost in enumerate(costs)
     ]
+
+
+def _changed(
+    cost: StageCosts, stage: int, resource: str, share: float, causes: Causes
+) -> StageCosts:
+    found: dict[str, Any] = {}
+    for name in RESOURCES.get(resource, tuple(OF_ACTIONS)):
+        of = 1.0
+        if name in OF_ACTIONS:
+            of = _share(causes.get((stage, OF_ACTIONS[name]), {}), resource)
+        found[name] = getattr(cost, name) * (1 - of * (1 - share))
+    return dataclasses.replace(cost, **found)
 
 
 class _Timed(NamedTuple):

@@ -71,7 +71,7 @@ class TimeSplit:
 
 def time_split(workload: Workload, cluster: Cluster, compiled: CompiledPlan, run: Run) -> TimeSplit:
     """Split the time of `run`, the result of simulating `compiled`, by cause."""
-    busy = _busy_causes(workload, cluster, compiled)
+    busy = action_causes(workload, cluster, compiled)
     idle = idle_by_cause(compiled.schedule, run)
     seconds = dict.fromkeys(PARTS, 0.0)
     events: list[list[Event]] = [[] for _ in idle]
@@ -118,10 +118,10 @@ def _rank(
     yield "end", idle.end_s
 
 
-def _busy_causes(
+def action_causes(
     workload: Workload, cluster: Cluster, compiled: CompiledPlan
 ) -> dict[tuple[int, str], Seconds]:
-    """Causes of the seconds of each stage and kind of action."""
+    """Causes of the seconds of each stage and kind of action (F, I, W, B), by names of `PARTS`."""
     timing = timing_of(workload, cluster, compiled.plan)
     links = Communication(cluster, compiled.plan)
     known: dict[StageLayers, dict[str, Seconds]] = {}

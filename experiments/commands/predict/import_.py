@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from parplan._strict import read_text
 from parplan.errors import ParplanError
+from parplan.experiments.arguments.money import add_money_arguments, training_line
 from parplan.experiments.arguments.numbers import count
 from parplan.experiments.arguments.workload import (
     add_software_argument,
@@ -59,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seq-len", type=count, help="sequence length in tokens, if not in the file"
     )
     parser.add_argument("--global-batch", type=count, help="sequences per step, if not in the file")
+    add_money_arguments(parser.add_argument_group("training"))
     parser.add_argument(
         "--micro-batch", type=int, help="sequences per micro-batch, if not in the file"
     )
@@ -172,10 +174,24 @@ def run(args: argparse.Namespace) -> int:
     if found.no_effect:
         print(f"parplan: no effect on time or memory: {_grouped(found)}", file=sys.stderr)
     print(found)
+    for line in _training(args, found):
+        print(line)
     _write(output, found)
     output.write_manifest({"file": where, "from": args.source, "cluster": cluster.name})
     print(f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))})", file=sys.stderr)
     return 0
+
+
+def _training(args: argparse.Namespace, found: ImportedLaunch) -> Iterator[str]:
+    """Days and money of the present plan and of the fastest one, where these are asked for."""
+    tokens, devices = found.workload.tokens, found.cluster.num_accelerators
+    line = training_line(args, devices, tokens / found.step_s)
+    if line:
+        yield f"training with the present plan: {line}"
+    fastest_s = found.better[-1].trial.step_s if found.better else None
+    if line and fastest_s:
+        line = training_line(args, devices, tokens / fastest_s)
+        yield f"training with the fastest plan: {line}"
 
 
 def imported(args: argparse.Namespace, text: str, where: str, cluster: Cluster) -> ImportedLaunch:

@@ -17,6 +17,10 @@ from parplan.experiments.arguments.dask import (
     check_workers,
     requested_executor,
 )
+from parplan.experiments.arguments.money import (
+    add_money_arguments,
+    training_line,
+)
 from parplan.experiments.arguments.space import space_name
 from parplan.experiments.arguments.workload import (
     add_workload_arguments,
@@ -85,8 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PERCENT",
         help="share of each device's memory that a plan may use (default 80)",
     )
-    group.add_argument("--tokens", type=float, help="to train on, for training-time, energy, cost")
-    group.add_argument("--price-per-hour", type=float, help="of an accelerator, for cost")
+    add_money_arguments(group)
     add_sweep_arguments(parser)
     add_output_arguments(parser, "out/landscape")
 
@@ -103,6 +106,11 @@ def run(args: argparse.Namespace) -> int:
     output.files.append(JOURNAL)
     _write(output, land, {**_inputs(args), "depends_on": digest(_head(request))})
     print("\n".join(summary(land)))
+    if land.best is not None:
+        devices = request.cluster.num_accelerators
+        rate = devices * land.best.metrics["tokens-per-accelerator"]
+        if line := training_line(args, devices, rate):
+            print(f"training there: {line}")
     print(f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))})", file=sys.stderr)
     return 0 if land.best is not None else 1
 

@@ -15,6 +15,7 @@ from parplan.experiments.arguments.dask import (
     check_workers,
     requested_executor,
 )
+from parplan.experiments.arguments.money import add_money_arguments, bill_at, bill_text
 from parplan.experiments.arguments.space import space_name
 from parplan.experiments.arguments.workload import (
     add_workload_arguments,
@@ -73,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--space", type=space_name, default="full",
         help="which plans are searched: full (default), or a TOML file of constraints",
     )  # fmt: skip
+    add_money_arguments(parser.add_argument_group("training"))
     add_sweep_arguments(parser)
     add_output_arguments(parser, "out/scale")
 
@@ -98,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     found = _points(workloads, machines, sizes, base, output, args)
     _write(output, found, workload, args)
     output.write_manifest({**_inputs(args), "depends_on": digest(head)})
-    print("\n".join(_said(found)))
+    print("\n".join([*_said(found), *_training(found, args)]))
     print(f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))})", file=sys.stderr)
     fitting = any(p.step_s for curves in found.values() for ps in curves.values() for p in ps)
     return 0 if fitting else 1
@@ -194,7 +196,7 @@ def _points(
 def _write(
     output: OutputFolder, found: Mapping[str, Curves], workload: Workload, args: argparse.Namespace
 ) -> None:
-    output.write_csv("scaling.csv", list(_rows(found)))
+    output.write_csv("scaling.csv", list(_rows(found, args)))
     title = f"{workload.model.name} on {args.cluster}, {workload.seq_len} tokens a sequence"
     output.write_figure("scaling.png", figure(found, title))
 
@@ -203,7 +205,7 @@ def _inputs(args: argparse.Namespace) -> dict[str, str]:
     return {k: str(v) for k, v in vars(args).items() if k not in ("argv", "command")}
 
 
-def _rows(found: Mapping[str, Curves]) -> Iterator[dict[str, Any]]:
+def _rows(found: Mapping[str, Curves], args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for kind, curves in found.items():
         for machine, points in curves.items():
             for p, share in zip(points, efficiency(points), strict=True):
@@ -220,8 +222,31 @@ def _rows(found: Mapping[str, Curves]) -> Iterator[dict[str, Any]]:
                     "plan": p.plan,
                     **{f"share of {name}": p.shares.get(name, "") for name in GROUPS},
                     **{f"gain of {name} x 2": p.gains.get(name, "") for name in RESOURCES},
+                    **_bill_row(p, args),
                     "reason": p.reason,
                 }
+
+
+def _bill_row(point: ScalePoint, args: argparse.Namespace) -> dict[str, Any]:
+    """Time and money of the training, where they are asked for."""
+    if args.tokens is None and args.price_per_hour is None:
+        return {}
+    rate = point.tokens_per_s
+    bill = None if rate is None else bill_at(args, point.accelerators, rate)
+    names = ("training_s", "accelerator_hours", "cost", "cost_per_1e9_tokens", "currency")
+    return dict.fromkeys(names, "") if bill is None else bill.table()
+
+
+def _training(found: Mapping[str, Curves], args: argparse.Namespace) -> Iterator[str]:
+    """A line for each size that has a plan, where time or money is asked for."""
+    for kind, curves in found.items():
+        for machine, points in curves.items():
+            for point in points:
+                rate = point.tokens_per_s
+                bill = None if rate is None else bill_at(args, point.accelerators, rate)
+                if bill is not None:
+                    what = f"{kind}, {machine}, {point.accelerators} accelerators"
+                    yield f"training, {what}: {bill_text(bill.table())}"
 
 
 def _or_empty(value: float | None) -> float | str:

@@ -14,6 +14,7 @@ from parplan.experiments.accuracy.measured_trace import (
     read_trace,
     with_measured,
 )
+from parplan.experiments.arguments.money import add_money_arguments, training_line
 from parplan.experiments.arguments.workload import add_software_argument, requested_cluster
 from parplan.experiments.cases.own.machine_factors import setting_named
 from parplan.experiments.commands.predict.simulate_collective import (
@@ -27,7 +28,8 @@ from parplan.experiments.figures.memory import memory_figure
 from parplan.experiments.output.folder import OutputFolder
 from parplan.hardware.network.cluster import Cluster
 from parplan.sim.analysis.bubble import bubble_by_cause
-from parplan.sim.analysis.critical_path import critical_path, sensitivities
+from parplan.sim.analysis.critical_path import Causes, critical_path, sensitivities
+from parplan.sim.analysis.time_split import action_causes
 from parplan.sim.analysis.timeline import chrome_trace
 from parplan.sim.cluster.whole_cluster import simulate_cluster
 from parplan.sim.cost_model.stage_costs import message_bytes
@@ -86,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "times as long",
     )
     add_extra_arguments(parser)
+    add_money_arguments(parser.add_argument_group("training"))
     add_collective_arguments(parser)
     parser.add_argument(
         "--memory-snapshot",
@@ -137,7 +140,9 @@ def run(args: argparse.Namespace) -> int:
     slow = [stragglers(compiled, result, slowdown)] if slowdown else []
     lines = [summary(compiled, result, memory), *verdict_lines(memory, cluster), *slow]
     lines += extras.lines(compiled, cluster, result)
-    print("\n".join(lines))
+    rate = workload.tokens / result.step_s
+    training = training_line(args, cluster.num_accelerators, rate)
+    print("\n".join([*lines, *([f"training: {training}"] if training else [])]))
     output.write_text("schedule.csv", write_csv(compiled.schedule))
     trace = chrome_trace({"predicted": result})
     output.write_json("timeline.json", with_measured(trace, result.num_ranks, measured))
@@ -147,7 +152,7 @@ def run(args: argparse.Namespace) -> int:
         output.write_bytes("memory_snapshot.pickle", pickle.dumps(memory_snapshot(memory, result)))
     output.write_figure("gantt.png", gantt({"predicted": result}))
     _write_memory(output, memory, result, limit_bytes=cluster.accelerator.memory_bytes)
-    _write_causes(output, compiled, result)
+    _write_causes(output, compiled, result, action_causes(workload, cluster, compiled))
     inputs = {"plan": str(args.plan), "cluster": cluster.name, "schedule": str(args.schedule)}
     output.write_manifest(inputs)
     print(f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))})", file=sys.stderr)
@@ -276,10 +281,12 @@ def _write_memory(
     output.write_figure("memory.png", memory_figure(memory, result.step_s, limit_bytes))
 
 
-def _write_causes(output: OutputFolder, compiled: CompiledPlan, result: Run) -> None:
+def _write_causes(
+    output: OutputFolder, compiled: CompiledPlan, result: Run, causes: Causes
+) -> None:
     path = critical_path(compiled.schedule, compiled.costs, result)
     output.write_csv("critical_path.csv", [link._asdict() for link in path])
-    found = sensitivities(compiled.schedule, compiled.costs, result, FASTER)
+    found = sensitivities(compiled.schedule, compiled.costs, result, FASTER, causes)
     output.write_csv("sensitivity.csv", [dataclasses.asdict(row) for row in found])
     print(f"seconds gained if a resource were {FASTER:.0%} faster, or free:")
     for row in found[:MOST_GAINING]:

@@ -7,12 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parplan.hardware.machines.presets import cluster_preset
 from parplan.sim.analysis.bubble import bubble_by_cause, idle_by_cause
 from parplan.sim.analysis.critical_path import RESOURCES, critical_path, sensitivities
+from parplan.sim.analysis.time_split import action_causes, time_split
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine.engine import simulate
+from parplan.sim.models.model import model_preset
+from parplan.sim.plan import Plan
+from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.programs.instructions import Program, computations, read_csv
 from parplan.sim.schedules import make_program, make_schedule
+from parplan.sim.workload import Workload
 
 SPLIT = read_csv("0F0,0F1,0I0,0I1,0W0,0W1\n1F0,1I0,1F1,1I1,1W0,1W1\n")
 CHUNKED = read_csv("0F0,0F1,2F0,2F1,2B0,2B1,0B0,0B1\n1F0,1F1,3F0,3F1,3B0,3B1,1B0,1B1\n")
@@ -109,6 +115,32 @@ def test_the_gain_is_that_of_the_step_played_again() -> None:
     assert gains["bandwidth"].gain_if_free_s == 0.5
     assert gains["optimizer"].gain_s == pytest.approx(1 - 1 / 1.1)
     assert "reduction" not in gains
+
+
+@pytest.mark.parametrize(
+    "fields", [{"tensor_parallel": 8}, {"tensor_parallel": 4, "num_stages": 2}]
+)
+def test_exchanges_within_actions_are_those_of_the_time_split(fields: dict[str, int]) -> None:
+    workload = Workload(model_preset("llama2-7b"), seq_len=1024, global_batch=16)
+    cluster = cluster_preset("8xh100")
+    compiled = compile_plan(workload, cluster, Plan(num_micro_batches=16, **fields))
+    run = predict(compiled)
+    causes = action_causes(workload, cluster, compiled)
+    rows = sensitivities(compiled.schedule, compiled.costs, run, causes=causes)
+    found = {row.resource: row for row in rows if row.stage is None}
+    # Every second of the critical path is on one resource.
+    assert sum(row.on_path_s for row in found.values()) == pytest.approx(run.step_s)
+    split = time_split(workload, cluster, compiled, run).seconds["tensor exchange"]
+    assert split > 0.05 * run.step_s
+    exchange = found["tensor exchange"]
+    assert 0 < exchange.gain_s < exchange.gain_if_free_s
+    if compiled.plan.num_stages == 1:
+        # Without a pipeline nothing hides them: they gain what they take, on both views.
+        assert exchange.gain_if_free_s == pytest.approx(split, rel=1e-6)
+        assert exchange.on_path_s == pytest.approx(split, rel=1e-6)
+        assert found["compute"].gain_if_free_s + split < run.step_s
+    else:
+        assert exchange.gain_if_free_s > split  # In the bubble one waits for others' exchanges.
 
 
 def test_causes_of_the_bubble() -> None:
