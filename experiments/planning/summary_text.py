@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from parplan.experiments.arguments.money import bill_text
-from parplan.experiments.output.tables import columns
 from parplan.experiments.output.terminal import Style
 from parplan.sim.memory.peak import GB
 
@@ -13,6 +12,9 @@ SHOWN = 3
 
 LEAST = 0.01
 """Smaller parts are left to that."""
+
+WIDE = 64
+"""Characters up to which what alternatives differ in is a column."""
 
 LABEL = 10
 """Characters of the name of a line."""
@@ -132,5 +134,8 @@ def search_text(search: Table, *, found: bool = True) -> str:
 
 def _alternatives(found: list[Table]) -> Iterator[str]:
     yield "nearest alternatives"
-    rows = [(f"  {one['pace']}", one["differs"], one["reason"]) for one in found]
-    yield from columns(rows).splitlines()
+    pace = max(len(one["pace"]) for one in found)
+    width = min(WIDE, max(len(one["differs"]) for one in found))
+    for one in found:
+        line = f"  {one['pace']:{pace}}  {one['differs']:{width}}  {one['reason']}"
+        yield line.rstrip()
