@@ -14,7 +14,8 @@ RECOMPUTED_OPS = ("attention",)
 
 
 def why_not_executable(plan: Plan, num_processes: int, *, own_lists: bool = False) -> str:
-    """Why `plan` cannot be executed by `num_processes` processes, in one line; empty if it can.
+    """The reason why `plan` cannot be executed by `num_processes` processes, in one line; empty if
+    it can.
 
     own_lists: whether instruction lists are given that take the place of the plan's schedule.
     """
@@ -31,7 +32,8 @@ def check_executable(plan: Plan, num_processes: int, *, own_lists: bool = False)
 
 
 def executable_only(workload: Workload, num_processes: int) -> Callable[[Plan], str]:
-    """Why a plan cannot train `workload` on so many processes, in one line; empty if it can.
+    """The reason why a plan cannot train `workload` on so many processes, in one line; empty if it
+    can.
 
     For the `why_not` of a space of plans, so that a search finds executable ones alone. Raises
     `ParplanError` when no plan could, naming what of the workload cannot be executed.
@@ -50,7 +52,7 @@ def executable_only(workload: Workload, num_processes: int) -> Callable[[Plan], 
 
 
 def why_not_trained(workload: Workload) -> str:
-    """Why no plan can train `workload`, in one line; empty if some can."""
+    """The reason why no plan can train `workload`, in one line; empty if some can."""
     if reason := why_not_built(workload.model):
         return reason
     if workload.tf32:
@@ -65,7 +67,9 @@ def why_not_trained(workload: Workload) -> str:
 
 
 def why_not_built(model: Model) -> str:
-    """Why `parplan.backend.models.gpt` does not build `model`, in one line; empty if it does."""
+    """The reason why `parplan.backend.models.gpt` does not build `model`, in one line; empty if it
+    does.
+    """
     if model.moe is not None:
         return "experts cannot be executed yet, only predicted"
     if model.mla is not None:
@@ -149,7 +153,9 @@ def reduces_by_hooks(plan: Plan) -> bool:
 
 
 def _sharding_reasons(plan: Plan) -> Iterator[str]:
-    """What torch does not compose, as tests/backend/runtime/test_sharded_parity.py found it."""
+    """Combinations that torch does not support, as tests/backend/runtime/test_sharded_parity.py
+    found them.
+    """
     if plan.replicas == 1:
         return
     split_backward = plan.num_stages > 1 and schedule_kind(plan.schedule).splits_backward

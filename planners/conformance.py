@@ -66,7 +66,7 @@ def check_it_is_repeatable(planner: str) -> None:
 
 
 def check_it_uses_no_chance_of_its_own(planner: str) -> None:
-    """Whoever else draws random numbers changes nothing, and is not disturbed."""
+    """Check that random numbers drawn elsewhere neither change nor are changed by the planner."""
     import random
 
     first = _asked(_report(planner, 0))
@@ -78,7 +78,9 @@ def check_it_uses_no_chance_of_its_own(planner: str) -> None:
 
 
 def check_it_keeps_the_budget(planner: str) -> None:
-    """It ends at any budget, asks no more than that, and finds no less with more."""
+    """Check that the planner ends at any budget, keeps it, and finds no worse plan with a larger
+    one.
+    """
     found = []
     for evaluations in (1, 7, EVALUATIONS):
         report = _report(planner, 0, evaluations)
@@ -91,7 +93,7 @@ def check_it_keeps_the_budget(planner: str) -> None:
 
 
 def check_it_stops_at_once(planner: str) -> None:
-    """When the budget ends, so does the planner: it does not go on asking, or answer itself."""
+    """Check that the planner stops when the budget ends: no further requests, no own answer."""
     counted = _Counting(find_planner(planner))
     report = run_planner(counted, example_space(), budget=Budget(evaluations=EVALUATIONS))
     assert report.stopped in ("budget used up", "finished"), f"{planner}: {report.stopped}"
@@ -99,7 +101,9 @@ def check_it_stops_at_once(planner: str) -> None:
 
 
 def check_its_answer_is_feasible(planner: str) -> None:
-    """What it asks about is of the space; its answer can be laid out, and fits in memory."""
+    """Check that requests belong to the space, and that the answer can be laid out and fits in
+    memory.
+    """
     space = example_space()
     report = _report(planner, 0)
     outside = [trial.plan for trial in report.trials if trial.plan not in space]
@@ -129,7 +133,7 @@ def check_it_does_not_cheat(planner: str) -> None:
 
 
 def check_it_searches(planner: str) -> None:
-    """It tries several plans, or has proven that more are of no use."""
+    """Check that the planner tries several plans, or has proven that more are of no use."""
     report = _report(planner, 0)
     several = len(report.trials) > 1 or report.proven
     assert several, f"{planner}: tried {len(report.trials)} of {report.space_size} plans"
@@ -180,7 +184,7 @@ def _report(planner: str, seed: int, evaluations: int = EVALUATIONS) -> SearchRe
 
 
 def _asked(report: SearchReport) -> list[list[object]]:
-    """What was asked first, second, ..., and how often."""
+    """Rows of a report: the number of requests, then the trials in the order of the requests."""
     rows: list[list[object]] = [[report.num_asked, report.stopped]]
     rows += [[str(trial.plan), trial.reason, trial.step_s] for trial in report.trials]
     return rows

@@ -54,7 +54,7 @@ class MixedTrial:
 
 
 class MixedLayout(NamedTuple):
-    """How the devices and the batch are divided, without the blocks."""
+    """Division of the devices and of the batch, without that of the blocks."""
 
     order: tuple[int, ...]
     """The parts from the first stage on."""
@@ -136,7 +136,7 @@ class MixedSearch:
         return layout.plan.num_micro_batches * blocks / rate * (1 - 1e-9)
 
     def _block_s(self, part: int, plan: Plan) -> float:
-        """Of the fastest kind of block, which is all that every division has to do."""
+        """Time of the fastest kind of block, a lower bound for every division."""
         again = plan.recomputation != "none"
         costs = self._costs_of(part, plan).blocks
         return min(
@@ -160,7 +160,7 @@ class MixedSearch:
         return [part for part, count in pairs for _ in range(count)]
 
     def costs(self, layout: MixedLayout, plan: Plan) -> tuple[StageCosts, ...]:
-        """Of every stage, on the devices that it is on.
+        """Costs of every stage on its devices.
 
         Messages of a stage that has a neighbour elsewhere take as long as between the parts, in
         both directions.
@@ -207,7 +207,7 @@ class MixedSearch:
         )
 
     def limit_bytes(self, part: int) -> float:
-        """What a plan may use of each device of a part."""
+        """Bytes that a plan may use of each device of a part."""
         return self.memory_ratio * self.parts[part].accelerator.memory_bytes
 
     def _of_lists(self, plan: Plan) -> tuple[Tape, tuple[Moments, ...]]:
@@ -264,7 +264,7 @@ class MixedSearch:
 
 
 class MixedReport(NamedTuple):
-    """What a search found."""
+    """The result of a search."""
 
     trials: tuple[MixedTrial, ...]
     """Every layout that was tried, with the best division that was found for it."""

@@ -48,7 +48,7 @@ Progress = Callable[[str, int, int], None]
 def settings_here(
     model: Model, seq_len: int, processes: int | None, grid: str
 ) -> tuple[CalibrationSettings, Machine]:
-    """What to measure on this machine, with one process per GPU or two on a CPU by default.
+    """Return the default measurements for this machine: one process per GPU, or two on a CPU.
 
     Raises `ParplanError` without torch and for what this machine can't do.
     """

@@ -19,7 +19,7 @@ RECOMPUTATIONS: tuple[Literal["none", "full"], ...] = ("none", "full")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationSettings:
-    """What is asked of a calibration; a resumed one has to have the same."""
+    """Settings of a calibration; a resumed one must have the same."""
 
     model: Model
     """Whose layers are timed."""

@@ -44,7 +44,7 @@ class LayerTimes:
 
 
 class LayerSetting(NamedTuple):
-    """What the costs of a layer depend on."""
+    """The inputs on which the costs of a layer depend."""
 
     batch_per_device: int
     recomputation: Recomputation

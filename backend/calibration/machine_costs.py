@@ -31,7 +31,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineCosts:
-    """What communication and the optimizer cost, measured on the processes that run."""
+    """Costs of communication and of the optimizer, measured on the running processes."""
 
     latency_s: float = 0.0
     bytes_per_s: float = math.inf
@@ -104,8 +104,8 @@ def _ping_pong(values: torch.Tensor) -> float:
 def _reduction(
     chain: Chain, batch: Batch, device: torch.device, precision: str
 ) -> tuple[float, float]:
-    """What DistributedDataParallel adds to a backward: seconds for a model without parameters, and
-    per byte of gradients.
+    """Time that DistributedDataParallel adds to a backward: seconds for a model without parameters,
+    and per byte of gradients.
 
     From models of few blocks, so that its hooks, its copies and the overlap with the backward are
     in it. Measured with and without reduction in turn.

@@ -31,7 +31,7 @@ class NeighbourGroups:
 def collective_run(
     collective: CollectiveCall, groups: NeighbourGroups, device: torch.device
 ) -> Run | None:
-    """What repeats `collective`; None on a process that takes no part.
+    """Return a function that repeats `collective`; None on a process that takes no part.
 
     Raises `RuntimeError` or the like where the backend has no such operation.
     """

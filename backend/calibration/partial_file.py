@@ -59,7 +59,7 @@ class PartialFile:
                     self._journal.add(line)
 
     def remove(self) -> None:
-        """There is a profile now."""
+        """Remove the partial file, which a complete profile replaces."""
         self._close()
         self.path.unlink(missing_ok=True)
 

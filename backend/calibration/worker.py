@@ -62,7 +62,7 @@ def sit(job: dict[str, Any], say: Say) -> dict[str, Any]:
 
 
 class _Sitting:
-    """What one start of the processes measures, and the lines in which it says so."""
+    """The measurements of one start of the processes, and the progress lines about them."""
 
     def __init__(self, job: dict[str, Any], device: torch.device, say: Say) -> None:
         self.job, self.device, self._say = job, device, say
@@ -175,7 +175,7 @@ class _Sitting:
         return kernel_run(item, self.operands)
 
     def _clock(self, item: Item) -> Callable[[], float]:
-        """What times `item`: the wall clock, on a GPU when it has finished.
+        """Return the clock for `item`: the wall clock, on a GPU after synchronisation.
 
         For kernels on one thread of a CPU it is the time that this thread was running: what other
         programs take from it is no property of the machine. (They slow messages all the same.)

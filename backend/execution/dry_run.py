@@ -35,7 +35,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VirtualRank:
-    """What one rank was found to hold."""
+    """Parameters and memory of one rank in a dry run."""
 
     rank: int
     pipeline_rank: int

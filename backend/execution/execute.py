@@ -25,7 +25,7 @@ TIMEOUT_S = 1800.0
 
 
 class OtherNodeError(ParplanError):
-    """There is nothing to return here: the results of a run over several nodes are on the first."""
+    """Raised on every node but the first, which holds the results of a run over several nodes."""
 
 
 def execute(
@@ -108,7 +108,7 @@ def execute(
 def _run(
     job: dict[str, Any], plans: list[Plan], start: Callable[..., Any], report: Report, several: bool
 ) -> tuple[dict[str, Any] | None, list[Plan]]:
-    """What the job found, without the plans that did not fit, and those.
+    """Return the results of the job and the plans that did not fit.
 
     `several`: nodes take part, of which the others do not know what this one ran out of.
     """

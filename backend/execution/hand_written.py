@@ -41,7 +41,7 @@ class HandWrittenRun:
         return time.perf_counter()
 
     def seconds(self, everyone: Sequence[Sequence[tuple[float, float]]]) -> list[float]:
-        """Of every step, given the samples of all processes."""
+        """Return the seconds of every step, given the samples of all processes."""
         return [
             max(end for _, end in step) - min(start for start, _ in step)
             for step in zip(*everyone, strict=True)

@@ -43,8 +43,9 @@ class ProfiledStep:
     """With the collectives of the first process of every pipeline rank."""
 
     def exposed_s(self, timed: Run) -> dict[str, float]:
-        """What of another step was spent waiting, if its shares were those of this one: by stream
-        within computations, and within the optimizer; mean over the processes."""
+        """Exposed waiting time of another step that has the shares of this one: by stream within
+        computations, and within the optimizer; mean over the processes.
+        """
         found: dict[str, float] = {}
         own = {(e.rank, e.name): e.end_s - e.start_s for e in timed.events}
         width = len(self.samples) // timed.num_ranks
@@ -58,7 +59,7 @@ class ProfiledStep:
 
 
 class SharedSetup:
-    """What all contestants share: batch, device, precision, and the groups of processes.
+    """State shared by all contestants: batch, device, precision, and process groups.
 
     Every group of gloo has threads that wake up all the time, so there is one of each size.
     """
@@ -126,7 +127,7 @@ class ProxyRun(InterleavedRun):
         self.proxy = proxy
 
     def costs(self, warm_up: int) -> ProxyCosts:
-        """What its steps cost, without the watched ones and `warm_up` more.
+        """Measured costs of its steps, without the profiled ones and the first `warm_up` others.
 
         Runs another one under the profiler, if there is a collective to wait for.
         """
@@ -137,7 +138,7 @@ class ProxyRun(InterleavedRun):
         return proxy_costs(self.plan, steps, (profiled.samples, profiled.exposed))
 
     def held(self) -> ProxyMemory:
-        """What its step held."""
+        """Bytes held during its step."""
         found = everyone((*self.memory, self.pipeline.received_bytes()))
         bases, _, segments, received = zip(*found, strict=True)
         return proxy_memory(self.plan, segments, bases, received)
@@ -186,7 +187,7 @@ def take_turns(
 
 
 def everyone(own: Any) -> list[Any]:
-    """What all processes pass, in order, on all of them."""
+    """Gather a value from all processes, in rank order, on all of them."""
     if not dist.is_initialized():
         return [own]
     found: list[Any] = [None] * dist.get_world_size()

@@ -89,7 +89,7 @@ def _candidates(work: "_Work", say: Say) -> list[tuple[Plan, float]]:
 
 
 class _Work:
-    """What is trained: the same model, weights and batch in every process and every plan."""
+    """The training job: the same model, weights and batch in every process and every plan."""
 
     def __init__(self, workload: Workload, seed: int, device: torch.device) -> None:
         self.workload, self.seed, self.device = workload, seed, device
@@ -136,7 +136,7 @@ class _InterleavedRuns:
         self.hand_written_samples: list[dict[str, Any]] = []
 
     def run(self, warm_up: int, repeats: int, budget_s: float | None) -> None:
-        """So many rounds, the first ones not to be timed, or as many as the budget allows."""
+        """Run the given number of rounds, the first ones untimed, or as the budget allows."""
         self.warm_up = warm_up
         rounds = warm_up + repeats
         what = f"{len(self.trials)} plans and {len(self.proxies)} proxy models"
@@ -192,7 +192,7 @@ class _InterleavedRuns:
         return tables
 
     def calibration(self) -> list[dict[str, Any]]:
-        """What the proxies cost, as JSON."""
+        """Measured costs of the proxy models, as JSON."""
         return [
             {
                 "plan": proxy.plan.to_json(),

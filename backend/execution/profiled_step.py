@@ -73,7 +73,9 @@ def profiled(step: Callable[[], None], plan: Plan, device: torch.device) -> Prof
     launches = {e.correlation_id(): e for e in events if e.name().startswith("c10d::")}
 
     def launched(event: Any) -> Span:
-        """When a collective was asked for: of a kernel, the operation that launched it."""
+        """The time at which a collective was launched: for a kernel, that of the operation that
+        launched it.
+        """
         return span(launches.get(event.linked_correlation_id(), event) if on_gpu else event)
 
     functional = union(span(e) for e in events if e.name().startswith("_c10d_functional::"))
@@ -133,7 +135,7 @@ def union(spans: Iterable[Span]) -> list[Span]:
 
 
 def without(spans: Sequence[Span], others: Sequence[Span]) -> list[Span]:
-    """What of `spans` no other covers; both in order and without overlaps."""
+    """The parts of `spans` that no other span covers; both sorted and free of overlaps."""
     found: list[Span] = []
     place = 0
     for start_s, end_s in spans:

@@ -91,7 +91,7 @@ class HandWritten:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
-    """What one job found: the costs it measured, the plan it would choose, the plans it ran."""
+    """Results of one job: the measured costs, the plan they would choose, the executed plans."""
 
     workload: Workload | None
     """None: the model of a training script."""
@@ -162,7 +162,7 @@ def _table(executed: Executed) -> dict[str, Any]:
 
 
 def executed_of(table: dict[str, Any]) -> Executed:
-    """What `Execution.to_json` or a job made of one plan."""
+    """Read one executed plan as `Execution.to_json` or a job wrote it."""
     return Executed(
         plan=Plan.from_json(table["plan"]),
         predicted=_run(table["predicted"], "predicted"),

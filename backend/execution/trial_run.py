@@ -115,7 +115,7 @@ class TrialRun:
 
     @property
     def losses(self) -> list[float]:
-        """Of every step so far."""
+        """The loss of every step so far."""
         return [sample.loss for sample in self.samples]
 
     def gather(self, warm_up: int) -> tuple[list[float], Run] | None:
@@ -131,7 +131,7 @@ class TrialRun:
         return seconds, one_run(self.plan, steps[seconds.index(median)], median)
 
     def steps(self, warm_up: int) -> list[tuple[Sample, ...]]:
-        """Of every step after `warm_up` the samples of all ranks, on all ranks."""
+        """The samples of all ranks for every step after `warm_up`, on all ranks."""
         own = _on_one_clock(self.samples[warm_up:])
         everyone: list[list[Sample]] = [own]
         if dist.is_initialized():
@@ -169,7 +169,7 @@ def _on_one_clock(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def step_seconds(samples: Sequence[Sample]) -> float:
-    """From when the first rank began until the last one ended."""
+    """Seconds from the start of the first rank to the end of the last one."""
     return max(s.end_s for s in samples) - min(s.start_s for s in samples)
 
 

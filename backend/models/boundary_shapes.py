@@ -15,7 +15,7 @@ from parplan.sim.plan import Plan
 
 
 def boundary_shapes(stages: Sequence[nn.Module], example: torch.Tensor) -> list[torch.Tensor]:
-    """What goes into each stage and out of the last one, on the meta device.
+    """Return the shapes of the inputs of each stage and the outputs of the last one (meta device).
 
     Raises `ParplanError` naming the stage that fails or returns anything but one tensor.
     """
@@ -81,7 +81,7 @@ def _quiet() -> Iterator[None]:
 
 
 def part_shapes(shapes: Sequence[torch.Tensor], plan: Plan) -> list[torch.Tensor]:
-    """Of `boundary_shapes`, the parts that one rank has of values (batch, sequence, features)."""
+    """The local part of `boundary_shapes` on one rank, for values (batch, sequence, features)."""
     ranks, last = plan.tensor_parallel, len(shapes) - 1
     found = []
     for index, shape in enumerate(shapes):

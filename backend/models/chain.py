@@ -36,7 +36,8 @@ class Chain:
 
 
 def around_blocks(layers: Sequence[nn.Module]) -> tuple[int, int]:
-    """How many layers come before and after the blocks: the longest run of one type.
+    """Return the numbers of layers before and after the blocks, which are the longest run of one
+    type.
 
     Without a run of two, every layer is a block.
     """

@@ -78,7 +78,9 @@ class CausalAttention(nn.Module):
             self.slopes = self.slopes[rank * self.heads : (rank + 1) * self.heads]
 
     def _bias(self, query: torch.Tensor) -> torch.Tensor | None:
-        """What is added to the scores (heads or 1, seq_len, seq_len); None: plainly causal."""
+        """The bias added to the scores (heads or 1, seq_len, seq_len); None for plain causal
+        attention.
+        """
         seq = query.shape[2]
         if self.slopes is None and (self.window is None or self.window >= seq):
             return None

@@ -92,12 +92,12 @@ class _Around(nn.Module):
         self.hidden_size = 0
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
-        """What the first decoder layer gets."""
+        """Return the input of the first decoder layer."""
         values: torch.Tensor = self._run(self.shell, input_ids=tokens)[0][0][0]
         return values
 
     def arguments(self, index: int, values: torch.Tensor) -> Arguments:
-        """What layer `index` gets beside `values` (batch, seq_len, hidden).
+        """Return the arguments of layer `index` beside `values` (batch, seq_len, hidden).
 
         Equal for all micro-batches of a shape, so it is computed once.
         """
@@ -203,7 +203,7 @@ class _Given(nn.Module):
 
 
 class _Outputs:
-    """What a base model returns: the last values, and nothing of the rest."""
+    """The output of a base model: the last hidden values only."""
 
     def __init__(self, values: torch.Tensor | None) -> None:
         self.last_hidden_state = values

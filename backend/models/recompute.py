@@ -33,7 +33,7 @@ class Recomputed(nn.Module):
         self.level = level
 
     def forward(self, *inputs: Any) -> Any:
-        """What the layer itself returns."""
+        """Call the layer."""
         if self.level == "full":
             return checkpoint(self.module, *inputs, use_reentrant=False)
         return checkpoint(self.module, *inputs, use_reentrant=False, context_fn=_selective_contexts)

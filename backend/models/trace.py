@@ -49,12 +49,12 @@ class ChainTrace:
 
     @property
     def parameters(self) -> int:
-        """Of the whole chain."""
+        """The number of parameters of the whole chain."""
         return sum(layer.parameters for layer in self.layers)
 
     @property
     def flops(self) -> int:
-        """Of a forward and a backward."""
+        """FLOPs of a forward and a backward."""
         return sum(layer.forward_flops + layer.backward_flops for layer in self.layers)
 
     @property
@@ -106,7 +106,7 @@ def flop_counter() -> FlopCounterMode:
 
 
 def _attention_flops(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
-    """Of the whole matrix of scores, masked or not, from shapes (batch, heads, tokens, size)."""
+    """FLOPs of the whole score matrix, masked or not, from shapes (batch, heads, tokens, size)."""
     return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
 
@@ -136,7 +136,7 @@ class _Trace:
     def forward(
         self, values: torch.Tensor, loss: Callable[[torch.Tensor], torch.Tensor] | None
     ) -> torch.Tensor:
-        """What the layer returns, cut off from its graph."""
+        """Call the layer and detach its output from its graph."""
         values = values.detach()
         if values.is_floating_point():
             values.requires_grad_()
@@ -178,7 +178,9 @@ class _Trace:
         return tensor
 
     def _hold(self, tensor: torch.Tensor) -> int:
-        """Its bytes, unless it is held already. Held, so that no other gets its identity."""
+        """Return the bytes of a tensor, or 0 if it was counted already. It is kept alive, so that
+        no other tensor gets its identity.
+        """
         storage = tensor.untyped_storage()
         known = storage._cdata in self.held
         self.held[storage._cdata] = storage

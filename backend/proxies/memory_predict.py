@@ -89,7 +89,7 @@ class _Rank:
         yield self._part(CostPart("optimizer", self.rank))
 
     def _start(self) -> float:
-        """What is held when the first action begins."""
+        """Bytes held when the first action begins."""
         values = [self.measured[proxy].start[self.rank] for proxy in self.family]
         mean_blocks = statistics.mean(self.blocks[stage] for stage in self.own)
         more = self.plan.num_micro_batches - self.family.deep.plan.num_micro_batches

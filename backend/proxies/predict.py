@@ -157,7 +157,7 @@ class _Prediction:
         return simulate(self.schedule, stages, durations_ps=durations), drawn
 
     def _ratio(self, name: str, place: int, rng: random.Random) -> float:
-        """How much longer than in the median a part of the deep proxy took in one of its steps."""
+        """Ratio of a part's time in one step of the deep proxy model to its median."""
         key = name, place
         if key not in self._noise:
             split = name in ("I", "W") or self.proxies.whole is None
@@ -258,7 +258,7 @@ class _Prediction:
         return family
 
     def _mean(self, name: str) -> float:
-        """Of a field that does not depend on depth."""
+        """The mean of a field that does not depend on depth."""
         return float(statistics.mean(getattr(self.measured[proxy], name) for proxy in self._any()))
 
 

@@ -33,7 +33,7 @@ class ProxyModel(NamedTuple):
 
     @property
     def num_blocks(self) -> int:
-        """Of the whole model."""
+        """The number of blocks of the whole model."""
         return self.depth * self.plan.total_stages
 
 

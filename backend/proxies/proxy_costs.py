@@ -24,7 +24,7 @@ class Stepped(Protocol):
 
 
 class CostPart(NamedTuple):
-    """What a cost belongs to."""
+    """The part of a step to which a cost belongs."""
 
     name: str
     """F, B, I, W, gather, reduce, or optimizer."""
@@ -143,7 +143,7 @@ class _Found:
         return CostPart(action.op, action.stage, self.turns[action])
 
     def _gaps(self, column: Sequence[Stepped]) -> None:
-        """What lies between the marks of the pipeline ranks of one replica."""
+        """Time between the recorded marks of the pipeline ranks of one replica."""
         start, end, before = {}, {}, {}
         for sample in column:
             previous_s = sample.start_s
@@ -178,7 +178,7 @@ class _Found:
     def shares(
         self, samples: Sequence[Stepped], exposed: Sequence[Exposed]
     ) -> dict[CostPart, dict[str, float]]:
-        """What share of each part was spent waiting, by stream."""
+        """The share of each part that was spent waiting, by stream."""
         width = self.plan.replicas * self.plan.tensor_parallel
         whole: dict[CostPart, float] = defaultdict(float)
         waited: dict[CostPart, dict[str, float]] = defaultdict(lambda: defaultdict(float))

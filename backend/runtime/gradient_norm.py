@@ -40,7 +40,9 @@ def _get_total_norm(
     error_if_nonfinite: bool = False,
     foreach: bool | None = None,
 ) -> torch.Tensor:
-    """As torch's. All processes call it; those that were given nothing take part as well."""
+    """Norm of all gradients, as torch computes it. All processes call it, those without gradients
+    too.
+    """
     given = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
     for step in list(_PLANNED):
         parameters = {id(p.grad): p for p in step.parameters() if p.grad is not None}
@@ -87,7 +89,7 @@ def _local(parameter: nn.Parameter, gradient: torch.Tensor) -> torch.Tensor:
 
 
 def _copies(step: PipelineStep, parameter: nn.Parameter) -> int:
-    """How many processes of one stage have the same part."""
+    """The number of processes of one stage that hold the same part."""
     copies = step.plan.data_parallel * step.plan.tensor_parallel
     if isinstance(parameter, DTensor):
         for dimension, placement in enumerate(parameter.placements):

@@ -165,7 +165,7 @@ class PipelineStep:
         return make_optimizer(self.parameters(), self.plan, self.groups, kind, **settings)
 
     def received_bytes(self) -> int:
-        """What this rank's stages have room for to receive one micro-batch and its gradients."""
+        """Bytes of this rank's receive buffers for one micro-batch and its gradients."""
         infos = [
             info
             for runtime in self.runtimes.values()
@@ -317,7 +317,9 @@ class PipelineStep:
         return runtime
 
     def _shapes_for(self, micro_batch: torch.Tensor) -> list[torch.Tensor] | None:
-        """What passes between the stages for such a micro-batch; None: torch has to find out."""
+        """Return the shapes sent between the stages for such a micro-batch; None if torch has to
+        infer them.
+        """
         planned = len(self.shapes[0])
         if micro_batch.shape[1:] != self.shapes[0].shape[1:]:
             return None

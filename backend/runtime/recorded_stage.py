@@ -38,7 +38,7 @@ class Clock:
         self._zero = time.perf_counter(), self._now()
 
     def now(self) -> Moment:
-        """When a computation begins."""
+        """The time at which a computation begins."""
         if self.on_start is not None:
             self.on_start()
         return self._now()
@@ -72,7 +72,7 @@ class MarkedStage(PipelineStage):
     """Micro-batch and start of a forward whose loss is not computed yet."""
 
     def forward_one_chunk(self, fwd_chunk_id: int, *args: Any, **kwargs: Any) -> Any:
-        """As torch's, marked."""
+        """Run the method of torch's stage and record its time."""
         self.begun = (fwd_chunk_id, self.clock.now())
         output = super().forward_one_chunk(fwd_chunk_id, *args, **kwargs)
         if not self.is_last:
@@ -86,7 +86,7 @@ class MarkedStage(PipelineStage):
             self.begun = None
 
     def backward_one_chunk(self, bwd_chunk_id: int, *args: Any, **kwargs: Any) -> Any:
-        """As torch's, marked."""
+        """Run the method of torch's stage and record its time."""
         start = self.clock.now()
         result = super().backward_one_chunk(bwd_chunk_id, *args, **kwargs)
         kind = "B" if kwargs.get("full_backward", True) else "I"
@@ -95,7 +95,7 @@ class MarkedStage(PipelineStage):
         return result
 
     def backward_weight_one_chunk(self, bwd_chunk_id: int, *args: Any, **kwargs: Any) -> Any:
-        """As torch's, marked."""
+        """Run the method of torch's stage and record its time."""
         start = self.clock.now()
         result = super().backward_weight_one_chunk(bwd_chunk_id, *args, **kwargs)
         if self.has_backward:
@@ -103,7 +103,7 @@ class MarkedStage(PipelineStage):
         return result
 
     def perform_reduce_grad(self, grad_scale_factor: int) -> None:
-        """As torch's, marked."""
+        """Run the method of torch's stage and record its time."""
         start = self.clock.now()
         super().perform_reduce_grad(grad_scale_factor)
         if isinstance(self.submod, FSDPModule):
@@ -112,13 +112,13 @@ class MarkedStage(PipelineStage):
     # Where neighbouring stages share a rank, torch hands gradients over in evaluation as well, and
     # fails because there are none (torch 2.13).
     def get_local_bwd_output(self, mb_index: int) -> Any:
-        """As torch's; nothing in evaluation."""
+        """Call the method of torch's stage; return nothing in evaluation."""
         if not self.has_backward:
             return ()
         return super().get_local_bwd_output(mb_index)  # type: ignore[no-untyped-call]
 
     def set_local_bwd_input(self, next_stage_bwd_outputs: Any, mb_index: int) -> None:
-        """As torch's; nothing in evaluation."""
+        """Call the method of torch's stage; do nothing in evaluation."""
         if self.has_backward:
             super().set_local_bwd_input(next_stage_bwd_outputs, mb_index)
 

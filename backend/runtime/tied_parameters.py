@@ -18,7 +18,7 @@ from parplan.sim.plan import Plan
 
 
 class ParameterUse(NamedTuple):
-    """Where a shared parameter is used."""
+    """A place where a shared parameter is used."""
 
     stage: int
     module: nn.Module
@@ -113,7 +113,7 @@ class TiedGradients:
             dist.all_reduce(local, group=group)
 
     def holders(self) -> dict[int, int]:
-        """How many pipeline ranks have a copy of a parameter, by its id."""
+        """Return the number of pipeline ranks that hold a copy of a parameter, by its id."""
         return {id(place.parameter): group.size() for place, group in self.copies}
 
 

@@ -282,7 +282,7 @@ class PlannedForward:
         return step
 
     def _loss_alone(self, inputs: torch.Tensor, targets: torch.Tensor) -> Any:
-        """What the model itself would say."""
+        """The loss that the model itself would return."""
         if not self.is_hf:
             return self.own_forward(inputs, targets)
         return self.own_forward(input_ids=inputs, labels=targets, use_cache=False).loss

@@ -9,7 +9,7 @@ from parplan.sim.plan import Plan
 
 
 def why_not_in_script(plan: Plan, chain: Chain, *, planned_now: bool) -> str:
-    """Why `plan` cannot train the script's model, in one line; empty if it can.
+    """The reason why `plan` cannot train the script's model, in one line; empty if it can.
 
     planned_now: whether the optimizer is made after the plan.
     """

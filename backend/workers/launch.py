@@ -226,7 +226,7 @@ def stop(process: subprocess.Popen[str], supervisor: Supervisor | None = None) -
 
 
 def last_words(folder: Path, code: int) -> str:
-    """Which rank failed first, how, and the last line that it wrote."""
+    """Return the rank that failed first, how it failed, and its last line of output."""
     log = (folder / "torchrun.log").read_text(errors="replace")
     cause = log.rpartition("Root Cause")[2]
     rank = re.search(r"rank\s*:\s*(\d+)", cause)

@@ -142,7 +142,7 @@ def lost_contact(error: RuntimeError) -> bool:
 
 
 def num_processes() -> int:
-    """How many processes run this script."""
+    """The number of processes that run this script."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -152,7 +152,9 @@ def is_first() -> bool:
 
 
 def agree(decide: Callable[[], T]) -> T:
-    """What `decide` returns on the first process, on all of them; also its `ParplanError`."""
+    """Return the result of `decide` on the first process, or raise its `ParplanError`, on all of
+    them.
+    """
     answer: list[T | ParplanError | None] = [None]
     if is_first():
         try:

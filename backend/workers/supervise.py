@@ -145,7 +145,7 @@ class Supervisor:
 
 
 def steps_of(folder: Path) -> dict[int, list[Row]]:
-    """What each rank has kept of its training steps; a line that is being written is left out."""
+    """Read the recorded training steps of each rank; a line that is being written is left out."""
     found: dict[int, list[Row]] = {}
     for path in folder.glob("steps.*.jsonl"):
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]
@@ -177,7 +177,7 @@ def slow_ranks(steps: Mapping[int, Iterable[Row]]) -> list[Slow]:
 
 
 def _medians(seconds: list[float]) -> tuple[float, float]:
-    """Of the first and of the last steps."""
+    """Medians of the first and of the last steps."""
     return statistics.median(seconds[:FEWEST_STEPS]), statistics.median(seconds[-FEWEST_STEPS:])
 
 
@@ -197,7 +197,7 @@ def _is_of(process: int, folder: Path) -> bool:
 
 
 def _state(folder: Path, rank: int) -> str:
-    """What the kernel says that a worker does, in a word."""
+    """The state of a worker process according to the kernel, in a word."""
     try:
         status = Path(f"/proc/{_process(folder, rank)}/stat").read_text()
     except OSError:

@@ -105,7 +105,7 @@ def _follow(folder: Path, write: Write, ended: threading.Event) -> None:
 
 
 def silent_process(folder: Path) -> str:
-    """What a process said of another one that did not answer; empty where none did."""
+    """Return the report of a process about another one that did not answer, or nothing."""
     for path in sorted(folder.glob("*/attempt_0/*/stderr.log")):
         found = re.search(rf"process \d+ {SILENT}[^\n]*", path.read_text(errors="replace"))
         if found:

@@ -97,7 +97,7 @@ class Chosen:
         return bill_of(self.setting, best.step_s or 1.0, self.currency)
 
     def lines(self, best: Trial) -> list[str]:
-        """What is said of the best plan, beside its step time: nothing where that is all."""
+        """Lines about the best plan beside its step time; empty where there is nothing to add."""
         if self.name == "step-time":
             return []
         if self.name == EXPECTED:

@@ -140,7 +140,7 @@ def _recomputation(plan: Plan) -> Settings:
 
 
 def _full(plan: Plan, kind: MegatronSetting) -> Settings:
-    """Whole layers: all of them, or the first ones of every stage."""
+    """Recomputation of whole layers: all of them, or the first ones of every stage."""
     count, lines = plan.recomputed_layers, []
     if plan.recomputed_of_stages is not None:
         count = max(plan.recomputed_of_stages)

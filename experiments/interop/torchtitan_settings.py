@@ -114,7 +114,9 @@ def _placed(plan: Plan) -> str:
 
 
 def why_no_lists(plan: Plan) -> str:
-    """Why the lists of `plan` cannot be run by torchtitan, in one line; empty if they can."""
+    """The reason why the lists of `plan` cannot be run by torchtitan, in one line; empty if they
+    can.
+    """
     kind = schedule_kind(plan.schedule)
     if plan.num_stages == 1 or plan.schedule in SCHEDULES:
         return ""
@@ -213,7 +215,7 @@ def recomputation(plan: Plan, workload: Workload) -> tuple[dict[str, str], list[
 
 
 def unsaid(plan: Plan, workload: Workload) -> list[str]:
-    """What both forms leave out."""
+    """Plan fields that both forms leave out."""
     shared = [*_sharding_unsaid(plan), *_offload_unsaid(plan)]
     if plan.num_stages > 1 and plan.schedule not in SCHEDULES:
         shared.append(

@@ -37,8 +37,8 @@ REPORT = ("log.txt", "report.html")
 
 
 class OutputFolder:
-    """Where one command puts its results. Raises `ParplanError` at once if it can't, or if another
-    one is doing so.
+    """The folder for the results of one command. Raises `ParplanError` at once if it cannot be
+    written, or if another process is writing it.
 
     Files that parplan did not write are never replaced. `expected`: names that will be written, so
     that this is found at once.

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def fingerprint(workload: Workload, cluster: Cluster | None, **others: Any) -> dict[str, Any]:
-    """What has to be equal for rows to belong to the same work; as JSON gives it back."""
+    """Key of the work to which rows belong, as JSON gives it back."""
     table = {"workload": dataclasses.asdict(workload), **others}
     if cluster is not None:
         table["cluster"] = dataclasses.asdict(dataclasses.replace(cluster, measured=None))

@@ -1,1 +1,1 @@
-"""What `parplan plan` does beyond the search: files, explanations, checks."""
+"""Files, explanations and checks of `parplan plan` beside the search."""

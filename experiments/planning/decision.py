@@ -49,17 +49,17 @@ class Decision:
 
     @cached_property
     def residuals(self) -> Residuals:
-        """How far off predictions for published runs were."""
+        """Errors of predictions for published runs."""
         return read_residuals()
 
     @cached_property
     def splits(self) -> dict[str, TimeSplit]:
-        """Where the time goes."""
+        """The time splits of the plan."""
         return time_splits(self.choice)
 
     @cached_property
     def reasons(self) -> Reasons:
-        """Why the plan and no other."""
+        """The reasons for the plan."""
         return reasons_of(self.choice, self.residuals)
 
     def details(self) -> Iterator[str]:

@@ -36,7 +36,7 @@ DRAWN = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanChoice:
-    """What was chosen, from what."""
+    """The chosen plan and the candidates."""
 
     workload: Workload
     cluster: Cluster
@@ -49,7 +49,7 @@ class PlanChoice:
 
 
 def time_splits(choice: PlanChoice) -> dict[str, TimeSplit]:
-    """Where the time of the chosen plan goes, then of the best plans of other kinds, by label."""
+    """Time split of the chosen plan, then of the best plans of other kinds, by label."""
     splits = {}
     for trial in best_of_kinds(choice.trials, choice.best, DRAWN):
         compiled = compile_plan(choice.workload, choice.cluster, trial.plan)
@@ -70,7 +70,7 @@ def write_time_split(output: OutputFolder, splits: Mapping[str, TimeSplit]) -> N
 
 
 class Reasons(NamedTuple):
-    """Why the chosen plan and no other."""
+    """The reasons for the chosen plan."""
 
     rows: list[dict[str, Any]]
     """Of `why.csv`."""
@@ -85,7 +85,7 @@ class Reasons(NamedTuple):
 
 
 def reasons_of(choice: PlanChoice, residuals: Residuals) -> Reasons:
-    """What every single change of the chosen plan costs, and which plans are close."""
+    """Cost of every single change of the chosen plan, and the plans that are close to it."""
     best = without_split(choice.best)
     if best != choice.best:
         # Single changes are told from what was searched: even splits.

@@ -28,7 +28,7 @@ CHECKED = 8
 
 
 def add_fidelity_arguments(parser: argparse.ArgumentParser) -> None:
-    """How the best plans are checked."""
+    """Add the options for checking the best plans by simulation."""
     group = parser.add_argument_group("check")
     group.add_argument(
         "--check",

@@ -143,13 +143,13 @@ class Kept:
             self.write()
 
     def write(self) -> None:
-        """All that is there, now."""
+        """Flush the buffered trials to disk."""
         self._journal.extend(_row(trial) for trial in self._new)
         self._new.clear()
         self._next_s = time.monotonic() + EVERY_S
 
     def close(self) -> None:
-        """All that is there, and no more."""
+        """Flush the buffered trials and close the file."""
         self.write()
         self._journal.close()
 
@@ -167,7 +167,7 @@ class SearchParts:
         self._journal.extend([{"fitting": part.num_fitting, "held": held}])
 
     def close(self) -> None:
-        """No more."""
+        """Close the file."""
         self._journal.close()
 
 
@@ -259,6 +259,6 @@ class SearchRecorder:
             self._kept.add(trial)
 
     def end(self) -> None:
-        """When the search is over."""
+        """End the progress display and close the record."""
         self._progress.end()
         self._kept.close()

@@ -79,7 +79,7 @@ class Search(NamedTuple):
 
 
 class SearchRequest(NamedTuple):
-    """What is searched for, and where."""
+    """The job, space and settings of a search."""
 
     args: argparse.Namespace
     workload: Workload

@@ -1,4 +1,4 @@
-"""What a folder with a plan says of it, and how near such predictions were."""
+"""Sections about the plan of a folder, and about the accuracy of such predictions."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -122,7 +122,7 @@ def _text(value: object) -> str:
 
 
 def evidence(folder: Path) -> str:
-    """How near predictions of published runs on like machines were; empty where none is known."""
+    """Accuracy of predictions of published runs on similar machines; empty where none is known."""
     path = _plan_of(folder)
     plan, cluster = None, _inputs(folder).get("cluster")
     if path is not None:
@@ -176,7 +176,7 @@ def _plan_of(folder: Path) -> Path | None:
 
 
 def _inputs(folder: Path) -> Mapping[str, Any]:
-    """What the manifest says of the inputs."""
+    """Inputs according to the manifest."""
     path = folder / "manifest.json"
     table = read_json(path) if path.is_file() else {}
     inputs = table.get("inputs") if isinstance(table, dict) else None

@@ -78,6 +78,6 @@ def paragraph(text: str) -> str:
 
 
 def folded(summary: str, body: str, *, is_open: bool = False) -> str:
-    """What is shown on demand."""
+    """A collapsible section."""
     mark = " open" if is_open else ""
     return f"<details{mark}><summary>{escape(summary)}</summary>{body}</details>\n"

@@ -11,7 +11,7 @@ from parplan.hardware.network.cluster import Cluster
 
 
 class _Cached:
-    """What was measured, or else the model, with every answer kept."""
+    """Measurements, or else the model, with every answer cached."""
 
     def __init__(self, accelerator: Accelerator, measured: Measurements | None) -> None:
         self.accelerator = accelerator
@@ -19,13 +19,13 @@ class _Cached:
         self.known: dict[Kernel, Estimate] = {}
 
     def kernel(self, kernel: Kernel) -> Estimate:
-        """How long a kernel takes."""
+        """Time of a kernel."""
         if kernel not in self.known:
             self.known[kernel] = estimate(self.accelerator, self.measured, kernel)
         return self.known[kernel]
 
     def collective(self, collective: CollectiveCall) -> Estimate | None:
-        """What was measured of a collective, if anything was."""
+        """Measured time of a collective, if there is one."""
         return None if self.measured is None else self.measured.collective(collective)
 
 

@@ -26,7 +26,7 @@ arXiv:2407.08608), abstract."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourcesTable:
-    """Where the values of an accelerator come from."""
+    """Sources of the values of an accelerator."""
 
     rates: str
     memory: str

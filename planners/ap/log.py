@@ -14,12 +14,12 @@ SELECTED = "Configuration for parallelism is selected."
 
 
 def num_candidates(count: int) -> str:
-    """How many candidates there are."""
+    """The number of candidates."""
     return f"The number of candidates is {count}."
 
 
 def compile_time(seconds: float) -> str:
-    """How long compiling all of them took."""
+    """Seconds for compiling all candidates."""
     return f"Elapsed Time to compile all candidates = {round(seconds * 1000)} [ms]"
 
 
@@ -29,7 +29,7 @@ def num_possible(count: int, *, is_all: bool = True) -> str:
 
 
 def cost_time(seconds: float) -> str:
-    """How long simulating those took."""
+    """Seconds for simulating the possible candidates."""
     return f"Elapsed Time to compute cost for survived candidates = {round(seconds * 1000)} [ms]"
 
 

@@ -1,7 +1,7 @@
 """Schedule-independent lower bounds on step time and memory.
 
 Each bound of time is the length of a path that every order has, in the same whole picoseconds as
-the players count, so it is never above the exact step time (Land and Doig 1960 is the use of it).
+simulators count, so it is never above the exact step time (Land and Doig 1960 is the use of it).
 A rank is in order, so it takes what its first stage's earliest forward waits for, all its work, and
 then the way of its last gradient back to the first stage.
 """
@@ -113,7 +113,7 @@ class _Paths:
 
     @staticmethod
     def _hops(kind: ScheduleKind, num_ranks: int, ticks: StageTicks) -> tuple[Ints, Ints]:
-        """What a message to the next stage takes, and one to the previous stage."""
+        """Time of a message to the next stage, and of one to the previous stage."""
         rank = [rank_of_stage(kind.placement, num_ranks, s) for s in range(ticks.num_stages)]
         crosses = np.array([a != b for a, b in pairwise(rank)], dtype=np.int64)
         message = ticks.send + ticks.latency
@@ -130,7 +130,7 @@ def _before(steps: Ints) -> Ints:
 
 
 def _reduce_after(ticks: StageTicks, longest: Ints) -> Ints:
-    """How long after the last backward of a stage its gradients are reduced at the earliest.
+    """Earliest start of a stage's gradient reduction, in time after its last backward.
 
     Less for longer backwards, beside which more is reduced
     (`parplan.sim.step.step_tables.reduce_tail`).

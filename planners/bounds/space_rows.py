@@ -43,7 +43,7 @@ class RowBlock:
         return self.group.orderings.index(wanted) if wanted in self.group.orderings else None
 
     def places(self, number: int) -> slice:
-        """Where the plans with that ordering are in the space."""
+        """Positions in the space of the plans with that ordering."""
         begin = self.first + number * self.size
         return slice(begin, begin + self.size)
 
@@ -111,7 +111,7 @@ class Column:
 
 
 def _patterns(inner: tuple[int, int, int]) -> tuple[Ints, Ints, Ints]:
-    """Which value each row of a block has, by what the values depend on."""
+    """Values of each row of a block, by the fields on which they depend."""
     a, b, c = inner
     row = np.arange(a * b * c)
     return row // (b * c) * c + row % c, row // c % b, np.zeros_like(row)

@@ -260,7 +260,9 @@ class SpaceTable:
 
 
 def _by_lists(rows: Rows) -> dict[ScheduleKey, tuple[ScheduleKind, Ints, Ints]]:
-    """By their lists, what the schedule looks like, the rows, and their places in the space."""
+    """Group by instruction lists: the shape of the schedule, the rows, and their places in the
+    space.
+    """
     found: dict[ScheduleKey, tuple[ScheduleKind, list[Ints], list[Ints]]] = {}
     for block, own in rows.members():
         for number, kind in block.numbers:

@@ -51,7 +51,7 @@ class StageTables:
         return own.forward_s + own.input_gradient_s + own.weight_gradient_s
 
     def needs(self, size: StageSize, recomputed: int | None = None) -> StageNeeds:
-        """What the stage needs."""
+        """The memory needs of the stage."""
         key = *self._key(size), recomputed
         if key not in self._needs:
             plan = self._plan(size, recomputed)
@@ -59,7 +59,7 @@ class StageTables:
         return self._needs[key]
 
     def peak_bytes(self, size: StageSize) -> float:
-        """Of a rank that has this stage alone."""
+        """Peak bytes of a rank that has this stage alone."""
         need = self.needs(size)
         state = need.parameter_bytes + need.gradient_bytes + need.optimizer_bytes
         state += need.gathered_parameter_bytes + need.gathered_gradient_bytes
@@ -67,8 +67,9 @@ class StageTables:
         return state + max((held_bytes(need, row) for row in counts), default=0.0)
 
     def _key(self, size: StageSize) -> tuple[object, ...]:
-        """What costs and needs depend on: the ends of the model, and how many blocks of which kind,
-        in order."""
+        """Key of costs and needs: the ends of the model, and the number of blocks of each kind, in
+        order.
+        """
         stage, first, end = size
         return stage == 0, stage == self.plan.total_stages - 1, self._kinds[first:end]
 

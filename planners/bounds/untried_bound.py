@@ -15,7 +15,7 @@ from parplan.sim.plan import Plan
 
 
 class Tried(NamedTuple):
-    """What a search knows of the plans of its space."""
+    """Plans of the space that a search has evaluated."""
 
     space: Space
     box_floors: Mapping[tuple[int, Box], float]
@@ -56,7 +56,7 @@ def nothing_open(tried: Tried, floors: Floats, key: float) -> bool:
 
 
 def least_open(tried: Tried, floors: Floats, key: float) -> float:
-    """What no plan of the space is better than: `key`, or the least floor of the untried."""
+    """Lower bound over the unevaluated plans: `key`, or their least lower bound."""
     least, below = key, np.flatnonzero(floors < key)
     for row in below[np.argsort(floors[below], kind="stable")].tolist():
         if floors[row] >= least:

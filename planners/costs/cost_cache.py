@@ -117,7 +117,7 @@ class SharedCosts(PlanCosts):
 
 
 class _OfWorker(threading.local):
-    """What a worker, a thread of its process, keeps from one piece of work to the next."""
+    """State that a worker, a thread of its process, keeps between pieces of work."""
 
     costs: SharedCosts | None = None
 

@@ -1,4 +1,4 @@
-"""What the plans of a space are made of: each part computed once, by the fields that it depends on.
+"""Parts of the plans of a space, each computed once by the fields on which it depends.
 
 Layers depend on (tensor, context and expert parallelism, micro-batch, sequence parallelism,
 recomputation), parameters on the degrees, the number of stages and ZeRO. The parts are made by the
@@ -161,7 +161,9 @@ class CostTables:
         return self._parameters[key]
 
     def _model_costs(self, plan: Plan) -> ModelCosts:
-        """As `model_costs`, with what does not depend on recomputation computed once."""
+        """Model costs as `model_costs` gives them; parts that ignore recomputation are computed
+        once.
+        """
         key = *layer_key(plan), plan.num_micro_batches > 1
         if key not in self._costs:
             timing, ops, plain = self._plain(plan)
@@ -192,7 +194,7 @@ class CostTables:
 
 
 def layer_key(plan: Plan) -> Key:
-    """What the costs and bytes of a layer depend on."""
+    """Key of the costs and bytes of a layer."""
     return (
         *(plan.tensor_parallel, plan.context_parallel, plan.expert_parallel),
         *(plan.batch_per_device, plan.sequence_parallel, plan.overlap_tensor_parallel),
@@ -202,12 +204,12 @@ def layer_key(plan: Plan) -> Key:
 
 
 def stages_key(plan: Plan) -> Key:
-    """What the layers of every stage depend on."""
+    """Key of the layers of every stage."""
     return plan.total_stages, plan.stage_layers, plan.recomputed_layers
 
 
 def parameter_key(plan: Plan) -> Key:
-    """What the parameters of every stage, and their states, depend on."""
+    """Key of the parameters of every stage and of their states."""
     return (
         *(*_degrees(plan), plan.virtual_stages, plan.stage_layers, plan.zero_stage),
         *(plan.shard_group, plan.gradient_dtype, plan.offload_optimizer),

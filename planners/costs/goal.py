@@ -34,7 +34,7 @@ class Goal:
     of the fullest rank in bytes."""
 
     def energy(self, trial: Trial) -> float:
-        """How bad a plan is, for planners that go downhill: the logarithm of its key.
+        """Energy of a plan for local search: the logarithm of its key.
 
         Any plan that fits is better than any that does not; of these, the one that needs least
         memory is best, and those that cannot be laid out are worst.

@@ -58,7 +58,7 @@ class RelaxedParts(CostTables):
         return self.parameters_in(plan, self.choices.of(plan))
 
     def activations_in(self, plan: Plan, box: Box) -> Floats:
-        """Of the shallowest and the deepest recomputation, in the host or not."""
+        """Activations under the least and the most recomputation, in the host's memory or not."""
         values = {
             "recomputed_layers": _ends(box.recomputed_layers),
             "offload_activations": box.offload_activations,
@@ -76,7 +76,7 @@ class RelaxedParts(CostTables):
         return self._least("states", parameter_key(plan), plan, values)
 
     def layers_in(self, plan: Plan, box: Box) -> Floats:
-        """Of the shallowest recomputation, in every type, with and without overlap."""
+        """Layers with the least recomputation, in every data type, with and without overlap."""
         values = {
             "recomputed_layers": _ends(box.recomputed_layers)[:1],
             "gradient_dtype": box.gradient_dtype,

@@ -47,7 +47,7 @@ class TrainingRun:
 
 
 class ObjectiveInputs(NamedTuple):
-    """Where plans are compared."""
+    """The cluster and job for which plans are compared."""
 
     workload: Workload
     cluster: Cluster
@@ -65,7 +65,7 @@ class Objective(NamedTuple):
     """Whether the plan with the shortest step is the best one."""
 
     def key(self, trial: Trial, setting: ObjectiveInputs) -> float:
-        """What to sort by: less is better."""
+        """Sort key; smaller is better."""
         value = self.value(trial, setting)
         return -value if self.more_is_better else value
 
@@ -101,7 +101,7 @@ def training_s(trial: Trial, setting: ObjectiveInputs) -> float:
 
 
 def cost(trial: Trial, setting: ObjectiveInputs) -> float:
-    """What all accelerators cost until all tokens are seen."""
+    """Cost of all accelerators until all tokens are seen."""
     price = setting.run.price_per_hour
     if price is None:
         raise ParplanError("price_per_hour: the cost needs the price of an accelerator")
@@ -151,7 +151,7 @@ def objective(name: str) -> Objective:
 
 
 def goal_of(name: str, setting: ObjectiveInputs) -> Goal:
-    """What a search for the best plan by that objective makes small.
+    """Return what a search for the best plan by that objective minimises.
 
     Raises `ParplanError` for an unknown objective, and for one that lacks what it needs.
     """

@@ -32,7 +32,7 @@ ScheduleKey = tuple[str, int, int, int]
 
 
 class Lists(NamedTuple):
-    """What follows from the lists of a schedule."""
+    """Quantities that follow from the instruction lists of a schedule."""
 
     moments: tuple[Moments, ...]
     tape: Tape
@@ -54,7 +54,7 @@ def by_lists(items: Iterable[Item], plan_of: Callable[[Item], Plan]) -> list[lis
 
 
 class PlanCosts(ABC):
-    """What plans cost. What follows from their lists alone is computed once."""
+    """Costs of plans. What follows from their instruction lists alone is computed once."""
 
     def __init__(self, device_bytes: float) -> None:
         """`device_bytes`: the memory of a device."""
@@ -74,7 +74,7 @@ class PlanCosts(ABC):
         return simulate(scheduled(plan).schedule, self.stages(plan).costs).step_s
 
     def moments(self, plan: Plan) -> tuple[Moments, ...]:
-        """When each rank may hold most; raises `ParplanError` as `lists` does."""
+        """Moments of the largest memory use of each rank; raises `ParplanError` as `lists` does."""
         key = schedule_key(plan)
         if key not in self._moments:
             # Who asks for the tape asks for it next.
@@ -83,7 +83,9 @@ class PlanCosts(ABC):
         return self._moments[key]
 
     def lists(self, plan: Plan) -> Lists:
-        """What its lists are; raises `ParplanError` where the schedule has no such size."""
+        """The instruction lists of a plan; raises `ParplanError` where the schedule has no such
+        size.
+        """
         key = schedule_key(plan)
         with self._lock:  # An executor may be one of threads.
             found = self._lists.pop(key, None)

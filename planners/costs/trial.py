@@ -70,7 +70,7 @@ def _too_large(plan: Plan, memory: Sequence[RankMemory], limit: float, ratio: fl
 
 
 def kind_of(plan: Plan) -> tuple[bool, ...]:
-    """Which ways of splitting a plan uses."""
+    """The kinds of parallelism that a plan uses."""
     degrees = (
         plan.num_stages,
         plan.tensor_parallel,

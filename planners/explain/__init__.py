@@ -1,1 +1,1 @@
-"""Why this plan, what else is near, and how sure the answer is."""
+"""Explanations of a plan: reasons, nearby plans, uncertainty."""

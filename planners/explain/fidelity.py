@@ -41,8 +41,9 @@ class Standing:
         return known[-1] if known else IMPOSSIBLE
 
     def change(self, name: str) -> float | None:
-        """How much longer the step is at that level than at the level before; None where one of
-        them has none."""
+        """Change of the step from the level before to that level; None where one of them has no
+        step.
+        """
         names = list(self.outcomes)
         if name not in names or names.index(name) == 0:
             return None

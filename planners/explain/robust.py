@@ -23,7 +23,7 @@ KEPT_DURATIONS = 4_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disturbance:
-    """How steps differ from the prediction."""
+    """Variation of steps around the prediction."""
 
     noise: float = 0.0
     """Standard deviation of the logarithm of each computation's factor, which has median 1."""

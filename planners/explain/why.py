@@ -44,14 +44,14 @@ class Change:
 
     @property
     def pace(self) -> str:
-        """How fast it is beside the chosen plan, in words."""
+        """Compare its speed with the chosen plan's, in words."""
         if abs(self.extra_share) < EQUAL:
             return "as fast"
         return f"{abs(self.extra_share):.1%} {'slower' if self.extra_share > 0 else 'faster'}"
 
     @property
     def verdict(self) -> str:
-        """What speaks against it, in words."""
+        """Describe what speaks against it."""
         if self.fits:
             return self.pace
         lack = f"{max(0.1, self.missing_bytes / GB):.1f} GB more on {self.fullest}"
@@ -159,7 +159,7 @@ def _value(plan: Plan, field: str) -> str:
 
 
 def binding(found: Sequence[Change]) -> str:
-    """What keeps the plan from being faster, in words.
+    """Describe what limits the speed of the plan.
 
     Where it is memory: the change that needs the least more of it.
     """

@@ -11,7 +11,7 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """How much a planner may ask; None: as much as it wants."""
+    """Limits of what a planner may ask; None: no limit."""
 
     evaluations: int | None = None
     """Plans asked about, also those that were asked about before."""
@@ -24,11 +24,11 @@ class Budget:
     """Plans whose key is at most such a share above the best are of interest as well."""
 
     def left(self, num_asked: int) -> int | None:
-        """How many more plans may be asked about after so many; None: any number."""
+        """The number of further requests after so many; None: no limit."""
         return None if self.evaluations is None else self.evaluations - num_asked
 
     def share_used(self, num_asked: int, seconds: float) -> float:
-        """How much of it is used, from 0 to 1; 0 where there is none."""
+        """The used share of the budget, from 0 to 1; 0 without a budget."""
         used = num_asked / self.evaluations if self.evaluations else 0.0
         return min(1.0, max(used, seconds / self.seconds if self.seconds else 0.0))
 
@@ -55,7 +55,7 @@ def budget_of(text: str) -> Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Improvement:
-    """When a plan better than all before it was found."""
+    """A plan better than all before it, and when it was found."""
 
     evaluations: int
     seconds: float

@@ -110,7 +110,7 @@ class Evaluator:
         return [self._trials[plan] for plan in asked]
 
     def energy(self, trial: Trial) -> float:
-        """How bad a plan is by the goal of the search (`Goal.energy`)."""
+        """Energy of a plan by the goal of the search (`Goal.energy`)."""
         return self.goal.energy(trial)
 
     def fits(self, plan: Plan) -> bool:
@@ -163,12 +163,13 @@ class Evaluator:
         return self._memory_of_all()
 
     def space_floors(self) -> npt.NDArray[np.float64]:
-        """What the goal of each plan of the space is at least, shape [plans]; infinite for those
-        that cannot fit. Raises `ParplanError` as `space_bounds` does."""
+        """Lower bounds of the goal of each plan of the space, shape [plans]; infinite for those
+        that cannot fit. Raises `ParplanError` as `space_bounds` does.
+        """
         return self.space_memory() if self.goal.floor == "memory" else self.space_bounds()
 
     def box_floors(self, row: int, boxes: Sequence[Box]) -> list[float]:
-        """What the goal of every variant of a row of the space is at least, for boxes of variants.
+        """Lower bounds of the goal over the variants of a row of the space, for boxes of variants.
 
         Infinite for a box of which none fits. Takes time, but no evaluation.
         """
@@ -190,7 +191,7 @@ class Evaluator:
         return next(self.layouts.space.variants(int(np.argmin(self.layouts.memory_bytes()))))
 
     def uneven_floors(self) -> npt.NDArray[np.float64]:
-        """What the goal of each row is at least if its stages are uneven, where the space has that;
+        """Lower bounds of the goal of each row with uneven stages, where the space has them;
         infinite for those that cannot fit.
 
         Raises `ParplanError` as `space_bounds` does.
@@ -202,7 +203,7 @@ class Evaluator:
 
     @property
     def memory_limit_bytes(self) -> float:
-        """What a plan may use of each device."""
+        """Bytes that a plan may use of each device."""
         return self._memory_ratio * self._cluster.accelerator.memory_bytes
 
     def rule_out_alike(self, plan: Plan) -> None:
@@ -298,12 +299,12 @@ class Evaluator:
 
     @property
     def evaluations_left(self) -> int | None:
-        """How many more plans may be asked about; None: any number."""
+        """The number of further plans that may be asked about; None: no limit."""
         return self.budget.left(self.num_asked)
 
     @property
     def share_used(self) -> float:
-        """How much of the budget is used, from 0 to 1; 0 where there is none."""
+        """The used share of the budget, from 0 to 1; 0 without a budget."""
         return self.budget.share_used(self.num_asked, self.seconds)
 
     @property
@@ -344,7 +345,7 @@ class Evaluator:
         return self._verdicts[plan]
 
     def _why_not(self, plan: Plan) -> str:
-        """Why the space does not offer a plan; empty if it does."""
+        """The reason why the space does not contain a plan; empty if it does."""
         if self._space is not None and plan not in self._space:
             return "not a plan of the space that is searched"
         if isinstance(self._space, Space) and self._space.why_not is not None:

@@ -2,7 +2,7 @@
 
 The steps and their order are those of Advanced Parallelization. Candidates that share their lists
 are taken together, so that the lists are made once, and are timed by the fast evaluator. The
-choice is then played by the simulator, which has to agree to the picosecond. More candidates than
+choice is then simulated by the engine, which has to agree to the picosecond. More candidates than
 memory holds are tried one part after the other, and the trials held that the answer needs.
 """
 
@@ -182,7 +182,7 @@ def _cost(costs: PlanCosts, kernel: Kernel, trials: Sequence[Trial]) -> list[Tri
 
 
 def _kernel(trials: Iterable[Trial]) -> Kernel:
-    """What sweeps all of `trials` soonest."""
+    """The fastest evaluator for all of `trials`."""
     counts = Counter(schedule_key(trial.plan) for trial in trials)
     return kernel_for(
         # F and B of every stage and micro-batch, or more where B is split.

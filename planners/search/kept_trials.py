@@ -20,7 +20,7 @@ class Numbered(NamedTuple):
 
 
 class PartResult(NamedTuple):
-    """What is kept of a part of the candidates: how many fit, and the trials that became held."""
+    """Results of a part of the candidates: the number that fits, and the trials that are kept."""
 
     num_fitting: int
     held: tuple[Numbered, ...]

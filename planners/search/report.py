@@ -18,7 +18,7 @@ def no_progress(what: str, done: int, of: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a search found: every candidate in the order of the space, and what it took."""
+    """The result of a search: every candidate in the order of the space, and its time."""
 
     trials: tuple[Trial, ...]
     compile_s: float
@@ -58,7 +58,7 @@ class Report:
 
     @property
     def closest(self) -> Trial | None:
-        """Of the candidates that do not fit, the one that needs the least memory."""
+        """Return the candidate with the least memory among those that do not fit."""
         laid_out = [t for t in self.trials if not t.fits and t.memory_bytes]
         return min(laid_out, key=lambda t: max(t.memory_bytes), default=None)
 

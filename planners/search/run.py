@@ -79,7 +79,7 @@ def register_planner(name: str, planner: Planner | None = None) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchReport(Report):
-    """What a planner found; its trials are in the order in which it first asked about them."""
+    """The result of a planner; its trials are in the order of the first request for each."""
 
     planner: str
     seed: int
@@ -212,7 +212,7 @@ def _as_many(space: Space) -> Budget:
 
 
 def _limited(budget: Budget) -> Budget:
-    """No more than what a record may have."""
+    """Cap the number of evaluations at what a record may hold."""
     return replace(budget, evaluations=min(budget.evaluations or MOST_RECORDED, MOST_RECORDED))
 
 

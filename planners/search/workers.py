@@ -31,8 +31,8 @@ ON_EXECUTOR = 1024
 
 
 class WorkerPool:
-    """Where pieces of work are done: in this process for the first `here_s` (`HERE_S`) seconds of
-    work, then on at most `workers` processes (and one for each core); or all of them on `executor`.
+    """Processes that share the work: this one for the first `here_s` (`HERE_S`) seconds of work,
+    then at most `workers` processes (and one for each core); or all work on `executor`.
 
     `executor`: one of the caller's, of processes or of machines, that stays open. What is handed
     over has to be picklable. Leaving by an exception drops what has not begun, and ends the
@@ -128,7 +128,7 @@ class WorkerPool:
         self._here_s -= time.monotonic() - begin
 
     def _here(self, function: Callable[[Item], Result], left: Iterator[Item]) -> Iterator[Result]:
-        """What is done in this process, before others do the rest."""
+        """Do the first pieces of work in this process."""
         while not self.is_remote:
             some = list(islice(left, 1))
             if not some:
@@ -190,7 +190,7 @@ def _end_with(parent: Any) -> None:
 
 
 def _result(future: "Future[Result]") -> Result:
-    """What a worker found. What a mistake in its input raised is raised here as it was."""
+    """Return the result of a worker, or raise its input error as it was."""
     try:
         return future.result()
     except (ParplanError, AssertionError, ValueError):

@@ -12,12 +12,12 @@ from parplan.sim.plan import ALIASES, Recomputation
 from parplan.sim.schedules import CATALOGUE, schedule_kind
 
 SIMULATED = tuple(name for name, kind in CATALOGUE.items() if kind.one_copy and not kind.by_times)
-"""Schedules that the simulator plays, and whose order follows from their size alone."""
+"""Schedules that the simulator simulates, and whose order follows from their size alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """Whole numbers from `min` to `max`, both included; None: without end."""
+    """Whole numbers from `min` to `max`, both included; None: no limit."""
 
     min: int = 0
     max: int | None = None
@@ -43,7 +43,7 @@ ANY = Range()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraints:
-    """Which values each dimension may have; what is not named may have all that are possible.
+    """Allowed values of each dimension; a dimension that is not named has all possible ones.
 
     A dimension that has no effect on a plan (a schedule without a pipeline, ZeRO without replicas)
     does not rule the plan out.

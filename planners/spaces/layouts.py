@@ -68,12 +68,12 @@ class LayoutGroup(NamedTuple):
 
     @property
     def radices(self) -> tuple[int, ...]:
-        """How many values each of them has."""
+        """The number of values of each dimension."""
         return tuple(map(len, self.choices))
 
     @property
     def size(self) -> int:
-        """How many plans there are."""
+        """The number of plans."""
         return math.prod(self.radices)
 
     def plan(self, number: int) -> Plan:
@@ -114,7 +114,7 @@ def divisors(number: int) -> list[int]:
 
 
 class JobSizes(NamedTuple):
-    """What degrees and micro-batches have to divide."""
+    """Sizes that degrees and micro-batches have to divide."""
 
     num_devices: int
     global_batch: int

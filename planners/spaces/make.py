@@ -35,7 +35,7 @@ def make_space(
 
 
 def _empty(workload: Workload, cluster: Cluster, allowed: Constraints) -> ParplanError:
-    """Why there is no plan: the constraints of which none can be left out."""
+    """Explain why there is no plan: the constraints of which none can be left out."""
     for name in allowed.given():
         fewer = allowed.without(name)
         if next(groups(sizes_of(workload, cluster, fewer), fewer), None) is None:

@@ -1,4 +1,4 @@
-"""What a backward computes again, by name: levels, and sets of operations that frameworks offer."""
+"""Recomputation settings by name: levels, and sets of operations that frameworks offer."""
 
 from functools import lru_cache
 

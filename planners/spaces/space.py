@@ -65,13 +65,13 @@ def point_of(plan: Plan) -> Point:
 
 
 def _expert_split(plan: Plan) -> int:
-    """As `Layout.expert_split`."""
+    """The expert split, as `Layout.expert_split`."""
     split = plan.expert_tensor_parallel
     return 0 if split is None or split == plan.tensor_parallel else split
 
 
 def ends_of(plan: Plan) -> int:
-    """As `Ordering.ends`; 0 for any other division of the layers."""
+    """The ends, as `Ordering.ends`; 0 for any other division of the layers."""
     layers = plan.stage_layers
     if layers is None:
         return 0
@@ -300,7 +300,7 @@ def _gap(values: Sequence[int], wanted: int) -> Any:
 
 
 def _place(values: Sequence[Any], wanted: Any, named: str = "") -> int:
-    """Where `wanted` is; else the first with that name; else the first."""
+    """Index of `wanted`, or else of the first with that name, or else 0."""
     if wanted in values:
         return values.index(wanted)
     return next((i for i, value in enumerate(values) if named and value[0] == named), 0)

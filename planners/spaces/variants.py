@@ -60,7 +60,7 @@ def plain(plan: Plan) -> Plan:
 
 
 class Choices:
-    """Which values each of them may have, for a plain plan: only those with an effect."""
+    """Allowed values of each variant of a plain plan: only those with an effect."""
 
     def __init__(self, workload: Workload, cluster: Cluster, allowed: Constraints) -> None:
         self._num_layers = workload.model.num_layers
@@ -105,7 +105,7 @@ class Choices:
         return with_values(plan, values)
 
     def counts(self, group: LayoutGroup) -> npt.NDArray[np.int64]:
-        """How many variants each plan of a group has, in its order."""
+        """The number of variants of each plan of a group, in its order."""
         found = np.empty(group.radices, dtype=np.int64)
         for (i, r, z), box in self.boxes(group):
             found[i, r, z, :] = math.prod(map(len, box))

@@ -82,7 +82,7 @@ class WideSpace(Space):
         return plan
 
     def neighbours(self, plan: Plan) -> list[Plan]:
-        """As those of a `Space`, and the next values of what variants differ in."""
+        """Neighbours as those of a `Space`, and the next values of each variant."""
         variant, base = variant_of(plan), plain(self._even(plan))
         found = [self.choices.nearest(near, variant) for near in super().neighbours(base)]
         for name, values in zip(Variant._fields, self.choices.of(base), strict=True):
@@ -100,7 +100,7 @@ class WideSpace(Space):
         return [other for other in dict.fromkeys(found) if other != plan]
 
     def nearest(self, point: Point | Mapping[str, Any], keep: str = "") -> Plan:
-        """As that of a `Space`, with the variant that is nearest."""
+        """The nearest plan as that of a `Space`, with its nearest variant."""
         if not isinstance(point, Point):
             point = self.point(point)
         return self.choices.nearest(

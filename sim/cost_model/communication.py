@@ -42,7 +42,7 @@ class Communication:
         self._known: dict[tuple[object, float, str], float] = {}
 
     def size(self, group: str) -> int:
-        """How many ranks a group has."""
+        """The number of ranks of a group."""
         return self.groups[group][0]
 
     def exchange_s(self, exchange: Exchange) -> float:

@@ -26,7 +26,9 @@ def host_rate(accelerator: Accelerator, what: str) -> float:
 
 
 def kept_of_blocks(plan: Plan, blocks: Sequence[tuple[Ops, bool, int]]) -> Kept:
-    """Of blocks given as operations, whether they are recomputed, and how many there are."""
+    """Kept activations of blocks given as operations, whether they are recomputed, and their
+    number.
+    """
     return [
         (kept_bytes(ops, recomputed_ops(plan, ops) if again else frozenset()), count)
         for ops, again, count in blocks
@@ -34,12 +36,14 @@ def kept_of_blocks(plan: Plan, blocks: Sequence[tuple[Ops, bool, int]]) -> Kept:
 
 
 def offloaded_bytes(blocks: Kept) -> float:
-    """What one micro-batch moves to the host in its forward, and back in its backward."""
+    """Bytes that one micro-batch moves to the host in its forward, and back in its backward."""
     return sum(count * kept for kept, count in blocks)
 
 
 def buffer_bytes(blocks: Kept) -> float:
-    """What of it lies on the device in a backward: the block that is computed, and the next one."""
+    """Bytes of offloaded activations on the device in a backward: the current block and the next
+    one.
+    """
     largest = max((kept for kept, _ in blocks), default=0.0)
     return min(offloaded_bytes(blocks), 2 * largest)
 

@@ -157,7 +157,7 @@ def product_flop_per_s(workload: Workload, cluster: Cluster, plan: Plan) -> floa
 
 
 def kernel_estimate(cluster: Cluster, kernel: Kernel) -> Estimate:
-    """How long a kernel takes on `cluster`: as measured there, or by the model."""
+    """Time of a kernel on `cluster`: as measured there, or by the model."""
     return estimate(cluster.accelerator, cluster.measured, kernel)
 
 
@@ -183,7 +183,7 @@ def layer_runs(stage: StageLayers, costs: ModelCosts) -> list[tuple[LayerCosts, 
 
 
 def layer_work(workload: Workload, plan: Plan, runs: Sequence[tuple[LayerCosts, int]]) -> LayerWork:
-    """What the layers of a stage take, added up one after the other.
+    """Time of the layers of a stage, added up.
 
     They are one part where the software of `workload` exchanges nothing beside them.
     """
@@ -206,7 +206,7 @@ def layer_work(workload: Workload, plan: Plan, runs: Sequence[tuple[LayerCosts, 
 def parameter_work(
     workload: Workload, plan: Plan, links: Communication, parameters: StageParameters
 ) -> ParameterWork:
-    """What gathers, reductions and the optimizer take on one stage."""
+    """Time of gathers, reductions and the optimizer on one stage."""
     own = parameters.trained_share * parameters.held(plan, plan.distribute_param)
     return ParameterWork(
         gathered_s=gather_all_s(workload, plan, links, parameters),
@@ -216,7 +216,7 @@ def parameter_work(
 
 
 def surroundings(workload: Workload, plan: Plan, links: Communication) -> Surroundings:
-    """What `plan` and the software of `workload` do around the layers of every stage."""
+    """Settings of `plan` and the software of `workload` for the layers of every stage."""
     neighbour = links.neighbour()
     return Surroundings(
         send_s=message_bytes(workload, plan) / neighbour.bytes_per_s,

@@ -34,7 +34,7 @@ class ParameterWork(NamedTuple):
 
 
 class Surroundings(NamedTuple):
-    """What a plan and its software do around the layers of a stage, the same for all stages."""
+    """Settings of a plan and its software that hold for the layers of every stage."""
 
     send_s: float = 0.0
     """How long a message occupies its link."""

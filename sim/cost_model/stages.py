@@ -48,7 +48,7 @@ def stages_of(workload: Workload, plan: Plan) -> tuple[StageLayers, ...]:
 def runs_of(
     stage: StageLayers, embedding: T, blocks: Mapping[tuple[LayerKind, bool], T], head: T
 ) -> list[tuple[T, int]]:
-    """What belongs to the layers of a stage, in order, and how many of each there are.
+    """Values of the layers of a stage, in order, with the number of consecutive equal ones.
 
     blocks: by kind, and by whether the block is recomputed.
     """
@@ -181,7 +181,9 @@ def _ends(model: Model, stage: StageLayers) -> list[int]:
 
 
 def adapter_parameters(workload: Workload) -> int:
-    """Of the low-rank adapters of one block: each of two matrices beside two projections."""
+    """Parameters of the low-rank adapters of one block: two matrices beside each of two
+    projections.
+    """
     model = workload.model
     features = model.hidden_size + model.query_size + 2 * model.kv_size
     features += model.query_size + model.hidden_size

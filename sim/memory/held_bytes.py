@@ -15,7 +15,7 @@ class HeldBytes:
 
 
 def held_over(parts: Iterable[HeldBytes], start: float = 0.0) -> Iterator[tuple[float, float]]:
-    """Of each part the bytes while it runs and after it, when `start` are held before the first."""
+    """Bytes of each part while it runs and after it, when `start` are held before the first."""
     held = start
     for part in parts:
         while_running = held + part.peak

@@ -12,7 +12,7 @@ from parplan.sim.programs.instructions import Program, RankActions, computations
 
 
 class Moments(NamedTuple):
-    """Of one rank: the moments that no other one exceeds in every count."""
+    """Moments of one rank that no other moment exceeds in every count."""
 
     stages: tuple[int, ...]
     """The rank's stages."""

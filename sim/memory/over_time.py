@@ -45,7 +45,7 @@ class MemoryOverTime:
 
     @property
     def peak_s(self) -> float:
-        """When it is reached first."""
+        """The first time at which the peak is reached."""
         return float(self.times_s[int(self.total_bytes.argmax())])
 
 

@@ -73,7 +73,7 @@ class RankMemory:
 
     @property
     def state_bytes(self) -> float:
-        """What is held from the start of the step to its end."""
+        """Bytes held from the start of the step to its end."""
         return self.parameter_bytes + self.gradient_bytes + self.optimizer_bytes
 
     @property
@@ -154,7 +154,7 @@ def held_by(op: str, need: StageNeeds) -> HeldBytes:
 
 
 def stage_needs(workload: Workload, plan: Plan) -> tuple[StageNeeds, ...]:
-    """What every stage needs under `plan`."""
+    """Memory needs of every stage under `plan`."""
     stages, parameters = stages_of(workload, plan), stage_parameters(workload, plan)
     layers = model_bytes(workload, plan, model_ops(workload, shapes_of(workload, plan)))
     known: dict[StageLayers, StageNeeds] = {}
@@ -176,7 +176,7 @@ class LayerBytes(NamedTuple):
 
 
 def layer_bytes(ops: Ops, recomputed: frozenset[str]) -> LayerBytes:
-    """Of a layer of which these operations are computed again."""
+    """Bytes of a layer of which these operations are recomputed."""
     working = max(op.working_bytes for op in ops)
     return LayerBytes(kept_bytes(ops, recomputed), all_bytes(ops), working)
 
@@ -268,7 +268,7 @@ def kept_by_blocks(stage: StageLayers, layers: ModelBytes) -> list[tuple[float, 
 def offloaded_activations(
     plan: Plan, blocks: Sequence[tuple[float, int]], activations: Activations
 ) -> Activations:
-    """What stays on the device when the host keeps the activations of blocks (`kept_by_blocks`)."""
+    """Activations on the device when the host keeps those of the blocks (`kept_by_blocks`)."""
     if not plan.offload_activations:
         return activations
     in_host, buffer = offloaded_bytes(blocks), buffer_bytes(blocks)
@@ -280,7 +280,7 @@ def offloaded_activations(
 
 
 def activations_of(layers: Iterable[tuple[LayerBytes, int]]) -> Activations:
-    """Of a stage with such layers, each with how many of it there are."""
+    """Activations of a stage with such layers, each with its number."""
     saved, recomputed, recomputed_stage = 0.0, 0.0, 0.0
     for (kept, whole, working), count in layers:
         saved += count * kept
@@ -299,7 +299,7 @@ class ParameterBytes(NamedTuple):
 
 
 def bytes_of_parameter(workload: Workload, plan: Plan) -> ParameterBytes:
-    """Of `workload` under `plan`."""
+    """Bytes of a parameter of `workload` under `plan`."""
     software = workload.software
     moments = 2 * MOMENT_BYTES[software.optimizer_state] if workload.optimizer == "adamw" else 0.0
     master = 4 if workload.precision != "fp32" and software.master_parameters else 0
@@ -311,7 +311,7 @@ def bytes_of_parameter(workload: Workload, plan: Plan) -> ParameterBytes:
 
 
 def state_of(workload: Workload, plan: Plan, parameters: StageParameters) -> State:
-    """Of a stage with such parameters."""
+    """State of a stage with the given parameters."""
     value, gradient, state = bytes_of_parameter(workload, plan)
     software = workload.software
     # Where the fp32 parameters are what is sharded, there is no shard in 16 bits beside them.
@@ -353,7 +353,7 @@ def _gathered(parameters: StageParameters, units: int) -> float:
 
 
 def measured_needs(*, parameter_bytes: float, saved_bytes: float) -> StageNeeds:
-    """What a stage needs by measured bytes of its parameters and activations.
+    """Memory needs of a stage by measured bytes of its parameters and activations.
 
     Gradients, and both moments of Adam, are of the parameters' precision. `saved_bytes`: of one
     micro-batch, with what is computed again in its backward.

@@ -80,8 +80,9 @@ def _device(
 
 
 def _pieces(kind: str, levels: Floats, labels: Sequence[str]) -> Iterator[Allocation]:
-    """What makes the levels: a rise takes memory, a fall gives the oldest back, or what was taken
-    last where it was taken at the moment before (working memory)."""
+    """Allocations that make the levels: a rise allocates, a fall frees the oldest, or the last
+    where it was allocated at the moment before (working memory).
+    """
     held: list[tuple[str, int, float]] = []
     before = 0.0
     for moment, level in enumerate(levels.tolist()):
@@ -121,7 +122,7 @@ def _frames(piece: Allocation) -> list[dict[str, Any]]:
 
 
 def _segment(device: int, pieces: Sequence[tuple[int, Allocation]]) -> dict[str, Any]:
-    """What stays, as one segment."""
+    """The permanent allocations, as one segment."""
     total = sum(piece.num_bytes for _, piece in pieces)
     first = min((address for address, _ in pieces), default=BASE)
     return {

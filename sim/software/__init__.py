@@ -1,1 +1,1 @@
-"""What the training software adds to a plan: overheads and habits."""
+"""Software of training: overheads and habits that a plan does not express."""

@@ -263,7 +263,7 @@ def _write(output: OutputFolder, found: ImportedLaunch) -> None:
 
 
 def _given(args: argparse.Namespace, cluster: Cluster) -> tuple[Given, dict[str, str]]:
-    """What the user says beside the file, and the fields of the plan that `--set` sets.
+    """Settings given beside the file, and the plan fields that `--set` sets.
 
     Other names of `--set` are variables of the launch script.
     """

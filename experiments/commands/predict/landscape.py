@@ -140,14 +140,14 @@ def landscape_of(request: LandscapeRequest, args: argparse.Namespace, journal: P
 
 
 def _left(path: Path) -> Sequence[str]:
-    """What an interrupt leaves: cells, and no manifest."""
+    """Describe what an interrupted run leaves: cells, and no manifest."""
     return () if is_done(path) else (JOURNAL, "landscape.png", "slices.png", "landscape.csv")
 
 
 def request_of(
     args: argparse.Namespace, around: Plan | None, workload: Workload, cluster: Cluster
 ) -> LandscapeRequest:
-    """What the arguments ask for. `around`: a plan whose other fields are kept."""
+    """Build the request from the arguments. `around`: a plan whose other fields are kept."""
     base = _base(args)
     words = [("--x", args.x), ("--y", args.y), ("--panels", args.panels)]
     axes = [_axis(option, text, workload, cluster, base) for option, text in words if text]

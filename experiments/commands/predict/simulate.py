@@ -197,7 +197,7 @@ def _slowdown(given: Sequence[str]) -> dict[int, float]:
 
 
 def stragglers(compiled: CompiledPlan, result: Run, slowdown: Mapping[int, float]) -> str:
-    """How much longer the step takes where some ranks are slower."""
+    """Extra time of the step when some ranks are slower."""
     cluster = simulate_cluster(compiled, slowdown=slowdown)
     ranks = ", ".join(f"{rank} x {factor:g}" for rank, factor in slowdown.items())
     longer = cluster.step_s - result.step_s

@@ -20,7 +20,7 @@ NORM_BYTES = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extras:
-    """What else to simulate of a plan."""
+    """Further simulations of a plan that were asked for."""
 
     message_slowdown: float | None = None
     """How many times as long computations take while their rank sends or receives."""
@@ -40,7 +40,7 @@ class Extras:
             raise ParplanError("--post-validation: needs --steps of at least 2")
 
     def lines(self, compiled: CompiledPlan, cluster: Cluster, result: Run) -> list[str]:
-        """What was asked for, beside the predicted `result`, a line each."""
+        """Describe the further simulations beside the predicted `result`, a line each."""
         found = []
         if self.message_slowdown is not None:
             found.append(slowed_line(compiled, result, self.message_slowdown))
@@ -81,7 +81,7 @@ def add_extra_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def extras_of(args: argparse.Namespace) -> Extras:
-    """What `args` ask for; raises `ParplanError` for values out of range."""
+    """Read the further simulations from `args`; raises `ParplanError` for values out of range."""
     return Extras(
         message_slowdown=args.message_slowdown,
         num_steps=args.steps,
@@ -90,7 +90,7 @@ def extras_of(args: argparse.Namespace) -> Extras:
 
 
 def slowed_line(compiled: CompiledPlan, result: Run, slowdown: float) -> str:
-    """How much longer the step takes when messages slow down the computations beside them."""
+    """Describe the extra time of a step whose messages slow down the computations beside them."""
     slowed = slowed_run(compiled.schedule, compiled.costs, slowdown)
     longer = slowed.step_s - result.step_s
     return (

@@ -28,7 +28,7 @@ PARAMETER_TOLERANCE = 0.01
 
 
 class Predicted(NamedTuple):
-    """What the simulator says that one rank of a stage holds."""
+    """Simulated memory of one rank of a stage."""
 
     parameters: float
     memory: RankMemory
@@ -87,7 +87,7 @@ HEADER = (
 
 
 def predicted(workload: Workload, plan: Plan) -> list[Predicted]:
-    """Of every pipeline rank: the parameters that it keeps, and its memory."""
+    """Return the parameters and the memory of every pipeline rank."""
     schedule = make_schedule(
         plan.schedule, plan.num_stages, plan.num_micro_batches, plan.virtual_stages
     )

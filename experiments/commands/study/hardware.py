@@ -106,7 +106,7 @@ def compared(first: str, second: str) -> str:
 
 
 def compared_profiles(first: Path, second: Path) -> str:
-    """How many measurements agree within the noise of both, by kind, after what differs."""
+    """Count the measurements that agree within the noise of both, by kind, after differences."""
     a, b = read_profile(first), read_profile(second)
     lines = [
         f"machine.{difference.replace(', here ', ', ' + str(second) + ' ')}"

@@ -56,7 +56,7 @@ def rows_of(hardware: AcceleratorTable | Cluster) -> list[Row]:
 
 
 def source_rows(table: AcceleratorTable) -> list[Row]:
-    """Where each group of values comes from."""
+    """Rows with the source of each group of values."""
     return [(f"source of {k}", v) for k, v in dataclasses.asdict(table.sources).items() if v]
 
 

@@ -91,7 +91,7 @@ def _run_all(args: argparse.Namespace) -> int:
 
 
 def overview(path: Path, quick: bool) -> str:
-    """How far off each experiment of a folder is, from the manifests.
+    """Summarise the errors of each experiment of a folder from the manifests.
 
     Raises `ParplanError` where one is of a reduced set and should not be, or the other way round.
     """

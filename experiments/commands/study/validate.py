@@ -230,7 +230,7 @@ def evaluated(
 
 
 def _keep_part(output: OutputFolder, outcomes: Sequence[Outcome], of: int) -> None:
-    """What was done before an interrupt, beside the whole results of another time."""
+    """Keep the results of an interrupted run beside those of a complete one."""
     if outcomes:
         output.write_csv(PARTIAL, [row(outcome) for outcome in outcomes])
         where = output.path / PARTIAL

@@ -27,7 +27,7 @@ Exporter = Callable[[Plan, Workload, Cluster], Exported]
 
 
 def layout_line(plan: Plan, workload: Workload, cluster: Cluster) -> str:
-    """What is exported, in one line for the head of a file."""
+    """Describe the exported layout in one line for the head of a file."""
     degrees = f"PP {plan.num_stages} x TP {plan.tensor_parallel} x DP {plan.data_parallel}"
     if plan.context_parallel > 1:
         degrees += f" x CP {plan.context_parallel}"
@@ -44,7 +44,7 @@ def per_node(cluster: Cluster) -> int:
 
 
 def common_unsaid(plan: Plan, workload: Workload) -> list[str]:
-    """What no target has a setting for."""
+    """Plan fields for which no target has a setting."""
     lines = []
     if workload.expert_load != 1:
         lines.append(

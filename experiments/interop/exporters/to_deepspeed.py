@@ -60,7 +60,7 @@ def _precision(plan: Plan, workload: Workload) -> dict[str, Any]:
 
 
 def _in_program(plan: Plan) -> list[str]:
-    """What is set in the program, not in the JSON."""
+    """Settings that belong in the program, not in the JSON."""
     lines = []
     if plan.num_stages > 1:
         lines.append(
@@ -89,7 +89,7 @@ def _in_program(plan: Plan) -> list[str]:
 
 
 def _otherwise(plan: Plan, workload: Workload) -> list[str]:
-    """What DeepSpeed has not, or does otherwise."""
+    """Differences between the plan and what DeepSpeed does."""
     lines = []
     if plan.sequence_parallel and plan.tensor_parallel > 1:
         lines.append("sequence_parallel: AutoTP keeps activations whole between its regions")

@@ -26,7 +26,7 @@ Tables = Mapping[str, Any]
 
 
 class ConversionInputs(NamedTuple):
-    """What is given beside the file."""
+    """Inputs given beside the file."""
 
     name: str
     file: str
@@ -251,7 +251,9 @@ def from_astra_sim(table: Tables, where: str, asked: ConversionInputs) -> Machin
 def _astra_tier(
     kind: str, size: float, rate: float, latency_ns: float, where: str, number: int
 ) -> dict[str, Any]:
-    """What an accelerator has in all: one link to a switch, two of a ring, one to each other."""
+    """Tier of an accelerator's whole bandwidth: one link to a switch, two of a ring, one to each
+    peer.
+    """
     own = rate * GIB_PER_GB
     kinds: dict[str, tuple[str, float, dict[str, Any], int]] = {
         "Switch": ("nvswitch", own, {}, 2),

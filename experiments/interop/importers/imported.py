@@ -17,7 +17,7 @@ from parplan.sim.workload import Workload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """What the user says beside the configuration; None where it has to say it."""
+    """Settings given beside the configuration; None where the configuration has to state them."""
 
     devices: int | None = None
     model: Model | None = None
@@ -31,7 +31,7 @@ class Given:
 
 @dataclass(slots=True, kw_only=True)
 class ImportedSettings:
-    """What was read so far."""
+    """The settings read so far."""
 
     devices: int | None = None
     model: Model | None = None
@@ -140,7 +140,7 @@ def _positive(fields: Mapping[str, Any], name: str, where: str) -> int:
 
 
 def _data_parallel(fields: Mapping[str, Any], devices: int, where: str) -> int:
-    """What the other degrees leave of the accelerators."""
+    """Accelerators divided by the other degrees."""
     names = ("tensor_parallel", "num_stages", "context_parallel")
     degrees = {name: _positive(fields, name, where) for name in names}
     product = math.prod(degrees.values())
@@ -157,7 +157,7 @@ def _shared(replicas: int, copies: int, where: str) -> int:
 
 
 def _take(settings: ImportedSettings, given: Given) -> None:
-    """What the user says goes before what was read."""
+    """Set the values that the user gives, which override those read from the file."""
     for name in ("model", "seq_len", "global_batch", "devices"):
         value = getattr(given, name)
         read = getattr(settings, name)

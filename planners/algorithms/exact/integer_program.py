@@ -92,7 +92,7 @@ class _Linear(NamedTuple):
 
 
 class _Program(NamedTuple):
-    """What the program of a plan is made of."""
+    """Variables and constraints of the integer program of a plan."""
 
     tables: StageTables
     seconds: _Linear
@@ -110,7 +110,9 @@ def _program(tables: StageTables, num_blocks: int) -> _Program:
     few, many = 1, max(2, min(room, -(-num_blocks // stages)))
 
     def linear(value: str) -> _Linear:
-        """From three sizes: few and many blocks without recomputation, and many with all."""
+        """Fit a line through three sizes: few and many blocks without recomputation, and many with
+        all.
+        """
         rows = []
         for stage in range(stages):
             first = min(stage, num_blocks - many)

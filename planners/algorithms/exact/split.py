@@ -21,7 +21,7 @@ from parplan.sim.workload import Workload
 
 
 def even_load(blocks_s: Sequence[float], first_s: float, last_s: float, stages: int) -> list[int]:
-    """How many consecutive blocks go to each stage so that the slowest stage is fastest.
+    """Numbers of consecutive blocks per stage that minimise the time of the slowest stage.
 
     `blocks_s`: seconds of each block; `first_s` and `last_s`: what the first and the last stage do
     beside. Every stage gets at least one block. O(stages x blocks^2), exact.

@@ -74,7 +74,9 @@ def _kept(trials: list[Trial], evaluate: Evaluator) -> list[Trial]:
 
 
 def _values(trials: Sequence[Trial], evaluate: Evaluator) -> Floats:
-    """What the model is of: the logarithm of the key, and beyond the worst what does not fit."""
+    """Targets of the model: the logarithm of the key; plans that do not fit get more than the
+    worst.
+    """
     good = [evaluate.energy(t) for t in trials if t.step_s is not None]
     worst = max(good, default=0.0)
     return np.array(
@@ -137,7 +139,7 @@ class _Model(NamedTuple):
     likelihood: float
 
     def expected_improvement(self, rows: Floats) -> Floats:
-        """How much below the best value each row is expected to be, shape [rows]."""
+        """Expected improvement of each row over the best value, shape [rows]."""
         cross = _matern(rows, self.rows, self.scale)
         mean = cross @ self.weights
         half = solve_triangular(self.factor, cross.T, lower=True)

@@ -74,7 +74,7 @@ def _dominates(one: Goals, two: Goals) -> bool:
 
 
 def _crowding(front: Sequence[int], goals: Sequence[Goals]) -> dict[int, float]:
-    """How far apart the neighbours on the front are; infinite for its ends."""
+    """Distance between the neighbours of each plan on the front; infinite for its ends."""
     distance = dict.fromkeys(front, 0.0)
     for goal in range(2):
         order = sorted(front, key=lambda i: goals[i][goal])
