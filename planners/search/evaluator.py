@@ -163,9 +163,8 @@ class Evaluator:
         return self._memory_of_all()
 
     def space_floors(self) -> npt.NDArray[np.float64]:
-        """Lower bounds of the goal of each plan of the space, shape [plans]; infinite for those
-        that cannot fit. Raises `ParplanError` as `space_bounds` does.
-        """
+        """Lower bounds of the goal of each plan, shape [plans]; infinite for those that cannot
+        fit. Raises `ParplanError` as `space_bounds` does."""
         return self.space_memory() if self.goal.floor == "memory" else self.space_bounds()
 
     def box_floors(self, row: int, boxes: Sequence[Box]) -> list[float]:
