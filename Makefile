@@ -18,8 +18,10 @@ MINIMUM_TESTS := tests/sim/engine/test_engine.py tests/sim/schedules/test_schedu
 demo: $(VENV)/ready
 	$(BIN)/parplan demo -o out/demo
 
+# Modules run side by side, each in one process; `make test JOBS=1` runs one after the other.
+JOBS ?= 2
 test: check
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadscope
 
 # The tests of what changed since BASE, as far as they fit in QUICK_S seconds (tests/tools/quick_tests.py).
 BASE ?= HEAD

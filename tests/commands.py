@@ -9,6 +9,9 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+LAUNCHERS = {"torch.distributed.run", "parplan.backend.workers.loopback"}
+"""Modules that start workers; their command lines name the module of these, too."""
+
 
 def parplan(
     *arguments: str | Path,
@@ -51,11 +54,7 @@ def workers(of: int) -> list[int]:
         try:
             words = (path / "cmdline").read_text().split("\0")
             job = next((word for word in words if "parplan-" in word), None)
-            if (
-                "parplan.backend.workers.worker" in words
-                and job
-                and "torch.distributed.run" not in words
-            ):
+            if "parplan.backend.workers.worker" in words and job and LAUNCHERS.isdisjoint(words):
                 launcher = json.loads((Path(words[-2]) / "job.json").read_text())["launcher"]
                 found += [int(path.name)] if launcher == of else []
         except (OSError, ValueError):
