@@ -1,4 +1,4 @@
-"""One rank of a large job, played alone: torch's fake process group and tensors without values.
+"""One rank of a large job, run alone: torch's fake process group and tensors without values.
 
 The rank makes its part of the model by the parts of torch that would run (`fully_shard`, DTensor,
 checkpointing), checks the shapes between the stages, and plays its own instruction list forward and

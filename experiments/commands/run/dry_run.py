@@ -59,13 +59,13 @@ def run(args: argparse.Namespace) -> int:
     why_not = executable_only(workload, plan.num_devices)
     if reason := why_not(plan):
         raise ParplanError(f"{args.plan}: {reason}")
-    require_torch("playing ranks")
+    require_torch("a dry run")
     from parplan.backend.execution.dry_run import first_ranks, virtual_ranks  # imports torch
 
     expected = predicted(workload, plan)
     first = first_ranks(plan)
     agree = True
-    print(f"{plan.num_devices} ranks; played: the first rank of each of {len(stages)} stages")
+    print(f"{plan.num_devices} ranks; simulated: the first rank of each of {len(stages)} stages")
     print(HEADER)
     for found in virtual_ranks(workload, plan, [first[stage] for stage in stages]):
         own = expected[found.pipeline_rank]
@@ -101,7 +101,7 @@ def predicted(workload: Workload, plan: Plan) -> list[Predicted]:
 
 
 def found_bytes(found: "VirtualRank", expected: Predicted) -> float:
-    """Everything on the rank; the optimizer, which is not played, as predicted for its share."""
+    """Everything on the rank; the optimizer, which is not run, as predicted for its share."""
     optimizer = expected.memory.optimizer_bytes
     return found.parameter_bytes + found.gradient_bytes + found.activation_bytes + optimizer
 

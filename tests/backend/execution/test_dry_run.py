@@ -66,7 +66,7 @@ def test_the_command_says_what_it_found(tmp_path: Path) -> None:
     path.write_text(json.dumps(plan_table(plan, workload(plan), "256 ranks")))
     done = parplan("dry-run", path, "--stages", "3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "256 ranks; played: the first rank of each of 1 stages" in done.stdout
+    assert "256 ranks; simulated: the first rank of each of 1 stages" in done.stdout
     assert done.stdout.splitlines()[-1].split()[:2] == ["96", "3"]
     done = parplan("dry-run", path, "--stages", "3", "--tolerance", "0", cwd=tmp_path)
     assert done.returncode == 1
