@@ -206,7 +206,7 @@ def _one(action: argparse.Action, name: str, value: Any) -> Any:
 
 def _parsed(kind: Any, name: str, value: Any) -> Any:
     """A value that the command reads from a word by a function of its own."""
-    if not isinstance(value, str | bool | int | os.PathLike):
+    if not isinstance(value, str | bool | int | float | os.PathLike):
         raise ParplanError(f"{name}: got {_short(value)}")
     try:
         return kind(str(os.fspath(value)) if isinstance(value, os.PathLike) else str(value))

@@ -67,7 +67,7 @@ def row(page: str, start: str) -> list[str]:
 def test_the_errors_are_those_of_the_pages() -> None:
     text = " ".join(README.split())
     every, unfitted = row("accuracy.md", "all  "), row("accuracy.md", "all without *")[2:]
-    columns = row("accuracy.md", "source ")
+    columns = row("accuracy.md", "source  ")
     number = {name: columns.index(name) for name in columns}
     assert f"Of {int(every[2]):,} measured training steps" in text
     assert f"error of the prediction is {percent(every[number['median']])};" in text

@@ -142,7 +142,7 @@ kernels = st.one_of(
 profiles = st.builds(
     Profile,
     machine=st.just(MACHINE),
-    date=st.text(),
+    date=st.text(st.characters(exclude_categories=["C", "Z"])),
     kernels=st.lists(
         st.builds(MeasuredKernel, kernel=kernels, timing=timings), unique_by=lambda m: m.kernel
     ).map(tuple),
@@ -208,7 +208,7 @@ def refused(tmp_path: Path, change) -> str:
         ),
         (
             lambda t: t["kernels"][3]["timing"].update(seconds=float("nan")),
-            "profile.kernels[3].timing.seconds: expected a finite number",
+            "not valid JSON: NaN is no number of JSON",
         ),
         (lambda t: t["kernels"][0]["gemm"].update(dtype="fp23"), "unknown data type 'fp23'"),
         (lambda t: t["kernels"][0]["gemm"].update(m=0), "m: must be at least 1, got 0"),

@@ -359,7 +359,7 @@ def _finish(
     front = decision.write(output, pareto=args.pareto)
     table = summary_of(decision)
     output.write_json("summary.json", table)
-    output.write_manifest({**_inputs(args), "depends_on": digest(asked.depends_on())})
+    output.write_manifest(_manifest(asked, decision.report))
     if args.json:
         print_json({**table, "folder": str(output.path), "files": sorted(output.files)})
         return
@@ -377,7 +377,7 @@ def _finish(
 def _nothing_fits(
     output: OutputFolder, report: Report, asked: SearchRequest, search: Search
 ) -> int:
-    output.write_manifest({**_inputs(asked.args), "depends_on": digest(asked.depends_on())})
+    output.write_manifest(_manifest(asked, report))
     closest = report.closest
     ways: list[str] = []
     if closest:
@@ -392,6 +392,12 @@ def _nothing_fits(
         _note(f"it would fit with {said}" if said else "nothing that was tried makes it fit")
     _note(f"every candidate and its reason: {output.path / 'trials.csv'}")
     return 1
+
+
+def _manifest(asked: SearchRequest, report: Report) -> dict[str, Any]:
+    """The inputs of the results; an interrupted search says so, and is not taken as finished."""
+    whole = {**_inputs(asked.args), "depends_on": digest(asked.depends_on())}
+    return whole | ({"interrupted": True} if report.stopped == "interrupted" else {})
 
 
 def _inputs(args: argparse.Namespace) -> dict[str, Any]:

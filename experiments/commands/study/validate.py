@@ -9,7 +9,6 @@ from pathlib import Path
 from parplan._files import check_writable, write_whole
 from parplan.errors import ParplanError
 from parplan.experiments.accuracy.figure import figure
-from parplan.experiments.accuracy.leave_one_out import leave_one_out_rows, leave_one_out_text
 from parplan.experiments.accuracy.page import COMMAND, LEAVE_ONE_OUT, WORST, written_page
 from parplan.experiments.accuracy.table import FITTED, row, summary, summary_rows
 from parplan.experiments.accuracy.worst import worst
@@ -18,7 +17,6 @@ from parplan.experiments.cases.ap_logs import read_logs
 from parplan.experiments.cases.evaluate import Outcome, evaluate
 from parplan.experiments.cases.fit import SOURCES, fit_framework, frameworks_toml
 from parplan.experiments.cases.held_out import CALIBRATION, VALIDATION, refuse_held_out
-from parplan.experiments.cases.leave_one_out import by_source, constants_without
 from parplan.experiments.cases.read import Case, read_cases
 from parplan.experiments.cases.residuals import residuals_of, residuals_toml
 from parplan.experiments.cases.stack import check_stacks
@@ -170,6 +168,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _leave_one_out(args: argparse.Namespace, cases: Sequence[Case]) -> int:
     """Predict every source without it, print a line each, write every run."""
+    # The fit loads scipy, which no other use of this command needs.
+    from parplan.experiments.accuracy.leave_one_out import leave_one_out_rows, leave_one_out_text
+    from parplan.experiments.cases.leave_one_out import by_source, constants_without
+
     if args.write_docs is not None:
         written_page(args.write_docs, "", LEAVE_ONE_OUT)
     output = OutputFolder(args.output, args.argv)

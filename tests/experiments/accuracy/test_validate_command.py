@@ -135,10 +135,10 @@ def test_an_interrupt_keeps_what_is_done_beside_the_last_whole_results(
     assert main(arguments) == 0
     whole = (out / "predictions.csv").read_bytes()
 
-    def interrupted(case: Case) -> Outcome:
+    def interrupted(case: Case, **given: Any) -> Outcome:
         if case.id == "one-4":
             raise KeyboardInterrupt
-        return evaluate(case)
+        return evaluate(case, **given)
 
     monkeypatch.setattr(validate_command, "evaluate", interrupted)
     assert main(arguments) == 130

@@ -79,7 +79,7 @@ def test_the_command(tmp_path: Path) -> None:
     [
         (("--planners", "bean"), "unknown planner 'bean'; did you mean beam or"),
         (("--seeds", "0"), "--seeds: at least 1, got 0"),
-        (("--space", "ap"), "--space ap: a planner needs full, or a TOML file"),
+        (("--space", "ap"), "--space ap: a planner needs everything, full, or a TOML file"),
     ],
 )
 def test_mistakes(tmp_path: Path, options: tuple[str, ...], message: str) -> None:

@@ -37,7 +37,7 @@ def test_everything_of_the_folder_is_in_it(planned: Path) -> None:
     text = text_of(page)
     predicted = json.loads((planned / "plan.json").read_text())["predicted"]
     assert f"{predicted['step_s']:.4g} s" in text
-    assert "[info] Got DBs from backend for auto config." in text
+    assert "nearest alternatives" in text
     assert page.count("data:image/png;base64,") == len(list(planned.glob("*.png"))) == 3
     rows = list(csv.DictReader((planned / "trials.csv").read_text().splitlines()))
     assert f"Every candidate ({len(rows)} rows, trials.csv)" in text

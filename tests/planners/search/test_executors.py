@@ -125,6 +125,8 @@ def kill_after_the_first(journal: Path, pids: list[dict[str, int]], killed: list
 
 PLAN = ("plan", "llama2-7b", "--cluster", "8xh100", "--seq-len", "64", "--global-batch", "8")
 
+EVOLUTION = ("--planner", "evolution", "--budget", "60")
+
 
 def ran(words: tuple[str, ...], *ways: tuple[str, ...], into: Path) -> list[Path]:
     """The folders of a command that is run in several ways."""
@@ -144,7 +146,7 @@ def ran(words: tuple[str, ...], *ways: tuple[str, ...], into: Path) -> list[Path
 
 @pytest.mark.parametrize(
     "words",
-    [LANDSCAPE, PLAN, (*PLAN, "--space", "full", "--planner", "evolution", "--budget", "60")],
+    [LANDSCAPE, (*PLAN, "--space", "full"), (*PLAN, "--space", "full", *EVOLUTION)],
     ids=["landscape", "plan", "planner"],
 )
 def test_a_dask_cluster_writes_the_same(
