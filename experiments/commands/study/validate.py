@@ -22,7 +22,6 @@ from parplan.experiments.cases.residuals import residuals_of, residuals_toml
 from parplan.experiments.cases.stack import check_stacks
 from parplan.experiments.commands.study import fit_own
 from parplan.experiments.commands.study.validate_search import run_search
-from parplan.experiments.fits.ap_fit import fit_platform, platform_toml
 from parplan.experiments.output.folder import OutputFolder
 from parplan.experiments.output.progress import ProgressLine
 from parplan.planners.search.workers import in_order
@@ -261,6 +260,8 @@ def _fit(path: Path) -> int:
 
 
 def _fit_ap(path: Path) -> int:
+    from parplan.experiments.fits.ap_fit import fit_platform, platform_toml
+
     check_writable(path.parent)
     logs = [log for log in read_logs() if log.fitted]
     constants = fit_platform(logs, lambda line: print(f"parplan: {line}", file=sys.stderr))
