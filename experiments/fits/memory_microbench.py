@@ -7,14 +7,13 @@ of losses with their product are no kernels bound by memory and are left out, an
 `group_norm`, which no language model has.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from parplan.errors import ParplanError
+from parplan.experiments.fits.microbench import is_held_out, measurements_of
 
 DATA = Path(__file__).parents[1] / "papers" / "microbench_memory_bound.jsonl"
 KIND = "memory_bound_kernel"
@@ -36,7 +35,6 @@ VOCABULARIES = {
     "qwen2.5_72b": 152064,
 }
 """Of the models that some rows name: their published config.json (vocab_size)."""
-HELD_OUT_OF = 3
 UNEXPLAINED = ("NVIDIA B200", "fused_add_rms_norm")
 """Left out where sum and normalisation are kernels of their own: they take 10 times what the fused
 one takes there, and twice on an H100."""
@@ -77,7 +75,7 @@ class MemoryMeasurement:
     @property
     def held_out(self) -> bool:
         """Whether no constant may depend on it: a third of the shapes by digest."""
-        return int(hashlib.sha256(self.shape.encode()).hexdigest(), 16) % HELD_OUT_OF == 0
+        return is_held_out(self.shape)
 
 
 def bound_by_host(rows: Sequence[MemoryMeasurement]) -> set[MemoryMeasurement]:
@@ -107,23 +105,13 @@ def bound_by_host(rows: Sequence[MemoryMeasurement]) -> set[MemoryMeasurement]:
 
 def read_memory_measurements(path: Path = DATA) -> list[MemoryMeasurement]:
     """The rows of a file that are understood; raises `ParplanError` naming file and line."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ParplanError(f"{path}: cannot be read: {error}") from None
-    found = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            if row["kind"] == KIND and "time_ms" in row and row["kernel"] in _READERS:
-                if _is_unexplained(row):
-                    continue
-                found.append(_measurement(row))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ParplanError(f"{path}: line {number}: not a measurement ({error!r})") from None
-    if not found:
-        raise ParplanError(f"{path}: no row of kind {KIND!r}")
-    return found
+    return measurements_of(path, KIND, _understood)
+
+
+def _understood(row: Mapping[str, Any]) -> MemoryMeasurement | None:
+    if "time_ms" not in row or row["kernel"] not in _READERS or _is_unexplained(row):
+        return None
+    return _measurement(row)
 
 
 def _is_unexplained(row: Mapping[str, Any]) -> bool:

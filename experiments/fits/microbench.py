@@ -9,13 +9,15 @@ products, 2 m n k operations; attention is causal, counted in full (2 b s^2 h (d
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from parplan.errors import ParplanError, unknown_name
 from parplan.hardware.kernels.kernel import Attention, Gemm, Layout
+
+T = TypeVar("T")
 
 DATA = Path(__file__).parents[1] / "papers" / "microbench.jsonl"
 KIND = "SimuMax op efficiency"
@@ -50,12 +52,26 @@ class Measurement:
 
         Rows of one shape, whatever their layout, direction and accelerator, are on one side.
         """
-        digest = hashlib.sha256(self.shape.encode()).hexdigest()
-        return int(digest, 16) % HELD_OUT_OF == 0
+        return is_held_out(self.shape)
+
+
+def is_held_out(shape: str) -> bool:
+    """Whether a shape is of the third of all that no constant may depend on, by its digest."""
+    return int(hashlib.sha256(shape.encode()).hexdigest(), 16) % HELD_OUT_OF == 0
 
 
 def read_measurements(path: Path = DATA) -> list[Measurement]:
     """The kernels of a file that have a shape; raises `ParplanError` naming file and line."""
+    return measurements_of(path, KIND, _measurement)
+
+
+def measurements_of(
+    path: Path, kind: str, read: Callable[[Mapping[str, Any]], T | None]
+) -> list[T]:
+    """What `read` makes of the rows of a kind in a file of JSON lines; None leaves a row out.
+
+    Raises `ParplanError` naming file and line for what is no measurement, and where there is none.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -64,14 +80,15 @@ def read_measurements(path: Path = DATA) -> list[Measurement]:
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-            if row["kind"] == KIND:
-                found.append(_measurement(row))
+            measured = read(row) if row["kind"] == kind else None
         except ParplanError as error:
             raise ParplanError(f"{path}: line {number}: {error}") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ParplanError(f"{path}: line {number}: not a measurement ({error!r})") from None
+        if measured is not None:
+            found.append(measured)
     if not found:
-        raise ParplanError(f"{path}: no row of kind {KIND!r}")
+        raise ParplanError(f"{path}: no row of kind {kind!r}")
     return found
 
 
