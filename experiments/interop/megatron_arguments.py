@@ -7,6 +7,7 @@ _NO_EFFECT = {
     "logging": """
 --app-tag-run-name --app-tag-run-version --config-logger-dir --disable-straggler-on-startup
 --enable-one-logger --log-batch-size-to-tensorboard --log-energy --log-memory-to-tensorboard
+--log-optimizer-states-to-tensorboard
 --log-num-zeros-in-grad --log-params-norm --log-progress --log-straggler --log-throughput
 --log-timers-to-tensorboard --log-validation-ppl-to-tensorboard
 --log-world-size-to-tensorboard --logging-level --no-barrier-with-level-1-timing
@@ -32,6 +33,7 @@ _NO_EFFECT = {
     "learning rate": """
 --decoupled-lr --decoupled-min-lr --lr --lr-decay-iters --lr-decay-samples --lr-decay-style
 --lr-warmup-fraction --lr-warmup-init --lr-warmup-iters --lr-warmup-samples
+--lr-decay-tokens --lr-warmup-tokens --no-load-lr-state
 --lr-wsd-decay-iters --lr-wsd-decay-samples --lr-wsd-decay-style --min-lr
 --override-lr-scheduler --override-opt-param-scheduler --use-checkpoint-lr-scheduler
 --use-checkpoint-opt-param-scheduler --warmup
@@ -43,7 +45,8 @@ _NO_EFFECT = {
 --ckpt-fully-parallel-save --ckpt-step --disable-msc --dist-ckpt-format
 --dist-ckpt-optim-fully-reshardable --dist-ckpt-save-pre-mcore-014 --dist-ckpt-strictness
 --dist-ckpt-workers --distrib-optim-fully-reshardable-mem-efficient --enable-msc
---exit-on-missing-checkpoint --finetune --load --load-main-params-from-ckpt
+--exit-on-missing-checkpoint --finetune --universal-checkpoint --load-tag --kill-switch-file
+--reset-iteration --load --load-main-params-from-ckpt
 --no-ckpt-fully-parallel-save --no-initialization --no-load-optim --no-load-rng
 --no-save-optim --no-save-rng --no-strict-fsdp-dtensor-load
 --no-use-tokenizer-model-from-checkpoint-args --non-persistent-ckpt-type
@@ -65,6 +68,8 @@ _NO_EFFECT = {
 --renormalize-blend-weights --reset-position-ids --s3-cache-path --sample-rate
 --short-seq-prob --split --test-data-path --tiktoken-num-special-tokens --tiktoken-pattern
 --tiktoken-special-tokens --tokenizer-model --train-data-path --valid-data-path --vocab-file
+--repeated-dataloader --train-data-exact-num-epochs --train-desc-path --train-doc-idx-path
+--train-idx-path --train-sample-idx-path --train-shuffle-idx-path --return-data-index
 """,
     "restarts": """
 --adlr-autoresume --adlr-autoresume-interval --calc-ft-timeouts --enable-ft-package
@@ -97,6 +102,7 @@ _NO_EFFECT = {
 --apply-residual-connection-post-layernorm --attention-softmax-in-fp32 --glu-linear-offset
 --layernorm-epsilon --mscale --mscale-all-dim --no-query-key-layer-scaling --no-rope-freq
 --norm-epsilon --onnx-safe --openai-gelu --rope-scaling-factor --rotary-base
+--rotary-position-embeddings-theta
 --rotary-interleaved --rotary-percent --rotary-scaling-factor
 --rotary-seq-len-interpolation-factor --use-rope-scaling --yarn-beta-fast --yarn-beta-slow
 """,
@@ -120,6 +126,12 @@ _NO_EFFECT = {
 --moe-router-pre-softmax --moe-router-score-function --moe-router-topk-scaling-factor
 --moe-token-drop-policy --moe-train-capacity-factor --moe-z-loss-coeff
 """,
+    "how the engine splits its exchanges and its recomputation": """
+--zero-allgather-bucket-size --zero-reduce-bucket-size --zero-contigious-gradients
+--zero-reduce-scatter --contigious-checkpointing --synchronize-each-layer --profile-backward
+--profile-steps --checkpoint-num-layers --scattered-embeddings --use-pin-memory --split-transformers
+""",
+    "caches that are emptied": "--empty-unused-memory-level",
     "scales of fp8": """
 --fp8-amax-compute-algo --fp8-amax-history-len --fp8-interval --fp8-margin --fp8-recipe
 --inference-rng-tracker --te-rng-tracker
@@ -132,9 +144,14 @@ _NO_EFFECT = {
 --no-overlap-p2p-communication --no-persist-layer-norm --no-rope-fusion
 --no-scatter-gather-tensors-in-pipeline --overlap-p2p-communication --use-flash-attn
 --use-flash-attn-v2 --use-fused-rmsnorm
+--ds-fused-adam --use-flash-attn-builder --use-flash-attn-triton --use-tutel
+--disable-mem-efficient-ln
 """,
     "not a setting of training": """
---actual-seq-length --deepspeed-mpi --memory-centric-tiled-linear
+--actual-seq-length --deepspeed-mpi --memory-centric-tiled-linear --aml-data-download-path
+--ds-inference --dino-bottleneck-size --dino-freeze-last-layer --dino-head-hidden-size
+--dino-local-crops-number --dino-local-img-size --dino-norm-last-layer --dino-teacher-temp
+--dino-warmup-teacher-temp --dino-warmup-teacher-temp-epochs
 """,
 }
 
@@ -142,6 +159,14 @@ NO_EFFECT = {name: reason for reason, names in _NO_EFFECT.items() for name in na
 """Arguments without effect on the time or the memory of a step, and why."""
 
 _OTHERS = """
+--checkpoint-in-cpu --cpu-torch-adam --data-efficiency-curriculum-learning
+--ds-sequence-parallel-fpdt --ds-sequence-parallel-fpdt-chunk-size
+--ds-sequence-parallel-fpdt-offloading --enable-zbh1-exact-semantics --expert-interval
+--force-ds-sequence-parallel --hidden-size-teacher --kd --kd-alpha-ce --kd-beta-ce --kd-temp
+--load-teacher --mlp-type --mos --num-attention-heads-teacher --num-experts-switch
+--num-experts-teacher --num-layers-teacher --partition-activations --random-ltd
+--remote-device --retro-add-retriever --tile-factor --use-dataset-only
+--embedding-weights-in-fp32 --disable-moe-token-dropping --disable-moe-top2-2nd-expert-sampling
 --account-for-embedding-in-pipeline-split --account-for-loss-in-pipeline-split
 --accumulate-allreduce-grads-in-fp32 --activations-checkpoint-method
 --activations-checkpoint-num-layers --add-qkv-bias --allow-ambiguous-pad-tokens

@@ -29,6 +29,14 @@ READ = (
 )
 
 
+OF_TRAINING = {
+    ("precision", "fp16", "bf16", "bfloat16"): "fp32 is taken",
+    ("zero_optimization", "zero_stage"): "ZeRO-0 is taken",
+    ("optimizer", "optimizer_type"): "adamw is taken",
+}
+"""Settings that a whole configuration has, by any of their names, and what gpt-neox takes."""
+
+
 def from_neox(text: str, where: str, given: Given) -> ImportedSettings:
     """The settings of a YAML, in which names have underscores or dashes."""
     values = {str(k).replace("-", "_"): v for k, v in read_yaml(text, where).items()}
@@ -80,8 +88,16 @@ def from_neox(text: str, where: str, given: Given) -> ImportedSettings:
         "fused_elementwise": table.true("rope_fusion") or not rotary,
         "software": Software(fused_gradient_accumulation=False, low_precision_gradients=beside),
     }
+    _say_what_is_elsewhere(table, found)
     report_rest(found, table, NO_EFFECT, NOT_MODELLED)
     return found
+
+
+def _say_what_is_elsewhere(table: Asked, found: ImportedSettings) -> None:
+    """Say that a file of a model alone leaves its training to another: gpt-neox joins several."""
+    for names, assumed in OF_TRAINING.items():
+        if not any(name in table for name in names):
+            found.misread(names[0], f"not said, which may be in another of its files; {assumed}")
 
 
 def _zero_section(table: Asked) -> Asked:

@@ -56,6 +56,12 @@ def from_any_torchtitan(text: str, where: str, given: Given) -> ImportedSettings
 def _from_python(text: str, where: str, given: Given) -> ImportedSettings:
     file = read_python(text, where)
     config = called(file, _chosen(file, given.variables.get(CHOICE)))
+    around = ImportedSettings()
+    while isinstance(config, Made) and config.kind != "Trainer" and config.args:
+        if not isinstance(config.args[0], Made):
+            break
+        around.misread(config.name, "what it changes in the configuration is not read")
+        config = _over(config.fields, config.args[0])
     if not isinstance(config, Made):
         raise ParplanError(
             f"{where}: the configuration is not made by Trainer.Config or a function"
@@ -66,8 +72,9 @@ def _from_python(text: str, where: str, given: Given) -> ImportedSettings:
     tables["activation_checkpoint"] = _recomputation(config.fields)
     root = Asked(tables, where)
     found = torchtitan_settings(root, given)
-    found.not_understood.update(found_in_model.not_understood)
-    found.notes[:0] = found_in_model.notes
+    for part in (found_in_model, around):
+        found.not_understood.update(part.not_understood)
+        found.notes[:0] = part.notes
     found.workload |= found_in_model.workload
     if _with_graphs(root, found, graphs=graphs):
         found.workload["software"] = _replaced(step_graph=True)
@@ -77,9 +84,36 @@ def _from_python(text: str, where: str, given: Given) -> ImportedSettings:
     for name in ("model_spec", "model_converters", "loss", "optimizer"):
         root.get(name)
     if config.kind != "Trainer":
-        found.note(config.name, "what it sets beside is not read; defaults are taken")
+        _of_other_file(config, found)
     report_rest(found, root, NO_EFFECT_HERE, NOT_MODELLED)
     return found
+
+
+def _over(fields: dict[str, Any], base: Made) -> Made:
+    """A configuration with fields set after a function has changed it."""
+    merged = dict(base.fields)
+    for name, value in fields.items():
+        before = merged.get(name)
+        partial = isinstance(value, Made) and value.name == name and isinstance(before, Made)
+        merged[name] = _over(value.fields, before) if partial and before is not None else value
+    return Made(base.name, base.args, merged)
+
+
+def _of_other_file(config: Made, found: ImportedSettings) -> None:
+    """Say what becomes of a base in another file: nothing where all that counts is set here."""
+    training, parallel = (config.fields.get(name) for name in ("training", "parallelism"))
+    whole = (
+        isinstance(parallel, Made)
+        and parallel.kind == "ParallelismConfig"
+        and isinstance(training, Made)
+        and {"seq_len", "local_batch_size"} <= set(training.fields)
+        and {"activation_checkpoint", "compile"} <= set(config.fields)
+    )
+    what = "what it sets beside is in another file; defaults are taken"
+    if whole:
+        found.note(config.name, what)
+    else:
+        found.misread(config.name, what)
 
 
 def _replaced(**changes: Any) -> Any:
@@ -200,14 +234,25 @@ def _model_spec(
 
 
 def _family(file: PythonFile) -> str:
-    """The family by the module of `model_registry`, or by the names of the configurations."""
+    """The family by the module of `model_registry`, by the folder, or by the functions' names.
+
+    Raises `ParplanError` where none of them says it: sizes of different families share names.
+    """
     source = file.imported.get("model_registry", "")
     if match := re.search(r"torchtitan\.models\.(\w+)", source):
         return match[1]
-    known = ("llama3", "llama4", "qwen3", "deepseek_v3", "gpt_oss", "flux", "qwen3_5", "kimi_k2_7")
+    if match := re.search(r"(?:^|/)(\w+)/config_registry\.py$", file.where):
+        return match[1]
+    known = ("llama3", "llama4", "qwen3", "deepseek_v3", "gpt_oss")
     names = [n for n, node in file.functions.items() if _makes(node.returns)]
-    best = [family for family in known if any(name.startswith(f"{family}_") for name in names)]
-    return max(best, key=len, default="llama3")
+    best = [
+        family
+        for family in known
+        if any(re.search(rf"(?:^|_){family}_(?!5_)", name) for name in names)
+    ]
+    if not best:
+        raise ParplanError(f"{file.where}: does not say the model's family; give --model")
+    return max(best, key=len)
 
 
 def _of_spec(name: str, value: Any, found: ImportedSettings) -> None:

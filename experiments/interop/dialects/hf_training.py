@@ -13,6 +13,7 @@ from typing import Any
 from parplan.errors import ParplanError
 from parplan.experiments.interop.dialects.hf_sharding import sharding
 from parplan.experiments.interop.dialects.hub_models import hub_model
+from parplan.experiments.interop.dialects.llama_factory_v1 import in_older_names, is_v1
 from parplan.experiments.interop.importers.asked import Asked, refuse_other_format, report_rest
 from parplan.experiments.interop.importers.from_accelerate import read_yaml
 from parplan.experiments.interop.importers.imported import Given, ImportedSettings
@@ -100,6 +101,8 @@ def from_axolotl(text: str, where: str, given: Given) -> ImportedSettings:
 
 def _imported(text: str, where: str, given: Given, dialect: Dialect) -> ImportedSettings:
     values, started, notes = _table(text, where, given)
+    if dialect is LLAMA_FACTORY and is_v1(values):
+        values = in_older_names(values, where)
     table = Asked(values, where)
     if not any(name in values for name in dialect.needs):
         raise ParplanError(
@@ -127,6 +130,8 @@ def _imported(text: str, where: str, given: Given, dialect: Dialect) -> Imported
         found.workload["tf32"] = True
     _stage(table, found)
     sharding(table, found, given, auto)
+    if (experts := table.whole("expert_parallel_size", 1, least=1)) > 1:
+        found.plan["expert_parallel"] = experts
     _recomputation(table, dialect, found)
     _batches(table, dialect, found, given)
     report_rest(found, table, NO_EFFECT, NOT_MODELLED)
@@ -279,3 +284,6 @@ def _batches(table: Asked, dialect: Dialect, found: ImportedSettings, given: Giv
     if devices is not None:
         own = found.plan.get("tensor_parallel", 1) * found.plan.get("context_parallel", 1)
         found.global_batch = micro * (steps or 1) * max(1, devices // own)
+    total = table.number("global_batch_size", least=1)
+    if total is not None and steps is None:
+        found.global_batch = total

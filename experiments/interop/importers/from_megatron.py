@@ -1,11 +1,13 @@
 """What a launch of Megatron-LM asks for. Defaults are those of its arguments (August 2026)."""
 
 import difflib
+import math
 import re
 
 from parplan.errors import ParplanError
 from parplan.experiments.interop.importers.from_megatron_model import model_of, numbers_of
 from parplan.experiments.interop.importers.imported import Given, ImportedSettings, report_unread
+from parplan.experiments.interop.importers.megatron_deepspeed import stage_of_deepspeed
 from parplan.experiments.interop.megatron_arguments import ARGUMENTS, NO_EFFECT
 from parplan.experiments.interop.megatron_plan import SELECTIVE, WHOLE
 from parplan.experiments.interop.shell.launch_text import Flags, processes, read_flags
@@ -70,7 +72,7 @@ def megatron_settings(flags: Flags, given: Given) -> ImportedSettings:
     found.plan = {
         "tensor_parallel": tensor,
         "sequence_parallel": flags.has("--sequence-parallel") and tensor > 1,
-        "context_parallel": flags.number("--context-parallel-size") or 1,
+        "context_parallel": _context_parallel(flags, found),
         "expert_parallel": flags.number("--expert-model-parallel-size") or 1,
         "batch_per_device": flags.number("--micro-batch-size") or given.micro_batch or 1,
     }
@@ -78,11 +80,24 @@ def megatron_settings(flags: Flags, given: Given) -> ImportedSettings:
     if own is not None and own != tensor:
         found.plan["expert_tensor_parallel"] = own
     found.plan |= _pipeline(flags, found, found.model, where)
+    steps = flags.number("--gas")
+    if steps is not None and found.global_batch is None and given.devices is not None:
+        sizes = ("tensor_parallel", "context_parallel", "num_stages")
+        own = math.prod(found.plan[name] for name in sizes)
+        found.global_batch = max(1, given.devices // own) * steps * found.plan["batch_per_device"]
     found.plan |= _recomputation(flags, found)
     found.plan |= _sharding(flags, found)
     found.plan |= _overlap(flags, found)
     _say_the_rest(flags, found)
     return found
+
+
+def _context_parallel(flags: Flags, found: ImportedSettings) -> int:
+    """The ranks of a sequence, by rings or, in Megatron-DeepSpeed, by exchanges of heads."""
+    ulysses = flags.number("--ds-sequence-parallel-size") or 1
+    if ulysses > 1:
+        found.note("--ds-sequence-parallel-size", "taken as context parallelism by a ring")
+    return max(ulysses, flags.number("--context-parallel-size") or 1)
 
 
 def _software(flags: Flags, found: ImportedSettings) -> Software:
@@ -105,7 +120,7 @@ def _pipeline(flags: Flags, found: ImportedSettings, model: Model, where: str) -
     layout = flags.text("--pipeline-model-parallel-layout")
     each = flags.number("--num-layers-per-virtual-pipeline-stage")
     virtual = flags.number("--num-virtual-stages-per-pipeline-rank") or 1
-    zero_bubble = flags.has("--enable-zero-bubble")
+    zero_bubble = flags.has("--enable-zero-bubble", "--enable-zbh1-pipeline")
     in_v = flags.has("--zero-bubble-v-schedule")
     ends = [
         int(flags.has(f"--account-for-{end}-in-pipeline-split")) for end in ("embedding", "loss")
@@ -210,6 +225,8 @@ def _sharding(flags: Flags, found: ImportedSettings) -> dict[str, object]:
     copies = flags.number("--num-distributed-optimizer-instances") or 1
     asked = flags.number("--zero-stage")
     stage = int(optimizer) if asked is None else asked
+    if flags.has("--deepspeed"):
+        stage = stage_of_deepspeed(flags, asked, found)
     if stage not in range(4):
         raise ParplanError(f"{flags.where}: --zero-stage: 0 to 3, got {stage}")
     if flags.has("--use-megatron-fsdp", "--use-custom-fsdp"):
@@ -282,7 +299,8 @@ def _say_unclear(word: str, flags: Flags, found: ImportedSettings) -> None:
         if unknown.alternatives:
             found.no_effect[unknown.why.partition(" ")[0]] = "its branches differ in such flags"
         else:
-            found.misread(f"${unknown.variable}", f"{unknown.why}; taken as empty")
+            name = f"${unknown.variable}" if unknown.variable else unknown.why.partition(" is ")[0]
+            found.misread(name, f"{unknown.why}; taken as empty")
 
 
 def _refuse_other_files(flags: Flags) -> None:
@@ -301,6 +319,7 @@ EARLIER = {
     "--activations-checkpoint-num-layers": "--recompute-num-layers",
     "--activations-checkpoint-granularity": "--recompute-granularity",
     "--geglu": "--quick-geglu",
+    "--pipe-parallel-size": "--pipeline-model-parallel-size",
 }
 """Names of Megatron-DeepSpeed and of releases before core 0.4, and what they became."""
 

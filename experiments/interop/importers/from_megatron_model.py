@@ -27,7 +27,7 @@ def numbers_of(flags: Flags, found: ImportedSettings) -> dict[str, Any]:
         precision = "fp4"
     optimizer = flags.text("--optimizer") or "adam"
     if optimizer not in ("adam", "sgd"):
-        found.note(f"--optimizer {optimizer}", "its state is taken to be that of adam")
+        found.misread(f"--optimizer {optimizer}", "its state is taken to be that of adam")
     backend = flags.text("--attention-backend") or "auto"
     local = flags.text("--transformer-impl") == "local" and not flags.has("--use-flash-attn")
     unfused = backend in ("unfused", "local") or (local and backend == "auto")
@@ -55,12 +55,15 @@ def model_of(
     where = flags.where
     hidden, heads = _size(flags, "--hidden-size"), _size(flags, "--num-attention-heads")
     gated = flags.has("--swiglu", "--quick-geglu", "--geglu")
+    gated |= flags.text("--glu-activation") is not None
     usual = hidden * 8 // 3 // 64 * 64 if gated else 4 * hidden
-    grouped = flags.has("--group-query-attention")
-    groups = flags.number("--num-query-groups") or 1
+    of_deepspeed = flags.number("--num-key-value-heads")
+    grouped = flags.has("--group-query-attention") or of_deepspeed is not None
+    groups = of_deepspeed or flags.number("--num-query-groups") or 1
     plain = not flags.has("--disable-bias-linear")
     kind = flags.text("--position-embedding-type") or "learned_absolute"
-    rotary = flags.has("--use-rotary-position-embeddings") or kind != "learned_absolute"
+    rotary = flags.has("--use-rotary-position-embeddings", "--no-position-embedding")
+    rotary |= kind != "learned_absolute"
     positions = flags.number("--max-position-embeddings") or 0
     norm = flags.text("--normalization") or "LayerNorm"
     layers = _size(flags, "--num-layers")
@@ -79,6 +82,7 @@ def model_of(
         "query_key_norm": flags.has("--qk-layernorm"),
         "tied_embeddings": not flags.has("--untie-embeddings-and-output-weights"),
         "learned_positions": 0 if rotary else positions,
+        "alibi": kind == "alibi",
         "source": f"arguments in {where}",
     }
     channels = flags.number("--kv-channels")

@@ -33,6 +33,7 @@ num_epochs""",
 adam_* weight_decay max_grad_norm label_smoothing_factor optim_args neftune_noise_alpha
 noisy_embedding_alpha router_aux_loss_coef moe_aux_loss_coef pref_* dpo_label_smoothing seed
 data_seed average_tokens_across_devices full_determinism ddp_* dpo_* rl_beta simpo_gamma
+orpo_* kto_* use_asft_loss asft_* ebft
 completion_only_loss assistant_only_loss train_on_* mask_history loss_type""",
         "the data set, which is taken to be read in time": """
 dataset dataset_* datasets test_datasets eval_dataset media_dir template chat_template*
@@ -46,14 +47,17 @@ group_by_length train_sampling_strategy eval_packing dataset_text_field truncati
 is_preprocess min_sample_len excess_length_strategy data_path train_file validation_file
 image_* video_* audio_* use_audio_in_video processor_* field_messages text_column
 input_format push_dataset_to_hub roles_to_train sample_packing_* multipack_real_batches
-skip_prepare_dataset ignore_pad_token_for_loss preprocessing_num_workers""",
+skip_prepare_dataset pad_to_sequence_len train_dataset custom_chat_template batching_workers
+ignore_pad_token_for_loss preprocessing_num_workers""",
         "where the model comes from": """
 trust_remote_code model_revision revision_of_model cache_dir model_type tokenizer_name
 adapter_name_or_path adapter_folder hf_hub_token ms_hub_token om_hub_token low_cpu_mem_usage
-is_*_derived_model base_model_config base_model_ignore_patterns type_of_model hf_use_auth_token
+is_*_derived_model base_model_config model_config.output_router_logits base_model_ignore_patterns
+type_of_model hf_use_auth_token
 hf_use_auth_token config_name use_auth_token token torch_dtype dtype model_init_kwargs
 mean_resizing_embeddings fix_untrained_tokens export_*""",
         "how processes find each other": """
+dist_timeout init_config sample_backend max_new_tokens
 local_rank ddp_timeout ddp_backend master_addr master_port world_size device device_map
 accelerator_config distributed_type deepspeed_plugin env""",
         "which weights have adapters, and their numbers": """
@@ -65,7 +69,8 @@ lora_rank_pattern lora_on_cpu""",
 use_liger_kernel enable_liger_kernel liger_* liger_kernel_config flash_attn_* use_kernels
 torch_compile* tf32 fused_attn_kernel lora_mlp_kernel lora_qkv_kernel lora_o_kernel use_unsloth
 lora_embedding_kernel rope_fusion flash_optimum plugins cut_cross_entropy chunked_cross_entropy*
-unsloth_* use_v1_kernels""",
+unsloth_* use_v1_kernels flex_attn_compile_kwargs experts_implementation
+experimental_skip_move_to_device""",
         "how recomputation is implemented": """
 gradient_checkpointing_kwargs use_reentrant_gc use_unsloth_gc
 activation_checkpointing_kwargs""",
@@ -86,6 +91,18 @@ fsdp_final_state_dict_type""",
 )
 
 NOT_MODELLED = {
+    "double_quantization": NotModelled("weights are not quantized"),
+    "quantization_method": NotModelled("weights are not quantized"),
+    "quantization_type": NotModelled("weights are not quantized"),
+    "model_quantization_config": NotModelled("weights are not quantized"),
+    "model_quantization_config_kwargs": NotModelled("weights are not quantized"),
+    "kt_config": NotModelled("the accelerators of the cluster train"),
+    "kt_cpu_activation": NotModelled("the accelerators of the cluster train"),
+    "batching_strategy": NotModelled("sequences are full", ("normal",)),
+    "model_class": NotModelled("a language model alone", ("llm",)),
+    "mp_replicate_size": NotModelled("shards lie on all ranks", (1,)),
+    "mp_shard_size": NotModelled("shards lie on all ranks"),
+    "model_config": NotModelled("the model is the published one"),
     "load_in_8bit": NotModelled("weights are not quantized"),
     "load_in_4bit": NotModelled("weights are not quantized"),
     "quantization_bit": NotModelled("weights are not quantized"),

@@ -12,6 +12,14 @@ from parplan.experiments.interop.shell.values import MARK, Unknowns
 _FLAG = re.compile(r"--[A-Za-z][\w.-]*(=.*)?", re.DOTALL)
 _PROGRAM = re.compile(r"(\S*\.py|pretrain\S*)")
 _NESTED = re.compile(r"(^|\s)--[A-Za-z]")
+_PATH = re.compile(f"({MARK.pattern})+/")
+_VALUED = re.compile(
+    r"-(path|file|dir|model|interval|iters|samples|tokens|fraction|type|name|project|entity|style|"
+    r"format|prefix|port|addr|rank|config|lr|size|seed|decay|workers)$|"
+    r"^--(load|save|split|lr|seed|finetune-from|pretrained-checkpoint|log-level)$"
+)
+"""Names of flags with a value: an unset variable behind one is that value, not further flags."""
+
 OF_MODELS = ("--num-layers", "--tensor-model-parallel-size", "--hidden-size", "--seq-length")
 """Flags by which a launch of training is told from other commands."""
 
@@ -90,13 +98,15 @@ def read_flags(text: str, where: str, variables: Mapping[str, str]) -> Flags:
     start = _program(chosen)
     _launcher(chosen[:start], flags)
     current: list[str] | None = None
+    name = ""
     for word in chosen[start:]:
         if _FLAG.fullmatch(word):
             name, given, value = word.partition("=")
             current = flags.words[name.replace("_", "-")] = [value] if given else []
         elif current is not None:
             current.append(word)
-        if word.startswith("\ue000"):
+        is_value = bool(_VALUED.search(name)) and current == [word]
+        if word.startswith("\ue000") and not is_value and not _PATH.match(word):
             flags.unclear.append(word)
     return flags
 
