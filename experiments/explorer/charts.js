@@ -11,7 +11,6 @@ const PART_COLOURS = { compute: "#0072b2", recomputation: "#56b4e9", bubble: "#a
   "gradient reduction": "#e69f00", "parameter gather": "#8c5a3c", messages: "#009e73",
   launch: "#5e4fa2", framework: "#c0b090", optimizer: "#7f7f7f" };
 const MOST_MISFITS = 2000;
-const MOST_LINES = 2000;
 
 const hasWebGL = (() => {
   try { return Boolean(document.createElement("canvas").getContext("webgl")); }
@@ -59,6 +58,37 @@ function seconds(value) {
   return value >= 1 ? `${value.toPrecision(4)} s` : `${(1e3 * value).toPrecision(4)} ms`;
 }
 
+// Ticks of a logarithmic axis at 1, 2, 3, 5, 7 of each decade; fewer where it has many decades.
+function logTicks(places, values, more = []) {
+  let low = Math.min(...more), high = Math.max(...more);
+  for (const place of places) {
+    const value = values[place];
+    if (value > 0) { low = Math.min(low, value); high = Math.max(high, value); }
+  }
+  if (!(low > 0 && high < Infinity)) { return {}; }
+  const first = Math.floor(Math.log10(low)), last = Math.ceil(Math.log10(high));
+  const steps = Math.log10(high / low) < 0.5 ? [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9]
+    : last - first > 2 ? [1, 3] : [1, 2, 3, 5, 7];
+  const tickvals = [];
+  for (let power = first; power <= last; power++) {
+    tickvals.push(...steps.map((step) => Number((step * 10 ** power).toPrecision(3))));
+  }
+  return { tickvals, ticktext: tickvals.map(String) };
+}
+
+// The memory that may be used and that there is, and rings around the chosen and compared plan.
+function scatterShapes(table, chosen, compared, dark) {
+  const line = (y, dash) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y,
+    line: { color: dark ? "#ffab7a" : "#a33b00", width: 1, dash } });
+  const ring = (place, dash) => ({ type: "circle", xsizemode: "pixel", ysizemode: "pixel",
+    xanchor: table.step_s[place], yanchor: table.memory_gb[place], x0: -9, x1: 9, y0: -9, y1: 9,
+    line: { color: dark ? "#fff" : "#000", width: 2.5, dash } });
+  const known = [[compared, "dot"], [chosen, "solid"]].filter(([place]) =>
+    place !== null && table.memory_gb[place] !== null && table.step_s[place] !== null);
+  return [line(table.limit_gb, "dot"), line(table.device_gb, "solid"),
+    ...known.map(([place, dash]) => ring(place, dash))];
+}
+
 function drawScatter(element, table, shown, colour, chosen, compared, hover, dark) {
   const field = table.fields[colour];
   const groups = new Map();
@@ -90,53 +120,19 @@ function drawScatter(element, table, shown, colour, chosen, compared, hover, dar
       { size: 5, opacity: 0.5, symbol: "x-thin", line: { width: 1, color: "#8a8f98" },
         color: "#8a8f98" }, "x2"));
   }
-  for (const [place, name, symbol] of [[compared, "compared", "diamond-open"],
-    [chosen, "chosen", "circle-open"]]) {
-    if (place !== null && table.memory_gb[place] !== null && table.step_s[place] !== null) {
-      traces.push({ ...trace([place], name, { size: 15, symbol, color: dark ? "#fff" : "#000",
-        line: { width: 2.5 } }, "x"), type: kind });
-    }
-  }
-  const line = (y, dash) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y,
-    line: { color: dark ? "#ffab7a" : "#a33b00", width: 1, dash } });
   return draw(element, traces, layoutOf(dark, {
     uirevision: "scatter", hovermode: "closest", dragmode: "zoom",
-    xaxis: { title: { text: "step [s]" }, type: "log", domain: [0, few.length ? 0.84 : 1] },
+    xaxis: { title: { text: "step [s]" }, type: "log", ...logTicks(shown, table.step_s),
+      domain: [0, few.length ? 0.84 : 1] },
     xaxis2: { visible: Boolean(few.length), domain: [0.87, 1], range: [-0.1, 1.1],
       showticklabels: false, title: { text: "does not fit" }, fixedrange: true },
-    yaxis: { title: { text: "memory of the fullest device [GB]" }, type: "log" },
-    shapes: [line(table.limit_gb, "dot"), line(table.device_gb, "solid")],
+    yaxis: { title: { text: "memory of the fullest device [GB]" }, type: "log",
+      ...logTicks(shown, table.memory_gb, [table.limit_gb, table.device_gb]) },
+    shapes: scatterShapes(table, chosen, compared, dark),
     annotations: [{ xref: "paper", x: 0, y: Math.log10(table.limit_gb), xanchor: "left",
       yanchor: "bottom", showarrow: false, font: { size: 11 },
       text: `a plan may use ${table.limit_gb.toFixed(1)} GB` }],
   }));
-}
-
-function drawParallel(element, table, shown, ranges, dark) {
-  const fit = shown.filter((place) => table.step_s[place] !== null);
-  const every = Math.max(1, Math.ceil(fit.length / MOST_LINES));
-  const places = fit.filter((_, i) => i % every === 0);
-  const dimensions = Object.entries(table.fields).map(([name, field]) => {
-    const numeric = field.values.every((value) => typeof value === "number");
-    const apart = numeric && Math.min(...field.values) > 0 &&
-      Math.max(...field.values) / Math.min(...field.values) > 16;
-    const of = (place) => apart ? Math.log2(field.values[field.of[place]]) : field.of[place];
-    return { name, label: field.label, values: places.map(of), constraintrange: ranges[name],
-      tickvals: field.values.map((value, i) => apart ? Math.log2(value) : i),
-      ticktext: field.values.map(String) };
-  });
-  dimensions.push({ label: "memory [GB]", values: places.map((p) => table.memory_gb[p]),
-    constraintrange: ranges["memory"], name: "memory" });
-  const steps = places.map((place) => table.step_s[place]);
-  dimensions.push({ label: "step [s]", values: steps, constraintrange: ranges["step"], name: "step" });
-  const ends = steps.reduce(([a, b], s) => [Math.min(a, s), Math.max(b, s)], [Infinity, 0]);
-  const low = Math.log10(ends[0]), high = Math.log10(ends[1] || 1);
-  return draw(element, [{ type: "parcoords", dimensions, labelangle: -20,
-    labelfont: { size: 11 }, tickfont: { size: 10, color: dark ? "#e4e9f0" : "#1c2430" },
-    rangefont: { size: 9, color: "rgba(0,0,0,0)" },
-    line: { color: steps.map(Math.log10), colorscale: "Viridis", reversescale: false,
-      cmin: low, cmax: high > low ? high : low + 1 } }],
-  layoutOf(dark, { margin: { l: 50, r: 40, t: 66, b: 22 } }));
 }
 
 function drawLandscape(element, table, shown, across, up, dark) {

@@ -60,11 +60,6 @@ function say(text) {
 
 // ---- which candidates are shown
 
-function isIn(value, range) {
-  const list = Array.isArray(range[0]) ? range : [range];
-  return list.some(([low, high]) => value >= low && value <= high);
-}
-
 function visible() {
   const fields = Object.entries(state.hidden).filter(([name]) => table.fields[name])
     .map(([name, values]) => {
@@ -78,18 +73,18 @@ function visible() {
   return found;
 }
 
-function inRanges(place) {
-  return Object.entries(state.ranges).every(([name, range]) => {
-    if (!range) { return true; }
-    if (name === "step") { return isIn(table.step_s[place], range); }
-    if (name === "memory") { return isIn(table.memory_gb[place], range); }
-    const field = table.fields[name];
-    if (!field) { return true; }
-    const value = field.values[field.of[place]];
-    return isIn(field.of[place], range) || (typeof value === "number" && value > 0 &&
-      isIn(Math.log2(value), range) && Math.max(...field.values) / value >= 1 &&
-      Math.max(...field.values) / Math.min(...field.values) > 16);
-  });
+// Values of a candidate that ranges are over: memory, time, places in the list of a field.
+function columnOf(name) {
+  if (name === "step") { return table.step_s; }
+  return name === "memory" ? table.memory_gb : table.fields[name]?.of;
+}
+
+function inRanges(places) {
+  const checks = Object.entries(state.ranges).map(([name, range]) => [columnOf(name), range])
+    .filter(([column, range]) => column && Array.isArray(range) && range.length === 2);
+  if (!checks.length) { return places; }
+  return places.filter((place) => table.step_s[place] !== null && checks.every(
+    ([column, [low, high]]) => column[place] >= low && column[place] <= high));
 }
 
 function fastest() {
@@ -129,35 +124,66 @@ function hoverText(place) {
   return lines.join("<br>");
 }
 let fastestPlace = null;
+const parallel = new Parallel($("parallel"), (name, range) => {
+  if (range) { state.ranges[name] = range; } else { delete state.ranges[name]; }
+  update();
+});
 
 // ---- drawing
 
-function update({ parallel = true } = {}) {
+function update() {
   keepState();
   const all = visible();
-  shown = Object.keys(state.ranges).length ? all.filter((place) =>
-    table.step_s[place] !== null && inRanges(place)) : all;
+  shown = inRanges(all);
   const fit = shown.filter((place) => table.step_s[place] !== null);
   $("count").textContent = `${shown.length.toLocaleString("en")} of ` +
     `${table.step_s.length.toLocaleString("en")} candidates, ${fit.length.toLocaleString("en")} fit` +
     (table.left_out ? `; ${table.left_out.toLocaleString("en")} slower ones are left out` : "");
   rows = fit.sort((a, b) => table.step_s[a] - table.step_s[b]);
-  drawScatter($("scatter"), table, shown, state.colour, state.chosen, state.compared, hover, state.dark);
+  showScatter();
   showRows();
   later(() => {
-    if (table.fields[state.across] && table.fields[state.up]) {
-      drawLandscape($("landscape"), table, shown, state.across, state.up, state.dark);
-    }
-    if (parallel && hasWebGL && Object.keys(table.fields).length) {
-      drawParallel($("parallel"), table, all, state.ranges, state.dark);
-    }
+    showLandscape();
+    parallel.draw(table, all, state.ranges, state.chosen, state.dark);
   });
 }
 
+function showScatter() {
+  drawScatter($("scatter"), table, shown, state.colour, state.chosen, state.compared, hover, state.dark);
+}
+
+function showLandscape() {
+  if (table.fields[state.across] && table.fields[state.up]) {
+    drawLandscape($("landscape"), table, shown, state.across, state.up, state.dark);
+  }
+}
+
+// What is chosen or compared changes marks alone.
+function mark() {
+  keepState();
+  Plotly.relayout($("scatter"),
+    { shapes: scatterShapes(table, state.chosen, state.compared, state.dark) });
+  for (const row of $("plans").tBodies[0].rows) {
+    const place = Number(row.dataset.place);
+    row.setAttribute("aria-selected", place === state.chosen);
+    row.querySelector("button").textContent = place === state.compared ? "compared" : "compare";
+  }
+  parallel.mark(state.chosen);
+}
+
 let waiting = 0;
+let asking = 0;
 function later(work) {
   clearTimeout(waiting);
-  waiting = setTimeout(work, 30);
+  waiting = setTimeout(() => { waiting = 0; work(); }, 10);
+}
+
+// Ends when all charts show the state of the page.
+function settled() {
+  return new Promise((done) => {
+    const look = () => { if (waiting || asking) { setTimeout(look, 5); } else { done(); } };
+    look();
+  });
 }
 
 function showRows() {
@@ -205,6 +231,7 @@ function showControls() {
   showFilters();
   document.documentElement.dataset.theme = state.dark ? "dark" : "light";
   $("theme").setAttribute("aria-pressed", state.dark);
+  $("shades").textContent = `${state.dark ? "Yellow" : "Purple"} lines are fast plans.`;
   $("title").textContent = table.title;
   const job = table.job;
   $("about").textContent = `${job.global_batch.toLocaleString("en")} sequences of ` +
@@ -227,7 +254,7 @@ async function detailsOf(place) {
 
 async function choose(place) {
   state.chosen = place;
-  update({ parallel: false });
+  mark();
   await showChosen();
 }
 
@@ -267,7 +294,7 @@ function showExport(found) {
 
 async function compare(place) {
   state.compared = place === state.compared ? null : place;
-  update({ parallel: false });
+  mark();
   await showCompared();
 }
 
@@ -300,12 +327,13 @@ async function showCompared() {
 
 async function post(path, body) {
   let answer;
+  asking += 1;
   try {
     answer = await fetch(path, { method: "POST", body: JSON.stringify(body),
       headers: { "Content-Type": "application/json", "X-Parplan-Token": token } });
   } catch (error) {
     throw new Error("parplan explore has ended: start it again, and open the address that it prints.");
-  }
+  } finally { asking -= 1; }
   const found = await answer.json();
   if (!answer.ok) { throw new Error(found.error || `the answer was ${answer.status}`); }
   return found;
@@ -313,10 +341,12 @@ async function post(path, body) {
 
 async function ask() {
   const number = ++asked;
-  $("asking").textContent = "Asking the planner…";
-  let found;
+  let found = original;
   try {
-    found = Object.keys(state.sizes).length ? await post("/search", state.sizes) : original;
+    if (Object.keys(state.sizes).length) {
+      $("asking").textContent = "Asking the planner…";
+      found = await post("/search", state.sizes);
+    }
   } catch (error) {
     if (number === asked) { $("asking").textContent = ""; say(error.message); }
     return false;
@@ -324,8 +354,8 @@ async function ask() {
   if (number !== asked) { return false; }
   say("");
   $("asking").textContent = "";
+  if (table !== found) { hovers = []; }
   table = found;
-  hovers = [];
   details = table === original ? { ...given.details } : {};
   fastestPlace = fastest();
   for (const name of ["colour", "across", "up"]) {
@@ -383,7 +413,11 @@ function connect() {
     update();
   });
   for (const id of ["colour", "across", "up"]) {
-    $(id).addEventListener("change", () => { state[id] = $(id).value; update({ parallel: false }); });
+    $(id).addEventListener("change", () => {
+      state[id] = $(id).value;
+      keepState();
+      if (id === "colour") { showScatter(); } else { showLandscape(); }
+    });
   }
   $("target").addEventListener("change", () => {
     state.target = $("target").value;
@@ -420,7 +454,7 @@ function connect() {
   $("forget").addEventListener("click", () => {
     state.compared = null;
     $("compare").hidden = true;
-    update({ parallel: false });
+    mark();
   });
   $("theme").addEventListener("click", () => {
     state.dark = !state.dark;
@@ -447,13 +481,6 @@ function connectCharts() {
   $("landscape").on?.("plotly_click", ({ points }) => {
     if (points[0].customdata !== null) { choose(points[0].customdata); }
   });
-  $("parallel").on?.("plotly_restyle", () => {
-    state.ranges = {};
-    for (const one of $("parallel").data[0].dimensions) {
-      if (one.constraintrange) { state.ranges[one.name] = one.constraintrange; }
-    }
-    update({ parallel: false });
-  });
 }
 
 async function start() {
@@ -465,7 +492,6 @@ async function start() {
   state.chosen = known(chosen) ?? fastestPlace;
   state.compared = known(compared);
   showControls();
-  if (!hasWebGL) { $("parallel").textContent = "This browser has no WebGL, which these need."; }
   update();
   await showChosen();
   if (state.compared !== null) { await showCompared(); }

@@ -11,7 +11,8 @@ from parplan.experiments.explorer.job import ExploredJob
 DETAILED = 12
 """Candidates whose details a file has."""
 
-FILES = ("explorer.css", "explorer.js", "charts.js")
+SCRIPTS = ("charts.js", "parallel.js", "explorer.js")
+STYLE = "explorer.css"
 
 
 def page(job: ExploredJob, *, served: bool) -> str:
@@ -31,12 +32,12 @@ def page(job: ExploredJob, *, served: bool) -> str:
         for place in fastest(data["table"]):
             data["details"][str(place)] = job.of_plan(data["table"]["plans"][place])
     folder = resources.files("parplan.experiments.explorer")
-    texts = {name: (folder / name).read_text(encoding="utf-8") for name in FILES}
+    texts = {n: (folder / n).read_text(encoding="utf-8") for n in (STYLE, *SCRIPTS)}
     return environment.get_template("explorer.html.j2").render(
         title=data["table"]["title"],
         data=_script_safe(data),
-        style=texts["explorer.css"],
-        scripts=[texts["charts.js"], texts["explorer.js"]],
+        style=texts[STYLE],
+        scripts=[texts[name] for name in SCRIPTS],
         library=None if served else library(),
     )
 

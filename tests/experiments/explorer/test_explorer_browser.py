@@ -126,6 +126,37 @@ def test_a_slider_asks_the_planner_again(url: str, opened: Any) -> None:
     assert again.inner_text("#about").startswith("32 sequences")
 
 
+def test_ranges_are_drawn_along_an_axis_and_moved_by_keys(url: str, opened: Any) -> None:
+    tab = opened(url)
+    axis = tab.locator('.axis[data-name="step"]')
+    axis.scroll_into_view_if_needed()
+    box = axis.bounding_box()
+    low, high = box["y"] + box["height"] - 16, box["y"] + 0.6 * box["height"]
+    tab.mouse.move(box["x"] + 18, low)
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + 18, high, steps=3)
+    tab.mouse.up()
+    (first, last) = state(tab)["ranges"]["step"]
+    inside = f"table.step_s.filter((s) => s !== null && s >= {first} && s <= {last}).length"
+    few = tab.evaluate("shown.length")
+    assert 0 < few == tab.evaluate(inside) < tab.evaluate("table.step_s.length")
+    assert tab.evaluate("table.step_s[fastestPlace]") == pytest.approx(first)
+    again = opened(tab.url)
+    assert again.evaluate("shown.length") == few
+    axis.focus()
+    tab.keyboard.press("Escape")
+    assert state(tab)["ranges"] == {}
+
+    field = tab.locator('.axis[data-name="tensor_parallel"]')
+    field.focus()
+    tab.keyboard.press("ArrowDown")
+    values = tab.evaluate("table.fields.tensor_parallel.values")
+    assert state(tab)["ranges"] == {"tensor_parallel": [0, len(values) - 2]}
+    shown = tab.evaluate("shown.map((p) => table.fields.tensor_parallel.of[p])")
+    assert max(shown) == len(values) - 2
+    assert field.get_attribute("aria-valuetext") == f"{values[0]} to {values[-2]}"
+
+
 def test_mouse_keys_and_dark_mode(url: str, opened: Any) -> None:
     tab = opened(url)
     tab.wait_for_timeout(500)
