@@ -18,7 +18,8 @@ from parplan.sim.fast.fast import Kernel, fast_many
 from parplan.sim.memory.moments import Moments
 from parplan.sim.memory.peak import RankMemory, StageNeeds, rank_memory
 from parplan.sim.plan import Plan
-from parplan.sim.prediction.predict import Scheduled, schedule_key, scheduled
+from parplan.sim.prediction.predict import moments_of_size, schedule_key, scheduled
+from parplan.sim.schedules import make_program
 from parplan.sim.step.tape import Tape, lower
 from parplan.sim.ticks import stage_ticks
 
@@ -61,7 +62,6 @@ class PlanCosts(ABC):
         self.device_bytes = device_bytes
         self._lists: dict[ScheduleKey, Lists] = {}
         self._moments: dict[ScheduleKey, tuple[Moments, ...]] = {}
-        self._last: tuple[ScheduleKey, Scheduled] | None = None
         self._kept = 0
         self._lock = threading.RLock()
 
@@ -77,9 +77,7 @@ class PlanCosts(ABC):
         """Moments of the largest memory use of each rank; raises `ParplanError` as `lists` does."""
         key = schedule_key(plan)
         if key not in self._moments:
-            # Who asks for the tape asks for it next.
-            self._last = last = key, scheduled(plan)
-            self._moments[key] = last[1].moments
+            self._moments[key] = moments_of_size(key)
         return self._moments[key]
 
     def lists(self, plan: Plan) -> Lists:
@@ -90,10 +88,8 @@ class PlanCosts(ABC):
         with self._lock:  # An executor may be one of threads.
             found = self._lists.pop(key, None)
             if found is None:
-                moments, last = self.moments(plan), self._last
-                made = last[1] if last and last[0] == key else scheduled(plan)
-                self._last = None
-                found = Lists(moments, lower(made.schedule))
+                program = make_program(key[0], key[1], key[3], key[2])
+                found = Lists(self.moments(plan), lower(program))
                 self._kept += len(found.tape)
             self._lists[key] = found
             while self._kept > KEPT_ACTIONS and len(self._lists) > 1:

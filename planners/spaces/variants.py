@@ -2,6 +2,7 @@
 overlaps and offloads. They change what stages cost and need, but no lists."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any, NamedTuple
@@ -107,19 +108,51 @@ class Choices:
     def counts(self, group: LayoutGroup) -> npt.NDArray[np.int64]:
         """The number of variants of each plan of a group, in its order."""
         found = np.empty(group.radices, dtype=np.int64)
-        for (i, r, z), box in self.boxes(group):
-            found[i, r, z, :] = math.prod(map(len, box))
+        again = np.array([name != "none" for name in group.recomputations])
+        sharded = np.array([zero > 0 for zero in group.zero_stages])
+        places: dict[int, list[int]] = {}
+        for place, ordering in enumerate(group.orderings):
+            places.setdefault(ordering.virtual_stages, []).append(place)
+        for virtual, own in places.items():
+            sizes = [[_size(box) for box in row] for row in self._boxes_of(group, virtual)]
+            by_kind = np.array(sizes)[again.astype(int)][:, sharded.astype(int)]
+            found[own] = by_kind[None, :, :, None]
         return found.reshape(-1)
 
-    def boxes(self, group: LayoutGroup) -> Iterator[tuple[tuple[int, int, int], Box]]:
-        """The box of each ordering, recomputation and ZeRO stage of a group, by their places."""
+    def count(self, group: LayoutGroup) -> int:
+        """The number of variants of all plans of a group."""
+        num_again = sum(name != "none" for name in group.recomputations)
+        num_sharded = sum(zero > 0 for zero in group.zero_stages)
+        plain = len(group.recomputations) - num_again, len(group.zero_stages) - num_sharded
+        of_rows = 0
+        for virtual, number in Counter(o.virtual_stages for o in group.orderings).items():
+            (neither, sharded), (again, both) = self._boxes_of(group, virtual)
+            of_rows += number * (
+                plain[0] * (plain[1] * _size(neither) + num_sharded * _size(sharded))
+                + num_again * (plain[1] * _size(again) + num_sharded * _size(both))
+            )
+        return of_rows * len(group.sequence_parallel)
+
+    def boxes(self, group: LayoutGroup) -> Iterator[Box]:
+        """The boxes of the plans of a group, each once or more."""
+        again = {name != "none" for name in group.recomputations}
+        sharded = {zero > 0 for zero in group.zero_stages}
+        for virtual in dict.fromkeys(o.virtual_stages for o in group.orderings):
+            of_kinds = self._boxes_of(group, virtual)
+            yield from (of_kinds[i][j] for i in again for j in sharded)
+
+    def _boxes_of(self, group: LayoutGroup, virtual: int) -> list[list[Box]]:
+        """Boxes of plans with so many chunks: not recomputed or so, not sharded or so."""
         layout = group.layout
-        replicas, split = group.data_parallel * layout.context_parallel, layout.tensor_parallel > 1
-        for i, ordering in enumerate(group.orderings):
-            stages = layout.num_stages * ordering.virtual_stages
-            for r, again in enumerate(group.recomputations):
-                for z, zero in enumerate(group.zero_stages):
-                    yield (i, r, z), self._of(stages, replicas, split, again != "none", zero > 0)
+        stages, replicas = (
+            layout.num_stages * virtual,
+            group.data_parallel * layout.context_parallel,
+        )
+        split = layout.tensor_parallel > 1
+        return [
+            [self._of(stages, replicas, split, again, sharded) for sharded in (False, True)]
+            for again in (False, True)
+        ]
 
     def nearest(self, plan: Plan, wanted: Variant) -> Plan:
         """The variant of a plain plan that has most of the values that are wanted."""
@@ -137,6 +170,10 @@ class Choices:
     def _groups(self, replicas: int) -> tuple[int | None, ...]:
         allowed = self._allowed.shard_group
         return (None, *(g for g in divisors(replicas) if 1 < g < replicas and g in allowed))
+
+
+def _size(box: Box) -> int:
+    return math.prod(map(len, box))
 
 
 def _near(allowed: Sequence[Any], value: Any) -> Any:

@@ -1,15 +1,15 @@
 """Spaces whose plans have variants: millions of plans, of which none is made before it is asked
 for."""
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from random import Random
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from parplan.errors import ParplanError
 from parplan.planners.spaces.space import Point, Space, point_of
@@ -27,17 +27,16 @@ class WideSpace(Space):
         return Choices(self.workload, self.cluster, self.constraints)
 
     @cached_property
-    def _begins(self) -> npt.NDArray[np.int64]:
-        """The number of the first variant of each row, and of all variants at the end."""
-        counts = np.concatenate([self.choices.counts(group) for group in self.groups])
-        return np.concatenate(([0], np.cumsum(counts)))
+    def _begins(self) -> list[int]:
+        """The number of the first variant of each group, and of all variants at the end."""
+        return [0, *accumulate(map(self.choices.count, self.groups))]
 
     @cached_property
     def dimensions(self) -> dict[str, tuple[Any, ...]]:
         """The values that occur, by the fields of `Layout`, `Point` and `Variant`."""
         found: list[dict[Any, None]] = [{} for _ in Variant._fields]
         for group in self.groups:
-            for box in {id(box): box for _, box in self.choices.boxes(group)}.values():
+            for box in {id(box): box for box in self.choices.boxes(group)}.values():
                 for values, own in zip(found, box, strict=True):
                     values.update(dict.fromkeys(own))
         variants = dict(zip(Variant._fields, map(tuple, found), strict=True))
@@ -52,7 +51,7 @@ class WideSpace(Space):
         return self.choices.of(self.row(row))
 
     def __len__(self) -> int:
-        return int(self._begins[-1])
+        return self._begins[-1]
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
@@ -60,8 +59,12 @@ class WideSpace(Space):
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
-        row = int(np.searchsorted(self._begins, index, side="right")) - 1
-        return self.choices.variant(self.row(row), index - int(self._begins[row]))
+        number = bisect_right(self._begins, index) - 1
+        ends = np.cumsum(self.choices.counts(self.groups[number]))
+        index -= self._begins[number]
+        row = int(np.searchsorted(ends, index, side="right"))
+        before = int(ends[row - 1]) if row else 0
+        return self.choices.variant(self.groups[number].plan(row), index - before)
 
     def __iter__(self) -> Iterator[Plan]:
         for row in range(self.num_rows):

@@ -26,6 +26,13 @@ def moments_of(program: Program) -> tuple[Moments, ...]:
     return tuple(_of_rank(actions) for actions in computations(program))
 
 
+def kept_of(num_micro_batches: int, one: Moments) -> Moments:
+    """The moments of a rank that keeps all micro-batches, from those of one."""
+    counts = one.counts.copy()
+    counts[:, : len(one.stages)] *= num_micro_batches
+    return Moments(one.stages, counts)
+
+
 def _of_rank(actions: RankActions) -> Moments:
     stages = tuple(sorted({action.stage for action in actions}))
     place = {stage: i for i, stage in enumerate(stages)}

@@ -1,18 +1,20 @@
 """Predict a plan: compile it (lists, costs, memory), then simulate it."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
+from parplan.errors import ParplanError
 from parplan.hardware.network.cluster import Cluster
 from parplan.sim.cost_model.stage_costs import model_costs, stage_costs
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine.engine import simulate
-from parplan.sim.memory.moments import Moments, moments_of
+from parplan.sim.memory.moments import Moments, kept_of, moments_of
 from parplan.sim.memory.peak import RankMemory, rank_memory, stage_needs
 from parplan.sim.plan import Plan, check_plan
 from parplan.sim.programs.instructions import Program
 from parplan.sim.run import Run
-from parplan.sim.schedules import make_program
+from parplan.sim.schedules import make_program, schedule_kind, why_not
 from parplan.sim.workload import Workload
 
 
@@ -52,6 +54,19 @@ def scheduled(plan: Plan) -> Scheduled:
         plan.schedule, plan.num_stages, plan.num_micro_batches, plan.virtual_stages
     )
     return Scheduled(schedule, moments_of(schedule))
+
+
+def moments_of_size(key: tuple[str, int, int, int]) -> tuple[Moments, ...]:
+    """The moments of `scheduled` for a `schedule_key`, from the lists of as few micro-batches as
+    have the same ones. Raises `ParplanError` where the schedule has no such size.
+    """
+    name, ranks, virtual, count = key
+    kind = schedule_kind(name)
+    if reason := why_not(name, ranks, count, virtual):
+        raise ParplanError(f"{name}: {reason}")
+    fewer = 1 if kind.keeps_all else kind.steady(ranks, count, virtual)
+    found = moments_of(make_program(name, ranks, fewer, virtual))
+    return tuple(map(partial(kept_of, count), found)) if kind.keeps_all else found
 
 
 def compile_plan(

@@ -11,8 +11,13 @@ from parplan.sim.schedules.hanayo import hanayo
 from parplan.sim.schedules.interleaved import interleaved_1f1b
 from parplan.sim.schedules.interleaved_zb import interleaved_zb
 from parplan.sim.schedules.limits import (
+    as_many,
     odd_or_few_for_dualpipe,
+    one_per_rank,
+    repeated,
     too_few_for_dualpipe_v,
+    two_per_rank,
+    two_rounds,
     unequal_rounds,
 )
 from parplan.sim.schedules.looped_bfs import looped_bfs
@@ -50,6 +55,12 @@ class ScheduleKind:
     """Whether the order depends on times and memory (`zero_bubble`)."""
     limit: Callable[[int, int, int], str] = _no_limit
     """(ranks, micro-batches, virtual stages) -> why they do not fit, empty if they do."""
+    steady: Callable[[int, int, int], int] = as_many
+    """(ranks, micro-batches, virtual stages) -> fewer micro-batches with equal fullest moments
+    (`parplan.sim.schedules.limits`)."""
+    keeps_all: bool = False
+    """Whether all forwards come before the first backward, so that the fullest moments hold the
+    activations of all micro-batches in place of one."""
 
     @property
     def one_copy(self) -> bool:
@@ -58,15 +69,19 @@ class ScheduleKind:
 
 
 CATALOGUE: dict[str, ScheduleKind] = {
-    "gpipe": ScheduleKind(function=gpipe),
-    "1f1b": ScheduleKind(function=one_f_one_b),
+    "gpipe": ScheduleKind(function=gpipe, keeps_all=True),
+    "1f1b": ScheduleKind(function=one_f_one_b, steady=one_per_rank),
     "interleaved-1f1b": ScheduleKind(
-        function=interleaved_1f1b, virtual_stages=ANY, whole_rounds=True, limit=unequal_rounds
+        function=interleaved_1f1b,
+        virtual_stages=ANY,
+        whole_rounds=True,
+        limit=unequal_rounds,
+        steady=two_rounds,
     ),
-    "looped-bfs": ScheduleKind(function=looped_bfs, virtual_stages=ANY),
-    "hanayo": ScheduleKind(function=hanayo, placement="v", virtual_stages=EVEN),
-    "zb-h1": ScheduleKind(function=zb_h1, splits_backward=True),
-    "zb-h2": ScheduleKind(function=zb_h2, splits_backward=True),
+    "looped-bfs": ScheduleKind(function=looped_bfs, virtual_stages=ANY, keeps_all=True),
+    "hanayo": ScheduleKind(function=hanayo, placement="v", virtual_stages=EVEN, steady=repeated),
+    "zb-h1": ScheduleKind(function=zb_h1, splits_backward=True, steady=one_per_rank),
+    "zb-h2": ScheduleKind(function=zb_h2, splits_backward=True, steady=two_per_rank),
     "zb-auto": ScheduleKind(function=zero_bubble, splits_backward=True, by_times=True),
     "interleaved-zb": ScheduleKind(
         function=interleaved_zb,
@@ -74,8 +89,15 @@ CATALOGUE: dict[str, ScheduleKind] = {
         splits_backward=True,
         whole_rounds=True,
         limit=unequal_rounds,
+        steady=two_rounds,
     ),
-    "zb-v": ScheduleKind(function=zb_v, placement="v", virtual_stages=TWO, splits_backward=True),
+    "zb-v": ScheduleKind(
+        function=zb_v,
+        placement="v",
+        virtual_stages=TWO,
+        splits_backward=True,
+        steady=two_per_rank,
+    ),
     "dualpipe-v": ScheduleKind(
         function=dualpipe_v,
         placement="v",
@@ -83,6 +105,7 @@ CATALOGUE: dict[str, ScheduleKind] = {
         splits_backward=True,
         overlaps=True,
         limit=too_few_for_dualpipe_v,
+        steady=two_per_rank,
     ),
     "dualpipe": ScheduleKind(
         function=dualpipe,
@@ -90,6 +113,7 @@ CATALOGUE: dict[str, ScheduleKind] = {
         splits_backward=True,
         overlaps=True,
         limit=odd_or_few_for_dualpipe,
+        steady=two_per_rank,
     ),
 }
 """Every schedule by name."""

@@ -7,6 +7,7 @@ and backwards of two, in which backwards go first.
 
 import heapq
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from parplan.errors import ParplanError
 from parplan.sim.programs.instructions import Action, Schedule
@@ -29,10 +30,43 @@ def hanayo(num_ranks: int, num_micro_batches: int, virtual_stages: int) -> Sched
     return tuple(tuple(actions) for actions in simulation.actions)
 
 
+class SteadyState(NamedTuple):
+    """When a simulation is as it was before, but for later micro-batches."""
+
+    entered: int
+    """Micro-batches that are on their way or done by then."""
+    period: int
+    """Micro-batches that entered since it was so before."""
+
+
+LONGEST_START = 64
+"""Micro-batches per rank after which no steady state is looked for."""
+
+
+def steady_state(num_ranks: int, virtual_stages: int) -> SteadyState | None:
+    """The first repetition of a simulation with any number of micro-batches; None if none is found.
+
+    What follows a state depends on nothing else, so that from then on it repeats itself as long as
+    micro-batches enter.
+    """
+    many = LONGEST_START * num_ranks
+    return _Simulation(num_ranks, many, num_ranks * virtual_stages, until_steady=True).steady
+
+
 class _Simulation:
     """One simulation in time: what each rank can run, until when it is busy, what it has run."""
 
-    def __init__(self, num_ranks: int, num_micro_batches: int, num_stages: int) -> None:
+    def __init__(
+        self,
+        num_ranks: int,
+        num_micro_batches: int,
+        num_stages: int,
+        *,
+        until_steady: bool = False,
+    ) -> None:
+        """`until_steady`: end once a state is as it was before, at `steady`."""
+        self.steady: SteadyState | None = None
+        seen: dict[object, int] = {}
         self.last = num_stages - 1
         self.num_micro_batches = num_micro_batches
         self.rank_of = [rank_of_stage("v", num_ranks, s) for s in range(num_stages)]
@@ -44,13 +78,26 @@ class _Simulation:
         for _ in range(min(2 * num_ranks, num_micro_batches)):
             self._enter()
         self._start(range(num_ranks), 0)
-        while self.ends:
+        while self.ends and self.steady is None:
             now, freed = self.ends[0][0], []
             while self.ends and self.ends[0][0] == now:
                 _, rank, action = heapq.heappop(self.ends)
                 self.busy[rank] = False
                 freed += [rank, self._done(action)]
             self._start(sorted(set(freed)), now)
+            if until_steady and self.entered < num_micro_batches:
+                before = seen.setdefault(self._state(now), self.entered)
+                if before < self.entered:
+                    self.steady = SteadyState(self.entered, self.entered - before)
+
+    def _state(self, now: int) -> object:
+        """What is to come depends on it, by micro-batches and times from here."""
+
+        def ahead(action: Action) -> tuple[int, str, int]:
+            return action.stage, action.op, self.entered - action.micro_batch
+
+        ready = [frozenset(ahead(entry[-1]) for entry in heap) for heap in self.ready]
+        return tuple(ready), frozenset((end - now, ahead(action)) for end, _, action in self.ends)
 
     def _enter(self) -> None:
         if self.entered < self.num_micro_batches:

@@ -1,6 +1,15 @@
-"""Size limits of the schedules, each with its reason in one line."""
+"""Size limits of the schedules, each with its reason in one line, and sizes that hold as much.
+
+A schedule that bounds what is on its way repeats itself once it is full: with more micro-batches
+each rank passes through the same moments again. `as_many` to `repeated` take (ranks, micro-batches,
+virtual stages) and give a number of micro-batches, no larger, whose largest moments
+(`parplan.sim.memory.moments`) are equal.
+"""
+
+from functools import lru_cache
 
 from parplan.errors import ParplanError
+from parplan.sim.schedules.hanayo import steady_state
 
 
 def default_group(num_ranks: int, num_micro_batches: int) -> int:
@@ -51,3 +60,35 @@ def check_group(num_ranks: int, num_micro_batches: int, group: int) -> None:
             f"group_size: {group} of {num_micro_batches} micro-batches on {num_ranks} ranks; every "
             f"group, the last one too, needs at least {num_ranks}"
         )
+
+
+def as_many(num_ranks: int, num_micro_batches: int, virtual_stages: int) -> int:
+    """As many micro-batches: nothing is known of the schedule."""
+    return num_micro_batches
+
+
+def one_per_rank(num_ranks: int, num_micro_batches: int, virtual_stages: int) -> int:
+    """Full with a micro-batch for each rank (1F1B, ZB-H1)."""
+    return min(num_micro_batches, num_ranks)
+
+
+def two_per_rank(num_ranks: int, num_micro_batches: int, virtual_stages: int) -> int:
+    """Full with two micro-batches for each rank (ZB-H2, ZB-V, DualPipe, DualPipe-V)."""
+    return min(num_micro_batches, 2 * num_ranks)
+
+
+def two_rounds(num_ranks: int, num_micro_batches: int, virtual_stages: int) -> int:
+    """Full after one of several equal rounds (interleaved schedules)."""
+    group = default_group(num_ranks, num_micro_batches)
+    return min(num_micro_batches, 2 * group)
+
+
+def repeated(num_ranks: int, num_micro_batches: int, virtual_stages: int) -> int:
+    """Without whole periods of the steady state, where one is found (waves)."""
+    found = _steady_state(num_ranks, virtual_stages)
+    if found is None or num_micro_batches <= found.entered:
+        return num_micro_batches
+    return num_micro_batches - (num_micro_batches - found.entered) // found.period * found.period
+
+
+_steady_state = lru_cache(maxsize=1024)(steady_state)
