@@ -43,6 +43,10 @@ def leave_out(model: nn.Module, kept: Iterable[nn.Module]) -> None:
     staying = {id(p) for part in kept for p in (*part.parameters(), *part.buffers())}
     gone = [t for t in (*model.parameters(), *model.buffers()) if id(t) not in staying]
     _leave_out(model, own)
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) not in staying:  # beside children of which some are here
+                module._parameters[name] = None
     left = {id(t) for t in (*model.parameters(), *model.buffers())}
     for tensor in gone:
         if id(tensor) not in left:

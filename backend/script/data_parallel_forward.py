@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from parplan.backend.planning.search import Prediction
 from parplan.backend.runtime.gradient_scaler import share_infinities
 from parplan.backend.runtime.random_stream import RandomStream, kept_random_numbers
 from parplan.backend.runtime.whole_state import WholeState
@@ -25,11 +26,17 @@ def why_not_whole(plan: Plan | None, options: Options) -> str:
     if plan is None:
         stages = options.num_stages
         return "" if stages in ("auto", 1) else f"num_stages {stages} needs a chain of layers"
-    if plan.num_stages > 1 or plan.tensor_parallel > 1 or plan.num_micro_batches > 1:
+    if not is_whole_plan(plan):
+        if plan.recomputation != "none":
+            return f"recomputation {plan.recomputation} needs a chain of layers"
         return "the plan needs a chain of layers"
-    if plan.recomputation != "none":
-        return f"recomputation {plan.recomputation} needs a chain of layers"
     return ""
+
+
+def is_whole_plan(plan: Plan) -> bool:
+    """Whether a plan is data parallelism alone, sharded or not, of the model as it is."""
+    parts = plan.total_stages * plan.tensor_parallel * plan.num_micro_batches
+    return parts == 1 and plan.recomputation == "none"
 
 
 def whole_plan(batch: int, count: int, *, drawn_in_parts: bool) -> Plan:
@@ -67,9 +74,9 @@ class DataParallelForward:
             self.random = RandomStream(seed, device)
         self.record: RunRecord | None = None
 
-    def begin_record(self, folder: Path) -> None:
-        """Tell the plan, and record the steps from now on."""
-        self.record = RunRecord(self.whole, None, report_from_environment(folder))
+    def begin_record(self, folder: Path, prediction: Prediction | None) -> None:
+        """Tell the plan, and what is predicted of it; record the steps from now on."""
+        self.record = RunRecord(self.whole, prediction, report_from_environment(folder))
 
     def __call__(self, call: Call) -> Any:
         """What the model returns for the whole batch."""

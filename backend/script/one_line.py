@@ -12,6 +12,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 
+from parplan.backend.cutting.cut_at_blocks import may_be_cut
 from parplan.backend.models.chain import Chain, LossFunction, NoChainError
 from parplan.backend.models.find_chain import find_chain
 from parplan.backend.script.data_parallel_forward import why_not_whole
@@ -104,7 +105,9 @@ def enable_advanced_parallelization(
         check_in_script(plan, chain, planned_now=example is not None)
     if isinstance(chain, NoChainError):
         asked = layers is not None or profile is not None
-        if (reason := why_not_whole(plan, options)) or asked:
+        at_blocks = may_be_cut(model) and example is None
+        if asked or (why_not_whole(plan, options) and not at_blocks):
+            reason = why_not_whole(plan, options)
             raise ParplanError(f"{chain}" + (f" ({reason})" if reason else "")) from chain
     found = None if profile is None else Path(profile)
     forward = PlannedForward(

@@ -6,15 +6,19 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from parplan.backend.cutting.cut_at_blocks import cut_at_blocks, may_be_cut
+from parplan.backend.cutting.how_called import HowCalled
 from parplan.backend.executable import check_executable
 from parplan.backend.models.chain import Chain, NoChainError, check_chain, check_mean
 from parplan.backend.models.find_chain import is_hf_model
+from parplan.backend.planning.search import Prediction
 from parplan.backend.runtime.gradient_norm import share_norms
 from parplan.backend.runtime.gradient_scaler import ScaleToCome
 from parplan.backend.runtime.own_part import leave_out
@@ -31,6 +35,7 @@ from parplan.backend.script.calls import (
 )
 from parplan.backend.script.data_parallel_forward import (
     DataParallelForward,
+    is_whole_plan,
     whole_plan,
     why_not_whole,
 )
@@ -79,6 +84,12 @@ class PlannedForward:
         self.plan, self.profile = plan, profile
         self.whole: DataParallelForward | None = None
         self.is_hf = is_hf_model(model)
+        self.how: HowCalled | None = None
+        """Of a model that was cut at its blocks."""
+        self._why_whole: NoChainError | None = None
+        self._why_data_parallel = "data parallelism alone is predicted to be faster"
+        self._prediction: Prediction | None = None
+        """Of data parallelism alone, where a search chose it."""
         self.own_forward: Callable[..., Any] = model.forward
         # generate() of Hugging Face asks which arguments there are, and makes positions by that.
         self.__signature__ = inspect.signature(model.forward)
@@ -120,7 +131,9 @@ class PlannedForward:
                         return self.own_forward(*given, **named)
                     if self.step is not None:
                         raise
-                    self.whole = self._replicated((given, named), error)
+                    if self._cut((given, named), error):
+                        return self._by_chain(given, named)
+                    self.whole = self._replicated((given, named), self._why_whole or error)
             return self.whole((given, named))
         except RuntimeError as error:
             if not lost_contact(error):
@@ -136,7 +149,11 @@ class PlannedForward:
 
     def _by_chain(self, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
         chain = self.chain
-        inputs, targets = (hf_tensors if self.is_hf else plain_tensors)(given, named)
+        if self.how is not None:
+            tensors = self.how.tensors
+        else:
+            tensors = hf_tensors if self.is_hf else plain_tensors
+        inputs, targets = tensors(given, named)
         if self.drawn_in_parts:
             inputs, targets = (all_rows(part, self.device) for part in (inputs, targets))
         step = self.prepare(inputs, targets)
@@ -145,8 +162,53 @@ class PlannedForward:
         if self.record is not None and torch.is_grad_enabled():
             self.record.begin(time.perf_counter() - before_s)
         count_labels(chain.loss_fn, targets, step.num_parts(len(targets)))
+        if self.how is not None:
+            chain.loss_fn.sees(inputs)  # type: ignore[attr-defined]
+            return self.how.returned(self._loss(step, inputs, targets))
         loss = self._loss(step, inputs, targets)
         return HfOutput(loss) if self.is_hf else loss
+
+    def _cut(self, call: Call, why: NoChainError) -> bool:
+        """Cut the model at its blocks for a plan that is not data parallelism alone; tell if so.
+
+        Else `_why_whole` says why not.
+        """
+        self._why_whole = why
+        own = getattr(self.own_forward, "__func__", None) is type(self.model).forward
+        sharded = self.plan is not None and (self.plan.zero_stage or self.plan.tensor_parallel > 1)
+        whole = self.plan is not None and is_whole_plan(self.plan)
+        given = self.profile is not None or self.planned_now or self.drawn_in_parts
+        alone = num_processes() == 1 or not self.options.pipeline_parallel
+        if sharded or whole or given or alone or not own or not may_be_cut(self.model):
+            return False
+        refuse_trainer()
+        before = self.found, self.is_hf
+        meet(Intent.STEP, self.state.number, checksum(*tensors_of(call)))
+        broadcast_weights(self.model, self.device)
+        try:
+            with kept_random_numbers(self.device):
+                self.found, self.how = cut_at_blocks(self.model, call)
+                self.is_hf = False
+                self._keep_outputs()
+                self.prepare(*self.how.tensors(*call))
+        except NoChainError as error:
+            self._why_whole, self.how = error, None
+            self.found, self.is_hf = before
+            return False
+        return True
+
+    def _keep_outputs(self) -> None:
+        """Search data parallelism alone where a pipeline would leave outputs on its last stage."""
+        assert self.how is not None
+        if self.how.loss_alone or self.plan is not None or self.options.num_stages != "auto":
+            return
+        self.options = replace(
+            self.options, num_stages=1, num_micro_batches=1, activation_recomputation=False
+        )
+        self._why_data_parallel = (
+            "it returns more than the loss, which a pipeline has on its last stage alone; "
+            "num_stages=... asks for one"
+        )
 
     def _replicated(self, call: Call, why: NoChainError) -> DataParallelForward:
         """Data parallelism at least; raises `why` where the plan or the options want more."""
@@ -172,7 +234,7 @@ class PlannedForward:
         if is_first():
             LOG.info(f"no pipeline: {why}")
         self._announce(plan, size)
-        found.begin_record(self.folder)
+        found.begin_record(self.folder, self._prediction)
         return found
 
     def _announce(self, plan: Plan, batch: int) -> None:
@@ -257,6 +319,9 @@ class PlannedForward:
                 self.device,
                 planned_now=self.planned_now,
             )
+            if self.how is not None and is_whole_plan(self.plan):
+                self._prediction = prediction
+                raise NoChainError(self._why_data_parallel)
         plan = self.plan
         check_executable(plan, num_processes())
         check_in_script(plan, self.chain, planned_now=self.planned_now)
@@ -283,6 +348,9 @@ class PlannedForward:
 
     def _loss_alone(self, inputs: torch.Tensor, targets: torch.Tensor) -> Any:
         """The loss that the model itself would return."""
+        if self.how is not None:
+            args, named = self.how.call(inputs, targets)
+            return self.how.loss_of(self.own_forward(*args, **named))
         if not self.is_hf:
             return self.own_forward(inputs, targets)
         return self.own_forward(input_ids=inputs, labels=targets, use_cache=False).loss

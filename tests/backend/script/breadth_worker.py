@@ -89,6 +89,39 @@ class Vit(nn.Module):
         return self.head(x[:, 0])
 
 
+class VitLoss(Vit):
+    """Returns the loss; a learned scale that starts at zero is used after the blocks."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(4))
+        self.table = nn.Parameter(torch.randn(5, 16), requires_grad=False)
+
+    def forward(self, images, labels):
+        x = self.patches(images).flatten(2).transpose(1, 2)
+        x = torch.cat([self.first.expand(len(x), -1, -1), x], 1) + self.table
+        for block in self.blocks:
+            x = block(x)
+        logits = self.head(x[:, 0]) * (1 + self.scale)
+        return {"logits": logits, "loss": functional.cross_entropy(logits, labels)}
+
+
+class SkipsBlocks(NanoGpt):
+    """What comes after its blocks needs what comes before them, from the second step on."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(()))
+
+    def forward(self, tokens, targets=None):
+        first = self.transformer["wte"](tokens) + self.transformer["wpe"].weight[: tokens.shape[1]]
+        x = first
+        for block in self.transformer["h"]:
+            x = block(x)
+        logits = self.head(x + self.scale * first)
+        return logits, functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+
 class Cnn(nn.Module):
     """A chain whose blocks have different shapes; its forward returns the loss."""
 
@@ -170,6 +203,17 @@ def logits_and_loss(model, number):
     logits, loss = model(tokens[:, :-1], tokens[:, 1:])
     assert len(logits) == ROWS
     return loss
+
+
+def loss_by_name(model, number):
+    images, labels = random_images(number)
+    return model(labels=labels, images=images)["loss"]
+
+
+def loss_alone(model, number):
+    """The logits are not looked at."""
+    tokens = random_tokens(number)
+    return model(tokens[:, :-1], tokens[:, 1:])[1]
 
 
 def twice(model, number):
@@ -358,7 +402,18 @@ MORE = {
     "rows that depend on each other": lambda: compare(
         Mixed, lambda model, number: model(random_images(number)[0][:, 0, 0, :4]).square().mean()
     ),
-    "a pipeline of what is no chain": lambda: compare(NanoGpt, logits_and_loss, {"num_stages": 2}),
+    "nanoGPT, two stages": lambda: compare(NanoGpt, loss_alone, {"num_stages": 2}),
+    "nanoGPT, a plan": lambda: compare(NanoGpt, loss_alone, {"plan": PIPELINE}),
+    "ViT, a plan": lambda: compare(VitLoss, loss_by_name, {"plan": PIPELINE}),
+    "BERT, a plan": lambda: compare(
+        lambda: hugging_face("bert", "AutoModelForMaskedLM", **SIZES, **NO_DROPOUT),
+        language,
+        {"plan": PIPELINE},
+    ),
+    "HF ViT, a plan": lambda: compare(KINDS["HF ViT"][0], pixels, {"plan": PIPELINE}),
+    "logits of a pipeline": lambda: compare(NanoGpt, logits_and_loss, {"plan": PIPELINE}),
+    "a pipeline past which values go": lambda: compare(SkipsBlocks, loss_alone, {"num_stages": 2}),
+    "a pipeline of what is no chain": lambda: compare(Siamese, criterion, {"num_stages": 2}),
     "sum of losses": lambda: compare(SumLoss, lambda model, number: model(*random_images(number))),
 }
 

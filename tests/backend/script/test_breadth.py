@@ -15,17 +15,20 @@ TOLERANCE = 1e-6
 KINDS = (
     *("criterion", "nanoGPT", "CNN", "called twice", "BERT", "Mixtral"),
     *("Llama, padded on the left", "DistributedSampler", "DistributedSampler, pipeline"),
-    "nanoGPT, ZeRO-3",
+    *("nanoGPT, ZeRO-3", "nanoGPT, two stages", "nanoGPT, a plan", "ViT, a plan"),
 )
 MORE_KINDS = (
     *("ViT", "compiled", "compiled blocks", "T5", "OPT", "HF ViT", "Qwen-MoE"),
-    "Llama, loss outside",
+    *("Llama, loss outside", "BERT, a plan", "HF ViT, a plan"),
 )
 REFUSED = {
     "rows that depend on each other": "its rows depend on each other, or its loss is no mean",
     "sum of losses": "its rows depend on each other, or its loss is no mean",
-    "a pipeline of what is no chain": "pass layers=[...] (the chain in order) and loss_fn=... "
+    "a pipeline of what is no chain": "its call has not two tensors of two rows or more "
     "(num_stages 2 needs a chain of layers)",
+    "a pipeline past which values go": "its loss needs more than the last block's output and the "
+    "targets (num_stages 2 needs a chain of layers)",
+    "logits of a pipeline": "only the loss of a model under a pipeline is on every process",
 }
 
 pytestmark = pytest.mark.timeout(400)
