@@ -17,7 +17,7 @@ from parplan.sim.software.habits import MEGATRON, Software
 
 Precision = Literal["bf16", "fp16", "fp32", "fp8", "fp4"]
 
-OptimizerName = Literal["adamw", "sgd"]
+OptimizerName = Literal["adamw", "adamw-bf16", "adamw-8bit", "muon", "sgd"]
 
 NARROW = ("fp8", "fp4")
 """Precisions of products alone: everything else is as in bf16."""
@@ -56,6 +56,8 @@ class Workload:
     tf32: bool = False
     """Whether matrix products of fp32 values are computed at the rate of tf32."""
     optimizer: OptimizerName = "adamw"
+    """adamw-bf16, -8bit: with both moments in so many bits. muon: of the matrices of blocks, adamw
+    of the rest. sgd: without momentum."""
     attention: AttentionKind = "flash"
     """flash-2: FlashAttention-2's kernels, which leave unused what Hopper and later ones add.
     flash-1, flash-triton: the first version of them, in CUDA or in Triton.

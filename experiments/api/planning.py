@@ -13,6 +13,7 @@ from parplan.errors import ParplanError, RunFailedError
 from parplan.experiments.api.inputs import PathLike, arguments, in_python, job, path_of
 from parplan.experiments.arguments.objective import FEWEST
 from parplan.experiments.arguments.voice import VOICE
+from parplan.experiments.arguments.workload import check_job_of_space
 from parplan.experiments.commands.predict.plan import options_of, with_split_layers
 from parplan.experiments.output.folder import OutputFolder
 from parplan.experiments.output.terminal import Style
@@ -223,6 +224,7 @@ def plan(
     if args.objective == FEWEST:
         raise ParplanError(f"objective: {FEWEST} compares clusters; plan for each and compare")
     own_workload, machine = job(workload, cluster)
+    check_job_of_space(args.space, own_workload)
     _fill(args, own_workload, machine)
     with tempfile.TemporaryDirectory() as folder:
         args.output = Path(folder)

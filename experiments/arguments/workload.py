@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from parplan.errors import ParplanError
+from parplan.errors import ParplanError, unknown_name
 from parplan.experiments.arguments.numbers import count
 from parplan.experiments.cases.own.machine_factors import (
     MachineFactors,
@@ -17,11 +17,18 @@ from parplan.experiments.cases.own.machine_factors import (
 from parplan.hardware.machines.presets import cluster_preset, read_cluster
 from parplan.hardware.machines.unit_check import unit_warnings
 from parplan.hardware.network.cluster import Cluster
+from parplan.planners.spaces.constraints import read_job
 from parplan.sim.models.find import find_model
 from parplan.sim.software.framework import default_framework, find_framework, framework_on
 from parplan.sim.software.presets import names as software_names
 from parplan.sim.software.presets import workload_fields
-from parplan.sim.workload import AttentionKind, OptimizerName, Precision, Workload
+from parplan.sim.workload import (
+    AttentionKind,
+    OptimizerName,
+    Precision,
+    Workload,
+    with_software,
+)
 
 HERE = "here"
 """The cluster that is the machine of `PROFILE`."""
@@ -77,8 +84,8 @@ def add_workload_options(parser: argparse.ArgumentParser, *, required: bool = Tr
     parser.add_argument(
         "--optimizer",
         choices=get_args(OptimizerName),
-        default="adamw",
-        help="the optimizer (default %(default)s)",
+        help="the optimizer (default adamw); adamw-bf16, adamw-8bit: with both moments in so "
+        "many bits; muon: for the matrices of blocks",
     )
     parser.add_argument(
         "--tf32",
@@ -180,11 +187,50 @@ def _measured_cluster(path: Path) -> Cluster:
     return cluster_of_profile(read_profile(path), str(path))
 
 
+def job_of_space(space: str | Path | None) -> dict[str, str]:
+    """What a file of constraints says of the job; of a space by name, nothing.
+
+    Raises `ParplanError` for a value that does not exist, with near names.
+    """
+    if space is None or not str(space).endswith(".toml"):
+        return {}
+    found = read_job(Path(space))
+    known = {
+        "precision": (*get_args(Precision), *SAME_PRECISION),
+        "optimizer": get_args(OptimizerName),
+        "software": software_names(),
+    }
+    for key, value in found.items():
+        if value not in known[key]:
+            raise ParplanError(f"{space}.{key}: {unknown_name(key, value, known[key])}")
+    return found
+
+
+def check_job_of_space(space: str | Path | None, workload: Workload) -> None:
+    """Raise `ParplanError` where a file of constraints says another thing than `workload`."""
+    for key, value in job_of_space(space).items():
+        if key == "software":
+            differs = with_software(workload, value) != workload
+        else:
+            differs = getattr(workload, key) != SAME_PRECISION.get(value, value)
+        if differs:
+            raise ParplanError(f"{space}: {key} is {value}, but not that of the workload")
+
+
+def _given(args: argparse.Namespace, name: str) -> Any:
+    """What an option says, or else the file of `--space`; raises `ParplanError` if not the same."""
+    option, said = getattr(args, name), job_of_space(getattr(args, "space", None)).get(name)
+    if None not in (option, said) and option != said:
+        raise ParplanError(f"--{name} {option}: {args.space} says {said}")
+    return option or said
+
+
 def requested_precision(args: argparse.Namespace) -> Precision:
     """What `--precision` and `--no-mixed-precision` say; raises `ParplanError` if not the same."""
-    given = SAME_PRECISION.get(args.precision, args.precision)
+    asked = _given(args, "precision")
+    given = SAME_PRECISION.get(asked, asked)
     if args.no_mixed_precision and given not in (None, "fp32"):
-        raise ParplanError(f"--precision {args.precision}: contradicts --no-mixed-precision")
+        raise ParplanError(f"--precision {asked}: contradicts --no-mixed-precision")
     found: Precision = given or ("fp32" if args.no_mixed_precision else "bf16")
     return found
 
@@ -196,7 +242,7 @@ def requested_workload(args: argparse.Namespace, global_batch: int) -> Workload:
         seq_len=args.seq_len,
         global_batch=global_batch,
         precision=requested_precision(args),
-        optimizer=args.optimizer,
+        optimizer=_given(args, "optimizer") or "adamw",
         tf32=args.tf32,
         **requested_software(args, measured=_is_measured(args)),
     )
@@ -207,7 +253,8 @@ def requested_software(args: argparse.Namespace, *, measured: bool) -> dict[str,
 
     `measured`: whether the machine is one whose kernels were measured.
     """
-    fields: dict[str, Any] = workload_fields(args.software) if args.software else {}
+    software = _given(args, "software")
+    fields: dict[str, Any] = workload_fields(software) if software else {}
     if args.framework:
         fields = {**fields, "framework": setting_named(args.framework).framework}
     if getattr(args, "attention", None):

@@ -132,7 +132,7 @@ def _numbers(workload: Workload) -> list[MegatronSetting]:
         found.append(MegatronSetting("--fp8-format", "", "hybrid"))
     if precision == "fp4":
         found.append(MegatronSetting("--fp4-format", "", "e2m1"))
-    optimizer = "adam" if workload.optimizer == "adamw" else "sgd"
+    optimizer = "adam" if workload.optimizer.startswith("adamw") else workload.optimizer
     found.append(MegatronSetting("--optimizer", "optimizer.optimizer", optimizer))
     rate = 0.1 if workload.dropout else 0.0
     found += [
@@ -157,6 +157,13 @@ def _unsaid(workload: Workload) -> list[str]:
         lines.append("model.mlp gated: exported with SiLU; the activation is not in the plan")
     if workload.attention == "eager":
         lines.append("workload.attention eager: exported as unfused, which fuses the softmax")
+    if workload.optimizer == "adamw-bf16":
+        lines.append(
+            "workload.optimizer adamw-bf16: add --use-precision-aware-optimizer "
+            "--exp-avg-dtype bf16 --exp-avg-sq-dtype bf16"
+        )
+    if workload.optimizer == "adamw-8bit":
+        lines.append("workload.optimizer adamw-8bit: exported as adam, whose moments are fp32")
     if not workload.fused_norms:
         lines.append("workload.fused_norms false: normalisations are fused")
     if not workload.fused_elementwise:

@@ -225,8 +225,8 @@ def unsaid(plan: Plan, workload: Workload) -> list[str]:
         shared.append("workload.precision fp16: mixed precision is bfloat16")
     if workload.precision in NARROW:
         shared.append(f"workload.precision {workload.precision}: add its converter to the model")
-    if workload.optimizer == "sgd":
-        shared.append("workload.optimizer sgd: there are Adam and AdamW")
+    if workload.optimizer != "adamw":
+        shared.append(f"workload.optimizer {workload.optimizer}: there are Adam and AdamW")
     for name, value in (("dropout", workload.dropout), ("lora_rank", workload.lora_rank)):
         if value:
             shared.append(f"workload.{name}: no such setting")

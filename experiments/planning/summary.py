@@ -76,6 +76,7 @@ def _job(decision: Decision) -> Table:
         "global_batch": workload.global_batch,
         "tokens_per_step": workload.tokens,
         "precision": "tf32" if workload.tf32 else workload.precision,
+        "optimizer": workload.optimizer,
         "framework": workload.framework.name,
     }
 

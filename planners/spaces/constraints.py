@@ -156,12 +156,27 @@ LISTS = (
 NUMBERS = tuple(name for name in DIMENSIONS if name not in LISTS)
 
 
+JOB = ("precision", "optimizer", "software")
+"""Keys of a file of constraints that say of the job what its options do, one value each."""
+
+
+def read_job(path: Path) -> dict[str, str]:
+    """The values of `JOB` in a file of constraints; raises `ParplanError` for what is no text."""
+    found = {key: value for key, value in read_toml(path).items() if key in JOB}
+    for key, value in found.items():
+        if not isinstance(value, str):
+            raise ParplanError(f"{path}.{key}: expected one name, got {value!r}")
+    return found
+
+
 def read_constraints(path: Path) -> Constraints:
-    """The constraints of a TOML file: `tensor_parallel = 8`, `[1, 2]` or `{ max = 8 }`.
+    """The constraints of a TOML file: `tensor_parallel = 8`, `[1, 2]` or `{ max = 8 }`. What it
+    says of the job (`read_job`) is left out.
 
     Raises `ParplanError` with the file and the key for anything else.
     """
-    return constraints_of(read_toml(path), str(path))
+    table = read_toml(path)
+    return constraints_of({k: v for k, v in table.items() if k not in JOB}, str(path))
 
 
 def constraints_of(table: dict[str, Any], where: str) -> Constraints:
@@ -180,7 +195,7 @@ def constraints_of(table: dict[str, Any], where: str) -> Constraints:
             ready[name] = [ready[name]]
     for key in ready:
         if key not in (*DIMENSIONS, *NOT_DIMENSIONS):
-            known = [*DIMENSIONS, *NOT_DIMENSIONS, *ALIASES]
+            known = [*DIMENSIONS, *NOT_DIMENSIONS, *ALIASES, *JOB]
             raise ParplanError(f"{where}: {unknown_name('key', str(key), known)}")
     others = build(_Others, ready, where)
     given = {name: getattr(others, name) for name in ready}

@@ -19,6 +19,7 @@ from parplan.sim.cost_model.offload import (
     kept_of_blocks,
     offloaded_bytes,
 )
+from parplan.sim.cost_model.optimizers import moved_bytes, step_s
 from parplan.sim.cost_model.parameter_exchanges import (
     backward_gathers,
     gather_all_s,
@@ -45,16 +46,7 @@ from parplan.sim.layers.shapes import Shapes, shapes_of
 from parplan.sim.layers.times import MachineTimes, layer_costs, recompute_s
 from parplan.sim.models.parts import LayerKind
 from parplan.sim.plan import Plan
-from parplan.sim.software.habits import MOMENT_BYTES
 from parplan.sim.workload import Workload
-
-OPTIMIZER_BYTES = {
-    # Read and written per parameter beside the gradient: moments (and fp32 master), new parameter.
-    ("adamw", "mixed"): 2 * (4 + 4 + 4) + 2,
-    ("adamw", "fp32"): 2 * (4 + 4) + 2 * 4,
-    ("sgd", "mixed"): 2 * 4 + 2,
-    ("sgd", "fp32"): 2 * 4,
-}
 
 
 def model_costs(workload: Workload, cluster: Cluster, plan: Plan) -> ModelCosts:
@@ -207,11 +199,11 @@ def parameter_work(
     workload: Workload, plan: Plan, links: Communication, parameters: StageParameters
 ) -> ParameterWork:
     """Time of gathers, reductions and the optimizer on one stage."""
-    own = parameters.trained_share * parameters.held(plan, plan.distribute_param)
+    own_s = optimizer_s(workload, plan, links.cluster, parameters)
     return ParameterWork(
         gathered_s=gather_all_s(workload, plan, links, parameters),
         reduced_s=reduce_all_s(workload, plan, links, parameters),
-        optimizer_s=optimizer_s(workload, plan, links.cluster, own) + workload.framework.step_s,
+        optimizer_s=own_s + workload.framework.step_s,
     )
 
 
@@ -263,35 +255,29 @@ def message_bytes(workload: Workload, plan: Plan) -> float:
     return workload.bytes_per_value * values
 
 
-def optimizer_s(workload: Workload, plan: Plan, cluster: Cluster, parameters: float) -> float:
-    """Seconds of one optimizer step over `parameters` parameters: memory-bound.
+def optimizer_s(
+    workload: Workload, plan: Plan, cluster: Cluster, parameters: StageParameters
+) -> float:
+    """Seconds of one optimizer step over the parameters of a stage.
 
     In the host's memory it is never taken to be faster than on the device.
     """
-    kind = "fp32" if workload.precision == "fp32" else "mixed"
-    gradient = gradient_bytes(workload, plan)
-    moved = (OPTIMIZER_BYTES[workload.optimizer, kind] - _saved(workload) + gradient) * parameters
-    on_device_s = kernel_estimate(cluster, MemoryBound(num_bytes=moved)).seconds
+    sharded = plan.distribute_param
+
+    def kernel_s(kernel: Kernel) -> float:
+        return kernel_estimate(cluster, kernel).seconds
+
+    on_device_s = step_s(workload, plan, parameters, kernel_s, is_sharded=sharded)
     if not plan.offload_optimizer:
         return on_device_s
+    held = parameters.trained_share * parameters.held(plan, sharded)
     on_host_s = host_optimizer_s(
         cluster.accelerator,
-        update_bytes=moved,
-        down_bytes=gradient * parameters,
-        up_bytes=workload.bytes_per_value * parameters,
+        update_bytes=moved_bytes(workload, plan, parameters, sharded),
+        down_bytes=gradient_bytes(workload, plan) * held,
+        up_bytes=workload.bytes_per_value * held,
     )
     return max(on_device_s, on_host_s)
-
-
-def _saved(workload: Workload) -> float:
-    """Of `OPTIMIZER_BYTES` what narrower moments, or no fp32 copy, need not read and write."""
-    software, saved = workload.software, 0.0
-    if workload.optimizer == "adamw":
-        saved += 2 * 2 * (MOMENT_BYTES["fp32"] - MOMENT_BYTES[software.optimizer_state])
-    if workload.precision != "fp32" and not software.master_parameters:
-        # The parameter itself is read in its place.
-        saved += 2 * 4 - workload.bytes_per_value
-    return saved
 
 
 def ops_of(workload: Workload, plan: Plan, stage: StageLayers) -> list[tuple[Ops, bool, int]]:

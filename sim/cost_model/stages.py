@@ -93,6 +93,10 @@ class StageParameters:
     """Of all parameters, those that get gradients."""
     units: tuple[ParameterUnit, ...] = ()
     """The same parameters by the units of full sharding; empty: one unit."""
+    ends: float = 0.0
+    """Of `dense`, those of embedding and head."""
+    blocks: tuple[tuple[LayerKind, int], ...] = ()
+    """Kinds of blocks, and how many there are."""
 
     @property
     def total(self) -> float:
@@ -108,12 +112,18 @@ class StageParameters:
 
         Experts are sharded over the ranks that have the same ones.
         """
-        if not is_sharded:
-            return self.total
+        return self._held(plan, self.dense) if is_sharded else self.total
+
+    def held_matrices(self, plan: Plan, is_sharded: bool) -> float:
+        """The same of blocks alone."""
+        dense = self.dense - self.ends
+        return self._held(plan, dense) if is_sharded else dense + self.experts
+
+    def _held(self, plan: Plan, dense: float) -> float:
         spread = plan.expert_parallel * (plan.expert_tensor_parallel or plan.tensor_parallel)
         copies = plan.replicas * plan.tensor_parallel // spread
         shards = min(copies, plan.sharded_over)
-        return self.dense / plan.sharded_over + self.experts / shards
+        return dense / plan.sharded_over + self.experts / shards
 
 
 def stage_parameters(workload: Workload, plan: Plan) -> tuple[StageParameters, ...]:
@@ -151,6 +161,8 @@ def _parameters(workload: Workload, plan: Plan, stage: StageLayers) -> StagePara
         largest_layer=largest,
         trained_share=adapters / (dense + experts) if workload.lora_rank else 1.0,
         units=tuple(units),
+        ends=sum(ends) / split,
+        blocks=tuple(_counts(stage).items()),
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parplan.sim.cost_model.offload import buffer_bytes, offloaded_bytes
+from parplan.sim.cost_model.optimizers import MOMENTS, master_bytes, state_bytes
 from parplan.sim.cost_model.parameter_exchanges import gradient_bytes
 from parplan.sim.cost_model.stage_costs import (
     ModelOps,
@@ -36,7 +37,7 @@ from parplan.sim.memory.moments import Moments
 from parplan.sim.models.parts import LayerKind
 from parplan.sim.plan import Plan
 from parplan.sim.programs.instructions import Action, RankActions
-from parplan.sim.software.habits import MOMENT_BYTES, Software
+from parplan.sim.software.habits import Software
 from parplan.sim.workload import Workload
 
 GB = 1e9
@@ -290,29 +291,27 @@ def activations_of(layers: Iterable[tuple[LayerBytes, int]]) -> Activations:
 
 
 class ParameterBytes(NamedTuple):
-    """Bytes on the device for one parameter that is trained, where nothing is sharded."""
+    """Bytes on the device for one parameter of a block that is trained, where nothing is sharded
+    or offloaded."""
 
     value: int
     gradient: int
     optimizer: float
-    """Both moments of Adam, and the fp32 master copy of a parameter of less precision."""
+    """Its moments, and the fp32 master copy of a parameter of less precision."""
 
 
 def bytes_of_parameter(workload: Workload, plan: Plan) -> ParameterBytes:
     """Bytes of a parameter of `workload` under `plan`."""
-    software = workload.software
-    moments = 2 * MOMENT_BYTES[software.optimizer_state] if workload.optimizer == "adamw" else 0.0
-    master = 4 if workload.precision != "fp32" and software.master_parameters else 0
     return ParameterBytes(
         value=workload.bytes_per_value,
         gradient=gradient_bytes(workload, plan),
-        optimizer=0 if plan.offload_optimizer else moments + master,
+        optimizer=MOMENTS[workload.optimizer].matrices + master_bytes(workload),
     )
 
 
 def state_of(workload: Workload, plan: Plan, parameters: StageParameters) -> State:
     """State of a stage with the given parameters."""
-    value, gradient, state = bytes_of_parameter(workload, plan)
+    value, gradient, _ = bytes_of_parameter(workload, plan)
     software = workload.software
     # Where the fp32 parameters are what is sharded, there is no shard in 16 bits beside them.
     only_master = software.fp32_shards and software.master_parameters and value < 4
@@ -332,7 +331,11 @@ def state_of(workload: Workload, plan: Plan, parameters: StageParameters) -> Sta
             else value * parameters.held(plan, plan.distribute_low_prec_param)
         ),
         gradient_bytes=gradients,
-        optimizer_bytes=state * trained * parameters.held(plan, plan.distribute_param),
+        optimizer_bytes=(
+            0.0
+            if plan.offload_optimizer
+            else state_bytes(workload, plan, parameters, plan.distribute_param)
+        ),
         gathered_parameter_bytes=(
             value * plan.distribute_low_prec_param * _gathered(parameters, software.gathered_units)
         ),

@@ -29,10 +29,6 @@ class Software:
     keeps_logits: bool = False
     """Whether the 16-bit logits stay until the backward is done, because the trainer holds the
     output of the model (transformers' CausalLMOutput); where `loss` is whole and not fused."""
-    optimizer_state: Literal["fp32", "bf16", "int8"] = "fp32"
-    """What both moments of Adam are kept in. bf16: Megatron-LM's --exp-avg-dtype and
-    --exp-avg-sq-dtype. int8: blocks of 256 values with a scale each (Dettmers et al. 2021,
-    arXiv:2110.02861, section 2)."""
     master_parameters: bool = True
     """Whether 16-bit parameters have a copy in fp32 that the optimizer updates. Without: training
     in 16 bits alone (torchtune's full fine-tuning)."""
@@ -134,9 +130,6 @@ class Software:
 LOSS_CHUNKS = 8
 """Parts of the tokens of a chunked loss: torchtune's CEWithChunkedOutputLoss and torchtitan's
 ChunkedCELoss have 8 by default."""
-
-MOMENT_BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0 + 4.0 / 256.0}
-"""Of one moment, by `optimizer_state`."""
 
 MEGATRON = Software()
 

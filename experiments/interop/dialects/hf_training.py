@@ -81,6 +81,8 @@ ATTENTION = {
     "kernels-community/vllm-flash-attn3": "flash",
 }
 
+ADAM_8BIT = ("adamw_8bit", "adamw_bnb_8bit", "adamw_torch_8bit")
+
 ADAM = re.compile(r"adam[wW]?(_torch|_torch_fused|_hf|_apex_fused|_bnb_32bit|_anyprecision)?")
 
 
@@ -220,6 +222,8 @@ def _optimizer(table: Asked, found: ImportedSettings) -> str:
         if name == "adafactor":
             found.misread("optim adafactor", "its state is taken to be that of adam")
         return "sgd" if name == "sgd" else "adamw"
+    if name in ADAM_8BIT:
+        return "adamw-8bit"
     if not ADAM.fullmatch(name):
         found.misread(f"optim {name}", "its state is taken to be that of adam in fp32")
     return "adamw"

@@ -14,6 +14,8 @@ from parplan.sim.workload import Workload
 ARGUMENTS = "training_arguments.yaml"
 ATTENTION = {"eager": "eager", "unfused": "eager", "flash": "flash_attention_3"}
 FUSED = ("fused_norms", "fused_elementwise", "fused_loss")
+OPTIMIZERS = {"sgd": "sgd", "adamw-8bit": "adamw_bnb_8bit"}
+
 OF_ARGUMENTS = ("recomputation ", "recomputed_ops", "the program", "workload.optimizer")
 
 
@@ -33,7 +35,7 @@ def to_transformers(plan: Plan, workload: Workload, cluster: Cluster) -> Exporte
         "bf16": workload.precision in ("bf16", "fp8", "fp4"),
         "fp16": workload.precision == "fp16",
         "tf32": workload.tf32,
-        "optim": "sgd" if workload.optimizer == "sgd" else "adamw_torch_fused",
+        "optim": OPTIMIZERS.get(workload.optimizer, "adamw_torch_fused"),
         "attn_implementation": ATTENTION.get(workload.attention, "flash_attention_2"),
         "deepspeed": "deepspeed.json",
     }

@@ -23,6 +23,7 @@ READ = (*BATCHES, "zero_optimization", "bf16", "bfloat16", "fp16", "optimizer", 
 OPTIMIZERS = {
     **dict.fromkeys(("adam", "adamw", "fusedadam", "deepspeedcpuadam", "cpuadam"), "adamw"),
     "sgd": "sgd",
+    "muon": "muon",
 }
 
 

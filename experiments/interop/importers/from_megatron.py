@@ -37,7 +37,6 @@ NOT_MODELLED = {
     "--moe-shared-expert-overlap": "shared experts run after the routed ones",
     "--moe-expert-capacity-factor": "no tokens are dropped",
     "--fp8-param-gather": "parameters are gathered in 16 bits",
-    "--use-precision-aware-optimizer": "optimizer state is fp32",
     "--mtp-num-layers": "no layers for further tokens",
     "--defer-embedding-wgrad-compute": "gradients of the embedding are computed at once",
     "--microbatch-group-size-per-virtual-pipeline-stage": "groups are as many as there are stages",

@@ -14,6 +14,9 @@ VOCABULARIES = {"GPT2BPETokenizer": 50257, "Llama2Tokenizer": 32000}
 
 MOST_LAYERS = 1000
 
+OPTIMIZERS = {"adam": "adamw", "sgd": "sgd", "muon": "muon", "dist_muon": "muon"}
+"""Of `--optimizer`."""
+
 PADDED_TO = 128
 """`--make-vocab-size-divisible-by`, of which each tensor-parallel rank has a multiple."""
 
@@ -26,7 +29,7 @@ def numbers_of(flags: Flags, found: ImportedSettings) -> dict[str, Any]:
     if flags.text("--fp4-format") is not None:
         precision = "fp4"
     optimizer = flags.text("--optimizer") or "adam"
-    if optimizer not in ("adam", "sgd"):
+    if optimizer not in OPTIMIZERS:
         found.misread(f"--optimizer {optimizer}", "its state is taken to be that of adam")
     backend = flags.text("--attention-backend") or "auto"
     local = flags.text("--transformer-impl") == "local" and not flags.has("--use-flash-attn")
@@ -34,10 +37,23 @@ def numbers_of(flags: Flags, found: ImportedSettings) -> dict[str, Any]:
     rates = [_rate(flags, f"--{name}-dropout") for name in ("attention", "hidden")]
     return {
         "precision": precision,
-        "optimizer": "sgd" if optimizer == "sgd" else "adamw",
+        "optimizer": _optimizer(flags, OPTIMIZERS.get(optimizer, "adamw"), found),
         "attention": "unfused" if unfused else "flash",
         "dropout": any(rate > 0 for rate in rates),
     }
+
+
+def _optimizer(flags: Flags, name: str, found: ImportedSettings) -> str:
+    """The optimizer, with what its moments are kept in."""
+    kinds = [flags.text(f"--{moment}-dtype") or "fp32" for moment in ("exp-avg", "exp-avg-sq")]
+    if not flags.has("--use-precision-aware-optimizer") or kinds == ["fp32", "fp32"]:
+        return name
+    if name == "adamw" and kinds in (["bf16", "bf16"], ["fp16", "fp16"]):
+        return "adamw-bf16"
+    if name == "adamw" and kinds == ["fp8", "fp8"]:
+        return "adamw-8bit"
+    found.misread("--exp-avg-dtype, --exp-avg-sq-dtype", "moments are taken to be fp32")
+    return name
 
 
 def _rate(flags: Flags, name: str) -> float:

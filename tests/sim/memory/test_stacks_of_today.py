@@ -22,7 +22,12 @@ TITAN = dataclasses.replace(TORCH, joint_up_projection=False, fp32_shards=True)
 
 
 def memory(
-    software: Software, model: str = "llama3-8b", *, batch: int = 1, **plan: object
+    software: Software,
+    model: str = "llama3-8b",
+    *,
+    batch: int = 1,
+    optimizer: str = "adamw",
+    **plan: object,
 ) -> RankMemory:
     """One device of eight, sharded fully where the plan does not say otherwise."""
     plan = {**zero_fields(3), "gradient_dtype": "fp32", **plan}
@@ -33,6 +38,7 @@ def memory(
         global_batch=8 * batch,
         fused_loss=software.fused_gradient_accumulation,
         software=software,
+        optimizer=optimizer,  # type: ignore[arg-type]
     )
     (found,) = rank_memory(stage_needs(job, made), scheduled(made).moments)
     return found
@@ -92,20 +98,20 @@ def test_a_trainer_that_holds_the_output_keeps_its_logits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "bytes_of_parameter"),
+    ("optimizer", "masters", "bytes_of_parameter"),
     [
-        ({}, 12.0),
-        ({"optimizer_state": "bf16"}, 8.0),
-        ({"optimizer_state": "int8"}, 4.0 + 2 * (1 + 4 / 256)),
-        ({"master_parameters": False}, 8.0),
-        ({"master_parameters": False, "optimizer_state": "bf16"}, 4.0),
+        ("adamw", True, 12.0),
+        ("adamw-bf16", True, 8.0),
+        ("adamw-8bit", True, 4.0 + 2 * (1 + 4 / 256)),
+        ("adamw", False, 8.0),
+        ("adamw-bf16", False, 4.0),
     ],
 )
 def test_optimizer_state_in_fewer_bits(
-    fields: dict[str, object], bytes_of_parameter: float
+    optimizer: str, masters: bool, bytes_of_parameter: float
 ) -> None:
-    software = dataclasses.replace(MEGATRON, **fields)  # type: ignore[arg-type]
-    found = memory(software, **zero_fields(0))
+    software = dataclasses.replace(MEGATRON, master_parameters=masters)
+    found = memory(software, optimizer=optimizer, **zero_fields(0))
     assert found.optimizer_bytes == pytest.approx(bytes_of_parameter * LLAMA.num_parameters)
 
 
