@@ -3,7 +3,7 @@
 // address, so that a copied link shows the same.
 
 const given = JSON.parse(document.getElementById("data").textContent);
-const original = given.table;
+let original = given.table;
 const token = new URLSearchParams(location.search).get("token") || "";
 const SIZES = {
   global_batch: "sequences per step", seq_len: "tokens per sequence", num_accelerators: "devices",
@@ -34,23 +34,48 @@ function usual() {
     target: "megatron" };
 }
 
+// Plans of a link are named by their fields: places change as a search goes on.
+let wanted = { chosen: null, compared: null };
+
 function readState() {
   state = usual();
+  wanted = { chosen: null, compared: null };
   try {
     const kept = JSON.parse(decodeURIComponent(location.hash.replace(/^#/, "") || "{}"));
     for (const name of Object.keys(state)) {
-      const same = kept[name] === null || state[name] === null || typeof kept[name] === typeof state[name];
-      if (name in kept && same) { state[name] = kept[name]; }
+      if (name in wanted) { wanted[name] = kept[name] ? keyOf(kept[name]) : null; }
+      else if (name in kept && typeof kept[name] === typeof state[name]) { state[name] = kept[name]; }
     }
   } catch (error) { say("The link is damaged; all candidates are shown."); }
 }
 
 function keepState() {
   const plainState = usual();
-  const kept = Object.fromEntries(Object.entries(state).filter(
+  const named = { ...state };
+  for (const name of Object.keys(wanted)) {
+    const there = state[name] === null ? null : table.plans[state[name]];
+    named[name] = wanted[name] === null ? there : Object.fromEntries(JSON.parse(wanted[name]));
+  }
+  const kept = Object.fromEntries(Object.entries(named).filter(
     ([name, value]) => JSON.stringify(value) !== JSON.stringify(plainState[name])));
   const text = Object.keys(kept).length ? `#${encodeURIComponent(JSON.stringify(kept))}` : "";
   history.replaceState(null, "", location.pathname + location.search + text);
+}
+
+function keyOf(plan) {
+  return JSON.stringify(Object.entries(plan).sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+// The places of plans by their keys; null for those that are not there.
+function placesOf(keys) {
+  const found = keys.map(() => null);
+  if (keys.some((key) => key !== null)) {
+    table.plans.forEach((plan, place) => {
+      const at = keys.indexOf(keyOf(plan));
+      if (at >= 0) { found[at] = place; }
+    });
+  }
+  return found;
 }
 
 function say(text) {
@@ -79,9 +104,18 @@ function columnOf(name) {
   return name === "memory" ? table.memory_gb : table.fields[name]?.of;
 }
 
+// Ranges of fields are kept as values, since the list of values grows with a search.
+function placedRanges() {
+  return Object.fromEntries(Object.entries(state.ranges).filter(([name, range]) =>
+    columnOf(name) && Array.isArray(range) && range.length === 2).map(([name, range]) => {
+    const field = table.fields[name];
+    return [name, field ? range.map((value) => field.values.indexOf(value)) : range];
+  }).filter(([, [low]]) => low >= 0));
+}
+
 function inRanges(places) {
-  const checks = Object.entries(state.ranges).map(([name, range]) => [columnOf(name), range])
-    .filter(([column, range]) => column && Array.isArray(range) && range.length === 2);
+  const ranges = placedRanges();
+  const checks = Object.entries(ranges).map(([name, range]) => [columnOf(name), range]);
   if (!checks.length) { return places; }
   return places.filter((place) => table.step_s[place] !== null && checks.every(
     ([column, [low, high]]) => column[place] >= low && column[place] <= high));
@@ -125,7 +159,8 @@ function hoverText(place) {
 }
 let fastestPlace = null;
 const parallel = new Parallel($("parallel"), (name, range) => {
-  if (range) { state.ranges[name] = range; } else { delete state.ranges[name]; }
+  const field = table.fields[name];
+  if (range) { state.ranges[name] = field ? range.map((i) => field.values[i]) : range; } else { delete state.ranges[name]; }
   update();
 });
 
@@ -139,12 +174,13 @@ function update() {
   $("count").textContent = `${shown.length.toLocaleString("en")} of ` +
     `${table.step_s.length.toLocaleString("en")} candidates, ${fit.length.toLocaleString("en")} fit` +
     (table.left_out ? `; ${table.left_out.toLocaleString("en")} slower ones are left out` : "");
+  $("searched").textContent = table.search;
   rows = fit.sort((a, b) => table.step_s[a] - table.step_s[b]);
   showScatter();
   showRows();
   later(() => {
     showLandscape();
-    parallel.draw(table, all, state.ranges, state.chosen, state.dark);
+    parallel.draw(table, all, placedRanges(), state.chosen, state.dark);
   });
 }
 
@@ -253,6 +289,7 @@ async function detailsOf(place) {
 }
 
 async function choose(place) {
+  wanted.chosen = null;
   state.chosen = place;
   mark();
   await showChosen();
@@ -293,6 +330,7 @@ function showExport(found) {
 }
 
 async function compare(place) {
+  wanted.compared = null;
   state.compared = place === state.compared ? null : place;
   mark();
   await showCompared();
@@ -365,10 +403,55 @@ async function ask() {
 }
 
 async function askedAgain() {
+  wanted = { chosen: null, compared: null };
   state.chosen = state.compared = null;
   state.ranges = {};
   keepState();
-  if (await ask()) { showControls(); update(); await showChosen(); $("compare").hidden = true; }
+  if (await ask()) {
+    showControls();
+    update();
+    await showChosen();
+    $("compare").hidden = true;
+    improve();
+  }
+}
+
+// Searches everything, as parplan plan does, while the page shows what is known.
+async function improve() {
+  if (!given.served || table.is_whole) { return; }
+  const number = asked;
+  $("asking").textContent = "Searching everything by branch and bound…";
+  let found;
+  try { found = await post("/improve", state.sizes); }
+  catch (error) {
+    if (number === asked) { $("asking").textContent = ""; say(error.message); }
+    return;
+  }
+  if (number !== asked) { return; }
+  $("asking").textContent = "";
+  adopt(found);
+}
+
+// Shows a table with more candidates; what is chosen stays, or becomes the fastest if that was.
+function adopt(found) {
+  const wasFastest = state.chosen === fastestPlace && wanted.chosen === null;
+  const keys = Object.keys(wanted).map((name) =>
+    wanted[name] ?? (state[name] === null ? null : keyOf(table.plans[state[name]])));
+  const known = Object.entries(details).map(([place, one]) => [keyOf(table.plans[place]), one]);
+  if (table === original) { original = found; }
+  table = found;
+  hovers = [];
+  details = {};
+  placesOf(known.map(([key]) => key)).forEach((place, i) => {
+    if (place !== null) { details[place] = known[i][1]; }
+  });
+  fastestPlace = fastest();
+  [state.chosen, state.compared] = placesOf(keys);
+  wanted = { chosen: null, compared: null };
+  if (wasFastest || state.chosen === null) { state.chosen = fastestPlace; }
+  showControls();
+  update();
+  showChosen();
 }
 
 function showSliders() {
@@ -486,16 +569,19 @@ function connectCharts() {
 async function start() {
   readState();
   if (given.served) { showSliders(); }
-  const { chosen, compared } = state;
   if (!(await ask()) && Object.keys(state.sizes).length) { state.sizes = {}; await ask(); }
-  const known = (place) => place !== null && place < table.step_s.length ? place : null;
-  state.chosen = known(chosen) ?? fastestPlace;
-  state.compared = known(compared);
+  [state.chosen, state.compared] = placesOf([wanted.chosen, wanted.compared]);
+  const all = !given.served || table.is_whole;
+  for (const name of Object.keys(wanted)) {
+    if (state[name] !== null || all) { wanted[name] = null; }
+  }
+  state.chosen ??= fastestPlace;
   showControls();
   update();
   await showChosen();
   if (state.compared !== null) { await showCompared(); }
   document.body.dataset.ready = "yes";
+  improve();
 }
 
 function begin() {

@@ -1,6 +1,7 @@
 """What the page asks for: a job, its search, and the same with other sizes."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,20 @@ from parplan.experiments.arguments.workload import requested_cluster
 from parplan.experiments.explorer.candidates import candidate_table, read_trials
 from parplan.experiments.explorer.details import details
 from parplan.experiments.landscape.machine import changed
+from parplan.experiments.planning.search import DEFAULT_GAP, DEFAULT_PLANNER
+from parplan.experiments.planning.summary import search_table
+from parplan.experiments.planning.summary_text import search_text
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.trial import Trial
+from parplan.planners.explain.why import CLOSE
+from parplan.planners.search.budget import Budget
 from parplan.planners.search.exhaustive import exhaustive
+from parplan.planners.search.report import Report
+from parplan.planners.search.run import run_planner
 from parplan.planners.spaces.checks import check_candidates, check_request
-from parplan.planners.spaces.make import full_candidates
+from parplan.planners.spaces.everything import everything, with_options
+from parplan.planners.spaces.make import full_candidates, make_space
 from parplan.planners.spaces.options import Options
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import read_plan
@@ -27,6 +36,12 @@ FACTORS = ("network_bandwidth", "node_bandwidth", "compute", "memory")
 """Parts of the machine that sliders scale."""
 
 
+SEARCH_SECONDS = 60.0
+"""A search of everything ends then, and says what can be gained at most."""
+
+Clock = Callable[[], float]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExploredJob:
     """A job with the candidates of its search."""
@@ -35,10 +50,15 @@ class ExploredJob:
     cluster: Cluster
     trials: tuple[Trial, ...]
     memory_ratio: float = MEMORY_RATIO
+    search: str = ""
+    """What was searched and proven, in words."""
+    is_whole: bool = True
+    """Whether nothing is left to search: by `searched`, the space of everything is."""
 
     def table(self) -> dict[str, Any]:
         """The candidates as the page has them."""
-        return candidate_table(self.workload, self.cluster, self.trials, self.memory_ratio)
+        found = candidate_table(self.workload, self.cluster, self.trials, self.memory_ratio)
+        return {**found, "search": self.search, "is_whole": self.is_whole}
 
     def of_plan(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The details of a plan, from its fields that are not the usual ones."""
@@ -47,6 +67,37 @@ class ExploredJob:
     def details_of(self, plan: Plan) -> dict[str, Any]:
         """The details of a plan."""
         return details(self.workload, self.cluster, plan)
+
+    def improved(
+        self, seconds: float = SEARCH_SECONDS, clock: Clock = time.perf_counter
+    ) -> "ExploredJob":
+        """The same after a search of everything, as `parplan plan` does it by default.
+
+        Its candidates come after those that are there, the best of which it starts from. `clock`:
+        time by which the seconds are counted.
+        """
+        timed = [trial for trial in self.trials if trial.step_s is not None]
+        first = tuple(t.plan for t in sorted(timed, key=lambda t: t.step_s or 0.0)[:1])
+        options = Options(memory_ratio_percent=100 * self.memory_ratio)
+        budget = Budget(seconds=seconds, gap=DEFAULT_GAP, near=CLOSE, first=first)
+
+        def search(offloading: bool) -> Report:
+            allowed = everything(self.workload, self.cluster, offloading=offloading)
+            space = make_space(self.workload, self.cluster, with_options(allowed, options))
+            return run_planner(DEFAULT_PLANNER, space, budget=budget, with_gap=True, clock=clock)
+
+        report = search(offloading=False)
+        if report.best is None and report.stopped == "finished":
+            report = search(offloading=True)
+        known = {trial.plan for trial in self.trials}
+        size = getattr(report, "space_size", len(report.trials))
+        said = search_text(search_table(report, size), found=report.best is not None)
+        return replace(
+            self,
+            trials=(*self.trials, *(t for t in report.trials if t.plan not in known)),
+            search=f"{self.search}; then {said}" if self.search else said,
+            is_whole=True,
+        )
 
     def asked(self, sizes: Mapping[str, Any]) -> "ExploredJob":
         """The same with other sizes, searched anew; raises `ParplanError` as `resized` does."""
@@ -83,7 +134,7 @@ class ExploredJob:
 def searched(
     workload: Workload, cluster: Cluster, memory_ratio: float = MEMORY_RATIO
 ) -> ExploredJob:
-    """The job with every candidate of the full space."""
+    """The job with every candidate of the full space, to be `improved`."""
     options = Options(memory_ratio_percent=100 * memory_ratio)
     check_request(workload, cluster, options)
     candidates = full_candidates(workload, cluster, options)
@@ -94,6 +145,8 @@ def searched(
         cluster=cluster,
         trials=found.trials,
         memory_ratio=memory_ratio,
+        search=f"full space: all {len(candidates):,} plans tried",
+        is_whole=False,
     )
 
 
@@ -108,19 +161,29 @@ def from_folder(folder: Path) -> ExploredJob:
     if not path.is_file() or not trials.is_file():
         raise ParplanError(f"{folder}: holds no results of parplan plan (plan.json and trials.csv)")
     _, workload, name = read_plan(path)
-    ratio = MEMORY_RATIO
+    ratio, search = MEMORY_RATIO, ""
     summary = folder / "summary.json"
     if summary.is_file():
         table = read_json(summary)
         memory = table.get("memory") if isinstance(table, dict) else None
         share = memory.get("limit_share") if isinstance(memory, dict) else None
         ratio = share if isinstance(share, float) and 0 < share <= 1 else ratio
+        search = _search_said(table)
     return ExploredJob(
         workload=workload,
         cluster=requested_cluster(name),
         trials=tuple(read_trials(trials)),
         memory_ratio=ratio,
+        search=search,
     )
+
+
+def _search_said(summary: Any) -> str:
+    """What a summary says of its search; nothing where it was changed by hand."""
+    try:
+        return search_text(summary["search"])
+    except (KeyError, TypeError, ValueError):
+        return ""
 
 
 def _plan_of(fields: Mapping[str, Any]) -> Plan:

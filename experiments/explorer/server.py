@@ -5,8 +5,10 @@ requests need it, a Host header of the loopback, and no other origin. Nothing is
 """
 
 import json
+import math
 import secrets
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -45,6 +47,8 @@ class ExplorerServer(ThreadingHTTPServer):
         self.job = job
         self.token = secrets.token_urlsafe(24) if token is None else token
         self.searching = threading.Lock()
+        self.asked: tuple[str, ExploredJob] = (_key({}), job)
+        self.overtaken = threading.Event()
         try:
             super().__init__((LOOPBACK, port), _Handler)
         except (OSError, OverflowError) as error:
@@ -60,6 +64,10 @@ class ExplorerServer(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A page that was closed in between is no error."""
+
+
+def _key(sizes: dict[str, Any]) -> str:
+    return json.dumps(sizes, sort_keys=True)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -85,6 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
         answers: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "/details": self._details,
             "/search": self._search,
+            "/improve": self._improve,
         }
         answer = answers.get(urlsplit(self.path).path)
         if answer is None:
@@ -104,9 +113,30 @@ class _Handler(BaseHTTPRequestHandler):
         return self.server.job.resized(sizes).of_plan(plan)
 
     def _search(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The candidates of the job with other sizes; one search at a time."""
+        """The candidates of the job with other sizes; it ends the search that is going on."""
+        self.server.overtaken.set()
         with self.server.searching:
-            return self.server.job.asked(body).table()
+            found = self.server.job.asked(body)
+            self.server.asked = _key(body), found
+            return found.table()
+
+    def _improve(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The candidates after a search of everything, unless another one is asked meanwhile."""
+        self.server.overtaken.set()
+        overtaken = self.server.overtaken = threading.Event()
+
+        def clock() -> float:
+            return math.inf if overtaken.is_set() else time.perf_counter()
+
+        with self.server.searching:
+            key, job = self.server.asked
+            if key != _key(body):
+                job = self.server.job.asked(body) if body else self.server.job
+            found = job if job.is_whole else job.improved(clock=clock)
+            if overtaken.is_set():
+                raise ParplanError("another search was asked for")
+            self.server.asked = _key(body), found
+            return found.table()
 
     def _body(self) -> dict[str, Any]:
         length = self.headers.get("Content-Length", "")

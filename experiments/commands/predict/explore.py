@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL|FOLDER",
-        help="an output folder of parplan plan; or a model, as in parplan plan, whose full space "
-        "is searched first",
+        help="an output folder of parplan plan; or a model, as in parplan plan: all plans of the "
+        "full space are shown at once, and those of a search of everything when they are found",
     )
     add_workload_options(parser, required=False)
     parser.add_argument(
@@ -63,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         job = searched(*_asked(args))
     if args.output is not None:
+        job = job if job.is_whole else job.improved()
         write_whole(args.output, page(job, served=False).encode())
         print(args.output)
         return 0

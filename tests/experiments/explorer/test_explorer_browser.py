@@ -4,6 +4,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def job() -> ExploredJob:
     workload = Workload(model_preset("llama2-7b"), seq_len=1024, global_batch=16)
-    return searched(workload, cluster_preset("8xh100"))
+    return replace(searched(workload, cluster_preset("8xh100")), is_whole=True)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +152,7 @@ def test_ranges_are_drawn_along_an_axis_and_moved_by_keys(url: str, opened: Any)
     field.focus()
     tab.keyboard.press("ArrowDown")
     values = tab.evaluate("table.fields.tensor_parallel.values")
-    assert state(tab)["ranges"] == {"tensor_parallel": [0, len(values) - 2]}
+    assert state(tab)["ranges"] == {"tensor_parallel": [values[0], values[-2]]}
     shown = tab.evaluate("shown.map((p) => table.fields.tensor_parallel.of[p])")
     assert max(shown) == len(values) - 2
     assert field.get_attribute("aria-valuetext") == f"{values[0]} to {values[-2]}"
@@ -213,6 +214,26 @@ def test_a_file_works_without_a_server_and_on_a_phone(
     tab.wait_for_function("document.documentElement.scrollWidth <= 390")
     tab.click("#plans tbody tr:nth-child(20) td:nth-child(4)")
     tab.wait_for_function("document.getElementById('chosen-note').textContent.includes('fastest')")
+
+
+def test_the_page_goes_on_to_search_everything(job: ExploredJob, opened: Any) -> None:
+    with ExplorerServer(replace(job, is_whole=False)) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        tab = opened(server.url)
+        tab.wait_for_function("table.is_whole")
+        assert "branch-and-bound" in tab.inner_text("#searched")
+        assert tab.evaluate("table.step_s.length") > len(job.trials)
+        assert state(tab)["chosen"] == tab.evaluate("fastestPlace")
+        tab.evaluate("choose(table.step_s.length - 1)")
+        again = opened(tab.url)
+        again.wait_for_function("table.is_whole")
+        words = tab.inner_text("#chosen-words")
+        again.wait_for_function(
+            f"document.getElementById('chosen-words').textContent === {json.dumps(words)}"
+        )
+        server.shutdown()
+        thread.join(timeout=10)
 
 
 @pytest.mark.long

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import math
 import re
 import threading
 from collections.abc import Iterator
@@ -126,6 +127,40 @@ def test_other_sizes_are_searched_and_wrong_ones_refused(job: ExploredJob) -> No
     for sizes in ({"seq_len": 0}, {"batch": 3}, {"compute": "x"}, {"num_accelerators": 10**7}):
         with pytest.raises(ParplanError):
             job.asked(sizes)
+
+
+def test_everything_is_searched_by_branch_and_bound_as_parplan_plan_does(
+    job: ExploredJob, server: ExplorerServer, tmp_path: Path
+) -> None:
+    assert main([*PLAN, "-q", "-o", str(tmp_path / "out")]) == 0
+    planned = from_folder(tmp_path / "out")
+    best_s = min(trial.step_s for trial in planned.trials if trial.step_s is not None)
+    assert "branch-and-bound" in planned.search
+    sizes = {"global_batch": 32}
+    code, _, full = ask(server, "/search", sizes)
+    assert code == 200
+    assert not json.loads(full)["is_whole"]
+    code, _, text = ask(server, "/improve", sizes)
+    found = json.loads(text)
+    assert code == 200
+    assert found["is_whole"]
+    assert "branch-and-bound" in found["search"]
+    before = json.loads(full)["plans"]
+    assert found["plans"][: len(before)] == before
+    asked = job.asked({"global_batch": 16}).improved()
+    assert min(t.step_s for t in asked.trials if t.step_s is not None) == pytest.approx(
+        best_s, rel=0.01
+    )
+    again = json.loads(ask(server, "/improve", sizes)[2])
+    assert again["step_s"] == found["step_s"]
+
+
+def test_a_search_that_is_overtaken_ends(job: ExploredJob) -> None:
+    asked = job.asked({"global_batch": 64})
+    ticks = iter([0.0, 0.0])
+    ended = asked.improved(clock=lambda: next(ticks, math.inf))
+    assert ended.is_whole
+    assert len(ended.trials) - len(asked.trials) <= 1
 
 
 def test_names_end_no_script(job: ExploredJob) -> None:
