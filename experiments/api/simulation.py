@@ -20,7 +20,7 @@ from parplan.experiments.commands.predict.simulate import (
     with_schedule,
 )
 from parplan.hardware.network.cluster import Cluster
-from parplan.sim.analysis.timeline import chrome_trace
+from parplan.sim.analysis.predicted_timeline import predicted_timeline
 from parplan.sim.memory.over_time import MemoryOverTime
 from parplan.sim.memory.verdict import Verdict
 from parplan.sim.plan import Plan
@@ -94,8 +94,8 @@ class SimulatedStep:
     def timeline(self, path: PathLike) -> Path:
         """Write the step as Chrome trace JSON, which ui.perfetto.dev opens; returns the path."""
         file = path_of("path", path)
-        text = json.dumps(chrome_trace({"predicted": self.run}), indent=2) + "\n"
-        write_whole(file, text.encode())
+        trace = predicted_timeline(self.workload, self.cluster, self.compiled, self.run)
+        write_whole(file, (json.dumps(trace, separators=(",", ":")) + "\n").encode())
         return file
 
     def to_frame(self) -> "pd.DataFrame":

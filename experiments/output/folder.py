@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -31,6 +32,11 @@ MANIFEST = "manifest.json"
 
 UNFINISHED = ".parplan-files"
 """The names of parplan's files, one a line, in a folder that has no manifest yet."""
+
+TIMELINE = "timeline.json"
+
+LARGE_TRACE = 8_000_000
+"""Bytes from which on a timeline is compressed."""
 
 REPORT = ("log.txt", "report.html")
 """Files of a folder with a manifest that the manifest does not list."""
@@ -68,6 +74,17 @@ class OutputFolder:
     def write_json(self, name: str, value: Any) -> None:
         """A JSON file."""
         self.write_text(name, json.dumps(value, indent=2) + "\n")
+
+    def write_trace(self, trace: Mapping[str, Any]) -> None:
+        """`timeline.json`; a large one as `timeline.json.gz`, which Perfetto opens as well."""
+        content = (json.dumps(trace, separators=(",", ":")) + "\n").encode()
+        packed = f"{TIMELINE}.gz"
+        if len(content) <= LARGE_TRACE:
+            self.remove(packed)
+            self.write_bytes(TIMELINE, content)
+        else:
+            self.remove(TIMELINE)
+            self.write_bytes(packed, gzip.compress(content, compresslevel=6, mtime=0))
 
     def write_csv(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """A CSV file with a header; all rows have the keys of the first."""

@@ -10,8 +10,7 @@ from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.trial import Trial
 from parplan.planners.search.report import Report
 from parplan.planners.search.run import SearchReport
-from parplan.sim.analysis.streams import with_streams
-from parplan.sim.analysis.timeline import chrome_trace
+from parplan.sim.analysis.predicted_timeline import predicted_timeline
 from parplan.sim.memory.verdict import verdict_on
 from parplan.sim.plan_file import plan_table
 from parplan.sim.prediction.predict import compile_plan, predict
@@ -72,7 +71,8 @@ def write_plan(
 
     `past_accuracy`: intervals around its step, for `plan.json`.
     """
-    run = predict(compile_plan(workload, cluster, best.plan))
+    compiled = compile_plan(workload, cluster, best.plan)
+    run = predict(compiled)
     prediction = {
         "step_s": run.step_s,
         "bubble": run.bubble,
@@ -81,8 +81,7 @@ def write_plan(
         "past_accuracy": dict(past_accuracy),
     }
     table = plan_table(best.plan, workload, cluster.name)
-    detailed = with_streams(run, workload, cluster, best.plan)
     output.write_json("plan.json", {**table, "predicted": prediction})
-    output.write_json("timeline.json", chrome_trace({"predicted": detailed}))
+    output.write_trace(predicted_timeline(workload, cluster, compiled, run))
     output.write_figure("gantt.png", gantt({"predicted": run}))
     return run

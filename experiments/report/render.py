@@ -173,8 +173,11 @@ def _made(manifest: dict[str, object], folder: Path, files: list[Path]) -> str:
         rows.append(("packages", ", ".join(f"{n} {v}" for n, v in packages.items() if v)))
     names = [f"{path.relative_to(folder)} ({_size(path)})" for path in files]
     rows.append(("files", ", ".join(names)))
-    if any(path.name == "timeline.json" for path in files):
-        rows.append(("timeline.json", "opens in Perfetto (ui.perfetto.dev)"))
+    rows += [
+        (path.name, "opens in Perfetto (ui.perfetto.dev)")
+        for path in files
+        if path.name in ("timeline.json", "timeline.json.gz")
+    ]
     whole = json.dumps(manifest, indent=2, ensure_ascii=False)
     return facts(rows) + (folded("manifest.json", text_block(whole)) if manifest else "")
 

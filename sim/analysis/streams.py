@@ -41,7 +41,7 @@ MOST_EVENTS = 100_000
 def with_streams(run: Run, workload: Workload, cluster: Cluster, plan: Plan) -> Run:
     """The run with an event for each exchange of tensor, context and expert parallelism.
 
-    A run that would get more than `MOST_EVENTS` of them is returned as it is.
+    Of more than `MOST_EVENTS`, those of a kind in one action are one event, as long as the action.
     """
     timing = timing_of(workload, cluster, plan)
     pieces = {
@@ -55,7 +55,7 @@ def with_streams(run: Run, workload: Workload, cluster: Cluster, plan: Plan) -> 
         if event.stream == "compute" and not event.name.startswith("optimizer")
     ]
     if sum(len(pieces[action.stage, action.op]) for _, action in actions) > MOST_EVENTS:
-        return run
+        pieces = {key: _in_sum(own) for key, own in pieces.items()}
     events = list(run.events)
     for event, action in actions:
         whole_s = event.end_s - event.start_s
@@ -71,6 +71,17 @@ def with_streams(run: Run, workload: Workload, cluster: Cluster, plan: Plan) -> 
         ]
     events.sort(key=lambda e: (e.rank, e.start_s, e.end_s, e.stream))
     return replace(run, events=tuple(events))
+
+
+def _in_sum(pieces: Iterable[StreamExchange]) -> tuple[StreamExchange, ...]:
+    """One piece for each stream, which says how many it stands for and their share of the time."""
+    found: dict[str, list[float]] = {}
+    for piece in pieces:
+        found.setdefault(piece.stream, []).append(piece.end - piece.start)
+    return tuple(
+        StreamExchange(stream, f"{len(own)} exchanges, {sum(own):.1%} of the action", 0.0, 1.0)
+        for stream, own in found.items()
+    )
 
 
 def _pieces(

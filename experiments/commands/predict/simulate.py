@@ -29,8 +29,8 @@ from parplan.experiments.output.folder import OutputFolder
 from parplan.hardware.network.cluster import Cluster
 from parplan.sim.analysis.bubble import bubble_by_cause
 from parplan.sim.analysis.critical_path import Causes, critical_path, sensitivities
+from parplan.sim.analysis.predicted_timeline import predicted_timeline
 from parplan.sim.analysis.time_split import action_causes
-from parplan.sim.analysis.timeline import chrome_trace
 from parplan.sim.cluster.whole_cluster import simulate_cluster
 from parplan.sim.cost_model.stage_costs import message_bytes
 from parplan.sim.memory.moments import moments_of
@@ -144,8 +144,8 @@ def run(args: argparse.Namespace) -> int:
     training = training_line(args, cluster.num_accelerators, rate)
     print("\n".join([*lines, *([f"training: {training}"] if training else [])]))
     output.write_text("schedule.csv", write_csv(compiled.schedule))
-    trace = chrome_trace({"predicted": result})
-    output.write_json("timeline.json", with_measured(trace, result.num_ranks, measured))
+    trace = predicted_timeline(workload, cluster, compiled, result)
+    output.write_trace(with_measured(trace, result.num_ranks, measured))
     if measured:
         _write_comparison(output, result, measured)
     if args.memory_snapshot:

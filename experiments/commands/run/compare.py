@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     for plan in (plan for execution in found for plan in execution.out_of_memory):
         print(f"{short_name(plan)}: out of memory")
     output.write_csv("compare.csv", [row(e) for e in executed])
-    output.write_json("timeline.json", chrome_trace(runs(executed)))
+    output.write_trace(chrome_trace(runs(executed)))
     worst = compared.worst
     name = short_name(worst.plan)
     pair = {f"predicted {name}": worst.predicted, f"measured {name}": worst.measured}

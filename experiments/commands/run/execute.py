@@ -266,7 +266,7 @@ def _write(
     output.write_csv("executed.csv", [row(e) for e in execution.executed])
     pick = compare_set(execution.executed).pick.plan
     output.write_json("plan.json", plan_table(pick, workload, f"{args.processes} processes"))
-    output.write_json("timeline.json", chrome_trace(runs(execution.executed)))
+    output.write_trace(chrome_trace(runs(execution.executed)))
     shown = [e for e in execution.executed if e.plan.num_stages > 1] or list(execution.executed)
     name = short_name(shown[-1].plan)
     pair = {f"predicted {name}": shown[-1].predicted, f"measured {name}": shown[-1].measured}

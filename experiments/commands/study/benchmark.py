@@ -89,7 +89,7 @@ def _execution(args: argparse.Namespace, output: OutputFolder) -> int:
     print(execution_benchmark.report(execution), flush=True)
     output.write_json("execution.json", execution.to_json())
     output.write_csv("executed.csv", [row(e) for e in execution.executed])
-    output.write_json("timeline.json", chrome_trace(runs(execution.executed)))
+    output.write_trace(chrome_trace(runs(execution.executed)))
     output.write_manifest({"small": args.small, "repeats": args.repeats}, seed=0)
     print(f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))})", file=sys.stderr)
     return 0
