@@ -3,7 +3,9 @@
 import argparse
 import dataclasses
 import json
+import re
 import resource
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -36,8 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         help="a preset such as llama2-7b or a TOML file with a model table (parplan's own layers), "
-        "the config.json of a Hugging Face model (its layers; needs transformers), or "
-        "module:function that returns (model, inputs, targets)",
+        "the config.json of a Hugging Face model (its layers; needs transformers), "
+        "module:function that returns (model, inputs, targets), or a training script (.py), which "
+        "runs up to its first step and gives a model file that parplan plan takes",
     )
     parser.add_argument(
         "--seq-len", type=int, default=1024, help="sequence length in tokens (default %(default)s)"
@@ -59,6 +62,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="scale the model down, as in parplan execute",
     )
     parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="model file of a training script (default: its name and .toml, here)",
+    )
+    parser.add_argument(
+        "--arguments",
+        dest="script_arguments",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="...",
+        help="everything after it goes to the training script",
+    )
+    parser.add_argument(
         "--json", type=Path, metavar="FILE", help="also write every layer to this file"
     )
 
@@ -68,6 +86,11 @@ def run(args: argparse.Namespace) -> int:
     if args.batch < 1:
         raise ParplanError(f"--batch: must be at least 1, got {args.batch}")
     require_torch("tracing models")
+    if args.model.endswith(".py"):
+        return _run_script(args)
+    for given, name in ((args.script_arguments, "--arguments"), (args.output, "--output")):
+        if given:
+            raise ParplanError(f"{name}: of a training script (.py) alone, got {args.model}")
     workload = _workload(args)
     # Only now, so that mistakes are told soon and the time is that of tracing.
     from parplan.backend.models.traced_models import trace_config, trace_function, trace_workload
@@ -91,6 +114,30 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         write_whole(args.json, _json(trace).encode())
         _note(f"layers: {args.json}")
+    return 0
+
+
+def _run_script(args: argparse.Namespace) -> int:
+    """The architecture of the model that a training script trains, as a model file."""
+    from parplan.backend.cutting.caught_call import caught_in_script
+    from parplan.backend.cutting.described import describe, model_table
+
+    script = Path(args.model)
+    output = args.output or Path(f"{script.stem}.toml")
+    caught = caught_in_script(script, args.script_arguments)
+    name = re.sub(r"[^A-Za-z0-9_-]", "-", output.stem)
+    found = describe(caught.model, caught.call, name, f"traced in {script.name}")
+    table = model_table(found.model)
+    write_whole(output, table.encode())
+    print(table, end="")
+    print(
+        f"{found.parameters:,} parameters, of which the description counts "
+        f"{found.model.num_parameters:,} ({found.difference:+.2%})"
+    )
+    print(
+        f"parplan plan {shlex.quote(str(output))} --seq-len {found.seq_len} "
+        f"--global-batch {found.batch} --precision {caught.precision}"
+    )
     return 0
 
 
