@@ -1,19 +1,18 @@
-"""Pictures of runs and of searches. Each function returns a matplotlib `Figure` of its own."""
+"""Gantt charts of runs, as matplotlib figures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from parplan.planners.costs.trial import Trial
+from parplan.experiments.figures.lanes import Floats, Lane, Window, draw_lane, is_narrow
 from parplan.sim.run import Event, Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = {
@@ -22,6 +21,7 @@ COLOURS = {
     "input gradient": "#e69f00",
     "weight gradient": "#f0e442",
     "optimizer": "#999999",
+    "exchange within layers": "#d55e00",
     "send": "#009e73",
     "data-parallel": "#cc79a7",
     "other": "#d9d9d9",
@@ -34,57 +34,150 @@ COMPUTE_KINDS = {
     "W": "weight gradient",
 }
 
-COMPUTE_HEIGHT, STREAM_HEIGHT = 0.6, 0.14
+EXCHANGES = ("tensor-parallel", "context-parallel", "expert-parallel")
+"""Streams within the computations, which share a lane."""
+
+COMPUTE_HEIGHT, STREAM_HEIGHT = 0.56, 0.11
 """Shares of a rank's row; each stream of communication has a thinner lane below the compute."""
+
+MOST_RANKS = 16
+"""Of more ranks, evenly spaced ones are drawn."""
+
+PIXELS = 1200
+"""Width of a panel; a part of the step has a third of it."""
+
+SHARES = "pale and mixed colours: shares of the time, where bars are too narrow to be drawn"
+
+ZOOMED = 24
+"""Computations of a rank in a part of the step."""
+
+
+class _Panels(NamedTuple):
+    """The lanes of a run by rank, and what is drawn of them."""
+
+    ranks: list[int]
+    lanes: list[list[Lane]]
+    kinds: set[str]
 
 
 def gantt(runs: Mapping[str, Run]) -> Figure:
-    """One panel per run: what each pipeline rank does over time, all panels on one time axis."""
+    """What each pipeline rank does over time, a panel per run, all on one time axis.
+
+    Bars that are narrower than a few pixels are drawn by what they share of each pixel; three
+    panels below then show the beginning, the middle and the end of the step.
+    """
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    heights = [max(1, run.num_ranks) + 1 for run in runs.values()]
-    figure = Figure(figsize=(11, 0.8 + 0.55 * sum(heights)), layout="constrained")
-    panels = figure.subplots(len(runs), 1, sharex=True, squeeze=False, height_ratios=heights)
-    kinds: set[str] = set()
     end_s = max((run.step_s for run in runs.values()), default=0.0)
     scale, unit = (1.0, "s") if end_s >= 1 else (1e3, "ms")
-    for axes, (label, run) in zip(panels[:, 0], runs.items(), strict=True):
-        kinds |= _draw_run(axes, run, scale)
+    found = {label: _panels(run, scale) for label, run in runs.items()}
+    whole = Window(0.0, end_s * scale * 1.005 or 1.0, PIXELS)
+    zoomed = {label: _parts(found[label], run, scale, whole) for label, run in runs.items()}
+    heights = [
+        1 + max(1, len(found[label].ranks))
+        for label in runs
+        for _ in range(1 + bool(zoomed[label]))
+    ]
+    row_inches = 0.55 if max(heights, default=0) <= 9 else 0.34
+    figure = Figure(figsize=(11, 0.8 + row_inches * sum(heights)), layout="constrained")
+    grid = figure.add_gridspec(len(heights) or 1, 3, height_ratios=heights or [1])
+    row, first, by_shares = -1, None, False
+    for label, run in runs.items():
+        row += 1
+        axes = figure.add_subplot(grid[row, :], sharex=first)
+        first = axes if first is None else first
+        by_shares |= _draw(axes, found[label], whole)
+        axes.axvline(run.step_s * scale, color="black", linewidth=0.8)
         axes.set_title(
             f"{label}: step {run.step_s * scale:.4g} {unit}, bubble {run.bubble:.1%}",
             loc="left",
             fontsize=10,
         )
-    panels[-1, 0].set_xlabel(f"time [{unit}]")
-    panels[-1, 0].set_xlim(0, end_s * scale * 1.005 or 1.0)
+        axes.set_xlabel(f"time [{unit}]")
+        row += bool(zoomed[label])
+        for column, (title, window) in enumerate(zoomed[label].items()):
+            part = figure.add_subplot(grid[row, column])
+            by_shares |= _draw(part, found[label], window)
+            part.set_title(title, loc="left", fontsize=9)
+            part.set_xlabel(f"time [{unit}]")
+    kinds = set().union(*(panels.kinds for panels in found.values()))
     handles = [Patch(color=colour, label=k) for k, colour in COLOURS.items() if k in kinds]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles) or 1)
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=len(handles) or 1,
+        title=SHARES if by_shares else None,
+        title_fontsize="small",
+    )
     return figure
 
 
-def _draw_run(axes: Axes, run: Run, scale: float) -> set[str]:
-    from matplotlib.collections import PolyCollection
-
-    bars: dict[str, list[np.ndarray]] = {}
+def _panels(run: Run, scale: float) -> _Panels:
+    places = np.linspace(0, run.num_ranks - 1, min(run.num_ranks, MOST_RANKS)).round()
+    ranks = sorted({int(place) for place in places})
+    row = {rank: i for i, rank in enumerate(ranks)}
+    bars: list[dict[int, dict[str, list[tuple[float, float]]]]] = [{} for _ in ranks]
+    kinds = set()
     for event in run.events:
-        bars.setdefault(_kind(event), []).append(_bar(event, scale))
-    for kind, corners in bars.items():
-        # White seams part one micro-batch from the next; they would hide thin messages.
-        seam = 0.4 if kind in COMPUTE_KINDS.values() else 0.0
-        axes.add_collection(
-            PolyCollection(
-                corners, facecolors=COLOURS[kind], edgecolors="white", linewidths=seam, label=kind
-            )
-        )
-    ranks = range(run.num_ranks)
-    axes.set_yticks(ranks, [f"rank {rank}" for rank in ranks])
-    axes.set_ylim(run.num_ranks - 0.45, -0.55)
-    axes.axvline(run.step_s * scale, color="black", linewidth=0.8)
-    return set(bars)
+        if event.rank in row:
+            kind = _kind(event)
+            kinds.add(kind)
+            own = bars[row[event.rank]].setdefault(_lane(event), {})
+            own.setdefault(kind, []).append((event.start_s * scale, event.end_s * scale))
+    lanes = [
+        [_made(i, number, own) for number, own in sorted(found.items())]
+        for i, found in enumerate(bars)
+    ]
+    return _Panels(ranks, lanes, kinds)
+
+
+def _made(row: int, number: int, bars: Mapping[str, list[tuple[float, float]]]) -> Lane:
+    top, height = row - 0.45, COMPUTE_HEIGHT
+    if number:
+        top += COMPUTE_HEIGHT + (number - 1) * STREAM_HEIGHT
+        height = STREAM_HEIGHT
+    return Lane(top, height, {kind: np.array(sorted(own)) for kind, own in bars.items()})
+
+
+def _parts(panels: _Panels, run: Run, scale: float, whole: Window) -> dict[str, Window]:
+    """The beginning, middle and end of the step, where the whole of it is too narrow to see."""
+    computations = [lanes[0] for lanes in panels.lanes if lanes]
+    bars = [own for lane in computations for own in lane.bars.values()]
+    if not bars or not is_narrow(bars, whole):
+        return {}
+    end, pixels = run.step_s * scale, PIXELS // 3
+    widths: Floats = np.concatenate([own[:, 1] - own[:, 0] for own in bars])
+    short = min(end / 3, ZOOMED * float(np.median(widths)))
+    backward = [lane.bars["backward"][0, 1] for lane in computations if "backward" in lane.bars]
+    filled = min(end / 3, max([short, *(1.05 * b for b in backward)]))
+    names = ("warm-up", "steady state", "drain")
+    if run.num_ranks == 1:
+        names, filled = ("beginning", "middle", "end"), short
+    middle = (end - short) / 2
+    windows = ((0.0, filled), (middle, middle + short), (end - filled, end))
+    return {
+        name: Window(start, stop, pixels)
+        for name, (start, stop) in zip(names, windows, strict=True)
+    }
+
+
+def _draw(axes: Axes, panels: _Panels, window: Window) -> bool:
+    """Draw what a panel shows; whether some of it by shares."""
+    seams, by_shares = tuple(COMPUTE_KINDS.values()), False
+    for lanes in panels.lanes:
+        for lane in lanes:
+            by_shares |= draw_lane(axes, lane, window, COLOURS, seams)
+    axes.set_aspect("auto")
+    axes.set_yticks(range(len(panels.ranks)), [f"rank {rank}" for rank in panels.ranks])
+    axes.set_ylim(max(1, len(panels.ranks)) - 0.45, -0.55)
+    axes.set_xlim(window.start, window.end)
+    return by_shares
 
 
 def _kind(event: Event) -> str:
+    if event.stream in EXCHANGES:
+        return "exchange within layers"
     if event.stream != "compute":
         return event.stream if event.stream in COLOURS else "other"
     if event.name.startswith("optimizer"):
@@ -93,85 +186,10 @@ def _kind(event: Event) -> str:
     return COMPUTE_KINDS.get(op, "other")
 
 
-def _bar(event: Event, scale: float) -> np.ndarray:
-    top, height = event.rank - 0.45, COMPUTE_HEIGHT
-    if event.stream != "compute":
-        top += COMPUTE_HEIGHT + (STREAM_HEIGHT if event.stream == "data-parallel" else 0.0)
-        height = STREAM_HEIGHT
-    left, right = event.start_s * scale, event.end_s * scale
-    return np.array([(left, top), (right, top), (right, top + height), (left, top + height)])
-
-
-def cost_landscape(
-    trials: Sequence[Trial], title: str, floors: Mapping[tuple[int, int], float] | None = None
-) -> Figure:
-    """Predicted step time over pipeline stages and micro-batch size, the best of each cell.
-
-    Hatched: no candidate there fits in memory. Framed: the fastest of all. Empty: no candidate.
-    `floors`: seconds that a step takes at least, by (stages, size), shown where none was tried.
-    """
-    from matplotlib.figure import Figure
-
-    found = {} if floors is None else {cell: s for cell, s in floors.items() if s > 0}
-    stages = sorted({t.plan.num_stages for t in trials} | {s for s, _ in found})
-    sizes = sorted({t.plan.batch_per_device for t in trials} | {b for _, b in found})
-    seconds = np.full((len(sizes), len(stages)), np.nan)
-    tried = np.zeros(seconds.shape, dtype=bool)
-    for trial in trials:
-        cell = sizes.index(trial.plan.batch_per_device), stages.index(trial.plan.num_stages)
-        tried[cell] = True
-        if trial.step_s is not None:
-            seconds[cell] = np.fmin(seconds[cell], trial.step_s)
-    best = np.where(np.isfinite(seconds), seconds, np.inf)
-    bounded = np.zeros(seconds.shape, dtype=bool)
-    for (stage, size), floor in found.items():
-        cell = sizes.index(size), stages.index(stage)
-        if np.isnan(seconds[cell]):
-            bounded[cell], tried[cell] = floor < np.inf, True
-            seconds[cell] = floor if floor < np.inf else np.nan
-    figure = Figure(figsize=(2.5 + 1.1 * len(stages), 1.6 + 0.6 * len(sizes)), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(np.ma.masked_invalid(seconds), cmap="viridis_r", aspect="auto")
-    _label_cells(axes, seconds, tried, bounded, best)
-    axes.set_xticks(range(len(stages)), [str(s) for s in stages])
-    axes.set_yticks(range(len(sizes)), [str(b) for b in sizes])
-    axes.set_xlabel("pipeline stages (1: no pipeline)")
-    axes.set_ylabel("micro-batch size [sequences]")
-    said = "\n\u2265: a lower bound, nothing was tried there" if bounded.any() else ""
-    axes.set_title(title + said, fontsize=10)
-    if np.isfinite(seconds).any():
-        figure.colorbar(image, ax=axes, label="predicted step time [s]")
-    return figure
-
-
-def _label_cells(
-    axes: Axes, seconds: np.ndarray, tried: np.ndarray, bounded: np.ndarray, best: np.ndarray
-) -> None:
-    finite = np.isfinite(seconds)
-    middle = np.nanmean(seconds) if finite.any() else 0.0
-    for (row, column), value in np.ndenumerate(seconds):
-        if finite[row, column]:
-            colour = "white" if value > middle else "black"
-            said = f"\u2265 {value:.3g}" if bounded[row, column] else f"{value:.3g}"
-            axes.text(column, row, said, ha="center", va="center", color=colour)
-        elif tried[row, column]:
-            axes.add_patch(_cell(row, column, hatch="///", edgecolor="grey", linewidth=0))
-    if np.isfinite(best).any():
-        row, column = np.unravel_index(np.argmin(best), best.shape)
-        frame = _cell(int(row), int(column), edgecolor="red", linewidth=2.5)
-        frame.set_clip_on(False)
-        axes.add_patch(frame)
-
-
-def _cell(row: int, column: int, *, edgecolor: str, linewidth: float, hatch: str = "") -> Rectangle:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle(
-        (column - 0.5, row - 0.5),
-        1,
-        1,
-        fill=False,
-        hatch=hatch,
-        edgecolor=edgecolor,
-        linewidth=linewidth,
-    )
+def _lane(event: Event) -> int:
+    """The number of the lane, from the top."""
+    if event.stream == "compute":
+        return 0
+    if event.stream in EXCHANGES:
+        return 1
+    return 3 if event.stream == "data-parallel" else 2

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from parplan.experiments.figures.gantt import cost_landscape, gantt
+from parplan.experiments.figures.cost_landscape import cost_landscape
+from parplan.experiments.figures.gantt import gantt
 from parplan.experiments.output.folder import OutputFolder
 from parplan.experiments.planning.ap.both_stacks import BothStacks
 from parplan.hardware.network.cluster import Cluster
@@ -11,6 +12,7 @@ from parplan.planners.costs.trial import Trial
 from parplan.planners.search.report import Report
 from parplan.planners.search.run import SearchReport
 from parplan.sim.analysis.predicted_timeline import predicted_timeline
+from parplan.sim.analysis.streams import with_streams
 from parplan.sim.memory.verdict import verdict_on
 from parplan.sim.plan_file import plan_table
 from parplan.sim.prediction.predict import compile_plan, predict
@@ -83,5 +85,6 @@ def write_plan(
     table = plan_table(best.plan, workload, cluster.name)
     output.write_json("plan.json", {**table, "predicted": prediction})
     output.write_trace(predicted_timeline(workload, cluster, compiled, run))
-    output.write_figure("gantt.png", gantt({"predicted": run}))
+    detailed = with_streams(run, workload, cluster, best.plan)
+    output.write_figure("gantt.png", gantt({"predicted": detailed}))
     return run

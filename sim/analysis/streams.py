@@ -41,7 +41,7 @@ MOST_EVENTS = 100_000
 def with_streams(run: Run, workload: Workload, cluster: Cluster, plan: Plan) -> Run:
     """The run with an event for each exchange of tensor, context and expert parallelism.
 
-    Of more than `MOST_EVENTS`, those of a kind in one action are one event, as long as the action.
+    Of more than `MOST_EVENTS`, those of a kind in one action are one event at its beginning.
     """
     timing = timing_of(workload, cluster, plan)
     pieces = {
@@ -74,12 +74,12 @@ def with_streams(run: Run, workload: Workload, cluster: Cluster, plan: Plan) -> 
 
 
 def _in_sum(pieces: Iterable[StreamExchange]) -> tuple[StreamExchange, ...]:
-    """One piece for each stream, which says how many it stands for and their share of the time."""
+    """One piece for each stream, as long as all of its exchanges."""
     found: dict[str, list[float]] = {}
     for piece in pieces:
         found.setdefault(piece.stream, []).append(piece.end - piece.start)
     return tuple(
-        StreamExchange(stream, f"{len(own)} exchanges, {sum(own):.1%} of the action", 0.0, 1.0)
+        StreamExchange(stream, f"{len(own)} exchanges as one", 0.0, min(1.0, sum(own)))
         for stream, own in found.items()
     )
 

@@ -30,6 +30,7 @@ from parplan.hardware.network.cluster import Cluster
 from parplan.sim.analysis.bubble import bubble_by_cause
 from parplan.sim.analysis.critical_path import Causes, critical_path, sensitivities
 from parplan.sim.analysis.predicted_timeline import predicted_timeline
+from parplan.sim.analysis.streams import with_streams
 from parplan.sim.analysis.time_split import action_causes
 from parplan.sim.cluster.whole_cluster import simulate_cluster
 from parplan.sim.cost_model.stage_costs import message_bytes
@@ -150,7 +151,8 @@ def run(args: argparse.Namespace) -> int:
         _write_comparison(output, result, measured)
     if args.memory_snapshot:
         output.write_bytes("memory_snapshot.pickle", pickle.dumps(memory_snapshot(memory, result)))
-    output.write_figure("gantt.png", gantt({"predicted": result}))
+    detailed = with_streams(result, workload, cluster, compiled.plan)
+    output.write_figure("gantt.png", gantt({"predicted": detailed}))
     _write_memory(output, memory, result, limit_bytes=cluster.accelerator.memory_bytes)
     _write_causes(output, compiled, result, action_causes(workload, cluster, compiled))
     inputs = {"plan": str(args.plan), "cluster": cluster.name, "schedule": str(args.schedule)}

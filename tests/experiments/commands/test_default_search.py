@@ -10,7 +10,7 @@ import pytest
 
 import parplan
 from parplan.experiments.cli import main
-from parplan.experiments.figures.gantt import cost_landscape
+from parplan.experiments.figures.cost_landscape import cost_landscape
 from parplan.experiments.planning import search as search_module
 from parplan.planners.search.budget import Budget
 from parplan.planners.search.run import run_planner

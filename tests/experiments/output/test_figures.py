@@ -1,10 +1,15 @@
 """Figures, checked through what is put on their axes."""
 
+import itertools
+
 import numpy as np
+import pytest
 from matplotlib.collections import PolyCollection
 from matplotlib.patches import Rectangle
 
-from parplan.experiments.figures.gantt import COLOURS, cost_landscape, gantt
+from parplan.experiments.figures.cost_landscape import cost_landscape
+from parplan.experiments.figures.gantt import COLOURS, gantt
+from parplan.experiments.figures.lanes import Window, shares_of_pixels
 from parplan.planners.costs.trial import Trial
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine.engine import simulate
@@ -28,6 +33,55 @@ def test_a_gantt_chart_has_a_bar_for_every_event_of_every_run() -> None:
     assert figure.axes[0].get_xlim()[1] >= run.step_s
     assert figure.axes[-1].get_xlabel() == "time [s]"
     assert "bubble" in figure.axes[0].get_title(loc="left")
+
+
+def test_a_long_step_is_drawn_by_shares_with_its_parts_below() -> None:
+    run = simulate(make_schedule("1f1b", 4, 256), [COST] * 4)
+    figure = gantt({"predicted": run})
+    whole, *parts = figure.axes
+    assert [axes.get_title(loc="left") for axes in parts] == ["warm-up", "steady state", "drain"]
+    assert len(whole.images) >= 4
+    for axes, (low, high) in zip(parts, ((0, 0.34), (0.4, 0.6), (0.66, 1)), strict=True):
+        start, end = axes.get_xlim()
+        assert low * run.step_s <= start < end <= high * run.step_s * (1 + 1e-9)
+    steady = [c for c in parts[1].collections if c.get_label() in ("forward", "backward")]
+    shown = sum(len(c.get_paths()) for c in steady)
+    start, end = parts[1].get_xlim()
+    inside = [
+        e for e in run.events if e.stream == "compute" and e.end_s > start and e.start_s < end
+    ]
+    assert shown == len(inside)
+
+
+def test_shares_of_pixels_are_the_time_that_bars_take() -> None:
+    chance = np.random.default_rng(5)
+    ends = np.cumsum(chance.uniform(0.001, 0.3, 2000)).reshape(-1, 2)
+    window = Window(ends[10, 0], ends[900, 1], 97)
+    found = shares_of_pixels(window.part(ends), window)
+    edges = np.linspace(window.start, window.end, 98)
+    for pixel, (a, b) in enumerate(itertools.pairwise(edges)):
+        taken = (np.minimum(ends[:, 1], b) - np.maximum(ends[:, 0], a)).clip(0).sum()
+        assert found[pixel] == pytest.approx(taken / (b - a), abs=1e-9)
+    doubled = np.repeat(ends, 2, axis=0)
+    np.testing.assert_allclose(shares_of_pixels(window.part(doubled), window), found, atol=1e-9)
+
+
+def test_of_many_ranks_some_are_drawn() -> None:
+    figure = gantt({"predicted": simulate(make_schedule("1f1b", 24, 24), [COST] * 24)})
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert (len(labels), labels[0], labels[-1]) == (16, "rank 0", "rank 23")
+
+
+def test_messages_that_are_narrow_are_seen() -> None:
+    short = StageCosts(
+        forward_s=1.0, input_gradient_s=1.0, weight_gradient_s=1.0, send_s=1e-4, optimizer_s=0.5
+    )
+    run = simulate(make_schedule("1f1b", 3, 4), [short] * 3)
+    axes = gantt({"predicted": run}).axes[0]
+    sends = [c for c in axes.collections if c.get_label() == "send"]
+    widths = [np.ptp(path.vertices[:, 0]) for bars in sends for path in bars.get_paths()]
+    assert len(widths) == sum(e.stream == "send" for e in run.events)
+    assert min(widths) > run.step_s / 1200
 
 
 def trial(stages: int, size: int, step_s: float | None) -> Trial:
