@@ -22,8 +22,8 @@ from parplan.experiments.arguments.dask import check_workers
 from parplan.experiments.commands.predict import export as export_command
 from parplan.experiments.commands.predict import import_ as import_command
 from parplan.experiments.commands.predict import landscape as landscape_command
-from parplan.experiments.interop.dialects.sources import SOURCES
 from parplan.experiments.interop.exporters.exported import Exported
+from parplan.experiments.interop.reading.sources import SOURCES
 from parplan.experiments.landscape.cells import Cell
 from parplan.experiments.landscape.figure import Landscape, heat_maps, slices
 from parplan.hardware.network.cluster import Cluster

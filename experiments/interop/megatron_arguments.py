@@ -131,6 +131,7 @@ _NO_EFFECT = {
 --zero-reduce-scatter --contigious-checkpointing --synchronize-each-layer --profile-backward
 --profile-steps --checkpoint-num-layers --scattered-embeddings --use-pin-memory --split-transformers
 """,
+    "steps before graphs are captured": "--cuda-graph-warmup-steps",
     "caches that are emptied": "--empty-unused-memory-level",
     "scales of fp8": """
 --fp8-amax-compute-algo --fp8-amax-history-len --fp8-interval --fp8-margin --fp8-recipe
@@ -218,7 +219,8 @@ _OTHERS = """
 --megatron-fsdp-max-pool-double-buffer --megatron-fsdp-version --merge-file --micro-batch-size
 --microbatch-group-size-per-virtual-pipeline-stage --mla-down-proj-fusion
 --mlp-chunks-for-prefill --model-parallel-size --moe-apply-probs-on-input --moe-deepep-num-sms
---moe-enable-deepep --moe-expert-capacity-factor --moe-extended-tp --moe-ffn-hidden-size
+--moe-enable-deepep --moe-expert-capacity-factor --moe-extended-tp --moe-hybridep-num-sms
+--moe-ffn-hidden-size
 --moe-layer-freq --moe-layer-recompute --moe-pad-expert-input-to-capacity
 --moe-pad-experts-for-cuda-graph-inference --moe-router-force-load-balancing
 --moe-router-padding-for-fp8 --moe-router-topk --moe-shared-expert-intermediate-size

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from parplan.experiments.interop.dialects.sources import SOURCES
+from parplan.experiments.interop.reading.sources import SOURCES
 from parplan.sim.schedules import CATALOGUE
 from tests.docs.doc_blocks import Ran, run_page
 

@@ -20,8 +20,8 @@ from parplan.errors import ParplanError
 from parplan.experiments.arguments.workload import requested_cluster
 from parplan.experiments.cases.read import read_cases
 from parplan.experiments.cases.request import request_of
-from parplan.experiments.interop.dialects.sources import SOURCES
 from parplan.experiments.interop.importers.imported import Given, finished
+from parplan.experiments.interop.reading.sources import SOURCES
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.search.evaluator import Evaluator

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from parplan.errors import ParplanError, unknown_name
 from parplan.experiments.arguments.workload import requested_cluster
-from parplan.experiments.interop.dialects.read_back import read_back
 from parplan.experiments.interop.exporters.exported import Exported
 from parplan.experiments.interop.exporters.launchers import LAUNCHERS, with_launcher
 from parplan.experiments.interop.exporters.targets import TARGETS
+from parplan.experiments.interop.reading.read_back import read_back
 from parplan.experiments.output.folder import OutputFolder
 from parplan.hardware.network.cluster import Cluster
 from parplan.sim.plan import Plan, check_plan

@@ -16,9 +16,9 @@ from parplan.experiments.arguments.workload import (
     requested_cluster,
     requested_software,
 )
-from parplan.experiments.interop.dialects.sources import SOURCES
 from parplan.experiments.interop.gap import Explanation, MeasuredSpeed, explanations, gap_lines
 from parplan.experiments.interop.importers.imported import Given, finished
+from parplan.experiments.interop.reading.sources import SOURCES
 from parplan.experiments.output.folder import OutputFolder
 from parplan.experiments.output.progress import ProgressLine
 from parplan.experiments.planning.explain import PlanChoice, past_accuracy
@@ -40,7 +40,7 @@ from parplan.sim.workload import Workload
 
 MOST_TEXT = 4_000_000
 
-SCRIPTS = ("megatron", "transformers", "torchtitan")
+SCRIPTS = ("megatron", "transformers", "torchtitan", "megatron-bridge", "nemo")
 """Sources whose launches have variables, or a choice of configurations."""
 
 

@@ -75,11 +75,38 @@ def from_bridge(text: str, where: str, given: Given) -> ImportedSettings:
             f"{where}: not a configuration of Megatron-Bridge or NeMo: it has none of "
             f"{', '.join(sections)} as a section"
         )
+    if "trainer" not in table:
+        table = reduced_as_mixed(table)
     found = _arguments(table, table)
     if "trainer" not in table:
         # The classes of Megatron-Bridge's models have no dropout.
         found.add("--attention-dropout", "model.attention_dropout", "0")
         found.add("--hidden-dropout", "model.hidden_dropout", "0")
+    return _settings(found, where, given)
+
+
+def reduced_as_mixed(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections, with gradients reduced as the named mixed precision says, which goes first.
+
+    Megatron-Bridge and NeMo 2 write its numbers over those of `ddp`: fp32, unless it is fp16's.
+    """
+    name, ddp = table.get("mixed_precision"), table.get("ddp")
+    own = {} if not isinstance(ddp, Mapping) else dict(ddp)
+    said = table.get("precision_reduction")
+    if isinstance(name, str):
+        own["grad_reduce_in_fp32"] = not name.startswith("fp16")
+    if isinstance(said, Mapping):
+        own |= said
+    rest = {key: value for key, value in table.items() if key != "precision_reduction"}
+    return {**rest, "ddp": own} if own else rest
+
+
+def settings_of_tables(table: Mapping[str, Any], where: str, given: Given) -> ImportedSettings:
+    """The settings of sections as Megatron-Bridge has them, whose models have no dropout."""
+    table = reduced_as_mixed(table)
+    found = _arguments(table, table)
+    found.add("--attention-dropout", "model.attention_dropout", "0")
+    found.add("--hidden-dropout", "model.hidden_dropout", "0")
     return _settings(found, where, given)
 
 
@@ -164,7 +191,7 @@ def _argument(name: str, value: Any, found: Arguments) -> None:
             found.add(ON[last], name)
         return
     flag = RENAMED.get(last, f"--{last.replace('_', '-')}")
-    if value is None or value is False:
+    if value is None or value is False or value == []:
         found.no_effect[name] = "not set"
     elif value is True:
         found.add(flag, name)

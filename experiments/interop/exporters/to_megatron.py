@@ -61,6 +61,14 @@ def to_megatron_bridge(plan: Plan, workload: Workload, cluster: Cluster) -> Expo
         f"{per_node(cluster)}, and merge this into the recipe of the model.\n"
     )
     tables = as_tables(settings)
+    mixed = tables.get("mixed_precision")
+    usual = "as computed" if str(mixed).startswith("fp16") else "fp32"
+    if isinstance(mixed, str) and plan.gradient_dtype != usual:
+        unsaid.append(
+            f"gradient_dtype {plan.gradient_dtype}: {mixed} reduces gradients otherwise; set "
+            f"cfg.mixed_precision.grad_reduce_in_fp32 = {plan.gradient_dtype == 'fp32'} in the "
+            "recipe"
+        )
     if workload.lora_rank:
         unsaid.append(
             f"workload.lora_rank {workload.lora_rank}: set peft to LoRA(dim={workload.lora_rank}) "

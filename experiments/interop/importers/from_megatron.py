@@ -256,7 +256,8 @@ def _overlap(flags: Flags, found: ImportedSettings) -> dict[str, object]:
         "gradient_dtype": "fp32" if fp32 else "as computed",
         "overlap_gradient_reduction": flags.has("--overlap-grad-reduce"),
         "overlap_parameter_gather": flags.has("--overlap-param-gather"),
-        "overlap_tensor_parallel": flags.has("--tp-comm-overlap"),
+        "overlap_tensor_parallel": flags.has("--tp-comm-overlap")
+        and found.plan["tensor_parallel"] > 1,
         "offload_optimizer": offload,
         "offload_activations": fine,
     }

@@ -68,7 +68,7 @@ NO_EFFECT = by_reason(
 enable_checkpointing use_distributed_sampler max_epochs max_steps max_time log_every_n_steps
 val_check_interval limit_val_batches limit_test_batches benchmark enable_model_summary
 apex_transformer_log_level enable_megatron_timers accelerator num_sanity_val_steps
-accumulate_grad_batches""",
+accumulate_grad_batches check_for_nan_in_grad check_for_large_grads""",
         "checkpoints": """
 restore_from_path restore_from_ckpt resume_from_checkpoint skip_train dist_ckpt_format
 dist_ckpt_load_on_device dist_ckpt_parallel_save dist_ckpt_parallel_save_within_dp
@@ -76,10 +76,11 @@ dist_ckpt_parallel_load dist_ckpt_torch_dist_multiproc dist_ckpt_assume_constant
 dist_ckpt_parallel_dist_opt dist_ckpt_load_strictness save_nemo_on_validation_end""",
         "numbers of the optimizer": """
 lr betas beta1 beta2 eps weight_decay gradient_clip_val min_lr momentum adam_beta1 adam_beta2
-adam_eps clip_grad native_amp_init_scale native_amp_growth_interval hysteresis sgd_momentum""",
+adam_eps clip_grad max_lr warmup_steps constant_steps
+native_amp_init_scale native_amp_growth_interval hysteresis sgd_momentum""",
         "initial values": """
 seed use_cpu_initialization init_method init_method_std use_scaled_init_method
-output_layer_init_method perform_initialization""",
+output_layer_init_method perform_initialization revision load_weights trust_remote_code""",
         "numbers of the model": """
 headscale openai_gelu normalize_attention_scores do_layer_norm_weight_decay
 apply_query_key_layer_scaling attention_softmax_in_fp32 scale_positional_embedding

@@ -8,10 +8,10 @@ import pytest
 
 from parplan.errors import ParplanError
 from parplan.experiments.cli import main
-from parplan.experiments.interop.dialects.python_config import MAX_STEPS, called, read_python
-from parplan.experiments.interop.dialects.sources import SOURCES
 from parplan.experiments.interop.importers.from_accelerate import read_yaml
 from parplan.experiments.interop.importers.imported import Given, finished
+from parplan.experiments.interop.python_files.python_config import MAX_STEPS, called, read_python
+from parplan.experiments.interop.reading.sources import SOURCES
 from parplan.sim.models.model import model_preset
 from parplan.sim.software.framework import NO_OVERHEAD
 from tests.experiments.interop.test_corpus import FILES

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from parplan.errors import ParplanError
-from parplan.experiments.interop.dialects.sources import SOURCES
 from parplan.experiments.interop.importers.imported import Given, finished
+from parplan.experiments.interop.reading.sources import SOURCES
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.software.framework import NO_OVERHEAD

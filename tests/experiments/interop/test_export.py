@@ -11,11 +11,11 @@ import pytest
 
 from parplan.errors import ParplanError
 from parplan.experiments.cli import main
-from parplan.experiments.interop.dialects.read_back import read_back
 from parplan.experiments.interop.exporters.exported import Exported
 from parplan.experiments.interop.exporters.launchers import LAUNCH, LAUNCHERS, with_launcher
 from parplan.experiments.interop.exporters.targets import TARGETS
 from parplan.experiments.interop.megatron_plan import pipeline_layout
+from parplan.experiments.interop.reading.read_back import read_back
 from parplan.experiments.interop.shell.launch_text import read_flags
 from parplan.experiments.interop.shell.script import read_script
 from parplan.experiments.interop.torchtitan_settings import flavor_of

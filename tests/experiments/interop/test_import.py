@@ -9,10 +9,10 @@ import pytest
 
 from parplan.errors import ParplanError
 from parplan.experiments.cli import main
-from parplan.experiments.interop.dialects.sources import SOURCES
 from parplan.experiments.interop.exporters.targets import TARGETS
 from parplan.experiments.interop.importers.from_megatron import layers_of_layout
 from parplan.experiments.interop.importers.imported import Given, finished
+from parplan.experiments.interop.reading.sources import SOURCES
 from parplan.experiments.interop.shell.launch_text import read_flags
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.explain.faster_neighbours import better_plans, changes_between

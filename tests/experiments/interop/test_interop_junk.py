@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from parplan.errors import ParplanError
-from parplan.experiments.interop.dialects.sources import SOURCES
 from parplan.experiments.interop.importers.convert_hardware import CONVERTERS, ConversionInputs
 from parplan.experiments.interop.importers.imported import Given, finished
 from parplan.experiments.interop.importers.machine_text import machine_toml
+from parplan.experiments.interop.reading.sources import SOURCES
 from parplan.hardware.machines.presets import read_cluster
 from parplan.sim.models.model import model_preset
 from parplan.sim.software.framework import framework

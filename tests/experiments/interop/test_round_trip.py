@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from parplan.errors import ParplanError
-from parplan.experiments.interop.dialects.read_back import read_back
 from parplan.experiments.interop.exporters.targets import TARGETS
+from parplan.experiments.interop.reading.read_back import read_back
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, check_plan, zero_fields

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from parplan.errors import ParplanError
-from parplan.experiments.interop.dialects.sources import SOURCES
 from parplan.experiments.interop.importers.from_megatron import from_megatron
 from parplan.experiments.interop.importers.imported import Given, ImportedSettings
+from parplan.experiments.interop.reading.sources import SOURCES
 from parplan.experiments.interop.shell.launch_text import Flags, processes, read_flags
 
 SIZES = "--num-layers 4 --hidden-size 64 --num-attention-heads 4 --seq-length 32 --vocab-size 128"

@@ -3,9 +3,9 @@
 import json
 from dataclasses import dataclass, fields, replace
 
-from parplan.experiments.interop.dialects.sources import SOURCES
 from parplan.experiments.interop.exporters.exported import Exported
 from parplan.experiments.interop.importers.imported import Given, finished
+from parplan.experiments.interop.reading.sources import SOURCES
 from parplan.hardware.network.cluster import Cluster
 from parplan.sim.memory.peak import GB
 from parplan.sim.plan import Plan

@@ -26,6 +26,7 @@ _BINARY: dict[type, Callable[[Any, Any], Any]] = {
 }
 
 
+_MESSAGES = ("print", "logging.", "logger.", "warnings.", "log.")
 _WITHOUT_EFFECT = ast.Pass | ast.Assert | ast.Import | ast.ImportFrom | ast.FunctionDef
 
 
@@ -114,7 +115,11 @@ def called(file: PythonFile, name: str, arguments: Mapping[str, Any] | None = No
     for keyword, usual in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True):
         if usual is not None:
             scope[keyword.arg] = value_of(usual, {}, file)
-    scope |= arguments or {}
+    own = {argument.arg for argument in (*names, *function.args.kwonlyargs)}
+    beside = {name: value for name, value in (arguments or {}).items() if name not in own}
+    scope |= {name: value for name, value in (arguments or {}).items() if name in own}
+    if function.args.kwarg is not None:
+        scope[function.args.kwarg.arg] = beside
     found, _ = _run(function.body, scope, file)
     file.depth -= 1
     return found
@@ -138,8 +143,12 @@ def _run(body: list[ast.stmt], scope: dict[str, Any], file: PythonFile) -> tuple
             found, returned = _run(node.body if truth else node.orelse, scope, file)
             if returned:
                 return found, True
+        elif isinstance(node, ast.Try):
+            found, returned = _run(node.body, scope, file)
+            if returned:
+                return found, True
         elif isinstance(node, ast.Expr):
-            if not isinstance(node.value, ast.Constant):
+            if not _followed(node.value, scope, file):
                 file.unread.append(f"{ast.unparse(node)[:60]} in line {node.lineno}")
         elif not isinstance(node, _WITHOUT_EFFECT):
             file.unread.append(f"{type(node).__name__.lower()} in line {node.lineno}")
@@ -149,22 +158,51 @@ def _run(body: list[ast.stmt], scope: dict[str, Any], file: PythonFile) -> tuple
     return None, False
 
 
+def _followed(node: ast.expr, scope: dict[str, Any], file: PythonFile) -> bool:
+    """Whether a statement is followed: a call of the file's functions, `append`, a message."""
+    if not isinstance(node, ast.Call):
+        return isinstance(node, ast.Constant)
+    if isinstance(node.func, ast.Name) and node.func.id in file.functions:
+        _call(node, scope, file)
+        return True
+    if isinstance(node.func, ast.Attribute) and node.func.attr in (
+        "append",
+        "extend",
+        "setdefault",
+    ):
+        owner = value_of(node.func.value, scope, file)
+        args = [value_of(argument, scope, file) for argument in node.args]
+        if isinstance(owner, list) and len(args) == 1 and len(owner) < MAX_SIZE:
+            owner.extend(args[0] if isinstance(args[0], list) else [args[0]])
+            return True
+    name = value_of(node.func, scope, file)
+    return isinstance(name, Elsewhere) and name.name.startswith(_MESSAGES)
+
+
 def _assign(node: ast.Assign | ast.AnnAssign, scope: dict[str, Any], file: PythonFile) -> None:
     if node.value is None:
         return
     value = value_of(node.value, scope, file)
     targets = node.targets if isinstance(node, ast.Assign) else [node.target]
     for target in targets:
-        if isinstance(target, ast.Name):
-            scope[target.id] = value
-        elif isinstance(target, ast.Attribute):
-            owner = value_of(target.value, scope, file, making=True)
-            if isinstance(owner, Made):
-                owner.fields[target.attr] = value
-            else:
-                file.unread.append(f"{ast.unparse(target)[:60]} in line {node.lineno}")
-        else:
-            file.unread.append(f"{ast.unparse(target)[:60]} in line {node.lineno}")
+        _set(target, value, scope, file)
+
+
+def _set(target: ast.expr, value: Any, scope: dict[str, Any], file: PythonFile) -> None:
+    """Bind a value to a name, an attribute, or in parts to several."""
+    if isinstance(target, ast.Name):
+        scope[target.id] = value
+        return
+    if isinstance(target, ast.Attribute):
+        owner = value_of(target.value, scope, file, making=True)
+        if isinstance(owner, Made):
+            owner.fields[target.attr] = value
+            return
+    if isinstance(target, ast.Tuple) and isinstance(value, Made):
+        for place, part in enumerate(target.elts):
+            _set(part, Made(value.name, [place, *value.args], dict(value.fields)), scope, file)
+        return
+    file.unread.append(f"{ast.unparse(target)[:60]} in line {target.lineno}")
 
 
 def value_of(
@@ -187,9 +225,13 @@ def value_of(
             return _attribute(value_of(inner, scope, file, making=making), name, making=making)
         case ast.List(elts=items) | ast.Tuple(elts=items):
             return [value_of(item, scope, file) for item in items[:MAX_SIZE]]
-        case ast.Dict(keys=keys, values=values):
-            pairs = [(k, v) for k, v in zip(keys, values, strict=True) if k is not None]
-            return {str(value_of(k, scope, file)): value_of(v, scope, file) for k, v in pairs}
+        case ast.Dict():
+            return _table(node, scope, file)
+        case ast.BoolOp(op=op, values=parts):
+            return _joined(op, parts, scope, file)
+        case ast.Subscript():
+            found = _item(value_of(node.value, scope, file), value_of(node.slice, scope, file))
+            return NotKnown(ast.unparse(node)[:60]) if isinstance(found, NotKnown) else found
         case ast.Call():
             return _call(node, scope, file)
         case ast.IfExp(test=test, body=body, orelse=other):
@@ -206,6 +248,40 @@ def value_of(
     return NotKnown(ast.unparse(node)[:60])
 
 
+def _table(node: ast.Dict, scope: Mapping[str, Any], file: PythonFile) -> dict[str, Any]:
+    """A table, with those in it that are spread out by `**`."""
+    table: dict[str, Any] = {}
+    for key, written in zip(node.keys, node.values, strict=True):
+        value = value_of(written, scope, file)
+        if key is not None:
+            table[str(value_of(key, scope, file))] = value
+        elif isinstance(value, dict) and len(table) + len(value) <= MAX_SIZE:
+            table |= value
+    return table
+
+
+def _item(owner: Any, place: Any) -> Any:
+    if isinstance(owner, dict) and isinstance(place, str) and place in owner:
+        return owner[place]
+    if isinstance(owner, list) and isinstance(place, int) and -len(owner) <= place < len(owner):
+        return owner[place]
+    return NotKnown(f"[{place!r:.40}]")
+
+
+def _joined(
+    op: ast.boolop, parts: list[ast.expr], scope: Mapping[str, Any], file: PythonFile
+) -> Any:
+    """`a or b`, `a and b`: the first part that decides."""
+    value: Any = None
+    for part in parts:
+        value = value_of(part, scope, file)
+        if isinstance(value, NotKnown | Elsewhere):
+            return NotKnown(ast.unparse(part)[:60])
+        if (bool(value) or isinstance(value, Made)) == isinstance(op, ast.Or):
+            return value
+    return value
+
+
 def _attribute(owner: Any, name: str, *, making: bool) -> Any:
     if isinstance(owner, Elsewhere):
         return Elsewhere(f"{owner.name}.{name}")
@@ -220,7 +296,13 @@ def _attribute(owner: Any, name: str, *, making: bool) -> Any:
 def _call(node: ast.Call, scope: Mapping[str, Any], file: PythonFile) -> Any:
     function = value_of(node.func, scope, file)
     args = [value_of(argument, scope, file) for argument in node.args]
-    named = {k.arg: value_of(k.value, scope, file) for k in node.keywords if k.arg is not None}
+    named: dict[str, Any] = {}
+    for keyword in node.keywords:
+        value = value_of(keyword.value, scope, file)
+        if keyword.arg is not None:
+            named[keyword.arg] = value
+        elif isinstance(value, dict):
+            named |= value
     if isinstance(node.func, ast.Name) and node.func.id in file.functions:
         inner = file.functions[node.func.id]
         places = [argument.arg for argument in inner.args.args]
@@ -233,6 +315,21 @@ def _call(node: ast.Call, scope: Mapping[str, Any], file: PythonFile) -> Any:
         if function.name in ("int", "float") and len(args) == 1:
             return args[0]
         return Made(function.name, args, named)
+    if isinstance(node.func, ast.Attribute):
+        return _method(value_of(node.func.value, scope, file), node, args, named)
+    return NotKnown(ast.unparse(node)[:60])
+
+
+def _method(owner: Any, node: ast.Call, args: list[Any], named: dict[str, Any]) -> Any:
+    """A method of what a call made, of a text or of a table."""
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+    if isinstance(owner, Made):
+        return Made(f"{owner.name}.{name}", [*owner.args, *args], {**owner.fields, **named})
+    if isinstance(owner, str) and name in ("lower", "upper", "strip") and not args:
+        return getattr(owner, name)()
+    if isinstance(owner, dict) and name in ("get", "pop") and args and isinstance(args[0], str):
+        usual = args[1] if len(args) > 1 else None
+        return owner.pop(args[0], usual) if name == "pop" else owner.get(args[0], usual)
     return NotKnown(ast.unparse(node)[:60])
 
 
@@ -274,10 +371,16 @@ def _compared(op: ast.cmpop, left: Any, right: Any, node: ast.expr) -> Any:
                 return left is not right
             case ast.Gt():
                 return left > right
+            case ast.GtE():
+                return left >= right
             case ast.Lt():
                 return left < right
+            case ast.LtE():
+                return left <= right
             case ast.In():
                 return left in right
+            case ast.NotIn():
+                return left not in right
     except TypeError:
         pass
     return NotKnown(ast.unparse(node)[:60])

@@ -6,14 +6,6 @@ import re
 from typing import Any
 
 from parplan.errors import ParplanError
-from parplan.experiments.interop.dialects.python_config import (
-    Elsewhere,
-    Made,
-    NotKnown,
-    PythonFile,
-    called,
-    read_python,
-)
 from parplan.experiments.interop.importers.asked import Asked, report_rest
 from parplan.experiments.interop.importers.from_torchtitan import (
     SOFTWARE,
@@ -22,6 +14,14 @@ from parplan.experiments.interop.importers.from_torchtitan import (
 )
 from parplan.experiments.interop.importers.imported import Given, ImportedSettings
 from parplan.experiments.interop.keys.torchtitan_keys import NO_EFFECT, NOT_MODELLED
+from parplan.experiments.interop.python_files.python_config import (
+    Elsewhere,
+    Made,
+    NotKnown,
+    PythonFile,
+    called,
+    read_python,
+)
 
 CHOICE = "CONFIG"
 """The variable that names a configuration of a file with several."""

@@ -1,0 +1,1 @@
+"""Configurations written in Python, read from their syntax trees."""

@@ -1,0 +1,1 @@
+"""All import sources by name, and exported files read back by them."""
