@@ -40,7 +40,7 @@ from parplan.sim.workload import Workload
 
 MOST_TEXT = 4_000_000
 
-SCRIPTS = ("megatron", "transformers", "torchtitan", "megatron-bridge", "nemo")
+SCRIPTS = ("megatron", "transformers", "torchtitan", "megatron-bridge", "nemo", "maxtext")
 """Sources whose launches have variables, or a choice of configurations."""
 
 

@@ -2,6 +2,7 @@
 
 import re
 
+from parplan.experiments.interop.dialects.from_maxtext import from_maxtext
 from parplan.experiments.interop.dialects.from_megatron_yaml import from_any_megatron, from_bridge
 from parplan.experiments.interop.dialects.from_neox import from_neox
 from parplan.experiments.interop.dialects.hf_training import (
@@ -39,4 +40,5 @@ SOURCES: dict[str, Importer] = {
     "axolotl": from_axolotl,
     "gpt-neox": from_neox,
     "nemo": from_bridge_or_nemo,
+    "maxtext": from_maxtext,
 }

@@ -68,6 +68,7 @@ def _read(text: str, script: Script) -> None:
         raise ParplanError(f"{script.where}: longer than {MAX_SOURCE} characters")
     if "\0" in text:
         raise ParplanError(f"{script.where}: not a command line: it has zero bytes")
+    text = re.sub(r"\\\s*\Z", "\n", text)
     text = _TEMPLATE.sub(lambda match: re.sub(r"[ /]", "_", match[1]), text)
     script.depth += 1
     if script.depth > MAX_NESTED:
