@@ -100,10 +100,10 @@ def _gemm(kernel: Gemm, operands: Operands) -> Run:
     shape = (kernel.batch, kernel.m, kernel.n)
     outputs = operands.sets((shape if kernel.batch > 1 else shape[1:],), dtype, "out")
     multiply = torch.bmm if kernel.batch > 1 else torch.mm
-    tf32 = kernel.dtype == "tf32"
+    fp32_precision = "tf32" if kernel.dtype == "tf32" else "ieee"
 
     def run(times: int) -> None:
-        torch.backends.cuda.matmul.allow_tf32 = tf32
+        torch.backends.cuda.matmul.fp32_precision = fp32_precision
         for i in range(times):
             a, b = inputs[i % len(inputs)]
             (out,) = outputs[i % len(outputs)]

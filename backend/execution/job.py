@@ -46,6 +46,7 @@ def measure(job: dict[str, Any], say: Say) -> dict[str, Any]:
     """Calibrate, predict every executable plan, run the asked ones and the best; on rank 0 the
     result, elsewhere an empty table."""
     torch.set_num_threads(1)
+    torch.backends.cuda.matmul.fp32_precision = "ieee"  # as the workload says, whatever is set
     device = join_processes()
     workload = build(Workload, job["workload"], "job.workload")
     plans = [Plan.from_json(table, "job.plans") for table in job["plans"]]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor
@@ -20,7 +21,7 @@ from torch.optim import Optimizer
 from parplan.backend.runtime.whole_state import laid_out, own_tensors, rows_of
 from parplan.backend.workers.meeting import Intent, meet, uncounted
 from parplan.backend.workers.processes import agree, is_first
-from parplan.errors import ParplanError
+from parplan.errors import ParplanError, RunFailedError
 
 MORE = "more.pt"
 """What is not a tensor of the model or of its optimizer; written by the first process."""
@@ -31,7 +32,8 @@ def save_checkpoint(
 ) -> None:
     """Save the model, its optimizer, and `more`: schedulers and other objects with a `state_dict`,
     numbers and strings. All processes call it; an older checkpoint is replaced once the new one is
-    complete."""
+    complete. Raises `RunFailedError` on all of them where it cannot be written, as on a full disk.
+    """
     meet(Intent.CHECKPOINT)
     folder = Path(folder)
     part = folder.with_name(f"{folder.name}.part")
@@ -39,14 +41,31 @@ def save_checkpoint(
         shutil.rmtree(part, ignore_errors=True)
     _wait()
     whole = dict(_tensors(model, optimizer, gathered=True))
-    save(whole, checkpoint_id=part)
-    if is_first():
+    try:
+        save(whole, checkpoint_id=part)
+    except CheckpointException as error:
+        raise _not_written(folder, part, next(iter(error.failures.values()))[0]) from error
+
+    def complete() -> None:
         groups = _groups(optimizer) if optimizer else []
         states = {name: _state(value) for name, value in more.items()}
-        torch.save({"groups": groups, "more": states}, part / MORE)
-        shutil.rmtree(folder, ignore_errors=True)
-        part.rename(folder)
-    _wait()
+        try:
+            torch.save({"groups": groups, "more": states}, part / MORE)
+            shutil.rmtree(folder, ignore_errors=True)
+            part.rename(folder)
+        except (OSError, RuntimeError) as error:  # torch writes archives by code of its own
+            raise _not_written(folder, part, error) from error
+
+    agree(complete)
+
+
+def _not_written(folder: Path, part: Path, error: BaseException) -> RunFailedError:
+    """The reason in one line; what was written so far is removed."""
+    if is_first():
+        shutil.rmtree(part, ignore_errors=True)
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    kept = "; the older one is kept" if folder.exists() else ""
+    return RunFailedError(f"{folder}: the checkpoint cannot be written: {lines[0]}{kept}")
 
 
 def load_checkpoint(

@@ -52,8 +52,23 @@ def make_groups(plan: Plan, device: torch.device) -> Groups:
     sizes = sizes_of(plan)
     shards = sizes[2]
     mesh = init_device_mesh(device.type, sizes, mesh_dim_names=DIMENSIONS)
+    _warm_up(mesh, device)
     pipeline, copy, shard, _ = mesh.get_coordinate() or (0, 0, 0, 0)
     return Groups(mesh=mesh, pipeline_rank=pipeline, data_rank=copy * shards + shard)
+
+
+def _warm_up(mesh: DeviceMesh, device: torch.device) -> None:
+    """Use every group once by all of its processes.
+
+    nccl connects a group at its first use, in which all of its processes have to take part; with
+    shapes known in advance, the first of a pipeline would be a message of two of them (torch 2.13).
+    """
+    if dist.get_backend() == "fake":
+        return
+    for name in mesh.mesh_dim_names or ():
+        group = mesh.get_group(name)
+        if group.size() > 1:
+            dist.all_reduce(torch.zeros(1, device=device), group=group)
 
 
 def shards_of(plan: Plan) -> int:

@@ -87,7 +87,8 @@ class DataParallelForward:
             tensors = [] if self.drawn_in_parts else tensors_of(call)
             meet(Intent.STEP, self.state.number, checksum(*tensors))
             if self.record is not None:
-                self.record.begin(time.perf_counter() - before_s)
+                parts = self.whole.count if self.drawn_in_parts else 1
+                self.record.begin(time.perf_counter() - before_s, tensors_of(call)[0], parts)
         own = self.random is not None and training
         with self.random() if own and self.random else contextlib.nullcontext(), self._precision():
             outputs = self.whole(call)

@@ -160,7 +160,7 @@ class PlannedForward:
         before_s = time.perf_counter()
         self._meet(inputs, targets)
         if self.record is not None and torch.is_grad_enabled():
-            self.record.begin(time.perf_counter() - before_s)
+            self.record.begin(time.perf_counter() - before_s, inputs)
         count_labels(chain.loss_fn, targets, step.num_parts(len(targets)))
         if self.how is not None:
             chain.loss_fn.sees(inputs)  # type: ignore[attr-defined]

@@ -32,6 +32,7 @@ from parplan.backend.planning.search import Prediction
 from parplan.backend.runtime.pipeline import Planned
 from parplan.backend.runtime.recorded_stage import Moment
 from parplan.backend.script.differences import load_note
+from parplan.backend.script.throughput import Throughput, check_gradients, every_from_environment
 from parplan.backend.script.words import bytes_in_words, plan_in_words
 from parplan.backend.workers.processes import is_first, num_processes
 from parplan.errors import ParplanError
@@ -69,6 +70,8 @@ class RunRecord:
         self.moments: list[tuple[str, Moment, Moment]] = []
         self.parts: dict[str, float] = {}
         self.drift = Drift()
+        self.items = 0
+        self.throughput = Throughput(every_from_environment(), step.device)
         self.start_s = self.optimizer_s = 0.0
         self.forwards = 0
         self.done = False
@@ -81,8 +84,10 @@ class RunRecord:
         if is_first():
             self._tell_plan()
 
-    def begin(self, waited_s: float) -> None:
-        """A forward with gradients begins, after so long a wait for the other processes."""
+    def begin(self, waited_s: float, batch: torch.Tensor, parts: int = 1) -> None:
+        """A forward with gradients begins, after so long a wait for the other processes; `batch`:
+        the first tensor that this process is given, one of so many parts of the global batch."""
+        self.items = parts * self.throughput.items_of(batch)
         if not self.done and len(self.samples) >= WARM_UP + STEPS:
             self._finish()
         self.forwards += 1
@@ -98,6 +103,7 @@ class RunRecord:
 
     def _before_optimizer(self, optimizer: Optimizer, *_: Any) -> None:
         if self.forwards and self.step.is_of(optimizer):
+            check_gradients(self.step, self.forwards)
             self.optimizer_s = self._now()
 
     def _after_optimizer(self, optimizer: Optimizer, *_: Any) -> None:
@@ -106,6 +112,8 @@ class RunRecord:
         whole, self.forwards = self.forwards == 1, 0
         end_s = self._now()
         self.parts["the optimizer"] = end_s - self.optimizer_s
+        if text := self.throughput.step(end_s, self.items):
+            self._say(text)
         if not whole:  # accumulated over several forwards, which nobody has predicted
             return
         if self.done:
@@ -183,6 +191,7 @@ class RunRecord:
             text += _gains(self.prediction, step_s)
         if self.step.device.type != "cuda":
             text += load_note(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        text += f"; {self.throughput.rate(self.items, step_s)}"
         if executed.measured_bytes:
             text += f"; memory {bytes_in_words(max(executed.measured_bytes))}"
         self._say(text)

@@ -51,7 +51,7 @@ def join_processes() -> torch.device:
             # Before its first use, so that no process makes a context on another one's GPU.
             if gpu is not None:
                 torch.cuda.set_device(gpu)
-            _meet("gloo" if gpu is None else "cpu:gloo,cuda:nccl")
+            _meet("gloo" if gpu is None else "cpu:gloo,cuda:nccl", gpu)
             atexit.register(leave)
     if dist.is_initialized() and dist.get_world_size() > 1 and not _WATCH:
         with contextlib.suppress(RuntimeError, KeyError):  # no store of torchrun: nobody watches
@@ -102,7 +102,7 @@ def check_own_gpus(device: torch.device) -> None:
             )
 
 
-def _meet(backend: str) -> None:
+def _meet(backend: str, gpu: int | None) -> None:
     where = ", ".join(f"{n} {os.environ.get(n, 'not set')}" for n in ADDRESS)
     missing = [name for name in ADDRESS if name not in os.environ]
     if missing:
@@ -113,7 +113,9 @@ def _meet(backend: str) -> None:
     # Longer than a silent process is waited for, so that it is named.
     limit = datetime.timedelta(seconds=1.5 * timeout_s() + 5)
     try:
-        dist.init_process_group(backend, timeout=limit)
+        # With the GPU said, nccl connects now, not in the first message of two processes alone.
+        device = None if gpu is None else torch.device("cuda", gpu)
+        dist.init_process_group(backend, timeout=limit, device_id=device)
     except (dist.DistError, ValueError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         used = "EADDRINUSE" in str(error) or "address already in use" in str(error)

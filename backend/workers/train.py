@@ -28,13 +28,15 @@ def train(
     *,
     timeout_s: float | None = None,
     report: str | None = None,
+    log_every: int | None = None,
     write: Write = sys.stderr.write,
 ) -> None:
     """Run `script` until it ends. What the first process prints appears as it is printed.
 
     timeout_s: seconds that a process may be silent or a collective may take, of processes that
     parplan plans for. report: the folder of `parplan.backend.script.run_record`; None: its own
-    default. Raises `ParplanError` for a script that is not there, and `RunFailedError`
+    default. log_every: steps from one line of `parplan.backend.script.throughput` to the next.
+    Raises `ParplanError` for a script that is not there, and `RunFailedError`
     with the last words of the process that failed first.
     """
     if num_processes < 1:
@@ -45,6 +47,8 @@ def train(
     limit = {} if timeout_s is None else {"PARPLAN_TIMEOUT_S": f"{timeout_s:g}"}
     if report is not None:
         limit["PARPLAN_REPORT"] = report
+    if log_every is not None:
+        limit["PARPLAN_LOG_STEPS"] = str(log_every)
     with tempfile.TemporaryDirectory(prefix="parplan-") as name:
         folder = Path(name)
         with (folder / "torchrun.log").open("w") as log:

@@ -28,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "none); parplan compare FOLDER reads them",
     )
     parser.add_argument(
+        "--log-every",
+        type=int,
+        metavar="N",
+        help="log the step time, tokens per second and (on GPUs) memory every N steps",
+    )
+    parser.add_argument(
         "script", type=Path, help="training script with the one line of docs/one-line.md"
     )
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of the script")
@@ -37,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
     """Train until the script ends."""
     if args.timeout_s is not None and not args.timeout_s > 0:
         raise ParplanError(f"--timeout-s: must be above 0, got {args.timeout_s:g}")
+    if args.log_every is not None and args.log_every < 0:
+        raise ParplanError(f"--log-every: must not be negative, got {args.log_every}")
     processes = args.processes
     if processes is None:
         require_torch("training")
@@ -44,5 +52,10 @@ def run(args: argparse.Namespace) -> int:
 
         processes = default_processes()
     sys.stdout.flush()
-    train(args.script, args.arguments, processes, timeout_s=args.timeout_s, report=args.run_folder)
+    train(
+        *(args.script, args.arguments, processes),
+        timeout_s=args.timeout_s,
+        report=args.run_folder,
+        log_every=args.log_every,
+    )
     return 0

@@ -1,12 +1,15 @@
 """What the one line refuses, and says so in one line: in one process, which needs no torchrun."""
 
+import resource
+
 import pytest
 import torch
 from torch import nn
 
 from parplan.backend import enable_advanced_parallelization
+from parplan.backend.runtime.checkpoint import load_checkpoint, save_checkpoint
 from parplan.backend.runtime.own_part import OnAnotherProcess
-from parplan.errors import ParplanError
+from parplan.errors import ParplanError, RunFailedError
 from parplan.sim.plan import Plan, zero_fields
 
 BATCH = torch.arange(8.0).reshape(4, 2), torch.ones(4, 2)
@@ -146,6 +149,35 @@ def test_a_second_backward_through_the_same_loss():
     loss.backward(retain_graph=True)
     with pytest.raises(ParplanError, match="backward was called a second time"):
         loss.backward()
+
+
+def test_an_optimizer_that_steps_without_a_backward():
+    model = enabled()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(*BATCH).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    model(*BATCH)
+    with pytest.raises(ParplanError, match="steps without gradients: the model was called once"):
+        optimizer.step()
+
+
+def test_a_checkpoint_on_a_full_disk_keeps_the_older_one(tmp_path):
+    model = enabled()
+    folder = tmp_path / "saved"
+    save_checkpoint(folder, model, epoch=1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for most in (64, 900):  # of the first file, and of the last one
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+        try:
+            with pytest.raises(
+                RunFailedError, match=r"cannot be written: .*; the older one is kept"
+            ):
+                save_checkpoint(folder, model, epoch=2, more="x" * 5000)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert load_checkpoint(folder, model) == {"epoch": 1}
+        assert [path.name for path in tmp_path.iterdir() if "saved" in path.name] == ["saved"]
 
 
 def test_a_layer_that_another_process_has():

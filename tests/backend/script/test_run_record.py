@@ -10,7 +10,9 @@ from parplan.backend import enable_advanced_parallelization
 from parplan.backend.script import differences as said
 from parplan.backend.script.differences import differences, load_note, shared_cores
 from parplan.backend.script.run_record import DRIFT, WARM_UP, WINDOW, Drift, report_folder
+from parplan.backend.script.throughput import Throughput, every_from_environment
 from parplan.backend.script.words import bytes_in_words, plan_in_words
+from parplan.errors import ParplanError
 from parplan.sim.plan import Plan, zero_fields
 
 HERE = Path("here")
@@ -49,6 +51,28 @@ def test_bytes_in_words() -> None:
 )
 def test_where_the_report_goes(environment, folder) -> None:
     assert report_folder(environment, HERE) == folder
+
+
+def test_tokens_per_second_every_so_many_steps() -> None:
+    found = Throughput(3, torch.device("cpu"))
+    tokens = found.items_of(torch.zeros(4, 50, dtype=torch.int64))
+    said = [found.step(end_s, tokens) for end_s in (0.0, 2.0, 2.5, 3.0, 3.5, 4.0)]
+    assert said == [
+        "",
+        "",
+        "step 3: 1.2500 s, 160 tokens/s",
+        *("", ""),
+        "step 6: 0.5000 s, 400 tokens/s",
+    ]
+    assert found.rate(found.items_of(torch.zeros(4, 50)), 0.001) == "4,000 rows/s"
+    silent = Throughput(0, torch.device("cpu"))
+    assert not any(silent.step(float(number), 1) for number in range(9))
+
+
+def test_steps_between_lines_are_a_number(monkeypatch) -> None:
+    monkeypatch.setenv("PARPLAN_LOG_STEPS", "often")
+    with pytest.raises(ParplanError, match="expected a number of steps, 0 for no lines, got 'oft"):
+        every_from_environment()
 
 
 def drift(step_s, **parts):

@@ -87,20 +87,30 @@ def test_processes_that_share_a_gpu_are_refused(monkeypatch) -> None:
         check_own_gpus(torch.device("cuda", 0))
 
 
-@pytest.mark.parametrize(("num_gpus", "backend"), [(2, "cpu:gloo,cuda:nccl"), (0, "gloo")])
-def test_the_group_that_is_made(monkeypatch, num_gpus, backend) -> None:
+@pytest.mark.parametrize(
+    ("num_gpus", "made"),
+    [(2, ("cpu:gloo,cuda:nccl", torch.device("cuda", 1))), (0, ("gloo", None))],
+)
+def test_the_group_that_is_made(monkeypatch, num_gpus, made) -> None:
     with_gpus(monkeypatch, num_gpus, None)
-    made: list[str] = []
-    monkeypatch.setattr(processes, "_meet", made.append)
+    found = []
+
+    def make(backend, *, timeout, device_id) -> None:
+        found.append((backend, device_id))
+
+    monkeypatch.setattr(dist, "init_process_group", make)
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", "1")
+    monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(processes.atexit, "register", lambda function: None)
     monkeypatch.setenv("WORLD_SIZE", "2")
     join_processes()
-    assert made == [backend]
+    assert found == [made]
 
 
 def test_too_few_gpus_are_said(monkeypatch, caplog) -> None:
     with_gpus(monkeypatch, 2, None, local_world=4)
-    monkeypatch.setattr(processes, "_meet", lambda backend: None)
+    monkeypatch.setattr(processes, "_meet", lambda backend, gpu: None)
     monkeypatch.setattr(processes.atexit, "register", lambda function: None)
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_RANK", "0")
