@@ -9,6 +9,7 @@ import numpy as np
 
 from parplan.planners.bounds.layout_floors import layout_floors
 from parplan.planners.bounds.space_table import ScheduleKey, SpaceTable
+from parplan.planners.bounds.tightened import MomentsOf, tighten
 from parplan.planners.costs.cost_tables import CostTables
 from parplan.planners.spaces.space import Space
 from parplan.sim.cost_model.stage_formula_of_rows import Floats
@@ -31,8 +32,12 @@ class BoundsByLayout:
     """Bounds of the plans of the layouts that were opened; of the others, those of their layout
     where they were asked for, and 0 else."""
 
-    def __init__(self, space: Space, memory_ratio: float, parts: CostTables) -> None:
+    def __init__(
+        self, space: Space, memory_ratio: float, parts: CostTables, moments_of: MomentsOf
+    ) -> None:
+        """`moments_of`: those of the lists of a schedule."""
         self.space = space
+        self._moments_of = moments_of
         self._memory_ratio = memory_ratio
         self._parts = parts
         sizes = [group.size for group in space.groups]
@@ -63,11 +68,15 @@ class BoundsByLayout:
                 self.of_plans[self._begins[number] : self._begins[number + 1]] = found[number]
         return found
 
-    def open(self, layouts: Sequence[int]) -> list[int]:
-        """Bound the plans of these layouts; the rows of those that may fit, the least first."""
+    def open(self, layouts: Sequence[int], ceiling: float = 0.0) -> list[int]:
+        """Bound the plans of these layouts; the rows of those that may fit, the least first.
+
+        Bounds below `ceiling` are tightened.
+        """
         groups = tuple(self.space.groups[number] for number in layouts)
         table = SpaceTable(replace(self.space, groups=groups), self._memory_ratio, self._parts)
         bounds = table.wanted_bounds()
+        tighten(table, bounds, ceiling, self._moments_of)
         rows = np.concatenate([np.arange(*self._begins[n : n + 2]) for n in layouts])
         self.of_plans[rows] = bounds
         self._tables.append(_Opened(table, rows, bounds, set()))

@@ -143,13 +143,23 @@ def _reduce_after(ticks: StageTicks, longest: Ints) -> Ints:
 
 
 def memory_bound_bytes(kind: ScheduleKind, num_ranks: int, needs: Sequence[StageNeeds]) -> float:
-    """Bytes that the fullest rank needs at least: its state, and one micro-batch of one stage."""
+    """Bytes that the fullest rank needs at least: its state, and one micro-batch of one stage.
+
+    A backward that is split may hold all that is recomputed rather than what one layer works with.
+    """
     most = 0.0
+
+    def held(need: StageNeeds) -> float:
+        again = need.recomputed_bytes
+        if kind.splits_backward:
+            again = min(again, need.recomputed_stage_bytes)
+        return need.saved_bytes + again
+
     virtual = len(needs) // num_ranks
     for rank in range(num_ranks):
         own = [needs[s] for s in stages_of_rank(kind.placement, num_ranks, rank, virtual)]
         state = sum(n.parameter_bytes + n.gradient_bytes + n.optimizer_bytes for n in own)
-        most = max(most, state + max(n.saved_bytes + n.recomputed_bytes for n in own))
+        most = max(most, state + max(map(held, own)))
     # Sums in another order are rounded differently.
     return most * (1 - 1e-12)
 
@@ -167,7 +177,10 @@ def least_bytes(
     own = place[stages_by_rank(kind, num_ranks, len(place))]
     state = states[:, :, :3]
     each = state[:, :, 0] + state[:, :, 1] + state[:, :, 2]
-    one = activations[:, :, 0] + activations[:, :, 1]
+    again = activations[:, :, 1]
+    if kind.splits_backward:
+        again = np.minimum(again, activations[:, :, 2])
+    one = activations[:, :, 0] + again
     least = np.zeros(len(each))
     for ranks in {tuple(row) for row in own.tolist()}:
         held, most = np.zeros(len(each)), np.zeros(len(each))

@@ -56,12 +56,12 @@ class SpaceTable:
         for block in blocks_of(space):
             shape = block.group.layout.num_stages, block.virtual, block.ends
             by_shape.setdefault(shape, []).append(block)
-        self._rows = {shape: self._with_memory(blocks) for shape, blocks in by_shape.items()}
+        self.by_shape = {shape: self._with_memory(blocks) for shape, blocks in by_shape.items()}
 
     def bounds(self) -> Floats:
         """Seconds that a step of each row takes at least; infinite for those that cannot fit."""
         found = np.full(self.space.num_rows, IMPOSSIBLE)
-        for rows in self._rows.values():
+        for rows in self.by_shape.values():
             kinds = dict.fromkeys(kind for block in rows.blocks for kind in block.kinds)
             possible = {kind: self._least_bytes(rows, kind) <= self.limit for kind in kinds}
             kept = np.logical_or.reduce(list(possible.values()))
@@ -89,7 +89,7 @@ class SpaceTable:
     def costs(self, numbers: Sequence[int], plans: Sequence[Plan]) -> StageTicks:
         """The costs of plans with equal lists, by their numbers in the space: [plans, stages]."""
         first = plans[0]
-        rows = self._rows[first.num_stages, first.virtual_stages, ends_of(first)]
+        rows = self.by_shape[first.num_stages, first.virtual_stages, ends_of(first)]
         begins = [block.first for block, _ in rows.members()]
         chosen = []
         for number in numbers:
@@ -112,7 +112,7 @@ class SpaceTable:
         `parplan.planners.search.exhaustive` has them, without a `Plan` for each.
         """
         found = np.full(self.space.num_rows, IMPOSSIBLE)
-        for rows in self._rows.values():
+        for rows in self.by_shape.values():
             for tape, ticks, places in self._sweeps(rows, lists_of):
                 found[places] = fast_many(tape, ticks, kernel=kernel)
         return found
@@ -147,7 +147,7 @@ class SpaceTable:
         `moments`: those of their lists.
         """
         name, ranks, virtual, count = key
-        for shape, rows in self._rows.items():
+        for shape, rows in self.by_shape.items():
             if shape[:2] != (ranks, virtual):
                 continue
             for block, own in rows.members():
@@ -181,7 +181,7 @@ class SpaceTable:
         """
         own = self.space.constraints
         found = np.full(self.space.num_rows, IMPOSSIBLE)
-        for (ranks, _, _), rows in self._rows.items():
+        for (ranks, _, _), rows in self.by_shape.items():
             state = rows.states[:, :, :3].sum(axis=2)[:, rows.place].sum(axis=1) / ranks
             holds = state * (1 - 1e-9) <= self.limit
             for block, members in rows.members():
@@ -212,7 +212,7 @@ class SpaceTable:
     def memory_bounds(self) -> Floats:
         """Bytes that the fullest rank of each plan needs at least."""
         found = np.full(self.space.num_rows, IMPOSSIBLE)
-        for rows in self._rows.values():
+        for rows in self.by_shape.values():
             for kind in dict.fromkeys(kind for block in rows.blocks for kind in block.kinds):
                 _write(rows, kind, self._least_bytes(rows, kind), found)
         return found

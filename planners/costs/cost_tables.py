@@ -68,6 +68,7 @@ class CostTables:
         self._parameters: dict[Key, list[StageParameters]] = {}
         self._states: dict[Key, Floats] = {}
         self._work: dict[Key, Floats] = {}
+        self._work_of_stage: dict[Key, ParameterWork] = {}
         self._links: dict[Key, Communication] = {}
         self._messages: dict[Key, tuple[float, float]] = {}
         self._costs: dict[Key, ModelCosts] = {}
@@ -90,7 +91,7 @@ class CostTables:
         """`Activations` of every kind of stage, shape [kinds, 3]."""
         key = *layer_key(plan), *stages_key(plan), plan.offload_activations
         if key not in self._activations:
-            known = self._layer_bytes(plan)
+            known = self.layer_bytes(plan)
             stages = self.kinds(plan).stages
             rows = [stage_activations(plan, stage, known) for stage in stages]
             self._activations[key] = np.array(rows).reshape(-1, len(Activations._fields))
@@ -109,7 +110,7 @@ class CostTables:
         key = *layer_key(plan), *stages_key(plan)
         if key not in self._moved:
             stages = self.kinds(plan).stages
-            known = self._layer_bytes(plan)
+            known = self.layer_bytes(plan)
             moved = [offloaded_bytes(kept_by_blocks(stage, known)) for stage in stages]
             self._moved[key] = np.array(moved)
         return self._moved[key]
@@ -119,7 +120,7 @@ class CostTables:
         key = (*layer_key(plan), plan.num_micro_batches > 1)
         key = *key, *stages_key(plan)
         if key not in self._layers:
-            costs = self._model_costs(plan)
+            costs = self.model_costs(plan)
             runs = [layer_runs(stage, costs) for stage in self.kinds(plan).stages]
             rows = [layer_work(self.workload, plan, own) for own in runs]
             self._layers[key] = np.array(rows).reshape(-1, len(LayerWork._fields))
@@ -129,10 +130,17 @@ class CostTables:
         """`ParameterWork` of every kind of stage, shape [kinds, 3]."""
         key = parameter_key(plan)
         if key not in self._work:
-            links = self.links(plan)
-            rows = [parameter_work(self.workload, plan, links, own) for own in self._of_kinds(plan)]
+            rows = [self._parameter_work(plan, own) for own in self._of_kinds(plan)]
             self._work[key] = np.array(rows).reshape(-1, len(ParameterWork._fields))
         return self._work[key]
+
+    def _parameter_work(self, plan: Plan, own: StageParameters) -> ParameterWork:
+        """The work of a stage with such parameters, of which many plans have an equal one."""
+        key = *exchange_key(plan), own
+        if key not in self._work_of_stage:
+            links = self.links(plan)
+            self._work_of_stage[key] = parameter_work(self.workload, plan, links, own)
+        return self._work_of_stage[key]
 
     def message(self, plan: Plan) -> tuple[float, float]:
         """(seconds on the link, latency) of a message to the next stage."""
@@ -160,7 +168,7 @@ class CostTables:
             self._parameters[key] = [every[stage] for stage in first.tolist()]
         return self._parameters[key]
 
-    def _model_costs(self, plan: Plan) -> ModelCosts:
+    def model_costs(self, plan: Plan) -> ModelCosts:
         """Model costs as `model_costs` gives them; parts that ignore recomputation are computed
         once.
         """
@@ -179,7 +187,8 @@ class CostTables:
             self._not_recomputed[key] = timing, ops, plain_costs(ops, timing)
         return self._not_recomputed[key]
 
-    def _layer_bytes(self, plan: Plan) -> ModelBytes:
+    def layer_bytes(self, plan: Plan) -> ModelBytes:
+        """The activations of every kind of layer."""
         key = layer_key(plan)
         if key not in self._bytes:
             # Bytes are the same whether gradients are accumulated or not.
@@ -210,10 +219,14 @@ def stages_key(plan: Plan) -> Key:
 
 def parameter_key(plan: Plan) -> Key:
     """Key of the parameters of every stage and of their states."""
+    return *exchange_key(plan), plan.virtual_stages, plan.stage_layers
+
+
+def exchange_key(plan: Plan) -> Key:
+    """Key of what the parameters of a stage cost and need, given what they are."""
     return (
-        *(*_degrees(plan), plan.virtual_stages, plan.stage_layers, plan.zero_stage),
-        *(plan.shard_group, plan.gradient_dtype, plan.offload_optimizer),
-        plan.overlap_gradient_reduction,
+        *(*_degrees(plan), plan.zero_stage, plan.shard_group, plan.gradient_dtype),
+        *(plan.offload_optimizer, plan.overlap_gradient_reduction),
     )
 
 

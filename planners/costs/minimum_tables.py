@@ -40,6 +40,8 @@ class RelaxedParts(CostTables):
         super().__init__(workload, cluster)
         self.choices = Choices(workload, cluster, allowed)
         self._known: dict[Key, Floats] = {}
+        self.of_depths: dict[Key, Any] = {}
+        """Kept for `parplan.planners.bounds.depths`."""
 
     def activations(self, plan: Plan) -> Floats:
         """`Activations` of every kind of stage, shape [kinds, 3]."""

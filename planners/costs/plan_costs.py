@@ -75,7 +75,10 @@ class PlanCosts(ABC):
 
     def moments(self, plan: Plan) -> tuple[Moments, ...]:
         """Moments of the largest memory use of each rank; raises `ParplanError` as `lists` does."""
-        key = schedule_key(plan)
+        return self.moments_of(schedule_key(plan))
+
+    def moments_of(self, key: ScheduleKey) -> tuple[Moments, ...]:
+        """`moments` of plans with that `schedule_key`."""
         if key not in self._moments:
             self._moments[key] = moments_of_size(key)
         return self._moments[key]

@@ -250,12 +250,15 @@ class Evaluator:
     def _tried(self, space: Space) -> Tried:
         return Tried(space, self._box_floors, len(self._trials), self.ruled_out)
 
-    def open_layouts(self, numbers: Sequence[int]) -> list[tuple[float, int]]:
-        """(bound, row) of the plans of these layouts that may fit, those with the least first."""
+    def open_layouts(self, numbers: Sequence[int], ceiling: float) -> list[tuple[float, int]]:
+        """(bound, row) of the plans of these layouts that may fit, those with the least first.
+
+        Bounds below `ceiling` are as tight as they are without looking at variants.
+        """
         self._check_time()
         table = self.layouts
         self.num_bounds += sum(table.space.groups[number].size for number in numbers)
-        rows = table.open(numbers)
+        rows = table.open(numbers, ceiling)
         return list(zip(table.of_plans[rows].tolist(), rows, strict=True))
 
     def _known_floors(self) -> npt.NDArray[np.float64]:
@@ -272,7 +275,8 @@ class Evaluator:
             if not isinstance(self._space, Space):
                 raise ParplanError("space_bounds: the evaluator was made without a Space")
             parts = self._shared.parts_of(self._space.constraints)
-            self._table = BoundsByLayout(self._space, self._memory_ratio, parts)
+            own, moments_of = self._space, self._shared.moments_of
+            self._table = BoundsByLayout(own, self._memory_ratio, parts, moments_of)
         return self._table
 
     def _bounds_of_all(self) -> npt.NDArray[np.float64]:

@@ -59,9 +59,8 @@ def _of_rank(actions: RankActions) -> Moments:
 
 def _largest(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """The rows that no other row equals or exceeds everywhere."""
-    kept, count = np.empty_like(rows), 0
-    for row in rows[np.argsort(-rows.sum(axis=1), kind="stable")]:
-        if not (kept[:count] >= row).all(axis=1).any():
-            kept[count] = row
-            count += 1
-    return kept[:count].copy()
+    rest, kept = rows[np.argsort(-rows.sum(axis=1), kind="stable")], []
+    while len(rest):
+        kept.append(rest[0])
+        rest = rest[~(rest <= rest[0]).all(axis=1)]
+    return np.array(kept, dtype=np.int64).reshape(-1, rows.shape[1])

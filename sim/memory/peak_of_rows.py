@@ -32,13 +32,16 @@ def rows_fit(
             continue
         seen.add((kinds, rank.counts.tobytes()))
         columns = [activations[:, k, c] for c in (0, 2, 1) for k in kinds]
-        total = _state(states, list(kinds)) + activation_peak(rank, columns)
+        total = state_bytes(states, list(kinds)) + activation_peak(rank, columns)
         fits &= total <= limit
     return fits
 
 
-def _state(states: Floats, kinds: list[int]) -> Floats:
-    """`RankMemory.state_bytes` of a rank with such stages."""
+def state_bytes(states: Floats, kinds: list[int]) -> Floats:
+    """`RankMemory.state_bytes` of a rank with such stages, shape [rows].
+
+    states: [rows, kinds, 5].
+    """
 
     def total(column: int) -> Floats:
         values = np.zeros(len(states))

@@ -67,6 +67,7 @@ class _Simulation:
         """`until_steady`: end once a state is as it was before, at `steady`."""
         self.steady: SteadyState | None = None
         seen: dict[object, int] = {}
+        last = 0
         self.last = num_stages - 1
         self.num_micro_batches = num_micro_batches
         self.rank_of = [rank_of_stage("v", num_ranks, s) for s in range(num_stages)]
@@ -85,10 +86,11 @@ class _Simulation:
                 self.busy[rank] = False
                 freed += [rank, self._done(action)]
             self._start(sorted(set(freed)), now)
-            if until_steady and self.entered < num_micro_batches:
-                before = seen.setdefault(self._state(now), self.entered)
-                if before < self.entered:
-                    self.steady = SteadyState(self.entered, self.entered - before)
+            if until_steady and last < self.entered < num_micro_batches:
+                last = self.entered
+                before = seen.setdefault(self._state(now), last)
+                if before < last:
+                    self.steady = SteadyState(last, last - before)
 
     def _state(self, now: int) -> object:
         """What is to come depends on it, by micro-batches and times from here."""

@@ -62,6 +62,10 @@ def check_group(num_ranks: int, num_micro_batches: int, group: int) -> None:
         )
 
 
+LONG_START = 8
+"""Micro-batches per rank up to which whole lists take less time than to look for a steady state."""
+
+
 def as_many(num_ranks: int, num_micro_batches: int, virtual_stages: int) -> int:
     """As many micro-batches: nothing is known of the schedule."""
     return num_micro_batches
@@ -85,7 +89,8 @@ def two_rounds(num_ranks: int, num_micro_batches: int, virtual_stages: int) -> i
 
 def repeated(num_ranks: int, num_micro_batches: int, virtual_stages: int) -> int:
     """Without whole periods of the steady state, where one is found (waves)."""
-    found = _steady_state(num_ranks, virtual_stages)
+    few = num_micro_batches <= LONG_START * num_ranks
+    found = None if few else _steady_state(num_ranks, virtual_stages)
     if found is None or num_micro_batches <= found.entered:
         return num_micro_batches
     return num_micro_batches - (num_micro_batches - found.entered) // found.period * found.period

@@ -31,6 +31,9 @@ BEFORE_GAP = 200_000
 MOST_NEAR, MOST_NEAR_BOUNDS = 20, 20_000
 """Plans that are evaluated because they are near the best, and bounds that this may take."""
 
+PROMISING, MOST_PROBES = 0.98, 4
+"""Share of the best below which a bound is worth a dive, and dives after each opening."""
+
 LONGEST_DIVE = 500
 """Parts that are looked at below the most promising one before another one is."""
 
@@ -68,9 +71,10 @@ def _open_layouts(evaluate: Evaluator, waiting: "_Waiting") -> None:
         chosen = [n for n in order[begin : begin + count] if floors[n] < waiting.enough]
         if not chosen:
             return
-        for floor, row in evaluate.open_layouts(chosen):
+        for floor, row in evaluate.open_layouts(chosen, waiting.kept):
             if floor < waiting.kept:
                 waiting.add_row(floor, row)
+        waiting.probe()
         begin, count = begin + len(chosen), min(MOST, 2 * count)
 
 
@@ -111,14 +115,26 @@ class _Waiting:
             else:
                 self._work_off_first()
 
-    def _dive(self) -> None:
-        """Go down from the first to a plan that fits, by the best part each time.
+    def probe(self) -> None:
+        """Look for a plan that is much better than the best, where bounds say that one may be.
 
-        Without such a plan nothing is ruled out, and many parts have bounds close to the first.
+        The better the best, the fewer layouts have to be opened at all.
         """
-        stack = [heappop(self._heap)]
+        for _ in range(MOST_PROBES):
+            before = self.best
+            if self._heap and self._heap[0][0] < PROMISING * before:
+                self._dive()
+            if self.best == before:
+                return
+
+    def _dive(self) -> None:
+        """Go down from the first to a plan that is better, by the best part each time.
+
+        Without a good plan little is ruled out, and many parts have bounds close to the first.
+        """
+        stack, before = [heappop(self._heap)], self.best
         for _ in range(LONGEST_DIVE):
-            if not stack or self.best < IMPOSSIBLE:
+            if not stack or self.best < before:
                 break
             stack += sorted(self._parts(stack.pop()), reverse=True)
         for waiting in stack:

@@ -102,7 +102,7 @@ def test_what_experts_ran_is_in_the_widest_space() -> None:
 def test_every_sampled_plan_is_in_the_space_laid_out_and_above_its_bounds(space: Space) -> None:
     rng = Random(3)
     shared = SharedCosts(space.workload, space.cluster)
-    table = BoundsByLayout(space, 1.0, shared.parts_of(space.constraints))
+    table = BoundsByLayout(space, 1.0, shared.parts_of(space.constraints), shared.moments_of)
     floors = table.of_layouts
     rows = np.repeat(floors, [group.size for group in space.groups])
     table.open_all()
