@@ -154,10 +154,8 @@ class Evaluator:
         return self._bounds_of_all()
 
     def space_memory(self) -> npt.NDArray[np.float64]:
-        """Bytes that the fullest rank of each plan of the space needs at least, shape [plans].
-
-        Infinite for those that cannot fit. Raises `ParplanError` as `space_bounds` does.
-        """
+        """Bytes that the fullest rank of each plan of the space needs at least, shape [plans];
+        infinite for those that cannot fit. Raises `ParplanError` as `space_bounds` does."""
         if not len(self._space_memory):
             self._check_time()
         return self._memory_of_all()
@@ -251,15 +249,12 @@ class Evaluator:
         return Tried(space, self._box_floors, len(self._trials), self.ruled_out)
 
     def open_layouts(self, numbers: Sequence[int], ceiling: float) -> list[tuple[float, int]]:
-        """(bound, row) of the plans of these layouts that may fit, those with the least first.
-
-        Bounds below `ceiling` are as tight as they are without looking at variants.
-        """
+        """(bound, row) of the plans of these layouts that may fit, those with the least first;
+        bounds below `ceiling` are tightened."""
         self._check_time()
-        table = self.layouts
-        self.num_bounds += sum(table.space.groups[number].size for number in numbers)
-        rows = table.open(numbers, ceiling)
-        return list(zip(table.of_plans[rows].tolist(), rows, strict=True))
+        self.num_bounds += sum(self.layouts.space.groups[number].size for number in numbers)
+        rows = self.layouts.open(numbers, ceiling)
+        return list(zip(self.layouts.of_plans[rows].tolist(), rows, strict=True))
 
     def _known_floors(self) -> npt.NDArray[np.float64]:
         """`space_floors` as far as they are known; all of them where no planner asked for any."""
@@ -275,8 +270,8 @@ class Evaluator:
             if not isinstance(self._space, Space):
                 raise ParplanError("space_bounds: the evaluator was made without a Space")
             parts = self._shared.parts_of(self._space.constraints)
-            own, moments_of = self._space, self._shared.moments_of
-            self._table = BoundsByLayout(own, self._memory_ratio, parts, moments_of)
+            moments_of, ratio = self._shared.moments_of, self._memory_ratio
+            self._table = BoundsByLayout(self._space, ratio, parts, moments_of)
         return self._table
 
     def _bounds_of_all(self) -> npt.NDArray[np.float64]:
