@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable
 
 from parplan.errors import ParplanError, one_line
+from parplan.sim.software.framework import part_of_software
 
 EXAMPLES = """\
 examples:
@@ -46,7 +47,10 @@ def check_options(parser: argparse.ArgumentParser, unknown: list[str]) -> None:
     """Raise `ParplanError` for words that no argument takes, with the options that are near."""
     if not unknown:
         return
-    word = unknown[0].split("=")[0]
+    word, _, value = unknown[0].partition("=")
+    if word == "--framework":
+        given = value or next(iter(unknown[1:]), None)
+        raise ParplanError(f"{word}: {part_of_software(given, lambda name: f'--software {name}')}")
     options = [name for name in parser._option_string_actions if name.startswith("--")]
     found = difflib.get_close_matches(word, options, n=3, cutoff=0.6)
     if word.startswith("-") and found:

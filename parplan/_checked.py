@@ -44,13 +44,14 @@ def checked(
     coerce: Mapping[str, Coerce] | None = None,
     expand: Mapping[str, Expand] | None = None,
     named: Mapping[str, Expand] | None = None,
+    default: Expand | None = None,
 ) -> Callable[[C], C]:
     """A class decorator for dataclasses, put above `@dataclass`.
 
     `coerce`: functions that fields go through first, such as one that looks up a name. `expand`:
     keywords that are no fields, each with a function that makes fields of its value. `named`:
     fields for which a name may be given, that stands for their value and for others that are not
-    given.
+    given. `default`: fields of what is not given, by what is.
     """
     coerced, expanded, sets = dict(coerce or {}), dict(expand or {}), dict(named or {})
 
@@ -89,6 +90,8 @@ def checked(
             for name in sets:
                 if isinstance(given.get(name), str):
                     given = {**sets[name](given.pop(name)), **given}
+            if default is not None:
+                given = {**default(given), **given}
             for name in expanded:
                 if name in given:
                     _expand(name, given, expanded[name])

@@ -12,7 +12,12 @@ from parplan.sim.models.find import find_model
 from parplan.sim.models.model import MOST_SIZE, Model
 from parplan.sim.models.parts import is_local
 from parplan.sim.software import presets
-from parplan.sim.software.framework import Framework, default_framework, find_framework
+from parplan.sim.software.framework import (
+    Framework,
+    constants_of,
+    default_framework,
+    part_of_software,
+)
 from parplan.sim.software.habits import MEGATRON, Software
 
 Precision = Literal["bf16", "fp16", "fp32", "fp8", "fp4"]
@@ -28,17 +33,23 @@ if TYPE_CHECKING:
     from parplan._checked import Given
 
 
+def _software_not_named(given: Mapping[str, object]) -> Mapping[str, object]:
+    described = "software" in given or "framework" in given
+    return {} if described else presets.default_fields()
+
+
 @checked(
-    coerce={"model": find_model, "framework": find_framework},
+    coerce={"model": find_model, "framework": constants_of},
     named={"software": presets.workload_fields},
+    default=_software_not_named,
 )
 @dataclass(frozen=True, slots=True)
 class Workload:
     """One training step: `global_batch` sequences of `seq_len` tokens through `model`.
 
-    Models and frameworks may be given by name, models as a TOML file or a `config.json` as well.
-    Software by name (`software="deepspeed"`) sets what is not given of attention, fusion and
-    framework, too; `parplan.sim.software.presets` has the names.
+    Models may be given by name, as a TOML file or a `config.json` as well. Software by name
+    (`software="deepspeed"`) sets what is not given of attention, fusion, dropout and constants,
+    too; `parplan.sim.software.presets` has the names. Where none is given it is plain PyTorch.
 
     Raises `ParplanError` for what does not exist or has another type.
     """
@@ -78,11 +89,12 @@ class Workload:
     """Of low-rank adapters beside frozen weights (Hu et al. 2021, arXiv:2106.09685), on the query,
     key, value and output projections; 0: all weights are trained."""
     if TYPE_CHECKING:
-        framework: Given[Framework, str] = Given()
+        framework: Given[Framework, Framework] = Given()
     else:
         framework: Framework = field(default_factory=default_framework)
-    """What the software that trains costs beside its kernels: `fused`, `eager`, `none`. Where it is
-    not given it follows from the cluster (`parplan.sim.software.framework.framework_on`)."""
+    """The constants of its software, which a name of software sets. Given without one, nothing of
+    the software follows from a name: other fields have the defaults that are written here. Where
+    neither is given they follow from the cluster (`framework_on`)."""
     if TYPE_CHECKING:
         software: Given[Software, str] = Given()
     else:
@@ -165,11 +177,20 @@ def with_software(workload: Workload, name: str) -> Workload:
     return replace(workload, **presets.workload_fields(name))
 
 
+def software_of(workload: Workload) -> str:
+    """The name of the software of `workload`, or "custom"."""
+    switches = (*presets.WORKLOAD_SWITCHES, "software")
+    return presets.name_of({name: getattr(workload, name) for name in switches})
+
+
 def workload_of_table(table: object, where: str) -> Workload:
-    """The workload of a table; its `software` may be a name.
+    """The workload of a table; its `software` may be a name, and is plain PyTorch if left out.
 
     Raises `ParplanError` that begins with `where`, for what `build` refuses and an unknown name.
     """
+    if isinstance(table, Mapping) and isinstance(old := table.get("framework"), str):
+        said = part_of_software(old, lambda name: f'"software": "{name}"')
+        raise ParplanError(f"{where}.framework: {said}")
     if isinstance(table, Mapping) and isinstance(name := table.get("software"), str):
         try:
             meant = presets.workload_table(name)

@@ -28,7 +28,7 @@ PathLike = str | os.PathLike[str]
 NOT_OPTIONS = (
     *("help", "argv", "command", "output", "report", "force", "model", "cluster", "profile"),
     *("seq_len", "global_batch", "no_mixed_precision", "tf32", "attention"),
-    *("framework", "software", "precision", "optimizer"),
+    *("software", "precision", "optimizer"),
 )
 """Arguments of commands that functions have in another form."""
 
@@ -77,7 +77,7 @@ def model(given: Model | PathLike) -> Model:
 
 
 def job(workload: Workload, on: Cluster | PathLike) -> tuple[Workload, Cluster]:
-    """A workload and the cluster it is for, with the framework that is meant there."""
+    """A workload and the cluster it is for, with the constants of software that are meant there."""
     if not isinstance(workload, Workload):
         raise ParplanError(
             "workload: expected a parplan.Workload, such as Workload('llama3-8b', seq_len=4096, "

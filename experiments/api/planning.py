@@ -246,4 +246,4 @@ def _fill(args: Any, workload: Workload, machine: Cluster) -> None:
     args.seq_len, args.global_batch = workload.seq_len, str(workload.global_batch)
     args.precision, args.optimizer = workload.precision, workload.optimizer
     args.tf32, args.attention = workload.tf32, workload.attention
-    args.framework, args.software = workload.framework.name, None
+    args.software = None

@@ -130,7 +130,7 @@ def import_launch(
     hidden = ("file", "source", "set", "variable")
     software = options.pop("software", None)
     args = arguments("import", options, hidden=hidden)
-    args.source, args.framework = source, None
+    args.source = source
     args.software = None if software is None else value_of(str, software, "software")
     args.seq_len = args.global_batch = None
     for name, value in batch.items():

@@ -19,9 +19,9 @@ from parplan.hardware.machines.unit_check import unit_warnings
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.spaces.constraints import read_job
 from parplan.sim.models.find import find_model
-from parplan.sim.software.framework import default_framework, find_framework, framework_on
+from parplan.sim.software.framework import default_framework, framework_on
+from parplan.sim.software.presets import DEFAULT_SOFTWARE, default_fields
 from parplan.sim.software.presets import names as software_names
-from parplan.sim.software.presets import workload_fields
 from parplan.sim.workload import (
     AttentionKind,
     OptimizerName,
@@ -95,15 +95,9 @@ def add_workload_options(parser: argparse.ArgumentParser, *, required: bool = Tr
     parser.add_argument(
         "--attention",
         choices=get_args(AttentionKind),
-        help="attention kernel (default: that of --software, else flash)",
+        help="attention kernel (default: that of --software)",
     )
     add_software_argument(parser)
-    parser.add_argument(
-        "--framework",
-        help="software overhead model: fused (flash attention and fused kernels), eager, none, or "
-        "FILE.toml:NAME as written by parplan validate --fit (default: fused; none for a measured "
-        "machine)",
-    )
 
 
 def add_software_argument(parser: argparse.ArgumentParser) -> None:
@@ -112,20 +106,21 @@ def add_software_argument(parser: argparse.ArgumentParser) -> None:
         "--software",
         metavar="NAME",
         help="the software that trains, which sets kernels, fusion, overlap and overheads: "
-        f"{', '.join(software_names())}",
+        f"{', '.join(software_names())}, or FILE.toml:NAME as written by parplan validate --fit "
+        f"(default {DEFAULT_SOFTWARE}, which on a machine of --profile has no overheads)",
     )
 
 
 def requested_cluster(
-    name: str | None, profile: str | None = None, framework_name: str | None = None
+    name: str | None, profile: str | None = None, software: str | None = None
 ) -> Cluster:
     """The cluster that `--cluster` names, or the machine of `--profile`, with the factors that
-    `--framework FILE.toml:NAME` has for it.
+    `--software FILE.toml:NAME` has for it.
 
     Raises `ParplanError` unless exactly one is given.
     """
     cluster = _cluster(name, profile)
-    factors = setting_named(framework_name).machine if framework_name else MachineFactors()
+    factors = setting_named(software).machine if software else MachineFactors()
     return with_factors(cluster, factors)
 
 
@@ -249,22 +244,20 @@ def requested_workload(args: argparse.Namespace, global_batch: int) -> Workload:
 
 
 def requested_software(args: argparse.Namespace, *, measured: bool) -> dict[str, Any]:
-    """The fields of a workload that `--software`, `--framework` and `--attention` set.
+    """The fields of a workload that `--software` and `--attention` set.
 
     `measured`: whether the machine is one whose kernels were measured.
     """
     software = _given(args, "software")
-    fields: dict[str, Any] = workload_fields(software) if software else {}
-    if args.framework:
-        fields = {**fields, "framework": setting_named(args.framework).framework}
+    chosen = setting_named(software).fields if software else default_fields()
+    fields = {"framework": default_framework(), **chosen}
     if getattr(args, "attention", None):
-        fields = {**fields, "attention": args.attention}
-    chosen = find_framework(fields.get("framework", default_framework()))
-    return {**fields, "framework": framework_on(chosen, measured=measured)}
+        fields["attention"] = args.attention
+    return {**fields, "framework": framework_on(fields["framework"], measured=measured)}
 
 
 def workload_on(workload: Workload, cluster: Cluster) -> Workload:
-    """`workload` with the framework that is meant on `cluster`, where none was chosen."""
+    """`workload` with the constants that are meant on `cluster`, where none were chosen."""
     meant = framework_on(workload.framework, measured=cluster.measured is not None)
     return replace(workload, framework=meant)
 

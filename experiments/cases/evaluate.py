@@ -27,7 +27,7 @@ SHARES = {
     "bubble": BUBBLE,
     "data_parallel": ("gradient reduction", "parameter gather"),
     "optimizer": ("optimizer",),
-    "launch": ("launch", "framework"),
+    "launch": ("launch", "software"),
 }
 """Where the time of a step goes, and the parts of a time split that each stands for."""
 

@@ -18,7 +18,7 @@ COLOURS = {
     "context exchange": "#5fc7a5",
     "expert exchange": "#00664b",
     "launch": "#e69f00",
-    "framework": "#f5cd79",
+    "software": "#f5cd79",
     "messages": "#f0e442",
     "warm-up": "#c4c4c4",
     "dependency": "#a6a6a6",

@@ -11,8 +11,9 @@ from parplan.planners.explain.uncertainty import interval
 from parplan.sim.analysis.residuals import Residuals
 from parplan.sim.plan import Plan
 from parplan.sim.prediction.predict import compile_plan, predict
-from parplan.sim.software.framework import Framework, framework
-from parplan.sim.workload import Workload
+from parplan.sim.software.framework import Framework
+from parplan.sim.software.presets import names
+from parplan.sim.workload import Workload, with_software
 
 SLOWEST, HALVINGS = 1 / 16, 12
 """The least share of a rate that is tried, and the steps of the search for it."""
@@ -98,14 +99,10 @@ Step = Callable[..., float | None]
 
 def _single(workload: Workload, plan: Plan, step: Step) -> Iterator[tuple[str, str, float | None]]:
     """(cause, change, the step with it) of each choice that the launch may have made otherwise."""
-    for name in ("eager", "fused", "none"):
-        other = framework(name)
-        if other != replace(workload.framework, name=name):
-            yield (
-                "software",
-                f"--framework {name}",
-                step(workload=replace(workload, framework=other)),
-            )
+    for name in names():
+        other = with_software(workload, name)
+        if other != workload:
+            yield "software", f"--software {name}", step(workload=other)
     fields: dict[str, Any]
     for name in ("fused_norms", "fused_elementwise", "fused_loss"):
         fields = {name: not getattr(workload, name)}

@@ -40,7 +40,7 @@ def run_mixed(args: argparse.Namespace, memory_ratio: float) -> int:
     if args.objective != "step-time":
         raise ParplanError(f"--objective: only step-time with several clusters ({args.cluster})")
     names = args.cluster.split("+")
-    parts = [requested_cluster(name, None, args.framework) for name in names]
+    parts = [requested_cluster(name, None, args.software) for name in names]
     if len({part.name for part in parts}) < len(parts):
         raise ParplanError(f"--cluster {args.cluster}: names one twice; take a larger cluster")
     batch, _ = one_batch(batches(args.global_batch))

@@ -16,6 +16,7 @@ from parplan.planners.search.run import SearchReport
 from parplan.sim.analysis.residuals import Residuals
 from parplan.sim.memory.verdict import verdict_on
 from parplan.sim.run import Run
+from parplan.sim.workload import software_of
 
 SCHEMA = "parplan.plan/1"
 
@@ -77,7 +78,7 @@ def _job(decision: Decision) -> Table:
         "tokens_per_step": workload.tokens,
         "precision": "tf32" if workload.tf32 else workload.precision,
         "optimizer": workload.optimizer,
-        "framework": workload.framework.name,
+        "software": software_of(workload),
     }
 
 

@@ -26,7 +26,7 @@ GROUPS = {
     "exposed tensor-parallel": ("tensor exchange", "context exchange", "expert exchange"),
     "exposed data-parallel": ("gradient reduction", "parameter gather"),
     "optimizer": ("optimizer",),
-    "software": ("launch", "framework"),
+    "software": ("launch", "software"),
 }
 """Parts of `parplan.sim.analysis.time_split` that are told apart."""
 

@@ -39,7 +39,7 @@ PARTS = {
     "context exchange": "context-parallel exchanges that no kernel hides",
     "expert exchange": "expert-parallel exchanges that no kernel hides",
     "launch": "the device waits for the host to launch kernels and exchanges",
-    "framework": "constant terms of the training software: per message, per step, per expert layer",
+    "software": "constant terms of the training software: per message, per step, per expert layer",
     "messages": "waiting for activations or gradients that are computed but have not arrived",
     "warm-up": "bubble: before the rank's first backward",
     "dependency": "bubble: waiting for a neighbour in between",
@@ -96,7 +96,7 @@ def _rank(
         if event.name.startswith("gather"):
             gathers_s += length_s
         elif event.name.startswith("optimizer"):
-            yield "framework", min(fixed_s, length_s)
+            yield "software", min(fixed_s, length_s)
             yield "optimizer", length_s - min(fixed_s, length_s)
         elif event.stream == "compute":
             # Pairs that overlap have equal times.
@@ -166,7 +166,7 @@ def _stage(
         both_s = _exposed_s(backward, times * gathered + costs.reduce_s, layers, waits)
         _add(backward, {"parameter gather": gather_s, "gradient reduction": both_s - gather_s})
     for causes in (forward, backward):
-        _add(causes, {"framework": host_message_s(workload, plan.num_stages)})
+        _add(causes, {"software": host_message_s(workload, plan.num_stages)})
     both = dict(backward)
     _add(both, weights)
     return {"F": forward, "I": backward, "W": weights, "B": both}
@@ -220,4 +220,4 @@ def _with_host(causes: Seconds, ops: Ops, whole_s: float, timing: MachineTimes) 
     waits_s = experts_s(ops, timing)
     left_s = max(0.0, whole_s - sum(causes.values()))
     framework_s = min(waits_s, left_s)
-    return {**causes, "framework": framework_s, "launch": left_s - framework_s}
+    return {**causes, "software": framework_s, "launch": left_s - framework_s}

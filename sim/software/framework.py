@@ -4,6 +4,7 @@ The constants are fitted to published runs whose use for that is allowed
 (`parplan validate --fit-frameworks`); `frameworks.toml` says for each table to which.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -91,36 +92,70 @@ def framework(name: str, path: Path = FRAMEWORKS) -> Framework:
     return build(Framework, {"name": name, **table}, f"{path}: {name}")
 
 
-DEFAULT = "default"
-"""The name of the framework of a workload for which none was chosen."""
+SMALLER_IS_BETTER = (*NOT_NEGATIVE, "kernel_slowdown")
+LARGER_IS_BETTER = ("hidden_share", "overlapped_share")
 
-ON_PRESETS, ON_MEASURED = "fused", NO_OVERHEAD.name
-"""What stands for the default on a described machine, and on one whose kernels were measured."""
+FUSED = "fused"
+"""The constants of software with few kernels a layer."""
+
+
+@cache
+def expected_framework(name: str) -> Framework:
+    """The constants called `name` for a step of any machine and model: none better than `FUSED`.
+
+    Tables are fitted to different runs, where one constant makes up for another. Software that
+    launches each kernel by itself is not faster for it, so what is better in its table than in that
+    of fused kernels says nothing about other runs.
+    """
+    own, best = framework(name), framework(FUSED)
+    if own == NO_OVERHEAD:
+        return own
+    worse: dict[str, Any] = {
+        key: max(getattr(own, key), getattr(best, key)) for key in SMALLER_IS_BETTER
+    }
+    worse |= {key: min(getattr(own, key), getattr(best, key)) for key in LARGER_IS_BETTER}
+    return replace(own, **worse)
+
+
+DEFAULT = "default"
+"""The name of the constants of a workload whose software was not named."""
+
+ON_PRESETS, ON_MEASURED = "eager", NO_OVERHEAD.name
+"""What these are on a described machine, and on one whose kernels were measured."""
+
+SOFTWARE_INSTEAD = {"eager": "pytorch", "fused": "megatron", NO_OVERHEAD.name: "none"}
+"""Software by name that stands for a table of constants, for those who ask for the table."""
 
 
 @cache
 def default_framework() -> Framework:
-    """The framework of a workload for which none was chosen: the constants of `ON_PRESETS`."""
-    return replace(framework(ON_PRESETS), name=DEFAULT)
+    """The constants of a workload whose software was not named: those of `ON_PRESETS`."""
+    return replace(expected_framework(ON_PRESETS), name=DEFAULT)
 
 
 def framework_on(chosen: Framework, *, measured: bool) -> Framework:
-    """The framework that `chosen` means on a machine.
+    """The constants that `chosen` means on a machine.
 
     `measured`: whether the machine is one whose kernels were measured, which decides the default.
     """
     if chosen != default_framework():
         return chosen
-    return framework(ON_MEASURED if measured else ON_PRESETS)
+    return expected_framework(ON_MEASURED if measured else ON_PRESETS)
 
 
-def find_framework(given: Any) -> Framework:
-    """The framework that is given, or that a name means.
-
-    Raises `ParplanError` for an unknown name, with near ones.
-    """
+def constants_of(given: Any) -> Framework:
+    """The constants that are given; raises `ParplanError` for a name, which software has."""
     if isinstance(given, Framework):
         return given
-    if not isinstance(given, str):
-        raise ParplanError(f"framework: expected fused, eager, none or a Framework, got {given!r}")
-    return default_framework() if given == DEFAULT else framework(given)
+    raise ParplanError(f"framework: {part_of_software(given, lambda name: f'software={name!r}')}")
+
+
+def part_of_software(given: object, written: Callable[[str], str]) -> str:
+    """What to say to those who name constants instead of software.
+
+    `written`: how software of a name is asked for, as in `--software NAME`.
+    """
+    if isinstance(given, str) and given in SOFTWARE_INSTEAD:
+        return f"is part of the software: {written(SOFTWARE_INSTEAD[given])} for {given}"
+    other = ", ".join(f"{new} (for {old})" for old, new in SOFTWARE_INSTEAD.items())
+    return f"is part of the software: {written('NAME')}, such as {other}"

@@ -13,7 +13,7 @@ from typing import Any
 
 from parplan._strict import build, read_toml
 from parplan.errors import ParplanError, unknown_name
-from parplan.sim.software.framework import default_framework, framework
+from parplan.sim.software.framework import default_framework, expected_framework, framework
 from parplan.sim.software.habits import Software
 
 PRESETS = Path(__file__).parent / "presets.toml"
@@ -24,6 +24,14 @@ WORKLOAD_SWITCHES = (
     *("framework", "attention", "fused_norms", "fused_elementwise", "fused_loss", "dropout"),
 )
 """Fields of `Workload` that are a matter of software."""
+
+UNSAID = {"attention": "flash", "dropout": False} | dict.fromkeys(
+    ("fused_norms", "fused_elementwise", "fused_loss"), True
+)
+"""What a preset means that says nothing of these fields: their defaults in `Workload`."""
+
+DEFAULT_SOFTWARE = "pytorch"
+"""What is expected where the software is not named."""
 
 SOFTWARE_SWITCHES = tuple(field.name for field in dataclasses.fields(Software))
 
@@ -53,7 +61,10 @@ class Preset:
     @property
     def workload(self) -> dict[str, Any]:
         """The fields of a workload that it sets, `software` among them."""
-        return {**self._values(WORKLOAD_SWITCHES), "software": self.software}
+        found = {**UNSAID, **self._values(WORKLOAD_SWITCHES), "software": self.software}
+        if "framework" in found:
+            found["framework"] = expected_framework(found["framework"])
+        return found
 
     def _values(self, names: tuple[str, ...]) -> dict[str, Any]:
         return {name: s.value for name, s in self.switches.items() if name in names}
@@ -86,9 +97,40 @@ def workload_fields(name: str) -> dict[str, Any]:
 def workload_table(name: str) -> dict[str, Any]:
     """The same as a table of a file has them."""
     fields = workload_fields(name)
-    constants = framework(fields["framework"]) if "framework" in fields else default_framework()
+    constants = fields.get("framework", default_framework())
     tables = {"framework": constants, "software": fields["software"]}
     return {**fields, **{key: dataclasses.asdict(value) for key, value in tables.items()}}
+
+
+@cache
+def default_fields() -> Mapping[str, Any]:
+    """The fields of a workload whose software is not named."""
+    return {**workload_fields(DEFAULT_SOFTWARE), "framework": default_framework()}
+
+
+def habits_like(name: str, **changes: Any) -> Software:
+    """What the software called `name` does beside the plan, but for `changes`."""
+    return dataclasses.replace(_shipped(name).software, **changes)
+
+
+def name_of(fields: Mapping[str, Any]) -> str:
+    """The name of the software that sets these fields of a workload; "custom" if none does.
+
+    Attention may differ, which `--attention` sets as well, and constants that follow from the
+    machine or were fitted.
+    """
+    alike = [name for name in names() if _differing(name, fields) <= {"attention", "framework"}]
+    exact = [name for name in alike if not _differing(name, fields)]
+    constants = [name for name in alike if "framework" not in _differing(name, fields)]
+    return next(iter([*exact, *constants, *_default_first(alike)]), "custom")
+
+
+def _differing(name: str, fields: Mapping[str, Any]) -> set[str]:
+    return {key for key, value in workload_fields(name).items() if fields[key] != value}
+
+
+def _default_first(found: list[str]) -> list[str]:
+    return sorted(found, key=lambda name: name != DEFAULT_SOFTWARE)
 
 
 @cache

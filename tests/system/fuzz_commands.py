@@ -46,7 +46,7 @@ LAUNCH = """torchrun --nproc-per-node 8 pretrain_gpt.py --num-layers 4 --hidden-
 """
 
 WORKLOAD: Options = {
-    "--framework": [("none",), ("megatron-lm",)],
+    "--software": [("none",), ("megatron-lm",)],
     "--attention": [(a,) for a in ("flash", "flash-2", "unfused", "eager")],
     "--no-mixed-precision": [()],
 }
@@ -70,7 +70,7 @@ PLAN: Options = {
 }
 SIMULATE: Options = {
     "--cluster": [("8xh100",), ("8xa100-40gb",)],
-    "--framework": [("none",), ("megatron-lm",)],
+    "--software": [("none",), ("megatron-lm",)],
     "--slow": [("1=1.5",), ("0=2", "7=1.1")],
     "--fragmented-share": [("0",), ("0.1",)],
     "--memory-snapshot": [()],
@@ -82,7 +82,7 @@ LANDSCAPE: Options = {**SWEPT, "--metric": [(m,) for m in METRICS],
 SCALE: Options = {**SWEPT, "--scaling": [("strong",), ("weak",), ("both",)],
                   "--what-if": [("memory=2",), ("accelerator=h200",)]}  # fmt: skip
 IMPORT: Options = {"--memory-ratio": [("80",), ("5",)], "--set": [("zero_stage=0",)],
-                   "--framework": [("none",)], "--global-batch": [("32",)]}  # fmt: skip
+                   "--software": [("none",)], "--global-batch": [("32",)]}  # fmt: skip
 
 WORDS = [
     *("gpt-tiny", "llama2-7b", "8xh100", "2xdgx-a100", "64", "16", "8", "0", "-1", "1e9", "nan"),

@@ -238,7 +238,7 @@ def imports(draw: Draw, folder: Path) -> bool:
         variables={},
     )
     settings = SOURCES[kinds[path.suffix]](text, path.name, given)
-    plan, workload = finished(settings, given, {}, NO_OVERHEAD, path.name)
+    plan, workload = finished(settings, given, {}, path.name)
     check_step(workload, cluster_preset("8xh100"), plan)
     return True
 

@@ -64,7 +64,7 @@ def shipped_setting(runs: Sequence[OwnRun]) -> MachineSetting:
     used = {run.request.workload.framework.name: run.request.workload.framework for run in runs}
     if len(used) != 1:
         names = ", ".join(sorted(used))
-        raise ParplanError(f"the runs are of several frameworks ({names}): fit to one at a time")
+        raise ParplanError(f"the runs are of several stacks ({names}): fit to one at a time")
     (framework,) = used.values()
     return MachineSetting(framework=framework)
 

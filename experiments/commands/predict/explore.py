@@ -86,5 +86,5 @@ def _asked(args: argparse.Namespace) -> tuple[Workload, Cluster]:
     sizes = batches(args.global_batch)
     if len(sizes) > 1:
         raise ParplanError(f"--global-batch: one number, got {args.global_batch}")
-    cluster = requested_cluster(args.cluster, args.profile, args.framework)
+    cluster = requested_cluster(args.cluster, args.profile, args.software)
     return requested_workload(args, sizes[0]), cluster

@@ -14,8 +14,8 @@ from parplan.experiments.arguments.numbers import count
 from parplan.experiments.arguments.workload import (
     add_software_argument,
     requested_cluster,
-    requested_software,
 )
+from parplan.experiments.cases.own.machine_factors import setting_named
 from parplan.experiments.interop.gap import Explanation, MeasuredSpeed, explanations, gap_lines
 from parplan.experiments.interop.importers.imported import Given, finished
 from parplan.experiments.interop.reading.sources import SOURCES
@@ -36,6 +36,7 @@ from parplan.sim.models.find import find_model
 from parplan.sim.plan import Plan, full_name
 from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.run import Run
+from parplan.sim.software.framework import ON_MEASURED, framework
 from parplan.sim.workload import Workload
 
 MOST_TEXT = 4_000_000
@@ -87,7 +88,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="values of shell variables that the launch script does not set",
     )
     add_software_argument(parser)
-    parser.add_argument("--framework", help="software overhead model, as in parplan plan")
     parser.add_argument(
         "--memory-ratio",
         type=float,
@@ -164,7 +164,7 @@ class ImportedLaunch(NamedTuple):
 
 def run(args: argparse.Namespace) -> int:
     """Read, predict, look for better plans, say and write."""
-    cluster = requested_cluster(args.cluster, framework_name=args.framework)
+    cluster = requested_cluster(args.cluster, software=args.software)
     where = "stdin" if args.file == "-" else args.file
     text = sys.stdin.read() if args.file == "-" else read_text(Path(args.file))
     found = imported(args, text, where, cluster)
@@ -209,10 +209,11 @@ def imported(args: argparse.Namespace, text: str, where: str, cluster: Cluster) 
         raise ParplanError(
             f"{where}: --strict: not understood: {', '.join(settings.not_understood)}"
         )
-    said = requested_software(args, measured=cluster.measured is not None)
-    framework = said.pop("framework")
-    settings.workload |= said
-    plan, workload = finished(settings, given, fields, framework, where)
+    if args.software:
+        settings.workload |= setting_named(args.software).fields
+    elif cluster.measured is not None:
+        settings.workload["framework"] = framework(ON_MEASURED)
+    plan, workload = finished(settings, given, fields, where)
     compiled = compile_plan(workload, cluster, plan)
     played = predict(compiled)
     memory = tuple(rank.total_bytes for rank in compiled.memory)

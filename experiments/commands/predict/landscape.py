@@ -165,7 +165,7 @@ def request_of(
 
 
 def _subject(args: argparse.Namespace) -> tuple[Plan | None, Workload, Cluster]:
-    cluster = requested_cluster(args.cluster, args.profile, args.framework)
+    cluster = requested_cluster(args.cluster, args.profile, args.software)
     (batch, *more) = batches(args.global_batch)
     if more:
         raise ParplanError(f"--global-batch: one number, got {args.global_batch}")

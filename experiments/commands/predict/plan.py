@@ -225,7 +225,7 @@ def run(args: argparse.Namespace) -> int:
     if is_mixed(args):
         return run_mixed(args, options.memory_ratio)
     batch, vary = one_batch(batches(args.global_batch))
-    clusters = [requested_cluster(n, args.profile, args.framework) for n in cluster_names(args)]
+    clusters = [requested_cluster(n, args.profile, args.software) for n in cluster_names(args)]
     workload = requested_workload(args, batch)
 
     def asked_of(cluster: Cluster) -> SearchRequest:

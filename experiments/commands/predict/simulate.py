@@ -51,7 +51,7 @@ from parplan.sim.programs.instructions import (
 from parplan.sim.programs.validate import check_program
 from parplan.sim.run import Run
 from parplan.sim.schedules import schedule_kind
-from parplan.sim.workload import Workload, with_software
+from parplan.sim.workload import Workload
 
 FASTER = 0.1
 MOST_GAINING = 6
@@ -64,10 +64,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cluster", help="a cluster other than the plan's own, or that of --collective"
     )
     add_software_argument(parser)
-    parser.add_argument(
-        "--framework",
-        help="software overhead model other than the plan's own: a name, or FILE.toml:NAME",
-    )
     parser.add_argument(
         "--schedule",
         type=Path,
@@ -124,11 +120,9 @@ def run(args: argparse.Namespace) -> int:
         return run_collective(args)
     slowdown, extras = _slowdown(args.slow), extras_of(args)
     plan, workload, planned_for = read_plan(args.plan)
-    cluster = requested_cluster(args.cluster or planned_for, framework_name=args.framework)
+    cluster = requested_cluster(args.cluster or planned_for, software=args.software)
     if args.software is not None:
-        workload = with_software(workload, args.software)
-    if args.framework is not None:
-        workload = dataclasses.replace(workload, framework=setting_named(args.framework).framework)
+        workload = dataclasses.replace(workload, **setting_named(args.software).fields)
     compiled = compile_plan(workload, cluster, plan)
     if args.schedule is not None:
         compiled = with_schedule(compiled, workload, args.schedule)

@@ -105,7 +105,7 @@ def check_collective_arguments(args: argparse.Namespace) -> None:
 
 def run_collective(args: argparse.Namespace) -> int:
     """Simulate the collective, print its times, write the bytes over each link."""
-    cluster = requested_cluster(args.cluster, framework_name=args.framework)
+    cluster = requested_cluster(args.cluster, software=args.software)
     found = play_collective(cluster, args.collective, args.bytes, args.group_size)
     print(found)
     output = OutputFolder(args.output, args.argv)

@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Search, print, write; 1 if nothing fits or a planner fails."""
     batch, _ = one_batch(batches(args.global_batch))
-    cluster = requested_cluster(args.cluster, args.profile, args.framework)
+    cluster = requested_cluster(args.cluster, args.profile, args.software)
     workload = requested_workload(args, batch)
     options = Options(mixed_precision=requested_precision(args) != "fp32")
     check_request(workload, cluster, options)

@@ -37,7 +37,7 @@ from parplan.experiments.output.progress import ProgressLine
 from parplan.planners.search.workers import in_order
 
 OWN = "own"
-"""The name of the fitted framework in `framework.toml`."""
+"""The name of the fitted software in `software.toml`."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fit",
         type=Path,
         metavar="RUNS",
-        help="fit constants to your own measured runs (5 to 10 are enough), write framework.toml; "
+        help="fit constants to your own measured runs (5 to 10 are enough), write software.toml; "
         "FILES are then further runs to try it on",
     )
     what.add_argument(
@@ -98,7 +98,7 @@ def run_fit(args: argparse.Namespace, others: Sequence[Path]) -> int:
     _try_on([case for case in others_read if case.id not in known], checked)
     found = proposals(checked.fit, runs, neighbours(runs) if offered is None else offered)
     print(proposal_text(found))
-    output.write_text("framework.toml", _own_toml(checked, args.fit.name))
+    output.write_text("software.toml", _own_toml(checked, args.fit.name))
     output.write_csv("constants.csv", constant_rows(checked))
     output.write_csv("runs.csv", run_rows(checked))
     output.write_csv("candidates.csv", proposal_rows(found))
@@ -106,7 +106,7 @@ def run_fit(args: argparse.Namespace, others: Sequence[Path]) -> int:
     output.write_manifest({**inputs, "candidates": args.candidates and str(args.candidates)})
     print(
         f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))}); use it as "
-        f"--framework {output.path / 'framework.toml'}:{OWN}",
+        f"--software {output.path / 'software.toml'}:{OWN}",
         file=sys.stderr,
     )
     return 0
@@ -147,7 +147,7 @@ def _try_on(cases: Sequence[Case], checked: CheckedFit) -> None:
     if not cases:
         return
     if not runs:
-        print(f"further runs: none that is timed, can be predicted and has the framework {start}")
+        print(f"further runs: none that is timed, can be predicted and has the constants {start}")
         return
     errors = {
         f"{name}, further runs": [relative_error(run, setting) for run in runs]

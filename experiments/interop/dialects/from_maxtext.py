@@ -20,11 +20,7 @@ from parplan.experiments.interop.keys.maxtext_keys import NO_EFFECT, NOT_MODELLE
 from parplan.experiments.interop.megatron_plan import WHOLE
 from parplan.experiments.interop.shell.script import Script, read_script
 from parplan.sim.plan import zero_fields
-from parplan.sim.software.habits import Software
 
-SOFTWARE = Software(
-    fused_gradient_accumulation=False, overlap_tensor_gradients=False, joint_up_projection=False
-)
 AXES = {
     "data": ("data", "diloco"),
     "fsdp": ("fsdp", "fsdp_transpose"),
@@ -64,7 +60,7 @@ _SETTING = re.compile(r"([a-z][a-z0-9_]*)=(.*)", re.DOTALL)
 
 def from_maxtext(text: str, where: str, given: Given) -> ImportedSettings:
     """The settings of a YAML, or of the command that starts MaxText in a script."""
-    found = ImportedSettings()
+    found = ImportedSettings(software="maxtext")
     if where.endswith((".yml", ".yaml")):
         values = _with_base(read_yaml(text, where), where, found, 0)
     else:
@@ -251,7 +247,6 @@ def _numbers(table: Asked, found: ImportedSettings) -> dict[str, Any]:
         "attention": "flash" if fused else "eager",
         "optimizer": OPTIMIZERS.get(optimizer, "adamw"),
         "dropout": float(table.get("dropout_rate") or 0) > 0 and table.true("enable_dropout"),
-        "software": SOFTWARE,
     }
 
 

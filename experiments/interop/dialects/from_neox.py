@@ -15,7 +15,7 @@ from parplan.experiments.interop.importers.from_deepspeed import (
 from parplan.experiments.interop.importers.imported import Given, ImportedSettings
 from parplan.experiments.interop.keys.neox_keys import NO_EFFECT, NOT_MODELLED
 from parplan.sim.models.model import Model
-from parplan.sim.software.habits import Software
+from parplan.sim.software.presets import habits_like
 
 GATED = ("geglu", "reglu", "swiglu", "bilinear", "glu")
 VOCABULARIES = {"GPT2BPETokenizer": 50257, "HFGPT2Tokenizer": 50257, "CharLevelTokenizer": 512}
@@ -47,7 +47,7 @@ def from_neox(text: str, where: str, given: Given) -> ImportedSettings:
         )
     known = (*READ, *NO_EFFECT, *NOT_MODELLED)
     refuse_other_format(table, known, "a configuration of gpt-neox")
-    found = ImportedSettings()
+    found = ImportedSettings(software="gpt-neox")
     attention = _attention(table, found)
     tensor = table.whole("model_parallel_size", 1, least=1)
     found.model = given.model or _model(table, found, given, tensor)
@@ -86,7 +86,7 @@ def from_neox(text: str, where: str, given: Given) -> ImportedSettings:
             float(table.get(name) or 0) > 0 for name in ("hidden_dropout", "attention_dropout")
         ),
         "fused_elementwise": table.true("rope_fusion") or not rotary,
-        "software": Software(fused_gradient_accumulation=False, low_precision_gradients=beside),
+        "software": habits_like("gpt-neox", low_precision_gradients=beside),
     }
     _say_what_is_elsewhere(table, found)
     report_rest(found, table, NO_EFFECT, NOT_MODELLED)

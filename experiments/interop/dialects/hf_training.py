@@ -20,11 +20,6 @@ from parplan.experiments.interop.importers.imported import Given, ImportedSettin
 from parplan.experiments.interop.keys.hf_keys import NO_EFFECT, NOT_MODELLED
 from parplan.experiments.interop.shell.launch_text import Flags, processes, read_flags
 from parplan.sim.models.model import Model
-from parplan.sim.software.habits import Software
-
-SOFTWARE = Software(
-    fused_gradient_accumulation=False, overlap_tensor_gradients=False, joint_up_projection=False
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +117,8 @@ def _imported(text: str, where: str, given: Given, dialect: Dialect) -> Imported
     found.seq_len = _first(table, dialect.length)
     if found.seq_len is not None and not any(table.get(name) for name in dialect.packing):
         found.note("packing", "sequences are taken to be full")
-    found.workload = {"software": SOFTWARE, "attention": _attention(table, found)}
+    found.software = "hf-trainer"
+    found.workload = {"attention": _attention(table, found)}
     found.workload |= _kernels(table, found)
     found.workload["optimizer"] = _optimizer(table, found)
     found.workload["lora_rank"] = _adapters(table, dialect, found)

@@ -9,7 +9,6 @@ from parplan.experiments.interop.importers.asked import Asked, refuse_other_form
 from parplan.experiments.interop.importers.imported import Given, ImportedSettings
 from parplan.experiments.interop.keys.accelerate_keys import NO_EFFECT, NOT_MODELLED, OF_SAGEMAKER
 from parplan.sim.plan import zero_fields
-from parplan.sim.software.habits import Software
 
 STRATEGIES = {
     **{"FULL_SHARD": 3, "SHARD_GRAD_OP": 2, "NO_SHARD": 0, "HYBRID_SHARD": 3},
@@ -34,11 +33,7 @@ def from_accelerate(text: str, where: str, given: Given) -> ImportedSettings:
         raise ParplanError(f"{where}: {OF_SAGEMAKER}: launches of SageMaker are not known")
     found = ImportedSettings(devices=table.number("num_processes", least=1))
     found.workload = {"precision": _precision(table)}
-    found.workload["software"] = Software(
-        fused_gradient_accumulation=False,
-        overlap_tensor_gradients=False,
-        joint_up_projection=False,
-    )
+    found.software = _software(table.text("distributed_type", "NO"))
     found.plan["batch_per_device"] = given.micro_batch or 1
     kind = table.text("distributed_type", "NO")
     machines = table.whole("num_machines", 1, least=1)
@@ -64,6 +59,11 @@ def from_accelerate(text: str, where: str, given: Given) -> ImportedSettings:
     found.note("the program", "what it does itself: --set recomputation=full and the like")
     report_rest(found, table, NO_EFFECT, NOT_MODELLED)
     return found
+
+
+def _software(kind: str) -> str:
+    """The named software that trains, by the engine below Accelerate."""
+    return {"MEGATRON_LM": "megatron", "DEEPSPEED": "deepspeed"}.get(kind, "accelerate")
 
 
 def _unused(table: Asked, kind: str, found: ImportedSettings) -> None:

@@ -13,7 +13,7 @@ from parplan.experiments.interop.importers.asked import Asked, refuse_other_form
 from parplan.experiments.interop.importers.imported import Given, ImportedSettings
 from parplan.experiments.interop.keys.deepspeed_keys import NO_EFFECT, NOT_MODELLED
 from parplan.sim.plan import zero_fields
-from parplan.sim.software.habits import Software
+from parplan.sim.software.presets import habits_like
 
 BATCHES = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
 
@@ -54,9 +54,8 @@ def deepspeed_settings(
     found.workload["optimizer"] = optimizer_of(asked.section("optimizer"), found)
     # BF16_Optimizer, of ZeRO-0 and -1, keeps gradients in 16 bits beside those in fp32.
     beside = found.workload["precision"] == "bf16" and not found.plan["distribute_gradient"]
-    found.workload["software"] = Software(
-        fused_gradient_accumulation=False, low_precision_gradients=beside
-    )
+    found.software = "deepspeed"
+    found.workload["software"] = habits_like(found.software, low_precision_gradients=beside)
     in_fp32 = "fp32" in (
         asked.get("communication_data_type"),
         asked.section("data_types").get("grad_accum_dtype"),

@@ -14,6 +14,7 @@ from parplan.experiments.interop.shell.launch_text import Flags, processes, read
 from parplan.sim.models.model import Model
 from parplan.sim.plan import zero_fields
 from parplan.sim.software.habits import Software
+from parplan.sim.software.presets import habits_like
 from parplan.sim.workload import NARROW
 
 MODULES = {
@@ -40,8 +41,8 @@ NOT_MODELLED = {
     "--mtp-num-layers": "no layers for further tokens",
     "--defer-embedding-wgrad-compute": "gradients of the embedding are computed at once",
     "--microbatch-group-size-per-virtual-pipeline-stage": "groups are as many as there are stages",
-    "--enable-cuda-graph": "launching is that of --framework",
-    "--external-cuda-graph": "launching is that of --framework",
+    "--enable-cuda-graph": "launching is that of --software",
+    "--external-cuda-graph": "launching is that of --software",
     "--use-nccl-ub": "collectives are those of the cluster's fabric",
     "--hierarchical-context-parallel-sizes": "context parallelism is a single ring",
 }
@@ -64,6 +65,7 @@ def megatron_settings(flags: Flags, given: Given) -> ImportedSettings:
     found.devices = processes(flags)
     found.seq_len = flags.number("--seq-length", "--encoder-seq-length")
     found.global_batch = flags.number("--global-batch-size")
+    found.software = "megatron"
     found.workload = numbers_of(flags, found)
     found.workload["software"] = _software(flags, found)
     tensor = flags.number("--tensor-model-parallel-size") or 1
@@ -105,8 +107,9 @@ def _software(flags: Flags, found: ImportedSettings) -> Software:
     graphs = flags.text("--cuda-graph-impl")
     whole = "full_iteration" in (graphs, *flags.texts("--cuda-graph-scope"))
     if graphs not in (None, "none") and not whole:
-        found.note(f"--cuda-graph-impl {graphs}", "launching is that of --framework")
-    return Software(
+        found.note(f"--cuda-graph-impl {graphs}", "launching is that of --software")
+    return habits_like(
+        "megatron",
         fused_gradient_accumulation=not flags.has("--no-gradient-accumulation-fusion"),
         expert_dispatch="nodes" if once else "copies",
         overlap_expert_exchange=flags.has("--overlap-moe-expert-parallel-comm"),

@@ -12,12 +12,6 @@ from parplan.experiments.interop.keys.torchtitan_keys import NO_EFFECT, NOT_MODE
 from parplan.experiments.interop.torchtitan_settings import FLAVORS, OLD_FLAVORS, SCHEDULES
 from parplan.sim.models.model import Model, model_preset
 from parplan.sim.plan import zero_fields
-from parplan.sim.software.habits import Software
-
-SOFTWARE = Software(
-    fused_gradient_accumulation=False, overlap_tensor_gradients=False, joint_up_projection=False
-)
-"""Liang et al. 2024, arXiv:2410.06511: FSDP2, torch's attention, compiled blocks."""
 
 MOST_STAGES = 10_000
 
@@ -68,7 +62,7 @@ def torchtitan_settings(root: Asked, given: Given) -> ImportedSettings:
     found.plan |= _recomputation(root, found, found.model.num_layers)
     _batches(root, found, given)
     found.workload = {"precision": _precision(root, found)}
-    found.workload |= {"attention": "flash-2", "software": SOFTWARE}
+    found.software, found.workload["attention"] = "torchtitan", "flash-2"
     if training.true("enable_cpu_offload"):
         found.plan["offload_optimizer"] = True
         found.misread(
@@ -87,13 +81,14 @@ def _compiled(root: Asked, found: ImportedSettings) -> None:
     old = root.section("training").true("compile")
     parts = compiled.names("components", ("model", "loss"))
     if not (compiled.true("enable") or old):
+        found.software = "fsdp"
         found.workload |= {"fused_norms": False, "fused_elementwise": False, "fused_loss": False}
         found.note("compile.enable false", "normalisations, activations and the loss are unfused")
         return
+    found.workload["fused_loss"] = "loss" in parts
     if "model" not in parts:
+        found.software = "fsdp"
         found.workload |= {"fused_norms": False, "fused_elementwise": False}
-    if "loss" not in parts:
-        found.workload["fused_loss"] = False
 
 
 def _precision(root: Asked, found: ImportedSettings) -> str:

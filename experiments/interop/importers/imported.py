@@ -11,7 +11,7 @@ from parplan._strict import build
 from parplan.errors import ParplanError
 from parplan.sim.models.model import Model
 from parplan.sim.plan import Plan
-from parplan.sim.software.framework import Framework
+from parplan.sim.software.presets import DEFAULT_SOFTWARE, workload_fields
 from parplan.sim.workload import Workload
 
 
@@ -41,8 +41,10 @@ class ImportedSettings:
     """Fields of `Plan`, without those that follow from the devices and the batch."""
     copies: int = 1
     """Of what is sharded: the replicas are split into so many groups."""
+    software: str = DEFAULT_SOFTWARE
+    """The named software that the configuration is for."""
     workload: dict[str, Any] = field(default_factory=dict)
-    """Other fields of `Workload`."""
+    """Other fields of `Workload`, which go over those of the software."""
     notes: list[str] = field(default_factory=list)
     """What was understood otherwise, or not at all: `setting: what became of it`."""
     no_effect: dict[str, str] = field(default_factory=dict)
@@ -68,13 +70,15 @@ def finished(
     settings: ImportedSettings,
     given: Given,
     changed: Mapping[str, str],
-    framework: Framework,
     where: str,
+    unsaid: Mapping[str, Any] | None = None,
 ) -> tuple[Plan, Workload]:
     """The plan, with the degrees and batches that follow, and its workload.
 
-    `changed`: fields of the plan that the user sets, as JSON. Raises `ParplanError` for what is
-    missing and for what does not divide.
+    `changed`: fields of the plan that the user sets, as JSON. `unsaid`: fields of the workload that
+    the configuration says nothing of; None: those of the software that it is for.
+
+    Raises `ParplanError` for what is missing and for what does not divide.
     """
     fields = dict(settings.plan)
     for name, text in changed.items():
@@ -105,8 +109,7 @@ def finished(
         model=model,
         seq_len=seq_len,
         global_batch=batch,
-        framework=framework,
-        **settings.workload,
+        **{**(unsaid or workload_fields(settings.software)), **settings.workload},
     )
     return build(Plan, fields, f"{where}: plan"), workload
 

@@ -32,7 +32,7 @@ deepspeed_config.gradient_clipping megatron_lm_config.megatron_lm_gradient_clipp
 fsdp_config.fsdp_param_dtype fsdp_config.fsdp_output_dtype""",
         "where the optimizer lies on the host": """
 deepspeed_config.offload_optimizer_nvme_path deepspeed_config.offload_param_nvme_path""",
-        "kernels are taken to be fused; --framework for the rest": "dynamo_config.* dynamo_backend",
+        "kernels are those of --software": "dynamo_config.* dynamo_backend",
         "how numbers of 8 bits are scaled": "fp8_config.*",
         "which exchange splits sequences": """
 parallelism_config.parallelism_config_sp_backend

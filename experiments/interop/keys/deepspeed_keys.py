@@ -126,7 +126,7 @@ NOT_MODELLED = {
     "weight_quantization": NotModelled("weights are not compressed"),
     "quantize_training": NotModelled("weights are not compressed"),
     "eigenvalue": NotModelled("no eigenvalues are computed"),
-    "compile": NotModelled("kernels are those of --framework"),
+    "compile": NotModelled("kernels are those of --software"),
     "pipeline": NotModelled("stages are those of --set num_stages"),
     "expert_parallel": NotModelled("give --set expert_parallel"),
     "use_data_before_expert_parallelism": NotModelled("ranks of experts lie side by side"),

@@ -8,7 +8,6 @@ from typing import Any
 from parplan.errors import ParplanError
 from parplan.experiments.interop.importers.asked import Asked, report_rest
 from parplan.experiments.interop.importers.from_torchtitan import (
-    SOFTWARE,
     from_torchtitan,
     torchtitan_settings,
 )
@@ -22,6 +21,7 @@ from parplan.experiments.interop.python_files.python_config import (
     called,
     read_python,
 )
+from parplan.sim.software.presets import habits_like
 
 CHOICE = "CONFIG"
 """The variable that names a configuration of a file with several."""
@@ -77,7 +77,7 @@ def _from_python(text: str, where: str, given: Given) -> ImportedSettings:
         found.notes[:0] = part.notes
     found.workload |= found_in_model.workload
     if _with_graphs(root, found, graphs=graphs):
-        found.workload["software"] = _replaced(step_graph=True)
+        _change(found, step_graph=True)
     _optimizer(config.fields.get("optimizer"), found)
     for line in file.unread:
         found.misread(line, "not followed")
@@ -116,8 +116,10 @@ def _of_other_file(config: Made, found: ImportedSettings) -> None:
         found.misread(config.name, what)
 
 
-def _replaced(**changes: Any) -> Any:
-    return dataclasses.replace(SOFTWARE, **changes)
+def _change(found: ImportedSettings, **changes: Any) -> None:
+    """Set switches of the software that is read."""
+    known = found.workload.get("software") or habits_like("torchtitan")
+    found.workload["software"] = dataclasses.replace(known, **changes)
 
 
 def _chosen(file: PythonFile, asked: str | None) -> str:
@@ -263,7 +265,7 @@ def _of_spec(name: str, value: Any, found: ImportedSettings) -> None:
             found.note(f"attn_backend {value}", "every token is taken to attend to all before it")
     elif name == "moe_comm_backend" and value in ("standard", "deepep", "hybridep"):
         if value != "standard":
-            found.workload["software"] = _replaced(expert_dispatch="nodes")
+            _change(found, expert_dispatch="nodes")
     elif value not in (None, False, 0, "default"):
         found.misread(f"model_registry {name}", f"{value} is not known; left out")
 

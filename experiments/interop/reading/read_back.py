@@ -10,6 +10,7 @@ from parplan.hardware.network.cluster import Cluster
 from parplan.sim.memory.peak import GB
 from parplan.sim.plan import Plan
 from parplan.sim.prediction.predict import compile_plan, predict
+from parplan.sim.software.presets import WORKLOAD_SWITCHES
 from parplan.sim.workload import Workload
 
 _RECOMPUTED = ("recomputation", "recomputed_ops", "recomputed_layers", "recomputed_of_stages")
@@ -79,7 +80,8 @@ def read_back(
     settings.copies = 1 if "shard_group" in changed else settings.copies
     for name in changed:
         settings.plan.pop(name, None)
-    found, read = finished(settings, given, changed, workload.framework, where)
+    program = {name: getattr(workload, name) for name in (*WORKLOAD_SWITCHES, "software")}
+    found, read = finished(settings, given, changed, where, program)
     meant = replace(read, framework=workload.framework, expert_load=workload.expert_load)
     planned, back = compile_plan(workload, cluster, plan), compile_plan(meant, cluster, found)
     return ReadBack(

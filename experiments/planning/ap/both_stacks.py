@@ -14,8 +14,8 @@ from parplan.planners.costs.goal import STEP_TIME
 from parplan.planners.costs.trial import Trial
 from parplan.planners.explain.why import plan_label
 from parplan.planners.search.exhaustive import exhaustive
-from parplan.sim.software.framework import ON_PRESETS, default_framework, framework
-from parplan.sim.software.habits import MEGATRON
+from parplan.sim.software.framework import ON_PRESETS, default_framework, expected_framework
+from parplan.sim.software.presets import default_fields
 from parplan.sim.workload import Workload, with_software
 
 TIE = 0.01
@@ -29,8 +29,8 @@ def platform_workload(
     flavors and no other software is asked for; else None."""
     asked_for_other = (
         args.software is not None
-        or workload.software != MEGATRON
-        or workload.framework not in (default_framework(), framework(ON_PRESETS))
+        or workload.software != default_fields()["software"]
+        or workload.framework not in (default_framework(), expected_framework(ON_PRESETS))
     )
     if args.space != "ap" or args.planner is not None or not is_flavor(cluster) or asked_for_other:
         return None

@@ -145,8 +145,8 @@ def test_a_wrong_value_is_refused_before_anything_long_begins(
             "unknown model 'llama3-8'; did you mean llama3-8b",
         ),
         (
-            lambda: parplan.Workload("gpt-tiny", seq_len=64, global_batch=8, framework="fuse"),
-            "unknown framework 'fuse'; did you mean fused",
+            lambda: parplan.Workload("gpt-tiny", seq_len=64, global_batch=8, framework="fused"),
+            "framework: is part of the software: software='megatron' for fused",
         ),
         (lambda: parplan.cluster("8xh10"), "unknown cluster '8xh10'; did you mean"),
         (lambda: parplan.plan(JOB, CLUSTER, planner="anealing"), "did you mean annealing"),

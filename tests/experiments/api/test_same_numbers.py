@@ -46,12 +46,12 @@ PLANS: tuple[tuple[Asked, Mapping[str, Any], tuple[str, ...]], ...] = (
     (DENSE, {"split_layers": True}, ("--split-layers",)),
     (DENSE, {"executable": True}, ("--executable",)),
     (DENSE, {"no_pipeline_parallel": True}, ("--no-pipeline-parallel",)),
-    (DENSE, {"framework": "eager"}, ("--framework", "eager")),
-    (DENSE, {"framework": "none"}, ("--framework", "none")),
+    (DENSE, {"software": "megatron"}, ("--software", "megatron")),
+    (DENSE, {"software": "none"}, ("--software", "none")),
     (OLDER, {"precision": "fp32", "tf32": True}, ("--no-mixed-precision", "--tf32")),
     (OLDER, {"attention": "unfused"}, ("--attention", "unfused")),
 )
-OF_WORKLOAD = ("framework", "precision", "tf32", "attention")
+OF_WORKLOAD = ("software", "precision", "tf32", "attention")
 
 
 def words(asked: Asked) -> list[str]:
@@ -111,12 +111,12 @@ def test_simulate(extra: tuple[str, ...], capsys: pytest.CaptureFixture[str]) ->
     assert [round(bytes_) for bytes_ in run.memory_bytes] == list(peaks.values())
 
 
-@pytest.mark.parametrize("framework", [None, "eager"])
-def test_landscape(framework: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("software", [None, "megatron"])
+def test_landscape(software: str | None, capsys: pytest.CaptureFixture[str]) -> None:
     axes = ("--x", "num_stages=1,2", "--y", "tensor_parallel=1,2")
-    extra = () if framework is None else ("--framework", framework)
+    extra = () if software is None else ("--software", software)
     assert main(["landscape", *words(OLDER), *axes, *extra, "--workers", "1", "-o", "out"]) == 0
-    fields: dict[str, Any] = {} if framework is None else {"framework": framework}
+    fields: dict[str, Any] = {} if software is None else {"software": software}
     land = parplan.landscape(
         job(OLDER, **fields), OLDER[1], x="num_stages=1,2", y="tensor_parallel=1,2", workers=1
     )

@@ -183,7 +183,7 @@ def test_a_run_that_is_held_out_does_not_change_its_own_prediction() -> None:
 
 def test_runs_of_several_frameworks_are_refused() -> None:
     runs = [*different_runs()[:4], one_run(group="vtrain-single", parallel__tp=1)]
-    with pytest.raises(ParplanError, match=r"several frameworks \(eager, fused\)"):
+    with pytest.raises(ParplanError, match=r"several stacks \(eager, fused\)"):
         fit_checked(runs)
 
 

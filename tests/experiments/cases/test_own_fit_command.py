@@ -76,7 +76,7 @@ def test_a_fit_is_reported_and_can_be_used(
     for row in rows(out / "runs.csv"):
         assert float(row["error_shipped"]) == pytest.approx(1 / 1.5 - 1)
         assert abs(float(row["error_held_out"])) < 1 - 1 / 1.5
-    name = f"{out / 'framework.toml'}:own"
+    name = f"{out / 'software.toml'}:own"
     assert name in captured.err
     found = setting_named(name)
     assert found.framework.step_s == pytest.approx(float(constants["step_s"]["fitted"]), rel=1e-5)
@@ -110,7 +110,7 @@ def test_a_fit_that_does_not_help_is_not_kept(
     runs = write_cases(tmp_path / "runs.jsonl", *own(1.0))
     assert main(["validate", "--fit", str(runs), "-o", str(out)]) == 0
     assert "the shipped constants are kept" in capsys.readouterr().out
-    found = setting_named(f"{out / 'framework.toml'}:own")
+    found = setting_named(f"{out / 'software.toml'}:own")
     assert found.framework.kernel_slowdown == framework("fused").kernel_slowdown
     assert found.machine.products_factor == 1
 
@@ -156,21 +156,21 @@ def test_runs_that_only_report_accuracy_are_refused(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("FILE:nobody", "unknown framework 'nobody'"),
+        ("FILE:nobody", "unknown software of .* 'nobody'"),
         ("FILE", "expected "),
         ("FILE:machine", "[machine] holds factors of machines"),
         ("FILE:bad", "machine.bad: products_factor: must be positive"),
         ("FILE:typo", "machine.typo: unknown key 'product_factor'"),
-        ("fusd", "unknown framework 'fusd'; did you mean fused"),
+        ("fusd", "unknown software 'fusd'"),
     ],
 )
-def test_a_wrong_framework_is_one_line(
+def test_wrong_software_is_one_line(
     name: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "framework.toml"
+    path = tmp_path / "software.toml"
     path.write_text("[machine.bad]\nproducts_factor = 0\n[machine.typo]\nproduct_factor = 1\n")
     words = ["plan", "gpt3-175b", "--cluster", "64xh100", "--seq-len", "2048"]
-    words += ["--global-batch", "64", "--framework", name.replace("FILE", str(path))]
+    words += ["--global-batch", "64", "--software", name.replace("FILE", str(path))]
     assert main(words) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("parplan: error: ")

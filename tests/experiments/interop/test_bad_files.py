@@ -13,7 +13,6 @@ from parplan.experiments.interop.importers.imported import Given, finished
 from parplan.experiments.interop.python_files.python_config import MAX_STEPS, called, read_python
 from parplan.experiments.interop.reading.sources import SOURCES
 from parplan.sim.models.model import model_preset
-from parplan.sim.software.framework import NO_OVERHEAD
 from tests.experiments.interop.test_corpus import FILES
 from tests.experiments.interop.test_interop_junk import one_line
 
@@ -23,7 +22,7 @@ SUFFIXES = {"megatron": ".sh", "deepspeed": ".json", "torchtitan": ".toml"}
 def read(source: str, text: str, where: str) -> None:
     given = Given(devices=16, model=model_preset("llama3-8b"), seq_len=2048, global_batch=64)
     settings = SOURCES[source](text, where, given)
-    finished(settings, given, {}, NO_OVERHEAD, where)
+    finished(settings, given, {}, where)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")

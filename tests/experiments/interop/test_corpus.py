@@ -17,7 +17,6 @@ from parplan.experiments.interop.importers.imported import Given, finished
 from parplan.experiments.interop.reading.sources import SOURCES
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
-from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
 
 LAUNCHES = Path(__file__).parents[2] / "golden" / "interop" / "launches"
@@ -39,7 +38,7 @@ def reading(path: Path, said: dict[str, Any]) -> dict[str, Any]:
     folder = f"{path.parent}/"
     try:
         settings = SOURCES[path.parent.name](path.read_text(), str(path), given)
-        plan, workload = finished(settings, given, {}, NO_OVERHEAD, path.name)
+        plan, workload = finished(settings, given, {}, path.name)
     except ParplanError as error:
         return {"refused": str(error).replace(folder, "")}
     read: dict[str, Any] = {
@@ -47,7 +46,8 @@ def reading(path: Path, said: dict[str, Any]) -> dict[str, Any]:
         "model": workload.model.name,
         "seq_len": workload.seq_len,
         "global_batch": workload.global_batch,
-        "workload": _changed(workload, _plain(workload)),
+        "software": settings.software,
+        "workload": _changed(workload, _plain(workload, settings.software)),
         "notes": settings.notes,
         "no_effect": settings.no_effect,
         "not_understood": list(settings.not_understood),
@@ -57,12 +57,12 @@ def reading(path: Path, said: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(read).replace(folder, ""))  # type: ignore[no-any-return]
 
 
-def _plain(workload: Workload) -> Workload:
+def _plain(workload: Workload, software: str) -> Workload:
     return Workload(
         model=workload.model,
         seq_len=workload.seq_len,
         global_batch=workload.global_batch,
-        framework=workload.framework,
+        software=software,
     )
 
 

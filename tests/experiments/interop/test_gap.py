@@ -12,12 +12,11 @@ from parplan.hardware.machines.presets import cluster_preset
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.prediction.predict import compile_plan, predict
-from parplan.sim.software.framework import framework
-from parplan.sim.workload import Workload
+from parplan.sim.workload import Workload, with_software
 
 CLUSTER = cluster_preset("16xh100")
 WORKLOAD = Workload(
-    model=model_preset("llama3-8b"), seq_len=8192, global_batch=64, framework=framework("fused")
+    model=model_preset("llama3-8b"), seq_len=8192, global_batch=64, software="megatron"
 )
 PLAN = Plan(
     num_micro_batches=8, data_parallel=8, tensor_parallel=2, sequence_parallel=True, zero_stage=1
@@ -51,16 +50,9 @@ def test_what_no_step_can_have_is_refused(measured: MeasuredSpeed, message: str)
 
 
 def test_what_slowed_the_model_is_found_again() -> None:
-    slow = framework("eager")
-    measured_s = predict(
-        compile_plan(
-            Workload(model=WORKLOAD.model, seq_len=8192, global_batch=64, framework=slow),
-            CLUSTER,
-            PLAN,
-        )
-    ).step_s
+    measured_s = predict(compile_plan(with_software(WORKLOAD, "pytorch"), CLUSTER, PLAN)).step_s
     found = explanations(WORKLOAD, CLUSTER, PLAN, PREDICTED_S, measured_s)
-    exact = next(one for one in found if one.change == "--framework eager")
+    exact = next(one for one in found if one.change == "--software pytorch")
     assert exact.step_s == measured_s
     assert exact.left(PREDICTED_S, measured_s) == 0
 

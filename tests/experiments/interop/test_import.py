@@ -20,7 +20,6 @@ from parplan.sim.models.model import Model, model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import read_plan
 from parplan.sim.prediction.predict import compile_plan, predict
-from parplan.sim.software.framework import framework
 from parplan.sim.software.habits import Software
 from parplan.sim.workload import Workload
 from tests.experiments.interop.interop_cases import CASES
@@ -48,7 +47,7 @@ def imported(
     source: str, text: str, given: Given, changed: dict[str, str] | None = None
 ) -> tuple[Plan, Workload, list[str]]:
     settings = SOURCES[source](text, "launch", given)
-    plan, workload = finished(settings, given, changed or {}, framework("none"), "launch")
+    plan, workload = finished(settings, given, changed or {}, "launch")
     return plan, workload, settings.notes
 
 
@@ -99,7 +98,7 @@ def test_other_graphs_of_kernels_are_told() -> None:
     text = f"{SCRIPT.strip()} --cuda-graph-impl transformer_engine --cuda-graph-scope attn"
     _, workload, notes = imported("megatron", text, Given(devices=16))
     assert not workload.software.step_graph
-    assert "--cuda-graph-impl transformer_engine: launching is that of --framework" in notes
+    assert "--cuda-graph-impl transformer_engine: launching is that of --software" in notes
 
 
 def test_variables_of_the_user_go_first_and_missing_ones_are_named() -> None:

@@ -19,7 +19,6 @@ from parplan.experiments.interop.importers.machine_text import machine_toml
 from parplan.experiments.interop.reading.sources import SOURCES
 from parplan.hardware.machines.presets import read_cluster
 from parplan.sim.models.model import model_preset
-from parplan.sim.software.framework import framework
 from tests.experiments.interop.test_convert_hardware import ASTRA_SIM, CALCULON, SIMUMAX
 from tests.experiments.interop.test_export import GOLDEN
 
@@ -76,7 +75,7 @@ def toml_text(table: dict[str, Any]) -> str:
 def read(source: str, text: str) -> None:
     given = Given(devices=16, model=model_preset("llama3-8b"), seq_len=8192, global_batch=64)
     settings = SOURCES[source](text, "launch", given)
-    finished(settings, given, {}, framework("none"), "launch")
+    finished(settings, given, {}, "launch")
 
 
 @pytest.mark.parametrize("source", ["deepspeed", "torchtitan", "accelerate"])

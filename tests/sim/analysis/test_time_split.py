@@ -103,16 +103,16 @@ def test_each_kind_of_parallelism_has_its_part() -> None:
     assert experts.seconds["expert exchange"] > 0
 
 
-def test_what_the_framework_costs_is_neither_compute_nor_bubble() -> None:
+def test_what_the_software_costs_is_neither_compute_nor_bubble() -> None:
     slow = framework("eager")
     quiet = dataclasses.replace(NO_OVERHEAD, kernel_slowdown=slow.kernel_slowdown)
     tiny = {"seq_len": 256, "global_batch": 16}
     eager = split_of(plan(), workload(framework=slow, **tiny))
     alone = split_of(plan(), workload(framework=quiet, **tiny))
     assert alone.seconds["launch"] == pytest.approx(0, abs=1e-9)
-    assert alone.seconds["framework"] == 0
+    assert alone.seconds["software"] == 0
     assert eager.seconds["launch"] > 0
-    assert eager.seconds["framework"] == pytest.approx(slow.step_s)
+    assert eager.seconds["software"] == pytest.approx(slow.step_s)
     assert eager.seconds["compute"] == pytest.approx(alone.seconds["compute"], rel=1e-6)
 
 
@@ -126,7 +126,7 @@ def test_slowed_kernels_are_compute() -> None:
 def test_schedules_change_the_bubble_and_not_the_work() -> None:
     fields = {"data_parallel": 2, "num_stages": 4, "num_micro_batches": 8}
     one, other = (split_of(plan(schedule=name, **fields)).seconds for name in ("1f1b", "gpipe"))
-    for part in ("compute", "launch", "framework", "optimizer"):
+    for part in ("compute", "launch", "software", "optimizer"):
         assert other[part] == pytest.approx(one[part], rel=1e-6)
     paired = split_of(plan(schedule="dualpipe-v", virtual_stages=2, **fields)).seconds
     assert paired["compute"] == pytest.approx(one["compute"], rel=1e-6)

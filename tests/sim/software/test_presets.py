@@ -14,15 +14,16 @@ from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import plan_table, read_plan
 from parplan.sim.prediction.predict import compile_plan, predict
-from parplan.sim.software.framework import framework
+from parplan.sim.software.framework import NO_OVERHEAD, default_framework, expected_framework
 from parplan.sim.software.presets import (
     PRESETS,
     SOFTWARE_SWITCHES,
+    UNSAID,
     WORKLOAD_SWITCHES,
     names,
     preset,
 )
-from parplan.sim.workload import Workload, with_software, workload_of_table
+from parplan.sim.workload import Workload, software_of, with_software, workload_of_table
 
 SMALL = {"seq_len": 2048, "global_batch": 8}
 EXPECTED = (
@@ -42,20 +43,56 @@ def test_every_switch_has_a_source_and_sets_its_field(name: str) -> None:
     for field, switch in found.switches.items():
         assert len(switch.source) > 10, field
         owner = workload if field in WORKLOAD_SWITCHES else workload.software
-        meant = framework(str(switch.value)) if field == "framework" else switch.value
+        meant = expected_framework(str(switch.value)) if field == "framework" else switch.value
         assert getattr(owner, field) == meant
     assert "framework" in found.switches
 
 
 def test_what_is_given_goes_over_what_a_name_stands_for() -> None:
     workload = Workload(
-        "llama2-7b", software="hf-trainer", attention="unfused", framework="none", **SMALL
+        "llama2-7b", software="hf-trainer", attention="unfused", framework=NO_OVERHEAD, **SMALL
     )
     assert workload.attention == "unfused"
-    assert workload.framework.name == "none"
+    assert workload.framework is NO_OVERHEAD
     assert not workload.fused_norms
     positional = with_software(Workload("llama2-7b", **SMALL), "hf-trainer")
     assert positional == Workload("llama2-7b", software="hf-trainer", **SMALL)
+
+
+@pytest.mark.parametrize("name", names())
+def test_nothing_is_left_of_other_software(name: str) -> None:
+    other = Workload("llama2-7b", software="zero-bubble", **SMALL)
+    assert with_software(other, name) == Workload("llama2-7b", software=name, **SMALL)
+    defaults = {f.name: f.default for f in dataclasses.fields(Workload)}
+    assert {key: defaults[key] for key in UNSAID} == UNSAID
+
+
+def test_without_a_name_it_is_plain_pytorch() -> None:
+    unnamed, named = (
+        Workload("llama2-7b", **SMALL),
+        Workload("llama2-7b", software="pytorch", **SMALL),
+    )
+    assert software_of(unnamed) == "pytorch" == software_of(named)
+    assert dataclasses.replace(unnamed, framework=named.framework) == named
+    assert unnamed.framework == default_framework()
+    assert software_of(dataclasses.replace(unnamed, framework=NO_OVERHEAD)) == "pytorch"
+    assert software_of(Workload("llama2-7b", framework=NO_OVERHEAD, **SMALL)) == "none"
+    odd = dataclasses.replace(named.software, recomputed_head=True)
+    assert software_of(dataclasses.replace(named, software=odd)) == "custom"
+
+
+@pytest.mark.parametrize("words", [["--framework", "eager"], ["--framework=eager"]])
+def test_constants_by_name_get_one_line(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = ["plan", "gpt3-1.3b", "--cluster", "2xa100", "--seq-len", "512", "--global-batch", "4"]
+    assert main([*job, *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("--framework: is part of the software: --software pytorch for eager")
+    with pytest.raises(
+        ParplanError, match=r"w\.framework: is part of .* \"software\": \"megatron\""
+    ):
+        workload_of_table({"framework": "fused"}, "w")
 
 
 def test_an_unknown_name_gets_near_ones(tmp_path: Path) -> None:
