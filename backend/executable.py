@@ -120,9 +120,8 @@ def _schedule_reasons(plan: Plan) -> Iterator[str]:
 
 def _not_built(plan: Plan) -> Iterator[str]:
     """Fields that only the simulator knows."""
-    for name in ("context_parallel", "expert_parallel"):
-        if getattr(plan, name) > 1:
-            yield f"{name} {getattr(plan, name)} cannot be executed yet, only predicted"
+    if plan.expert_parallel > 1:
+        yield f"expert_parallel {plan.expert_parallel} cannot be executed yet, only predicted"
     if plan.expert_tensor_parallel not in (None, plan.tensor_parallel):
         yield (
             f"expert_tensor_parallel {plan.expert_tensor_parallel} cannot be executed yet, "

@@ -130,7 +130,7 @@ class _Player:
     """Plays instruction lists on the stages of one rank."""
 
     def __init__(self, step: PipelineStep, tokens: torch.Tensor) -> None:
-        self.step, self.tokens = step, tokens
+        self.step, self.tokens = step, step.own_tokens(tokens)
         self.outputs: dict[tuple[int, int], torch.Tensor] = {}
         self.tracker = StorageTracker()
         own = step.wrapped.values()

@@ -52,7 +52,11 @@ def hand_written(
     plan: Plan, chain: Chain, batch: Batch, device: torch.device
 ) -> HandWrittenRun | None:
     """The fp32 loop for `plan`, if there is one: its chain is used up."""
-    plain = plan.tensor_parallel == 1 and plan.zero_stage == 0 and plan.recomputation == "none"
+    plain = (
+        plan.tensor_parallel * plan.context_parallel == 1
+        and plan.zero_stage == 0
+        and plan.recomputation == "none"
+    )
     if not plain or plan.num_devices != dist.get_world_size():
         return None
     if plan.num_stages == 1 and plan.num_micro_batches == 1:

@@ -142,7 +142,7 @@ class TrialRun:
 
 def one_run(plan: Plan, samples: Sequence[Sample], step_s: float) -> Run:
     """One step with the events of the first rank of every stage."""
-    ranks = plan.data_parallel * plan.tensor_parallel
+    ranks = plan.replicas * plan.tensor_parallel
     zero_s = min(sample.start_s for sample in samples)
     events = [
         Event(rank, stream_of(name), name, start_s - zero_s, end_s - zero_s)

@@ -81,11 +81,13 @@ def _quiet() -> Iterator[None]:
 
 
 def part_shapes(shapes: Sequence[torch.Tensor], plan: Plan) -> list[torch.Tensor]:
-    """The local part of `boundary_shapes` on one rank, for values (batch, sequence, features)."""
+    """The local part of `boundary_shapes` on one rank, for values (batch, sequence, features)
+    between tokens (batch, sequence) and logits."""
     ranks, last = plan.tensor_parallel, len(shapes) - 1
     found = []
     for index, shape in enumerate(shapes):
         size = list(shape.shape)
+        size[1] //= plan.context_parallel
         if index == last:
             size[-1] //= ranks
         elif index > 0 and plan.sequence_parallel:

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from parplan.backend.executable import why_not_built
 from parplan.backend.models.gpt_attention import CausalAttention
+from parplan.backend.models.sequence_part import SequencePart
 from parplan.errors import ParplanError
 from parplan.sim.models.model import Model
 from parplan.sim.models.parts import LayerKind, is_local
@@ -55,6 +56,9 @@ def _norm(model: Model) -> nn.Module:
 class Embedding(nn.Module):
     """Tokens, and their positions where these are learned."""
 
+    part: SequencePart | None = None
+    """Of a sequence that is spread over ranks."""
+
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.description = model
@@ -67,7 +71,8 @@ class Embedding(nn.Module):
         """(batch, seq_len) -> (batch, seq_len, hidden)."""
         values: torch.Tensor = self.tokens(tokens)
         if self.positions is not None:
-            places = torch.arange(tokens.shape[1], device=tokens.device)
+            start = self.part.start(tokens.shape[1]) if self.part is not None else 0
+            places = torch.arange(start, start + tokens.shape[1], device=tokens.device)
             values = values + self.positions(places)
         return values
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from parplan.backend.models.sequence_part import SequencePart
 from parplan.sim.layers.attention import FLASH
 from parplan.sim.models.model import Model
 from parplan.sim.workload import AttentionKind
@@ -19,6 +20,9 @@ class CausalAttention(nn.Module):
 
     window: the latest tokens that each token attends to, itself included; None: all before it.
     """
+
+    part: SequencePart | None = None
+    """Of a sequence that is spread over ranks."""
 
     def __init__(
         self, model: Model, seq_len: int, attention: AttentionKind, window: int | None = None
@@ -54,6 +58,8 @@ class CausalAttention(nn.Module):
         if self.rotary:
             # Of the joint product nothing is kept for the backward but these copies of its parts.
             query, key, value = self._rotate(query), self._rotate(key), value.contiguous()
+        if self.part is not None:
+            key, value = self.part.gathered(key, value)
         grouped = self.kv_heads != self.heads
         bias = self._bias(query)
         if self.flash:
@@ -78,14 +84,17 @@ class CausalAttention(nn.Module):
             self.slopes = self.slopes[rank * self.heads : (rank + 1) * self.heads]
 
     def _bias(self, query: torch.Tensor) -> torch.Tensor | None:
-        """The bias added to the scores (heads or 1, seq_len, seq_len); None for plain causal
-        attention.
+        """The bias added to the scores (heads or 1, seq_len, keys); None for plain causal attention
+        of as many keys.
         """
         seq = query.shape[2]
-        if self.slopes is None and (self.window is None or self.window >= seq):
+        whole = seq * (self.part.count if self.part is not None else 1)
+        plain = self.slopes is None and (self.window is None or self.window >= whole)
+        if plain and whole == seq:
             return None
-        places = torch.arange(seq, device=query.device)
-        back = places[:, None] - places  # how far each key lies before each query
+        keys = torch.arange(whole, device=query.device)
+        start = self._start(seq)
+        back = keys[start : start + seq, None] - keys  # how far each key lies before each query
         seen = back >= 0
         if self.window is not None:
             seen &= back < self.window
@@ -93,9 +102,13 @@ class CausalAttention(nn.Module):
         bias = slopes[:, None, None] * -back.to(query.dtype)
         return bias.masked_fill(~seen, float("-inf"))
 
+    def _start(self, seq: int) -> int:
+        return self.part.start(seq) if self.part is not None else 0
+
     def _rotate(self, values: torch.Tensor) -> torch.Tensor:
         seq = values.shape[2]
-        cos, sin = (self.get_buffer(name)[:seq].to(values.dtype) for name in ("cos", "sin"))
+        own = slice(self._start(seq), self._start(seq) + seq)
+        cos, sin = (self.get_buffer(name)[own].to(values.dtype) for name in ("cos", "sin"))
         first, second = values.chunk(2, dim=-1)
         return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 

@@ -90,7 +90,7 @@ def _local(parameter: nn.Parameter, gradient: torch.Tensor) -> torch.Tensor:
 
 def _copies(step: PipelineStep, parameter: nn.Parameter) -> int:
     """The number of processes of one stage that hold the same part."""
-    copies = step.plan.data_parallel * step.plan.tensor_parallel
+    copies = step.plan.replicas * step.plan.tensor_parallel
     if isinstance(parameter, DTensor):
         for dimension, placement in enumerate(parameter.placements):
             if placement.is_shard():

@@ -1,8 +1,9 @@
 """The device mesh of a plan: this process's place, and the groups it communicates in.
 
 Ranks are placed as `parplan.sim.cost_model.communication` says: tensor parallelism innermost, then
-data, then pipeline parallelism. The data-parallel ranks that parameters are sharded over are
-neighbours.
+context, data and pipeline parallelism. The data-parallel ranks that parameters are sharded over
+are neighbours.
+
 """
 
 from dataclasses import dataclass
@@ -12,10 +13,12 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from parplan.backend.executable import reduces_by_hooks
+from parplan.backend.models.sequence_part import SequencePart
 from parplan.sim.plan import Plan
 
 DIMENSIONS = ("pipeline", "copies", "shards", "tensor")
-"""Outermost first. Data-parallel ranks: copies of groups that each hold all parameters."""
+"""Outermost first. Data- and context-parallel ranks, the latter innermost: copies of groups that
+each hold all parameters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +28,8 @@ class Groups:
     mesh: DeviceMesh | None
     pipeline_rank: int = 0
     data_rank: int = 0
+    context: SequencePart | None = None
+    """The part of every sequence, where these are spread over ranks."""
 
     def part(self, *names: str) -> DeviceMesh:
         """The mesh of the named dimensions, with this process in it."""
@@ -36,25 +41,37 @@ class Groups:
         return self.part(name).get_group()
 
 
-Sizes = tuple[int, int, int, int]
+Sizes = tuple[int, int, int, int, int]
 
 
 def sizes_of(plan: Plan) -> Sizes:
-    """The sizes of `DIMENSIONS`: plans for which they are equal may share groups."""
+    """The sizes of `DIMENSIONS`, and context-parallel ranks: plans for which they are equal may
+    share groups."""
     shards = shards_of(plan)
-    return plan.num_stages, plan.data_parallel // shards, shards, plan.tensor_parallel
+    copies = plan.replicas // shards
+    return plan.num_stages, copies, shards, plan.tensor_parallel, plan.context_parallel
 
 
 def make_groups(plan: Plan, device: torch.device) -> Groups:
     """The groups of `plan`; all of its processes call this together."""
     if plan.num_devices == 1:
         return Groups(mesh=None)
-    sizes = sizes_of(plan)
-    shards = sizes[2]
-    mesh = init_device_mesh(device.type, sizes, mesh_dim_names=DIMENSIONS)
+    *sizes, context = sizes_of(plan)
+    mesh = init_device_mesh(device.type, tuple(sizes), mesh_dim_names=DIMENSIONS)
     _warm_up(mesh, device)
     pipeline, copy, shard, _ = mesh.get_coordinate() or (0, 0, 0, 0)
-    return Groups(mesh=mesh, pipeline_rank=pipeline, data_rank=copy * shards + shard)
+    data, place = divmod(copy * sizes[2] + shard, context)
+    part = _context_part(mesh, context, place) if context > 1 else None
+    return Groups(mesh=mesh, pipeline_rank=pipeline, data_rank=data, context=part)
+
+
+def _context_part(mesh: DeviceMesh, count: int, place: int) -> SequencePart:
+    stages, copies, shards, split = mesh.mesh.shape
+    ranks = mesh.mesh.view(stages, copies * shards // count, count, split)
+    lists = ranks.movedim(2, -1).flatten(0, 2).tolist()
+    group, _ = dist.new_subgroups_by_enumeration(lists)  # type: ignore[no-untyped-call]
+    assert group is not None
+    return SequencePart(group, place, count)
 
 
 def _warm_up(mesh: DeviceMesh, device: torch.device) -> None:
@@ -79,4 +96,4 @@ def shards_of(plan: Plan) -> int:
     """
     if plan.zero_stage >= 2:
         return plan.sharded_over
-    return plan.data_parallel if reduces_by_hooks(plan) else 1
+    return plan.replicas if reduces_by_hooks(plan) else 1

@@ -21,6 +21,7 @@ from parplan.backend.executable import check_executable, reduces_by_hooks
 from parplan.backend.models.boundary_shapes import boundary_shapes, part_shapes
 from parplan.backend.models.chain import LossFunction
 from parplan.backend.models.partition import cut
+from parplan.backend.models.sequence_part import check_spreadable, spread
 from parplan.backend.runtime.batch_division import divide
 from parplan.backend.runtime.groups import Groups, make_groups
 from parplan.backend.runtime.recorded_stage import Clock, Mark, MarkedRuntime, MarkedStage
@@ -112,6 +113,8 @@ class PipelineStep:
         check_executable(plan, num_processes(), own_lists=schedule is not None)
         if plan.tensor_parallel > 1:
             check_splittable(layers, plan.tensor_parallel)
+        if plan.context_parallel > 1:
+            check_spreadable(layers, plan.context_parallel, example_micro_batch)
         stages = cut(layers, plan, num_first, num_last)
         modules = [StageModule(stage, device, precision) for stage in stages]
         self.shapes = boundary_shapes(modules, example_micro_batch)
@@ -131,6 +134,9 @@ class PipelineStep:
         if plan.tensor_parallel > 1:
             self._split(layers)
             tie_again(ties, own)
+        if self.groups.context is not None:
+            spread(layers, self.groups.context)
+        self.shapes = part_shapes(self.shapes, plan)
         self.wrapped: dict[int, nn.Module] = {
             index: replicate(module, module.layers.children(), plan, self.groups)
             for index, module in self.modules.items()
@@ -149,7 +155,6 @@ class PipelineStep:
             if id(layer) in own:
                 split(layer, mesh, self.plan.sequence_parallel)
         self.loss_fn = loss_of_parts(self.loss_fn, mesh)
-        self.shapes = part_shapes(self.shapes, self.plan)
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """The parameters of this rank's stages, or its parts of them, each once."""
@@ -197,7 +202,7 @@ class PipelineStep:
 
     def _run(self, inputs: torch.Tensor, targets: torch.Tensor, train: bool) -> torch.Tensor:
         rows, micro_batches, self.weights = self._own_rows(len(inputs))
-        inputs, targets = inputs[rows].to(self.device), targets[rows].to(self.device)
+        inputs, targets = (self.own_tokens(part[rows]) for part in (inputs, targets))
         run = self._run_alone if self.num_stages == 1 else self._run_pipeline
         split = self.plan.tensor_parallel > 1
         with loss_parallel() if split else contextlib.nullcontext():
@@ -205,10 +210,15 @@ class PipelineStep:
         if not train:
             for module in self.modules.values():
                 free_gathered(module)
-        loss = (local / (self.plan.data_parallel * self.plan.tensor_parallel)).to(self.loss_dtype)
+        loss = (local / (self.plan.replicas * self.plan.tensor_parallel)).to(self.loss_dtype)
         if self.plan.num_devices > 1:
             dist.all_reduce(loss)
         return loss
+
+    def own_tokens(self, rows: torch.Tensor) -> torch.Tensor:
+        """Of these rows the part along the sequence that is this process's, on its device."""
+        part = self.groups.context
+        return (rows if part is None else part.own(rows)).to(self.device)
 
     def num_parts(self, batch: int) -> int:
         """Micro-batches that a global batch of so many rows is divided into, over all replicas."""
@@ -359,7 +369,7 @@ def _check_reduction(schedule: Schedule, plan: Plan) -> None:
     """Raise `ParplanError` for a split backward whose gradients torch would not reduce."""
     splits = any(action.op in ("I", "W") for actions in schedule for action in actions)
     wrong = reduces_by_hooks(plan) or plan.distribute_low_prec_param
-    if splits and wrong and plan.data_parallel > 1:
+    if splits and wrong and plan.replicas > 1:
         raise ParplanError(
             f"schedule: splits the backward, which data_parallel {plan.data_parallel} can only "
             "execute with distribute_gradient (ZeRO-2)"

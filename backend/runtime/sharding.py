@@ -34,14 +34,14 @@ def replicate(module: nn.Module, layers: Iterable[nn.Module], plan: Plan, groups
     layers: its layers, the units that are gathered together. The parameters of a stage that
     fully_shard takes become DTensors of this rank's part.
     """
-    if plan.data_parallel == 1 or not any(p.requires_grad for p in module.parameters()):
+    if plan.replicas == 1 or not any(p.requires_grad for p in module.parameters()):
         return module
     if reduces_by_hooks(plan):
         if any(isinstance(p.data, FakeTensor) for p in module.parameters()):
             return module  # of a virtual rank, which has nothing to reduce
         return DistributedDataParallel(module, process_group=groups.group("shards"))
     # A mesh of two dimensions: copies of the first, sharded over the second.
-    whole = groups.part("shards").size() == plan.data_parallel
+    whole = groups.part("shards").size() == plan.replicas
     mesh = groups.part("shards") if whole else groups.part("copies", "shards")
     # Layers that share a parameter are gathered with the stage.
     units = list(layers)
@@ -60,7 +60,7 @@ def make_optimizer(
     **settings: Any,
 ) -> Optimizer:
     """An optimizer of `kind`, whose state is sharded as the plan says."""
-    if plan.zero_stage == 1 and plan.data_parallel > 1:
+    if plan.zero_stage == 1 and plan.replicas > 1:
         group = groups.group("shards")
         return ZeroRedundancyOptimizer(
             list(parameters), optimizer_class=kind, process_group=group, **settings

@@ -62,7 +62,7 @@ def check_ties(ties: Sequence[Tie], on_rank: Mapping[int, int] | Sequence[int], 
     """
     for tie in ties:
         stages = sorted({place.stage for place in tie.places})
-        if plan.data_parallel > 1 and len({on_rank[stage] for stage in stages}) < len(stages):
+        if plan.replicas > 1 and len({on_rank[stage] for stage in stages}) < len(stages):
             raise ParplanError(
                 f"stages {' and '.join(map(str, stages))} of one process share the parameter "
                 f"{tie.places[0].name} (tied weights), which schedule {plan.schedule} with "

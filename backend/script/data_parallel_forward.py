@@ -35,7 +35,8 @@ def why_not_whole(plan: Plan | None, options: Options) -> str:
 
 def is_whole_plan(plan: Plan) -> bool:
     """Whether a plan is data parallelism alone, sharded or not, of the model as it is."""
-    parts = plan.total_stages * plan.tensor_parallel * plan.num_micro_batches
+    parts = plan.total_stages * plan.tensor_parallel * plan.context_parallel
+    parts *= plan.num_micro_batches
     return parts == 1 and plan.recomputation == "none"
 
 

@@ -28,7 +28,12 @@ def why_not_in_script(plan: Plan, chain: Chain, *, planned_now: bool) -> str:
                 f"tensor_parallel {plan.tensor_parallel} replaces the parameters; pass "
                 "example=(inputs, targets) and make the optimizer after this line"
             )
-    if plan.data_parallel == 1:
+    if plan.context_parallel > 1 and not any(isinstance(layer, Block) for layer in chain.layers):
+        return (
+            f"context_parallel {plan.context_parallel} spreads parplan's own layers alone "
+            "(parplan.backend.models.gpt)"
+        )
+    if plan.replicas == 1:
         return ""
     if plan.zero_stage == 1:
         return (

@@ -24,6 +24,7 @@ PLANS = {
     "128 ranks: two chunks each": Plan(
         **PIPELINE, data_parallel=16, schedule="interleaved-1f1b", virtual_stages=2
     ),
+    "128 ranks: parts of sequences": Plan(**PIPELINE, data_parallel=8, context_parallel=2),
 }
 
 
@@ -77,6 +78,6 @@ def test_the_command_says_what_it_found(tmp_path: Path) -> None:
 
 
 def test_plans_that_cannot_run_are_refused() -> None:
-    plan = Plan(num_stages=2, data_parallel=4, context_parallel=2)
-    with pytest.raises(ParplanError, match="context_parallel 2 cannot be executed yet"):
+    plan = Plan(num_stages=2, data_parallel=4, offload_optimizer=True)
+    with pytest.raises(ParplanError, match="offload_optimizer cannot be executed yet"):
         next(virtual_ranks(workload(plan), plan, [0]))

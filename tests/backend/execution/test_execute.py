@@ -206,8 +206,8 @@ def test_a_plan_that_cannot_be_executed_is_refused_before_the_start() -> None:
         precision="fp32",
         framework=NO_OVERHEAD,
     )
-    with pytest.raises(ParplanError, match="context_parallel 2 cannot be executed yet"):
-        execute(workload, 2, [Plan(context_parallel=2, num_micro_batches=8)])
+    with pytest.raises(ParplanError, match="offload_optimizer cannot be executed yet"):
+        execute(workload, 2, [Plan(data_parallel=2, offload_optimizer=True, num_micro_batches=4)])
     with pytest.raises(ParplanError, match="= 1 devices, but the cluster has 2"):
         execute(workload, 2, [Plan(num_micro_batches=8)])
     with pytest.raises(ParplanError, match="tf32 cannot be executed yet"):

@@ -19,7 +19,6 @@ PIPELINE = {"num_stages": 2, "num_micro_batches": 4}
 
 REFUSED = {
     "2 x data_parallel 3 = 6 processes, but 4 run": {"num_stages": 2, "data_parallel": 3},
-    "context_parallel 4": {"context_parallel": 4},
     "expert_parallel 4": {"data_parallel": 4, "expert_parallel": 4},
     "expert_tensor_parallel 2": {"tensor_parallel": 4, "expert_tensor_parallel": 2},
     "recomputed_ops mlp": {

@@ -12,6 +12,8 @@ PIPELINE = {"num_stages": 2, "num_micro_batches": 2}
 
 SPLIT = {"tensor_parallel": 2, "num_micro_batches": 2}
 
+CONTEXT = {"context_parallel": 2, "num_micro_batches": 2}
+
 
 def cases(plans, models=(None,), levels=("none", "full")):
     """Every plan without and with recomputation; the micro-batches make a batch of 8."""
@@ -48,6 +50,12 @@ TWO_PROCESSES = {
             "dp2 zero3": {"data_parallel": 2, **zero_fields(3)},
             "tp2 sp": {**SPLIT, "sequence_parallel": True},
         },
+        ("gemma", "falcon"),
+        ("none",),
+    ),
+    **cases({"cp2": CONTEXT}, ("gpt", "llama")),
+    **cases(
+        {"cp2 m1": {"context_parallel": 2}, "cp2 zero3": {**CONTEXT, **zero_fields(3)}},
         ("gemma", "falcon"),
         ("none",),
     ),
@@ -95,6 +103,16 @@ FOUR_PROCESSES = {
                 "sequence_parallel": True,
                 "schedule": "zb-h1",
             },
+        },
+        ("gpt",),
+    ),
+    **cases(
+        {
+            "pp2 cp2": {**PIPELINE, **CONTEXT},
+            "pp2 cp2 zb-h1": {**PIPELINE, **CONTEXT, "schedule": "zb-h1"},
+            "dp2 cp2": {**CONTEXT, "data_parallel": 2},
+            "dp2 cp2 zero2": {**CONTEXT, "data_parallel": 2, **zero_fields(2)},
+            "cp2 tp2": {**SPLIT, **CONTEXT},
         },
         ("gpt",),
     ),
