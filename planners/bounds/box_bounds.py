@@ -101,7 +101,7 @@ def box_bounds_s(parts: RelaxedParts, plan: Plan, boxes: Sequence[Box]) -> Float
         zero_stage=np.full(len(boxes), float(plan.zero_stage)),
         overlaps_reduction=np.array(overlaps, dtype=np.float64),
         message_s=host_message_s(parts.workload, plan.num_stages),
-        reduces_once=reduces_once(parts.workload, plan.num_stages),
+        reduces_once=reduces_once(parts.workload, plan),
         sharding_waits=parts.workload.software.sharded_in_lists,
     )
     seconds = costs_of_rows(layers, work, around)

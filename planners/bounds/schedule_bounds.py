@@ -26,9 +26,9 @@ def step_bounds_s(
     """Seconds that a step takes at least, shape [candidates].
 
     All candidates have schedules of one placement that (all or none of them) split the backward;
-    `micro_batches` has one number for each.
+    `micro_batches` has one number for each, of which each copy of a stage has its share.
     """
-    count = np.array(micro_batches, dtype=np.int64)[:, None]
+    count = np.array(micro_batches, dtype=np.int64)[:, None] // (1 if kind.one_copy else 2)
     own = stages_by_rank(kind, num_ranks, ticks.num_stages)
     paths = _Paths(kind, num_ranks, ticks)
     finish = _total(ticks.optimizer + ticks.gather, own)

@@ -16,7 +16,8 @@ from parplan.sim.ticks import Ints
 
 @dataclass(frozen=True, slots=True)
 class RowBlock:
-    """The rows of one group with one number of chunks: recomputation x ZeRO x sequence parallel."""
+    """The rows of one group with one number of chunks, and of copies, of a stage: recomputation x
+    ZeRO x sequence parallel."""
 
     group: LayoutGroup
     first: int
@@ -24,6 +25,8 @@ class RowBlock:
     virtual: int
     ends: int
     """As `Ordering.ends`."""
+    one_copy: bool
+    """Whether every stage is on one rank, which tells what its parameters cost."""
     kinds: tuple[ScheduleKind, ...]
     """What the orderings with so many chunks look like to the bound, each once."""
     numbers: tuple[tuple[int, ScheduleKind], ...]
@@ -40,7 +43,8 @@ class RowBlock:
     def ordering_of(self, schedule: str) -> int | None:
         """The place of the schedule, with so many chunks, among the orderings of the group."""
         wanted = Ordering(schedule, self.virtual, self.ends)
-        return self.group.orderings.index(wanted) if wanted in self.group.orderings else None
+        own = (number for number, _ in self.numbers if self.group.orderings[number] == wanted)
+        return next(own, None)
 
     def places(self, number: int) -> slice:
         """Positions in the space of the plans with that ordering."""
@@ -59,22 +63,23 @@ class RowBlock:
 
 
 def blocks_of(space: Space) -> Iterator[RowBlock]:
-    """Every group of `space` by its numbers of chunks."""
+    """Every group of `space` by its numbers of chunks and of copies."""
     first = 0
     patterns: dict[tuple[int, int, int], tuple[Ints, Ints, Ints]] = {}
     for group in space.groups:
-        for virtual, ends in dict.fromkeys((o.virtual_stages, o.ends) for o in group.orderings):
+        shapes = [(*o[1:], schedule_kind(o.schedule).one_copy) for o in group.orderings]
+        for shape in dict.fromkeys(shapes):
             numbers = tuple(
-                (number, _as_bound(schedule_kind(name)))
-                for number, (name, *division) in enumerate(group.orderings)
-                if division == [virtual, ends]
+                (number, _as_bound(schedule_kind(ordering.schedule)))
+                for number, ordering in enumerate(group.orderings)
+                if shapes[number] == shape
             )
             kinds = tuple(dict.fromkeys(kind for _, kind in numbers))
             _, *radices = group.radices
             inner = radices[0], radices[1], radices[2]
             known = patterns.get(inner) or patterns.setdefault(inner, _patterns(inner))
             size = group.size // len(group.orderings)
-            yield RowBlock(group, first, virtual, ends, kinds, numbers, inner, size, known, {})
+            yield RowBlock(group, first, *shape, kinds, numbers, inner, size, known, {})
         first += group.size
 
 

@@ -28,7 +28,7 @@ from parplan.sim.fast.fast import Kernel, fast_many
 from parplan.sim.memory.moments import Moments
 from parplan.sim.memory.peak_of_rows import rows_fit
 from parplan.sim.plan import Plan
-from parplan.sim.schedules import ScheduleKind
+from parplan.sim.schedules import ScheduleKind, schedule_kind
 from parplan.sim.step.tape import Tape
 from parplan.sim.ticks import Ints, StageTicks, ticks_of_seconds
 
@@ -37,8 +37,9 @@ IMPOSSIBLE = float("inf")
 ScheduleKey = tuple[str, int, int, int]
 """What `parplan.sim.prediction.predict.schedule_key` gives."""
 
-Shape = tuple[int, int, int]
-"""(pipeline ranks, chunks of a rank, ends as layers) of plans whose stages have equal layers."""
+Shape = tuple[int, int, int, bool]
+"""(pipeline ranks, chunks of a rank, ends as layers, whether every stage is on one rank) of plans
+whose stages have equal layers."""
 
 Bools = npt.NDArray[np.bool_]
 
@@ -54,7 +55,7 @@ class SpaceTable:
         )
         by_shape: dict[Shape, list[RowBlock]] = {}
         for block in blocks_of(space):
-            shape = block.group.layout.num_stages, block.virtual, block.ends
+            shape = block.group.layout.num_stages, block.virtual, block.ends, block.one_copy
             by_shape.setdefault(shape, []).append(block)
         self.by_shape = {shape: self._with_memory(blocks) for shape, blocks in by_shape.items()}
 
@@ -89,7 +90,8 @@ class SpaceTable:
     def costs(self, numbers: Sequence[int], plans: Sequence[Plan]) -> StageTicks:
         """The costs of plans with equal lists, by their numbers in the space: [plans, stages]."""
         first = plans[0]
-        rows = self.by_shape[first.num_stages, first.virtual_stages, ends_of(first)]
+        one_copy = schedule_kind(first.schedule).one_copy
+        rows = self.by_shape[first.num_stages, first.virtual_stages, ends_of(first), one_copy]
         begins = [block.first for block, _ in rows.members()]
         chosen = []
         for number in numbers:
@@ -181,7 +183,7 @@ class SpaceTable:
         """
         own = self.space.constraints
         found = np.full(self.space.num_rows, IMPOSSIBLE)
-        for (ranks, _, _), rows in self.by_shape.items():
+        for (ranks, *_), rows in self.by_shape.items():
             state = rows.states[:, :, :3].sum(axis=2)[:, rows.place].sum(axis=1) / ranks
             holds = state * (1 - 1e-9) <= self.limit
             for block, members in rows.members():
@@ -243,7 +245,7 @@ class SpaceTable:
             zero_stage=zero.rows()[kept, 0],
             overlaps_reduction=overlaps[kept],
             message_s=host_message_s(self.space.workload, rows.num_ranks),
-            reduces_once=reduces_once(self.space.workload, rows.num_ranks),
+            reduces_once=reduces_once(self.space.workload, rows.blocks[0].plan()),
             sharding_waits=self.space.workload.software.sharded_in_lists,
         )
         costs = costs_of_rows(layers.rows()[kept], work.rows()[kept], around)

@@ -114,7 +114,7 @@ def _raise(
         zero_stage=np.concatenate([one.zero for one in several]).astype(np.float64),
         overlaps_reduction=overlaps,
         message_s=host_message_s(workload, rows.num_ranks),
-        reduces_once=reduces_once(workload, rows.num_ranks),
+        reduces_once=reduces_once(workload, rows.blocks[0].plan()),
         sharding_waits=workload.software.sharded_in_lists,
     )
     layers = np.concatenate([one.layers for one in several])

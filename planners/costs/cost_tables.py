@@ -41,6 +41,7 @@ from parplan.sim.memory.peak import (
     state_of,
 )
 from parplan.sim.plan import Plan
+from parplan.sim.schedules import schedule_kind
 from parplan.sim.workload import Workload
 
 Key = tuple[object, ...]
@@ -227,6 +228,7 @@ def exchange_key(plan: Plan) -> Key:
     return (
         *(*_degrees(plan), plan.zero_stage, plan.shard_group, plan.gradient_dtype),
         *(plan.offload_optimizer, plan.overlap_gradient_reduction),
+        schedule_kind(plan.schedule).one_copy,
     )
 
 

@@ -46,6 +46,7 @@ from parplan.sim.layers.shapes import Shapes, shapes_of
 from parplan.sim.layers.times import MachineTimes, layer_costs, recompute_s
 from parplan.sim.models.parts import LayerKind
 from parplan.sim.plan import Plan
+from parplan.sim.schedules import schedule_kind
 from parplan.sim.workload import Workload
 
 
@@ -216,7 +217,7 @@ def surroundings(workload: Workload, plan: Plan, links: Communication) -> Surrou
         message_s=host_message_s(workload, plan.num_stages),
         zero_stage=plan.zero_stage,
         overlaps_reduction=plan.overlap_gradient_reduction,
-        reduces_once=reduces_once(workload, plan.num_stages),
+        reduces_once=reduces_once(workload, plan),
         sharding_waits=workload.software.sharded_in_lists,
     )
 
@@ -238,10 +239,11 @@ def _offloaded(
     return with_transfers(costs, moved / rate, stage.num_blocks)
 
 
-def reduces_once(workload: Workload, num_ranks: int) -> bool:
-    """Whether gradients stay whole until one reduction per step, by the software of `workload`, in
-    a pipeline of so many ranks."""
-    return num_ranks > 1 and workload.software.pipelines_reduce_once
+def reduces_once(workload: Workload, plan: Plan) -> bool:
+    """Whether gradients stay whole until one reduction per step: in a pipeline, where the software
+    of `workload` does so, or a stage has two copies, whose gradients are reduced together."""
+    once = workload.software.pipelines_reduce_once or not schedule_kind(plan.schedule).one_copy
+    return plan.num_stages > 1 and once
 
 
 def message_bytes(workload: Workload, plan: Plan) -> float:

@@ -317,7 +317,7 @@ def state_of(workload: Workload, plan: Plan, parameters: StageParameters) -> Sta
     only_master = software.fp32_shards and software.master_parameters and value < 4
     is_on_device = plan.distribute_low_prec_param and not plan.offload_optimizer
     whole, trained = parameters.largest_layer, parameters.trained_share
-    sharded_gradient = plan.distribute_gradient and not reduces_once(workload, plan.num_stages)
+    sharded_gradient = plan.distribute_gradient and not reduces_once(workload, plan)
     beside = value * trained * parameters.total * software.low_precision_gradients
     gradients = gradient * trained * parameters.held(plan, sharded_gradient) + beside
     gathered = gradient * trained * whole * sharded_gradient

@@ -59,6 +59,8 @@ def tail(one: Ticks, longest: int) -> int:
 
 def paths_s(name: str, ranks: int, count: int, costs: Sequence[StageCosts]) -> float:
     kind = schedule_kind(name)
+    # Of each stage of two copies.
+    count = count if kind.one_copy else count // 2
     stages = [Ticks(own, kind.splits_backward, kind.overlaps) for own in costs]
     virtual = len(stages) // ranks
     on = [rank_of_stage(kind.placement, ranks, s) for s in range(len(stages))]

@@ -10,13 +10,13 @@ from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.bounds.bounds_by_layout import BoundsByLayout
 from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.search.run import run_planner
-from parplan.planners.spaces.constraints import Constraints, Range
+from parplan.planners.spaces.constraints import SIMULATED, Constraints, Range
 from parplan.planners.spaces.everything import everything
 from parplan.planners.spaces.layouts import stage_divisions
 from parplan.planners.spaces.make import make_space
 from parplan.planners.spaces.space import Space
 from parplan.sim.models.model import MixtureOfExperts, Model, model_preset
-from parplan.sim.plan import Plan, layers_with_ends
+from parplan.sim.plan import Plan, layers_with_ends, zero_fields
 from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.workload import Workload
 
@@ -37,8 +37,8 @@ def small(model: Model, **given: object) -> Space:
     allowed = Constraints(
         tensor_parallel_across_nodes=True,
         unequal_chunks=True,
-        virtual_stages=Range(),
         **{
+            "virtual_stages": Range(),
             "stage_ends": (0, 2, 3),
             "schedule": ("1f1b", "interleaved-1f1b", "looped-bfs"),
             **given,
@@ -57,6 +57,17 @@ SPACES = [
         shard_group=Range(min=1),
         recomputed_layers=Range(min=1),
         batch_per_device=(1, 2),
+    ),
+    small(
+        replace(DENSE, name="every schedule"),
+        schedule=SIMULATED,
+        tensor_parallel=(1, 2),
+        num_stages=(2, 4),
+        virtual_stages=(1, 2),
+        stage_ends=(0, 2),
+        zero_stage=(0, 2),
+        recomputation=("none", "full"),
+        sequence_parallel=(False,),
     ),
 ]
 
@@ -125,6 +136,33 @@ def test_branch_and_bound_finds_what_trying_everything_finds(space: Space) -> No
     assert found.proven
     assert found.gap == 0.0
     assert found.num_asked < every.num_asked / 10
+
+
+def test_every_schedule_is_searched_with_all_that_it_can_have() -> None:
+    (space,) = (s for s in SPACES if s.workload.model.name == "every schedule")
+    found = {(p.schedule, p.zero_stage) for p in space if p.data_parallel > 1}
+    assert found == {(name, zero) for name in SIMULATED for zero in (0, 2)}
+    job = space.workload
+    assert set(everything(job, space.cluster).schedule) == set(SIMULATED)
+
+
+def test_two_copies_of_a_stage_keep_whole_gradients() -> None:
+    job = Workload(model=DENSE, seq_len=1024, global_batch=16)
+    sharded = Plan(
+        num_stages=4, data_parallel=2, num_micro_batches=8, tensor_parallel=2,
+        schedule="dualpipe", **zero_fields(2),
+    )  # fmt: skip
+    unsharded = replace(sharded, **zero_fields(0))
+    plans = [sharded, unsharded, replace(unsharded, schedule="zb-h1")]
+    cluster = cluster_preset("16xh100")
+    two, whole, one = (
+        [rank.gradient_bytes for rank in compile_plan(job, cluster, plan).memory] for plan in plans
+    )
+    assert two == whole
+    # Of a rank at either end, of two stages.
+    assert two[0] == one[0] + one[-1]
+    # ... and are reduced once, so that the step can be simulated.
+    assert predict(compile_plan(job, cluster, sharded)).step_s > 0
 
 
 def test_uneven_stages_may_be_those_of_short_ends() -> None:

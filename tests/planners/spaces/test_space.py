@@ -127,7 +127,6 @@ def test_the_full_space_is_the_full_candidates() -> None:
         ),
         ({"schedule": ()}, "schedule: at least one value"),
         ({"schedule": ("1f2b",)}, "unknown schedule '1f2b'; did you mean"),
-        ({"schedule": ("dualpipe",)}, "dualpipe cannot be searched"),
         ({"zero_stage": (4,)}, "zero_stage: 0 to 3, got 4"),
         ({"memory_ratio": 1.5}, "memory_ratio: must be above 0 and at most 1"),
     ],
