@@ -95,4 +95,7 @@ def steady(text: str) -> str:
     text = re.sub(
         r"^parplan: \w+(?: \(best step [^)]*\))?: \d+ of \d+\n", "", text, flags=re.MULTILINE
     )
+    text = re.sub(
+        r"^parplan: [\d.]+ s; results", "parplan: 1.0 s; results", text, flags=re.MULTILINE
+    )
     return re.sub(r"= \d+ \[ms\]", "= 5 [ms]", text)

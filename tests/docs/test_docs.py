@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,9 @@ PAGES = (
     "first-steps",
     "summary",
     "explore",
+    "for-training-engineers",
+    "for-researchers",
+    "for-one-machine",
     "add-your-accelerator",
     "write-a-planner",
     "write-a-schedule",
@@ -33,6 +38,26 @@ def test_every_block_prints_what_it_shows(
     if os.environ.get("PARPLAN_WRITE_DOCS"):
         pytest.skip("the page was written, not checked")
     assert {one.what: one.printed for one in ran} == {one.what: one.shown for one in ran}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_commands_that_measure_this_machine_run(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "for-one-machine.md").read_text(encoding="utf-8")
+    saved = re.search(
+        r"[Ss]aved as `train.py`:\n\n```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE
+    )
+    assert saved is not None
+    (tmp_path / "train.py").write_text(saved[1], encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    commands = [line for block in blocks for line in block.splitlines()]
+    assert len(commands) == 4
+    for command in commands:
+        words = [sys.executable, "-m", *command.split()]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        if "train" in command.split()[1]:
+            assert "measured:" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", PAGES)
