@@ -1,12 +1,15 @@
 """Lower bounds on the steps of all plans of a layout, before any of them is looked at."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from parplan.planners.costs.cost_tables import CostTables
 from parplan.planners.spaces.layouts import LayoutGroup
 from parplan.planners.spaces.space import Space
+from parplan.sim.cost_model.stage_costs import reduces_once
 from parplan.sim.cost_model.stage_formula_of_rows import Floats
 from parplan.sim.plan import Plan, with_values
 
@@ -16,55 +19,173 @@ SLACK = 1 - 1e-6
 
 _ONE_STAGE = {"num_stages": 1, "virtual_stages": 1, "stage_layers": None, "schedule": "1f1b"}
 
+Memo = dict[tuple[object, ...], Any]
+
 
 def layout_floors(space: Space, parts: CostTables, limit_bytes: float) -> Floats:
     """Seconds that every plan of each group takes at least, shape [groups]; infinite for those
-    whose ranks cannot hold all parameters.
+    whose ranks cannot hold all parameters, or a micro-batch.
 
     The slowest rank has at least its share of the work of all micro-batches and of the optimizer,
-    and one micro-batch has to pass all stages forward and backward.
+    and one micro-batch has to pass all stages forward and backward. A layout that does not fit does
+    not fit with larger micro-batches.
     """
-    known: dict[tuple[object, ...], tuple[float, float]] = {}
-    states: dict[tuple[object, ...], list[tuple[float, float]]] = {}
+    known: Memo = {}
+    to_host = True in space.constraints.offload_activations
+    too_large: dict[tuple[int, ...], int] = {}
     found = []
     for group in space.groups:
-        key = group.layout._replace(num_stages=1), group.num_micro_batches > 1
-        if key not in known:
-            known[key] = _work(group, parts)
-        work_s, chain_s = known[key]
+        degrees, size = group.layout.degrees, group.layout.batch_per_device
         ranks = group.layout.num_stages
-        degrees = group.layout.degrees
-        if degrees not in states:
-            states[degrees] = [_state(plan, parts) for plan in _of_one_stage(group, zero=True)]
-        holding = [s for held, s in states[degrees] if held * SLACK <= limit_bytes * ranks]
+        holding: list[_Sharded] = []
+        if size < too_large.get(degrees, size + 1):
+            held = 0.0 if to_host else _held_bytes(group, parts, known)
+            states = _remembered(known, ("state", degrees), partial(_states, group, parts))
+            holding = [
+                one
+                for one in states
+                if one.whole_bytes * SLACK <= limit_bytes * ranks
+                and (held + one.block_bytes / ranks) * SLACK <= limit_bytes
+            ]
         if not holding:
+            too_large[degrees] = min(size, too_large.get(degrees, size))
             found.append(np.inf)
             continue
-        share_s = (group.num_micro_batches * work_s + min(holding)) / ranks
-        found.append(max(share_s, chain_s) * SLACK)
+        key = "work", group.layout._replace(num_stages=1), group.num_micro_batches > 1
+        work = _remembered(known, key, partial(_work, group, parts))
+        count, least = group.num_micro_batches, min(map(_chain_s, work))
+        share_s = min(
+            (count * _work_s(layers, one) + one.optimizer_s) / ranks
+            for one in holding
+            for layers in work
+        )
+        found.append(max(share_s, least) * SLACK)
     return np.array(found)
 
 
-def _work(group: LayoutGroup, parts: CostTables) -> tuple[float, float]:
-    """Seconds of one micro-batch over the whole model: all work, and what others wait for."""
-    least = [parts.layers(plan)[:, :3].sum(axis=0) for plan in _of_one_stage(group, zero=False)]
-    work_s = min(float(each.sum()) for each in least)
-    return work_s, min(float(each[:2].sum()) for each in least)
+class _Sharded(NamedTuple):
+    """A ZeRO stage, of all pipeline stages together."""
+
+    whole_bytes: float
+    """Of all parameters and what belongs to them."""
+    block_bytes: float
+    """Of those of the blocks; some are left out."""
+    optimizer_s: float
+    forward_s: float
+    """Of the gathers in the forward of a micro-batch."""
+    backward_s: float
+    """Of the exchanges in its backward."""
 
 
-def _state(plan: Plan, parts: CostTables) -> tuple[float, float]:
-    """Bytes of the parameters and what belongs to them, and seconds of the optimizer."""
-    return float(parts.states(plan)[:, :3].sum()), float(parts.parameters(plan)[:, 2].sum())
+_Layers = tuple[float, float, float]
+"""Seconds of the whole model for a micro-batch: forward, gradients of inputs, of weights."""
 
 
-def _of_one_stage(group: LayoutGroup, *, zero: bool) -> Iterator[Plan]:
-    """Plans of the group as if it had no pipeline: each ZeRO stage, or each other choice."""
-    _, again, stages, sequences = group.radices
-    chosen = (
-        [(0, z, 0) for z in range(stages)]
-        if zero
-        else [(r, 0, s) for r in range(again) for s in range(sequences)]
+def _work_s(layers: _Layers, sharded: _Sharded) -> float:
+    """Seconds of a micro-batch on all stages: layers or, beside them, exchanges."""
+    forward_s, input_s, weight_s = layers
+    return max(forward_s, sharded.forward_s) + max(input_s, sharded.backward_s) + weight_s
+
+
+def _chain_s(layers: _Layers) -> float:
+    """Seconds of a micro-batch that others wait for."""
+    return layers[0] + layers[1]
+
+
+def _remembered(known: Memo, key: tuple[object, ...], make: Callable[[], Any]) -> Any:
+    if key not in known:
+        known[key] = make()
+    return known[key]
+
+
+def _work(group: LayoutGroup, parts: CostTables) -> list[_Layers]:
+    """With and without sequence parallelism."""
+    # To compute something again makes nothing shorter.
+    plans = _of_one_stage(group, ("none",))
+    return [tuple(parts.layers(plan)[:, :3].sum(axis=0).tolist()) for plan in plans]
+
+
+def _states(group: LayoutGroup, parts: CostTables) -> list[_Sharded]:
+    """By ZeRO stage."""
+    found = []
+    for number in range(len(group.zero_stages)):
+        first = group.plan(number * len(group.sequence_parallel))
+        plan = with_values(first, _ONE_STAGE)
+        found.append(
+            _Sharded(
+                float(parts.states(plan)[:, :3].sum()),
+                _of_blocks(first, parts),
+                float(parts.optimizer(plan).sum()),
+                *_exchanges_s(group, first, parts),
+            )
+        )
+    return found
+
+
+def _exchanges_s(group: LayoutGroup, plan: Plan, parts: CostTables) -> tuple[float, float]:
+    """Seconds of the exchanges beside a forward and a backward on all stages.
+
+    With full sharding these are of each block and end of the model, in whichever stage it is. Those
+    of others depend on the division into stages, and are left out.
+    """
+    if plan.zero_stage < 3:
+        return 0.0, 0.0
+    even = with_values(plan, {"virtual_stages": 1, "stage_layers": None, "schedule": "1f1b"})
+    work = parts.parameters(even)[parts.kinds(even).place]
+    gathered_s, reduced_s = work[:, 0].sum(), work[:, 1].sum()
+    schedules = dict.fromkeys(ordering.schedule for ordering in group.orderings)
+    each_time = not any(
+        reduces_once(parts.workload, with_values(plan, {"schedule": name})) for name in schedules
     )
-    for r, z, s in chosen:
-        plan = group.plan((r * stages + z) * sequences + s)
-        yield with_values(plan, _ONE_STAGE)
+    return float(gathered_s), float(gathered_s + each_time * reduced_s)
+
+
+def _of_blocks(plan: Plan, parts: CostTables) -> float:
+    """Bytes of the parameters of all blocks but the first and the last, and what belongs to them;
+    0 without a pipeline."""
+    layers = parts.workload.model.num_layers
+    if plan.num_stages == 1 or layers < 3:
+        return 0.0
+    each = with_values(plan, {**_ONE_STAGE, "num_stages": layers})
+    place = parts.kinds(each).place[1:-1]
+    return float(parts.states(each)[place, :3].sum())
+
+
+def _held_bytes(group: LayoutGroup, parts: CostTables, known: Memo) -> float:
+    """Bytes of activations that the fullest rank holds at least beside the mean state of blocks.
+
+    When a rank goes backward through the last of its blocks for the first time, it holds a
+    micro-batch of all of them, and what is recomputed of one.
+    """
+    layout, ranks = group.layout._replace(num_stages=1), group.layout.num_stages
+    key = "bytes", layout
+    blocks = _remembered(known, key, partial(_bytes_of_blocks, group, parts))
+    return float(min(kept / ranks + again for kept, again in blocks))
+
+
+def _bytes_of_blocks(group: LayoutGroup, parts: CostTables) -> list[tuple[float, float]]:
+    """For each choice of what is recomputed, bytes that blocks keep of a micro-batch, all but the
+    first and the last; and the least that is recomputed of a block."""
+    kinds = parts.workload.model.layer_kinds
+    found = []
+    # What the others keep lies between these two.
+    for plan in _of_one_stage(group, ("none", "full")):
+        blocks = parts.layer_bytes(plan).blocks
+        again = plan.recomputation != "none"
+        kept = sum(blocks[kind, again].kept for kind in kinds[1:-1])
+        rest = [blocks[kind, again].whole - blocks[kind, again].kept for kind in set(kinds)]
+        found.append((kept, min(rest)))
+    return found
+
+
+def _of_one_stage(group: LayoutGroup, enough: tuple[str, ...]) -> Iterator[Plan]:
+    """Plans of the group as if it had no pipeline, by recomputation and sequence parallelism.
+
+    `enough`: the recomputation that is looked at, where the group has all of it.
+    """
+    _, _, stages, sequences = group.radices
+    names = group.recomputations
+    few = enough if set(enough) <= set(names) else names
+    for r in (names.index(name) for name in few):
+        for s in range(sequences):
+            yield with_values(group.plan(r * stages * sequences + s), _ONE_STAGE)

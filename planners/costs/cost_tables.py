@@ -20,6 +20,7 @@ from parplan.sim.cost_model.stage_costs import (
     layer_work,
     message_bytes,
     model_ops,
+    optimizer_s,
     parameter_work,
     plain_costs,
     timing_of,
@@ -134,6 +135,13 @@ class CostTables:
             rows = [self._parameter_work(plan, own) for own in self._of_kinds(plan)]
             self._work[key] = np.array(rows).reshape(-1, len(ParameterWork._fields))
         return self._work[key]
+
+    def optimizer(self, plan: Plan) -> Floats:
+        """Seconds of the optimizer as `ParameterWork` has them, of every kind of stage, shape
+        [kinds]."""
+        links, step_s = self.links(plan), self.workload.framework.step_s
+        own = [optimizer_s(self.workload, plan, links.cluster, p) for p in self._of_kinds(plan)]
+        return np.array(own) + step_s
 
     def _parameter_work(self, plan: Plan, own: StageParameters) -> ParameterWork:
         """The work of a stage with such parameters, of which many plans have an equal one."""

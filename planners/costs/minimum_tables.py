@@ -22,7 +22,7 @@ from parplan.sim.workload import Workload
 SLACK = 1 - 1e-9
 """What sums in another order, and rounding to picoseconds, may add."""
 
-Part = Literal["activations", "states", "layers", "parameters", "moved"]
+Part = Literal["activations", "states", "layers", "parameters", "optimizer", "moved"]
 """The methods of `CostTables` that are relaxed."""
 
 Values = Mapping[str, tuple[Any, ...]]
@@ -97,6 +97,16 @@ class RelaxedParts(CostTables):
             "overlap_gradient_reduction": box.overlap_gradient_reduction,
         }
         return self._least("parameters", parameter_key(plan), plan, values)
+
+    def optimizer(self, plan: Plan) -> Floats:
+        """Seconds of the optimizer of every kind of stage, in the best of the groups."""
+        box = self.choices.of(plan)
+        values = {
+            "shard_group": box.shard_group,
+            "gradient_dtype": box.gradient_dtype,
+            "offload_optimizer": tuple(sorted(box.offload_optimizer)[:1]),
+        }
+        return self._least("optimizer", parameter_key(plan), plan, values)
 
     def _least(
         self, what: Part, key: Key, plan: Plan, values: Values, *, by_stage: bool = False
