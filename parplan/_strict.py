@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import json
 import math
 import re
@@ -36,8 +37,24 @@ _LONG_KEY = re.compile(
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file; raises `ParplanError` naming the file when it can't be read."""
-    return parse_toml(read_text(path, MAX_TOML_BYTES), str(path))
+    """The tables of a TOML file; raises `ParplanError` naming the file when it can't be read.
+
+    The same text is parsed once, which takes far longer than copying its tables.
+    """
+    tables: dict[str, Any] = _copied(_parsed(read_text(path, MAX_TOML_BYTES), str(path)))
+    return tables
+
+
+@functools.lru_cache(maxsize=32)
+def _parsed(text: str, where: str) -> dict[str, Any]:
+    return parse_toml(text, where)
+
+
+def _copied(value: Any) -> Any:
+    """Tables and lists of their own; everything else that TOML has cannot be changed."""
+    if isinstance(value, dict):
+        return {key: _copied(own) for key, own in value.items()}
+    return [_copied(own) for own in value] if isinstance(value, list) else value
 
 
 def parse_toml(text: str, where: str) -> dict[str, Any]:
@@ -126,7 +143,7 @@ def build(cls: type[T], table: object, where: str) -> T:
     for key in table:
         if key not in fields:
             raise ParplanError(f"{where}: {unknown_key(key, fields)}")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for name, field in fields.items():
         if name in table:
@@ -137,6 +154,11 @@ def build(cls: type[T], table: object, where: str) -> T:
         return cls(**values)
     except (ParplanError, ValueError) as error:
         raise ParplanError(f"{where}: {error}") from None
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
 
 
 def _convert(hint: Any, value: object, where: str) -> Any:

@@ -1,5 +1,6 @@
 """Architectures of transformer language models and their parameter counts."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -242,10 +243,15 @@ def model_presets(path: Path = PRESETS) -> dict[str, Model]:
 
 def model_preset(name: str) -> Model:
     """The model `name`; raises `ParplanError` that suggests near names."""
-    tables = _tables(PRESETS)
+    tables = _shipped()
     if name not in tables:
         raise unknown_name("model", name, tables)
     return _model(name, *tables[name])
+
+
+@functools.cache
+def _shipped() -> dict[str, tuple[dict[str, Any], Path]]:
+    return _tables(PRESETS)
 
 
 def _tables(path: Path) -> dict[str, tuple[dict[str, Any], Path]]:

@@ -137,9 +137,16 @@ def quick(cases):
     return {own[i % len(own)] for i, own in enumerate(names.values())}
 
 
-def parameters(cases):
-    """All of them; what is not quick is `long`."""
-    fast = quick(cases)
+QUICK_OF_FOUR = (
+    *("pp2 zero2", "pp2 v2 zero3", "dp4 in groups of 2", "dp2 tp2 sp zero2 gpt"),
+    *("pp2 tp2 sp zb-h1 gpt", "pp2 zero3 gemma", "pp2 tp2 sp gemma"),
+)
+"""Every mechanism once, beside each other: what two processes cannot show."""
+
+
+def parameters(cases, only=()):
+    """All of them; what is not quick, or not of `only`, is `long`."""
+    fast = {name for name in quick(cases) if not only or name.rsplit(" ", 1)[0].strip() in only}
     return [pytest.param(c, marks=() if c in fast else pytest.mark.long) for c in cases]
 
 
@@ -165,6 +172,6 @@ def test_two_processes_train_as_one(two, case):
     check(two[case], 2)
 
 
-@pytest.mark.parametrize("case", parameters(FOUR_PROCESSES))
+@pytest.mark.parametrize("case", parameters(FOUR_PROCESSES, QUICK_OF_FOUR))
 def test_four_processes_train_as_one(four, case):
     check(four[case], 4)

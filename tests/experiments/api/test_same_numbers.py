@@ -21,7 +21,7 @@ EXPERTS: Asked = ("mixtral-8x7b", "16xh100", 2048, 16)
 PLANS: tuple[tuple[Asked, Mapping[str, Any], tuple[str, ...]], ...] = (
     (DENSE, {}, ()),
     (OLDER, {}, ()),
-    (EXPERTS, {"memory_ratio": 95}, ("--memory-ratio", "95")),
+    (EXPERTS, {"memory_ratio": 95, "space": "full"}, ("--space", "full", "--memory-ratio", "95")),
     (DENSE, {"space": "full", "num_stages": 2}, ("--space", "full", "--num-stages", "2")),
     (
         OLDER,
