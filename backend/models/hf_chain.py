@@ -67,10 +67,11 @@ class _Seen(nn.Module):
     def __init__(self, calls: list[Arguments]) -> None:
         super().__init__()
         self.calls = calls
+        self.in_tuples = False
 
-    def forward(self, values: torch.Tensor, *more: Any, **named: Any) -> torch.Tensor:
+    def forward(self, values: torch.Tensor, *more: Any, **named: Any) -> Any:
         self.calls.append(((values, *more), named))
-        return values
+        return (values,) if self.in_tuples else values
 
 
 class _Around(nn.Module):
@@ -81,7 +82,8 @@ class _Around(nn.Module):
         self.calls: list[Arguments] = []
         self.shell = _shallow(base)
         blocks: Any = base.get_submodule(blocks_name)
-        setattr(self.shell, blocks_name, nn.ModuleList(_Seen(self.calls) for _ in blocks))
+        self.stand_ins = [_Seen(self.calls) for _ in blocks]
+        setattr(self.shell, blocks_name, nn.ModuleList(self.stand_ins))
         setattr(self.shell, norm_name, nn.Identity())
         # Without embeddings, which may be on another process: not a child, so that they stay there.
         self.__dict__["bare"] = _shallow(self.shell)
@@ -115,9 +117,22 @@ class _Around(nn.Module):
         return self.known[1][index]
 
     def _run(self, shell: Any, **inputs: torch.Tensor) -> list[Arguments]:
+        """The calls of all layers, which give tensors, or, as BLOOM's, tuples of which the first
+        counts: with tensors instead, the next layer gets less of the batch.
+        """
         self.calls.clear()
         try:
-            shell(**inputs, use_cache=False)
+            try:
+                shell(**inputs, use_cache=False)
+            except IndexError:
+                if self.stand_ins[0].in_tuples:
+                    raise
+            shapes = [args[0].shape for args, _ in self.calls]
+            whole = len(shapes) == len(self.stand_ins) and len(set(shapes)) == 1
+            if not whole and not self.stand_ins[0].in_tuples:
+                for stand_in in self.stand_ins:
+                    stand_in.in_tuples = True
+                return self._run(shell, **inputs)
             return list(self.calls)
         finally:
             self.calls.clear()

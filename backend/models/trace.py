@@ -7,6 +7,7 @@ autograd saves for the backward (saved-tensor hooks).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -96,13 +97,31 @@ def trace_chain(
 
 
 def flop_counter() -> FlopCounterMode:
-    """Counts also the attention kernels of CPUs, which torch's own registry leaves out."""
+    """Counts also what torch's own registry leaves out: attention kernels of CPUs, and products of
+    tokens sorted by expert.
+    """
     aten = torch.ops.aten
-    extra = {
+    extra: dict[Any, Callable[..., int]] = {
+        aten._grouped_mm: _grouped_flops,
         aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
     }
+    others = torch.ops.transformers
+    if hasattr(others, "grouped_mm_fallback_backward"):
+        extra[others.grouped_mm_fallback] = _grouped_flops
+        extra[others.grouped_mm_fallback_backward] = _grouped_backward_flops
     return FlopCounterMode(display=False, custom_mapping=extra)
+
+
+def _grouped_flops(left: Any, right: Any, *args: Any, **kwargs: Any) -> int:
+    """FLOPs of a product per group; groups split the rows, or the inner dimension of gradients."""
+    groups = left[0] if len(left) == 3 and len(right) == 2 else 1
+    return int(2 * prod(left) * right[-1] // groups)
+
+
+def _grouped_backward_flops(values: Any, weight: Any, *args: Any, **kwargs: Any) -> int:
+    """Two for each product of the forward."""
+    return 2 * _grouped_flops(values, weight)
 
 
 def _attention_flops(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:

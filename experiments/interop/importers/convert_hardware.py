@@ -12,7 +12,7 @@ SimuMax divides the bandwidth between nodes by the accelerators of a node
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from parplan.errors import ParplanError
@@ -225,7 +225,16 @@ def from_astra_sim(table: Tables, where: str, asked: ConversionInputs) -> Machin
     for i, tier in enumerate(tiers):
         tier["size"] = math.prod(int(size) for size in sizes[: i + 1])
     *inside, last = tiers
-    per_node, notes = inside[-1]["size"], ["bandwidth: 1 GB is 2^30 bytes there"]
+    notes = ["bandwidth: 1 GB is 2^30 bytes there"]
+    num_nodes = int(sizes[-1])
+    if len(table["topology"]) > 1 and set(topology) == {"Ring"}:
+        inside, num_nodes = [_astra_torus(sizes, rates, latencies, notes)], 1
+    elif topology[-1] != "Switch":
+        notes.append(
+            f"topology[{len(topology) - 1}] {topology[-1]}: between nodes there are switches alone "
+            "here; taken as one with the bandwidth of a link"
+        )
+    per_node = inside[-1]["size"]
     if len(table["topology"]) == 1:
         notes.append("topology: one dimension; the network between nodes is taken to be as fast")
     network = {
@@ -242,10 +251,33 @@ def from_astra_sim(table: Tables, where: str, asked: ConversionInputs) -> Machin
         inside=tuple(inside),
         network=network,
         per_node=per_node,
-        num_nodes=int(sizes[-1]),
+        num_nodes=num_nodes,
         source=f"converted from the ASTRA-sim network {asked.file}",
         notes=tuple(notes),
     )
+
+
+def _astra_torus(
+    sizes: Sequence[float], rates: Sequence[float], latencies: Sequence[float], notes: list[str]
+) -> dict[str, Any]:
+    """Rings of rings as one torus: two links of each dimension to every accelerator."""
+    dims = [int(size) for size in sizes]
+    if len(set(rates)) > 1 or len(set(latencies)) > 1:
+        notes.append("bandwidth, latency: all dimensions of a torus are taken to have their mean")
+    each = sum(rates) / len(rates) * GIB_PER_GB
+    latency_ns = sum(latencies) / len(latencies)
+    return {
+        "name": "torus",
+        "fabric": "torus",
+        "size": math.prod(dims),
+        "dims": dims,
+        "link_gb_per_s_per_direction": 2 * len(dims) * each,
+        "peer_gb_per_s_per_direction": each,
+        "latency_us": latency_ns / 1e3,
+        "efficiency": 1.0,
+        "source": f"ASTRA-sim: rings of {' x '.join(map(str, dims))}, links of "
+        f"{', '.join(f'{rate:g}' for rate in rates)} GB/s",
+    }
 
 
 def _astra_tier(

@@ -132,6 +132,46 @@ def test_hugging_face_models_need_what_the_analytical_model_says(kind, tmp_path)
     assert trace.saved_bytes == pytest.approx(expected, rel=tolerance)
 
 
+SMALL = {"hidden_size": 64, "vocab_size": 512}
+IN_TUPLES = {
+    "bloom": ("n_layer", {**SMALL, "n_head": 4}),
+    "falcon": ("num_hidden_layers", {**SMALL, "num_attention_heads": 4, "alibi": False}),
+    "mpt": ("n_layers", {"d_model": 64, "vocab_size": 512, "n_heads": 4, "max_seq_len": 128}),
+}
+
+
+@pytest.mark.parametrize("layers", [1, 2, 5])
+@pytest.mark.parametrize("kind", IN_TUPLES)
+def test_layers_that_give_tuples_are_traced_whatever_their_number(kind, layers, tmp_path):
+    pytest.importorskip("transformers")
+    count, fields = IN_TUPLES[kind]
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": kind, count: layers, **fields}))
+    workload = Workload(
+        model=model_from_hf(path), seq_len=32, global_batch=2, framework=NO_OVERHEAD
+    )
+    trace = trace_config(path, workload, batch=2)
+    assert [layer.kind for layer in trace.layers].count("HfBlock") == layers
+    assert trace.flops == pytest.approx(workload.model_flops, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe"])
+def test_products_of_experts_are_counted(kind, tmp_path):
+    pytest.importorskip("transformers")
+    experts = {"num_local_experts": 8} if kind == "mixtral" else {"num_experts": 8}
+    fields = SMALL | experts | {"num_experts_per_tok": 2, "intermediate_size": 128}
+    fields |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    fields |= {"moe_intermediate_size": 32, "head_dim": 16} if kind == "qwen3_moe" else {}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": kind, **fields}))
+    workload = Workload(
+        model=model_from_hf(path), seq_len=32, global_batch=2, framework=NO_OVERHEAD
+    )
+    trace = trace_config(path, workload, batch=2)
+    assert trace.parameters == workload.model.num_parameters
+    assert trace.flops == pytest.approx(workload.model_flops, rel=1e-12)
+
+
 @pytest.mark.parametrize(
     ("name", "tolerance"),
     [("gpt3-1.3b", 1e-3), ("opt-1.3b", 1e-3), ("megatron2019-1.2b", 1e-3), ("bloom-560m", 0.25)],

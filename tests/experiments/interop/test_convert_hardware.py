@@ -153,3 +153,30 @@ def test_a_file_that_is_there_stays(
     assert main(["hardware", "convert", "a.json", "--from", "calculon"]) == 2
     assert "a.toml: is there already" in capsys.readouterr().err
     assert Path("a.toml").read_text() == "mine"
+
+
+def test_rings_of_rings_are_one_torus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = ASTRA_SIM.replace("Switch, Ring", "Ring, Ring").replace("8, 4", "4, 8")
+    text = text.replace("400.0, 50.0", "50.0, 50.0").replace("500.0, 1000.0", "700.0, 700.0")
+    more = ("--accelerator", "tpu-v5e")
+    found = converted("astra-sim", text, "n.yml", *more, where=tmp_path, monkeypatch=monkeypatch)
+    (tier,) = found.tiers
+    assert (found.num_nodes, found.num_accelerators) == (1, 32)
+    assert tier.fabric is not None
+    assert (tier.fabric.kind, tier.fabric.dims) == ("torus", (4, 8))
+    # Two links of 50 * 2^30 bytes/s in each of two dimensions.
+    assert tier.link.bytes_per_s == pytest.approx(4 * 50 * 2**30)
+    assert tier.link.latency_s == pytest.approx(7e-7)
+    shown = capsys.readouterr()
+    assert "infiniband" not in shown.out
+    assert "mean" not in shown.err
+
+
+def test_what_is_between_nodes_and_no_switch_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--accelerator", "h100")
+    converted("astra-sim", ASTRA_SIM, "n.yml", *more, where=tmp_path, monkeypatch=monkeypatch)
+    assert "topology[1] Ring: between nodes" in capsys.readouterr().err
