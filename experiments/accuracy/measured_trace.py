@@ -26,6 +26,8 @@ class MeasuredTrace:
     """One step of one rank."""
 
     rank: int
+    num_ranks: int | None
+    """Processes of the run; None where the trace does not say it."""
     step: str
     step_s: float
     events: tuple[Mapping[str, Any], ...]
@@ -42,7 +44,7 @@ class MeasuredTrace:
 
 
 def read_trace(path: Path, step: int | None = None, number: int = 0) -> MeasuredTrace:
-    """The step `step` of a trace, or its last.
+    """The step `step` of a trace, or its last with kernels, or operators where it has no kernels.
 
     What an accelerator does lags behind its launch: kernels are those of the step's window on the
     accelerator, the rest is that of its window on the host. `number`: the rank, where the trace
@@ -58,21 +60,24 @@ def read_trace(path: Path, step: int | None = None, number: int = 0) -> Measured
             f"{path}: no step is marked: give torch.profiler.profile a schedule, and call its "
             "step() in every step"
         )
-    name = f"{STEP}{step}" if step is not None else list(windows)[-1]
-    if name not in windows:
+    name = f"{STEP}{step}"
+    if step is not None and name not in windows:
         raise ParplanError(f"{path}: no {name}; there are {', '.join(windows)}")
-    on_host, on_device = host.get(name, windows[name]), windows[name]
-    zero_us = min(on_host[0], on_device[0])
-    inside = [
-        {**event, "ts": float(event["ts"]) - zero_us}
-        for event in events
-        if _begins_in(event, on_device if _is_on_device(event) else on_host)
-    ]
+    tried = [name] if step is not None else list(windows)[::-1]
+    steps = ((name, _inside(events, name, host, windows)) for name in tried)
+    kinds = KERNELS if _has(events, KERNELS) else ("cpu_op",)
+    name, inside = next(((name, found) for name, found in steps if _has(found, kinds)), ("", []))
+    if not name:
+        what = "kernel" if kinds is KERNELS else "operator"
+        raise ParplanError(f"{path}: no {what} begins in {', '.join(tried)}")
+    on_device = windows[name]
     distributed = table.get("distributedInfo")
-    rank = distributed.get("rank", number) if isinstance(distributed, Mapping) else number
+    info = distributed if isinstance(distributed, Mapping) else {}
+    rank, ranks = info.get("rank", number), info.get("world_size")
     busy = _busy(inside)
     return MeasuredTrace(
         rank=int(rank),
+        num_ranks=ranks if isinstance(ranks, int) and ranks > 0 else None,
         step=name,
         step_s=on_device[1] / US_PER_S,
         events=tuple(inside),
@@ -85,6 +90,35 @@ def read_trace(path: Path, step: int | None = None, number: int = 0) -> Measured
 
 Window = tuple[float, float]
 """Beginning and length in µs."""
+
+
+def _inside(
+    events: Iterable[Mapping[str, Any]],
+    name: str,
+    host: Mapping[str, Window],
+    windows: Mapping[str, Window],
+) -> list[Mapping[str, Any]]:
+    """The events of a step, with times from its beginning."""
+    on_host, on_device = host.get(name, windows[name]), windows[name]
+    zero_us = min(on_host[0], on_device[0])
+    return [
+        {**event, "ts": float(event["ts"]) - zero_us}
+        for event in events
+        if _begins_in(event, on_device if _is_on_device(event) else on_host)
+    ]
+
+
+def _has(events: Iterable[Mapping[str, Any]], kinds: tuple[str, ...]) -> bool:
+    return any(event.get("cat") in kinds for event in events)
+
+
+def of_the_plan(found: MeasuredTrace, num_devices: int, path: Path) -> MeasuredTrace:
+    """The trace, of a run of as many processes as the plan has devices; else `ParplanError`."""
+    if found.num_ranks is not None and found.num_ranks != num_devices:
+        raise ParplanError(
+            f"{path}: of a run of {found.num_ranks} processes; the plan has {num_devices} devices"
+        )
+    return found
 
 
 def _windows(events: Iterable[Mapping[str, Any]], *, device: bool) -> dict[str, Window]:

@@ -11,6 +11,7 @@ from parplan.errors import ParplanError
 from parplan.experiments.accuracy.measured_trace import (
     MeasuredTrace,
     comparison_rows,
+    of_the_plan,
     read_trace,
     with_measured,
 )
@@ -127,7 +128,8 @@ def run(args: argparse.Namespace) -> int:
     if args.schedule is not None:
         compiled = with_schedule(compiled, workload, args.schedule)
     measured = [
-        read_trace(path, args.measured_step, number) for number, path in enumerate(args.measured)
+        of_the_plan(read_trace(path, args.measured_step, number), plan.num_devices, path)
+        for number, path in enumerate(args.measured)
     ]
     output = OutputFolder(args.output, args.argv)
     result = predict(compiled)

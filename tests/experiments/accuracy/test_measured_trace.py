@@ -97,3 +97,29 @@ def test_a_step_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
     path.write_text(json.dumps(GPU))
     with pytest.raises(ParplanError, match="no ProfilerStep#9; there are ProfilerStep#4"):
         read_trace(path, 9)
+
+
+def test_a_last_step_without_kernels_is_passed_over(tmp_path: Path) -> None:
+    later = [
+        event("ProfilerStep#5", "user_annotation", 1100.0, 40.0, pid=99),
+        event("ProfilerStep#5", "gpu_user_annotation", 1200.0, 40.0),
+        event("launch", "cpu_op", 1110.0, 5.0, pid=99),
+    ]
+    path = tmp_path / "trace.json"
+    path.write_text(json.dumps({**GPU, "traceEvents": [*GPU["traceEvents"], *later]}))
+    assert read_trace(path).step == "ProfilerStep#4"
+    with pytest.raises(ParplanError, match="no kernel begins in ProfilerStep#5"):
+        read_trace(path, 5)
+
+
+def test_a_trace_of_another_number_of_processes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    info = {"rank": 3, "world_size": 4096}
+    Path("trace.json").write_text(json.dumps({**GPU, "distributedInfo": info}))
+    plan, workload, cluster = CASES["experts"]
+    Path("plan.json").write_text(json.dumps(plan_table(plan, workload, cluster)))
+    assert main(["simulate", "plan.json", "--measured", "trace.json"]) == 2
+    err = capsys.readouterr().err
+    assert f"of a run of 4096 processes; the plan has {plan.num_devices} devices" in err
