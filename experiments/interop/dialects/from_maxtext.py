@@ -52,7 +52,9 @@ READ = (
     *("model_name", "per_device_batch_size", "max_target_length", "remat_policy", "attention"),
     *("dtype", "quantization", "opt_type", "gradient_accumulation_steps", "decoder_block"),
     *("ici_*", "dcn_*", "base_*", "num_*", "enable_dropout", "shard_optimizer_over_data"),
-    *("global_parameter_scale", "vocab_size", "optimizer_memory_host_offload"),
+    *("global_parameter_scale", "vocab_size", "optimizer_memory_host_offload", "head_dim"),
+    *("mlp_activations", "logits_via_embedding", "attention_*", "global_*", "sliding_window_size"),
+    *("use_*", "moe_*", "shared_experts", "*_for_vit", "vision_*", "v_head_dim", "*_lora_rank"),
 )
 OPTIMIZERS = {"adamw": "adamw", "adam_pax": "adamw", "sgd": "sgd", "muon": "muon"}
 _SETTING = re.compile(r"([a-z][a-z0-9_]*)=(.*)", re.DOTALL)
@@ -70,6 +72,11 @@ def from_maxtext(text: str, where: str, given: Given) -> ImportedSettings:
     found.model = given.model or maxtext_model(table)
     found.seq_len = table.whole("max_target_length", 2048, least=1)
     degrees = _degrees(table, given.devices, found)
+    if "per_device_batch_size" not in table and "max_target_length" not in table:
+        found.misread(
+            "per_device_batch_size, max_target_length",
+            "not said, as in a file of a model alone; those of base.yml are taken",
+        )
     found.plan = _layout(table, degrees, found)
     found.plan |= _pipeline(table, degrees["pipeline"], found.model.num_layers, found)
     found.plan |= _recomputation(table, found, experts=found.model.moe is not None)

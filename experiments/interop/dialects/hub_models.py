@@ -13,6 +13,11 @@ _ENDS = re.compile(
     r"[-_](instruct|chat|base|hf|it|pt|sft|dpo|bf16|fp16|16k|32k|128k|thinking|preview|"
     r"bnb-4bit|v0\.[123]|\d{4})$"
 )
+STATE_SPACE = re.compile(
+    r"(?i)mamba|jamba|nemotron-?h|hyena|falcon-?h1|lfm2|granite-?4|bamba|zamba|rwkv|^hybrid$"
+)
+"""Names of families with state-space or convolution layers."""
+
 _ALIASES = {"mpt-7b": "mpt-7b-alibi", "mpt-30b": "mpt-30b-alibi"}
 """Names on the hub that are those of other presets here."""
 
@@ -27,6 +32,8 @@ def hub_model(name: str, where: str) -> Model:
     if path is not None:
         return model_from_hf(path)
     preset = preset_of(name)
+    if preset is None and STATE_SPACE.search(name):
+        raise ParplanError(f"{where}: the model {name!r}: not modelled: state-space layers")
     if preset is None:
         near = difflib.get_close_matches(Path(name).name.lower(), model_presets(), n=2, cutoff=0.6)
         hint = f" (near: {', '.join(near)})" if near else ""

@@ -26,7 +26,9 @@ def stage_of_deepspeed(flags: Flags, asked: int | None, found: ImportedSettings)
         if asked is None:
             found.misread("--deepspeed-config", "its file is not here; no ZeRO is taken")
         elif words:
-            found.note("--deepspeed-config", f"is not read; --zero-stage {asked} is taken")
+            found.misread(
+                "--deepspeed-config", f"its file is not here; --zero-stage {asked} is taken"
+            )
         return asked or 0
     if asked is not None and asked != stage:
         raise ParplanError(

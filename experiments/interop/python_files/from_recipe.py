@@ -9,7 +9,7 @@ from typing import Any
 
 from parplan.errors import ParplanError
 from parplan.experiments.interop.dialects.from_megatron_yaml import settings_of_tables
-from parplan.experiments.interop.dialects.hub_models import hub_model, preset_of
+from parplan.experiments.interop.dialects.hub_models import STATE_SPACE, hub_model, preset_of
 from parplan.experiments.interop.importers.imported import Given, ImportedSettings
 from parplan.experiments.interop.python_files.python_config import (
     Elsewhere,
@@ -24,7 +24,6 @@ from parplan.sim.models.model import Model, model_preset
 CHOICE = "CONFIG"
 _CLASS = re.compile(r"(\w+?)(?:ModelProvider|ModelConfig|Config|Provider)(\w*)")
 _NO_NAMES = ("run", "nemo_run", "config", "model")
-STATE_SPACE = re.compile(r"(?i)mamba|nemotronh|nemotron-?h|hyena|falcon-?h1|^hybrid$")
 _POINT = re.compile(r"(llama|qwen|phi)(\d)(\d)(?=[-_])", re.IGNORECASE)
 _SMALL = re.compile(r"(\d)p(\d)b", re.IGNORECASE)
 

@@ -183,13 +183,14 @@ def _precision(value: Any, table: Table, unknown: dict[str, str]) -> None:
         if value is not None:
             unknown["mixed_precision"] = f"{value!r} is not known"
         return
-    name = next((arg for arg in value.args if isinstance(arg, str)), value.kind)
+    name = next((arg for arg in value.args if isinstance(arg, str)), class_of(value))
     kinds = {"fp8_cs": "bf16_with_fp8", "fp8_ds": "bf16_with_fp8", "fp8_mx": "bf16_with_fp8"}
     name = kinds.get(name, {"nvfp4": "bf16_with_nvfp4", "bf16": "bf16_mixed"}.get(name, name))
     if name in ("MixedPrecisionConfig", "MegatronMixedPrecision"):
         own = plain(value)
         narrow = next((kind for kind in ("fp8", "fp4") if own.get(kind)), "")
-        low = "fp16" if own.get("fp16") in (True, "16-mixed") else "bf16"
+        said = str(own.get("precision", "16-mixed" if own.get("fp16") else "bf16-mixed"))
+        low = "fp16" if said.startswith("16") else "bf16"
         name = f"{low}_with_{narrow}" if narrow else f"{low}_mixed"
     if name.startswith(("bf16", "fp16", "fp32", "16", "32")):
         table["mixed_precision"] = name
