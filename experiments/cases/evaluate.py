@@ -103,9 +103,10 @@ def evaluate(case: Case, constants: Mapping[str, Framework] | None = None) -> Ou
     run = predict(compiled)
     split = time_split(request.workload, request.cluster, compiled, run)
     peak = reported = compiled.peak_bytes + request.stack.bucket_bytes
+    if request.stack.reported_memory != "allocated":
+        reported = ALLOCATOR.expected * peak
     if request.stack.reported_memory == "device":
-        reserve = reserve_of(request.cluster.accelerator)
-        reported = ALLOCATOR.expected * peak + reserve.expected
+        reported += reserve_of(request.cluster.accelerator).expected
     return Outcome(
         case=case,
         request=request,

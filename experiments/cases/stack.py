@@ -50,9 +50,9 @@ class Stack:
     ends_as_layers: int = 0
     """Layers beside the blocks that count where a pipeline is cut into equal numbers of layers:
     one before them (the embedding), the others after them (final norm, output projection)."""
-    reported_memory: Literal["allocated", "device"] = "allocated"
-    """What a source's figures of memory count: what the allocator gave out, or all of the device
-    that is used (nvidia-smi)."""
+    reported_memory: Literal["allocated", "reserved", "device"] = "allocated"
+    """What a source's figures of memory count: what the allocator gave out, what it reserved, or
+    all of the device that is used (nvidia-smi)."""
     source: str
 
 

@@ -90,6 +90,7 @@ def setting_named(text: str) -> MachineSetting:
         raise ParplanError(f"{path}: [{MACHINE}] holds factors of machines; it is no software")
     if not isinstance(machines, dict):
         raise ParplanError(f"{path}: {MACHINE}: expected a table, got {machines!r}")
+    machine = build(MachineFactors, machines.get(name, {}), f"{path}: {MACHINE}.{name}")
     if name not in tables:
         raise unknown_name(f"software of {path}", name, tables)
     if not isinstance(tables[name], dict):
@@ -99,7 +100,7 @@ def setting_named(text: str) -> MachineSetting:
     _ = workload_fields(like)
     return MachineSetting(
         framework=build(Framework, {"name": name, **own}, f"{path}: {name}"),
-        machine=build(MachineFactors, machines.get(name, {}), f"{path}: {MACHINE}.{name}"),
+        machine=machine,
         like=like,
     )
 

@@ -10,13 +10,11 @@ from parplan.experiments.interop.importers.asked import Asked, refuse_other_form
 from parplan.experiments.interop.importers.imported import Given, ImportedSettings
 from parplan.experiments.interop.keys.torchtitan_keys import NO_EFFECT, NOT_MODELLED
 from parplan.experiments.interop.torchtitan_settings import FLAVORS, OLD_FLAVORS, SCHEDULES
+from parplan.planners.spaces.recomputed import EVERY_SECOND_PRODUCT
 from parplan.sim.models.model import Model, model_preset
 from parplan.sim.plan import zero_fields
 
 MOST_STAGES = 10_000
-
-KEPT_BY_OP = ("attention norm", "mlp norm", "mlp activation", "experts activation")
-"""What selective recomputation by operation computes again, of what is not a product."""
 
 SECTIONS = ("model", "training", "parallelism", "activation_checkpoint", "compile", "optimizer")
 
@@ -312,9 +310,9 @@ def _recomputation(root: Asked, found: ImportedSettings, num_layers: int) -> dic
         raise again.error("selective_ac_option", "op or a number of layers")
     found.note(
         f"activation_checkpoint {mode} {option}",
-        "normalisations and activation functions are recomputed, products are kept",
+        "what is not saved is recomputed: every second product, and all of the experts",
     )
-    return {"recomputation": "selective", "recomputed_ops": list(KEPT_BY_OP)}
+    return {"recomputation": "selective", "recomputed_ops": list(EVERY_SECOND_PRODUCT)}
 
 
 def _batches(root: Asked, found: ImportedSettings, given: Given) -> None:

@@ -156,7 +156,7 @@ def test_runs_that_only_report_accuracy_are_refused(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("FILE:nobody", "unknown software of .* 'nobody'"),
+        ("FILE:nobody", "software.toml 'nobody'"),
         ("FILE", "expected "),
         ("FILE:machine", "[machine] holds factors of machines"),
         ("FILE:bad", "machine.bad: products_factor: must be positive"),
