@@ -8,7 +8,12 @@ from parplan.backend.executable import executable_only
 from parplan.errors import ParplanError
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.spaces.constraints import read_constraints
-from parplan.planners.spaces.everything import everything, executable_part, with_options
+from parplan.planners.spaces.everything import (
+    everything,
+    executable_part,
+    with_options,
+    without_limits,
+)
 from parplan.planners.spaces.make import full_space, make_space
 from parplan.planners.spaces.options import Options
 from parplan.planners.spaces.space import Space
@@ -53,9 +58,15 @@ def requested_space(
         return replace(full_space(workload, cluster, options), why_not=why_not)
     if args.space == "everything":
         allowed = with_options(everything(workload, cluster, offloading=offloading), options)
-        return make_space(
-            workload, cluster, executable_part(allowed) if why_not else allowed, why_not
-        )
+        try:
+            return make_space(
+                workload, cluster, executable_part(allowed) if why_not else allowed, why_not
+            )
+        except ParplanError:
+            more = without_limits(allowed)
+            return make_space(
+                workload, cluster, executable_part(more) if why_not else more, why_not
+            )
     for name in IN_THE_FILE:
         if getattr(args, name, None) is not None:
             raise ParplanError(f"--{name.replace('_', '-')}: {args.space} says what is searched")

@@ -125,6 +125,11 @@ class OutputFolder:
         if name in self._own:
             remove_file(self.path / name)
 
+    def remove_earlier(self, keep: str) -> None:
+        """Remove the files of an earlier run that this one did not write, all but `keep`."""
+        for name in sorted(self._own - {*self.files, MANIFEST, UNFINISHED, keep}):
+            self.remove(name)
+
     def _write(self, name: str, content: bytes) -> None:
         self._begin()
         if name not in self._own:

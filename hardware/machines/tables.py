@@ -159,6 +159,13 @@ def accelerator_of(name: str, table: AcceleratorTable) -> Accelerator:
     )
 
 
+def _near(devices: int, per_node: int) -> str:
+    """The next numbers of devices, below and above, that as few nodes as possible have evenly."""
+    even = [n for n in range(1, 2 * devices + per_node) if n % -(-n // per_node) == 0]
+    below, above = [n for n in even if n < devices], [n for n in even if n > devices]
+    return " or ".join(str(n) for n in (*below[-1:], *above[:1]))
+
+
 def cluster_of(
     name: str, node: NodeTable, accelerator: Accelerator, num_nodes: int, devices: int
 ) -> Cluster:
@@ -170,7 +177,7 @@ def cluster_of(
     if devices % num_nodes or per_node > node.accelerators:
         raise ParplanError(
             f"cluster {name!r}: {devices} accelerators cannot be spread evenly over "
-            f"{num_nodes} nodes of {node.accelerators}"
+            f"{num_nodes} nodes of {node.accelerators}; {_near(devices, node.accelerators)} can"
         )
     classes = read_efficiencies()
     tiers = [_inside(tier, per_node, classes) for tier in node.inside]

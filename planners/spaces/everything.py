@@ -55,6 +55,13 @@ def everything(workload: Workload, cluster: Cluster, *, offloading: bool = False
     )
 
 
+def without_limits(allowed: Constraints) -> Constraints:
+    """The same with any degrees: for jobs of which nothing is left with usual ones."""
+    return replace(
+        allowed, tensor_parallel=Range(), context_parallel=Range(), batch_per_device=Range()
+    )
+
+
 def coarse_part(allowed: Constraints) -> Constraints:
     """A small part of the space: even stages, two schedules, all or no recomputation.
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import get_args
 
-from parplan.errors import ParplanError
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.spaces.constraints import Constraints, Range, text
+from parplan.planners.spaces.constraints import Constraints, Range
+from parplan.planners.spaces.empty import why_empty
 from parplan.planners.spaces.layouts import JobSizes, groups, sizes_of
 from parplan.planners.spaces.options import SCHEDULES, Options
 from parplan.planners.spaces.space import Space
@@ -27,43 +27,11 @@ def make_space(
     allowed = Constraints() if constraints is None else constraints
     found = tuple(groups(sizes_of(workload, cluster, allowed), allowed))
     if not found:
-        raise _empty(workload, cluster, allowed)
+        raise why_empty(workload, cluster, allowed)
     kind = WideSpace if allowed.has_variants else Space
     return kind(
         workload=workload, cluster=cluster, constraints=allowed, groups=found, why_not=why_not
     )
-
-
-def _empty(workload: Workload, cluster: Cluster, allowed: Constraints) -> ParplanError:
-    """Explain why there is no plan: the constraints of which none can be left out."""
-    for name in allowed.given():
-        fewer = allowed.without(name)
-        if next(groups(sizes_of(workload, cluster, fewer), fewer), None) is None:
-            allowed = fewer
-    guilty = allowed.given()
-    if not guilty:
-        batch, devices = workload.global_batch, cluster.num_accelerators
-        return ParplanError(
-            f"global batch: {batch} sequences do not divide over {devices} accelerators in any "
-            f"plan of {workload.model.name}; a multiple of {devices} does"
-        )
-    said = "; ".join(f"{name}: {text(values)}" for name, values in guilty.items())
-    if len(guilty) > 1:
-        return ParplanError(f"no plan for {cluster.name} fulfils all of: {said}")
-    (name,) = guilty
-    relaxed = make_space(workload, cluster, allowed.without(name))
-    return ParplanError(f"{said}; possible on {cluster.name}: {_possible(relaxed, name)}")
-
-
-def _possible(space: Space, name: str) -> str:
-    if name in ("schedule", "virtual_stages"):
-        found = [value[name == "virtual_stages"] for value in space.dimensions["ordering"]]
-    elif name in space.dimensions:
-        found = list(space.dimensions[name])
-    else:
-        found = [getattr(group, name) for group in space.groups]
-    values = list(dict.fromkeys(found))
-    return text(values if isinstance(values[0], str) else sorted(values))
 
 
 def full_space(workload: Workload, cluster: Cluster, options: Options) -> Space:

@@ -377,6 +377,7 @@ def _finish(
 def _nothing_fits(
     output: OutputFolder, report: Report, asked: SearchRequest, search: Search
 ) -> int:
+    output.remove_earlier(keep=NAME)
     output.write_manifest(_manifest(asked, report))
     closest = report.closest
     ways: list[str] = []

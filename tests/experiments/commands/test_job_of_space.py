@@ -86,6 +86,19 @@ def test_python_has_the_same_job_or_says_that_it_differs(tmp_path: Path) -> None
         parplan.plan(other, "8xh100", space=path)
 
 
+def test_a_plan_that_is_none_replaces_an_earlier_one(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    options = ["--space", space(tmp_path, "mbs = 1\n"), "-q", "-o", str(folder)]
+    assert main([*ASKED, *options]) == 0
+    assert (folder / "plan.json").exists()
+    assert main([*ASKED, *options, "--memory-ratio", "1"]) == 1
+    assert sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) == sorted(
+        ["manifest.json", *json.loads((folder / "manifest.json").read_text())["files"]]
+    )
+    assert not (folder / "plan.json").exists()
+    assert main([*ASKED, *options]) == 0
+
+
 def test_each_optimizer_can_be_asked_for(tmp_path: Path) -> None:
     peaks = {}
     for name in ("adamw", "adamw-bf16", "adamw-8bit", "muon", "sgd"):

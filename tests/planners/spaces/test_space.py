@@ -123,7 +123,8 @@ def test_the_full_space_is_the_full_candidates() -> None:
         ({"tensor_parallel": (3,)}, "^tensor_parallel: 3; possible on 8xh100: 1, 2, 4, 8$"),
         (
             {"tensor_parallel": (8,), "num_stages": (2,), "zero_stage": (1,)},
-            "^no plan for 8xh100 fulfils all of: tensor_parallel: 8; num_stages: 2$",
+            "^no plan for 8xh100 fulfils all of: tensor_parallel: 8; num_stages: 2; "
+            "possible with tensor_parallel: 1, 2, 4, or with num_stages: 1$",
         ),
         ({"schedule": ()}, "schedule: at least one value"),
         ({"schedule": ("1f2b",)}, "unknown schedule '1f2b'; did you mean"),
