@@ -27,6 +27,7 @@ from parplan.experiments.help import (
     near,
     version,
 )
+from parplan.experiments.output.folder import WITH_PICTURES
 from parplan.experiments.terminal import (
     INTERNAL_ERROR,
     clean_output,
@@ -180,7 +181,11 @@ def _run(argv: list[str]) -> int:
     _find_own_modules(args)
     args.argv = argv
     command = importlib.import_module(COMMANDS[args.command][0]).run
-    return int(run_with_report(command, args) if wants_report(args) else command(args))
+    token = WITH_PICTURES.set(not getattr(args, "no_pictures", False))
+    try:
+        return int(run_with_report(command, args) if wants_report(args) else command(args))
+    finally:
+        WITH_PICTURES.reset(token)
 
 
 def _command_parser(parser: argparse.ArgumentParser, command: str) -> argparse.ArgumentParser:

@@ -23,6 +23,9 @@ def add_report_option(parser: argparse.ArgumentParser) -> None:
                     action="store_true",
                     help="also write report.html, all results on one page, to the folder",
                 )
+                parser.add_argument(
+                    "--no-pictures", action="store_true", help="write no PNG files, which is faster"
+                )
             return
 
 
@@ -62,7 +65,7 @@ def run_with_report(command: Callable[[argparse.Namespace], int], args: argparse
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = command(args)
     # Imported here: commands without a report start faster.
-    from parplan.experiments.report.render import LOG, REPORT, check_own_page, render
+    from parplan.experiments.report.render import LOG, REPORT, check_own_page, write_report
 
     folder = Path(args.output)
     if not folder.is_dir():
@@ -73,6 +76,6 @@ def run_with_report(command: Callable[[argparse.Namespace], int], args: argparse
         raise ParplanError(f"{folder / LOG}: is there already, and parplan did not write it")
     lines = [line.rsplit("\r", 1)[-1] for line in "".join(kept).split("\n")]
     write_whole(folder / LOG, "\n".join(lines).encode())
-    write_whole(folder / REPORT, render(folder).encode())
+    write_report(folder, folder / REPORT)
     sys.stderr.write(f"parplan: report: {folder / REPORT}\n")
     return code

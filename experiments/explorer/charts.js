@@ -125,7 +125,7 @@ function drawScatter(element, table, shown, colour, chosen, compared, hover, dar
     xaxis: { title: { text: "step [s]" }, type: "log", ...logTicks(shown, table.step_s),
       domain: [0, few.length ? 0.84 : 1] },
     xaxis2: { visible: Boolean(few.length), domain: [0.87, 1], range: [-0.1, 1.1],
-      showticklabels: false, title: { text: "does not fit" }, fixedrange: true },
+      showticklabels: false, title: { text: "does not<br>fit" }, fixedrange: true },
     yaxis: { title: { text: "memory of the fullest device [GB]" }, type: "log",
       ...logTicks(shown, table.memory_gb, [table.limit_gb, table.device_gb]) },
     shapes: scatterShapes(table, chosen, compared, dark),
@@ -149,7 +149,8 @@ function drawLandscape(element, table, shown, across, up, dark) {
     customdata: best, x: x.values.map(String), y: y.values.map(String),
     text: of((p) => seconds(table.step_s[p]), ""), texttemplate: "%{text}",
     hovertext: of((p) => wrapped(table.text[p]), ""), hovertemplate: "%{hovertext}<extra></extra>",
-    colorscale: "Viridis", showscale: false, xgap: 2, ygap: 2, hoverongaps: false }],
+    colorscale: [[0, "#6baed6"], [0.5, "#f0f0f0"], [1, "#fdae6b"]], showscale: false,
+    textfont: { color: "#1c2430" }, xgap: 2, ygap: 2, hoverongaps: false }],
   layoutOf(dark, { xaxis: { title: { text: x.label }, type: "category" },
     yaxis: { title: { text: y.label }, type: "category" } }));
 }

@@ -267,6 +267,7 @@ function showControls() {
   showFilters();
   document.documentElement.dataset.theme = state.dark ? "dark" : "light";
   $("theme").setAttribute("aria-pressed", state.dark);
+  $("theme").textContent = state.dark ? "Light" : "Dark";
   $("shades").textContent = `${state.dark ? "Yellow" : "Purple"} lines are fast plans.`;
   $("title").textContent = table.title;
   const job = table.job;

@@ -155,10 +155,14 @@ def from_folder(folder: Path) -> ExploredJob:
 
     Raises `ParplanError` for any other folder.
     """
-    if not folder.is_dir():
-        raise ParplanError(f"{folder}: is not a folder")
     path, trials = folder / "plan.json", folder / "trials.csv"
-    if not path.is_file() or not trials.is_file():
+    try:
+        is_folder, is_whole = folder.is_dir(), path.is_file() and trials.is_file()
+    except OSError as error:
+        raise ParplanError(f"{folder}: cannot be read: {error.strerror}") from None
+    if not is_folder:
+        raise ParplanError(f"{folder}: is not a folder")
+    if not is_whole:
         raise ParplanError(f"{folder}: holds no results of parplan plan (plan.json and trials.csv)")
     _, workload, name = read_plan(path)
     ratio, search = MEMORY_RATIO, ""

@@ -8,7 +8,8 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +36,13 @@ UNFINISHED = ".parplan-files"
 
 TIMELINE = "timeline.json"
 
+WITH_PICTURES: ContextVar[bool] = ContextVar("WITH_PICTURES", default=True)
+"""Whether commands write pictures."""
+
 LARGE_TRACE = 8_000_000
 """Bytes from which on a timeline is compressed."""
 
-REPORT = ("log.txt", "report.html")
+REPORT = ("log.txt", "report.html", "explore.html")
 """Files of a folder with a manifest that the manifest does not list."""
 
 
@@ -95,8 +99,12 @@ class OutputFolder:
         writer.writerows(rows)
         self.write_text(name, out.getvalue())
 
-    def write_figure(self, name: str, figure: Figure) -> None:
-        """A PNG file."""
+    def write_figure(self, name: str, make: Callable[[], Figure]) -> None:
+        """A PNG file, but for commands with `--no-pictures`, for which one of before goes."""
+        if not WITH_PICTURES.get():
+            self.remove(name)
+            return
+        figure = make()
         out = io.BytesIO()
         figure.savefig(out, format="png", dpi=120)
         self._write(name, out.getvalue())

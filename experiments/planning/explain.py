@@ -66,7 +66,7 @@ def write_time_split(output: OutputFolder, splits: Mapping[str, TimeSplit]) -> N
         for part, seconds in found.seconds.items()
     ]
     output.write_csv("time_split.csv", rows)
-    output.write_figure("time_split.png", figure(splits))
+    output.write_figure("time_split.png", lambda: figure(splits))
 
 
 class Reasons(NamedTuple):

@@ -31,7 +31,7 @@ def write_report(
     rows = report_rows(report, both)
     output.write_csv("trials.csv", rows)
     floors = report.cell_floors if isinstance(report, SearchReport) else {}
-    output.write_figure("landscape.png", cost_landscape(report.trials, title, floors))
+    output.write_figure("landscape.png", lambda: cost_landscape(report.trials, title, floors))
 
 
 def report_rows(report: Report, both: BothStacks | None = None) -> list[dict[str, Any]]:
@@ -86,5 +86,5 @@ def write_plan(
     output.write_json("plan.json", {**table, "predicted": prediction})
     output.write_trace(predicted_timeline(workload, cluster, compiled, run))
     detailed = with_streams(run, workload, cluster, best.plan)
-    output.write_figure("gantt.png", gantt({"predicted": detailed}))
+    output.write_figure("gantt.png", lambda: gantt({"predicted": detailed}))
     return run

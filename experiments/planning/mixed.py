@@ -98,7 +98,7 @@ def _write(
             "step_s": best.step_s,
         },
     )
-    output.write_figure("gantt.png", gantt({"predicted": run}))
+    output.write_figure("gantt.png", lambda: gantt({"predicted": run}))
     output.write_manifest({"cluster": args.cluster, "between": args.between})
 
 

@@ -34,7 +34,7 @@ def write_pareto(output: OutputFolder, trials: Sequence[Trial], limit_bytes: flo
             for trial in front
         ],
     )
-    output.write_figure("pareto.png", pareto_figure(trials, front, limit_bytes))
+    output.write_figure("pareto.png", lambda: pareto_figure(trials, front, limit_bytes))
     first, last = front[0], front[-1]
     return (
         f"time and memory: {len(front)} plan{'s' * (len(front) > 1)} of {len(trials)} tried "

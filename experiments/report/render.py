@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
-from parplan._files import check_replaceable, read_regular
+from parplan._files import check_replaceable, read_regular, write_whole
 from parplan._strict import read_json, read_text
 from parplan.errors import ParplanError
 from parplan.experiments.report.decision import decision, evidence
@@ -16,6 +16,7 @@ from parplan.experiments.report.tables import csv_block
 
 REPORT = "report.html"
 LOG = "log.txt"
+EXPLORER = "explore.html"
 
 FIRST = (
     *("summary", "figure", "table", "gantt", "landscape", "time_split", "why", "better", "scale"),
@@ -47,14 +48,43 @@ MOST_FILES = 1000
 """A folder of more is none that parplan wrote."""
 
 
-def render(folder: Path) -> str:
-    """The page; raises `ParplanError` for what is not a folder, or has nothing to show."""
+def write_report(folder: Path, path: Path) -> None:
+    """Write the page to `path`, and beside it, of a search, that of its candidates.
+
+    Raises `ParplanError` as `render` does, and where other files are in the way.
+    """
+    check_own_page(path)
+    candidates = _candidates(folder)
+    if candidates:
+        beside = path.parent / EXPLORER
+        check_own_page(beside)
+        write_whole(beside, candidates.encode())
+    write_whole(path, render(folder, explorer=EXPLORER if candidates else "").encode())
+
+
+def _candidates(folder: Path) -> str:
+    """The page of the candidates of a search; empty for other folders."""
+    # Imported here: other folders need no charts.
+    from parplan.experiments.explorer.job import from_folder
+    from parplan.experiments.explorer.page import page as explorer
+
+    try:
+        return explorer(from_folder(folder), served=False)
+    except ParplanError:
+        return ""
+
+
+def render(folder: Path, *, explorer: str = "") -> str:
+    """The page; raises `ParplanError` for what is not a folder, or has nothing to show.
+
+    `explorer`: the name of a page of candidates beside it.
+    """
     files = sorted(_shown(folder))
     if not files:
         raise ParplanError(f"{folder}: holds nothing that a report shows")
     manifest = _manifest(folder)
     sections = [
-        Section("Decision", decision(folder)),
+        Section("Decision", decision(folder) + _link(explorer)),
         Section("Log", _log(folder)),
         *_contents(folder, files),
         Section("How near such predictions were", evidence(folder)),
@@ -65,6 +95,17 @@ def render(folder: Path) -> str:
     title = " ".join(["parplan", *map(str, words)]) if words else folder.resolve().name
     subtitle = " · ".join(str(part) for part in (manifest.get("date"), folder) if part)
     return page(title, subtitle, [section for section in sections if section.body])
+
+
+def _link(explorer: str) -> str:
+    """To the page of candidates, which has to lie beside the report."""
+    if not explorer:
+        return ""
+    name = escape(explorer, quote=True)
+    return (
+        f'<p><a href="{name}">All candidates, with filters, and plans side by side</a> '
+        f"({name}, beside this file)</p>\n"
+    )
 
 
 def _shown(folder: Path) -> list[Path]:
@@ -80,7 +121,9 @@ def _shown(folder: Path) -> list[Path]:
         for place, folders, names in os.walk(folder, onerror=refuse):
             folders[:] = [name for name in folders if not name.startswith(".")]
             paths = [Path(place, name) for name in names if not name.startswith(".")]
-            found += [p for p in paths if _is_within(p, folder) and p.name not in (REPORT, LOG)]
+            found += [
+                p for p in paths if _is_within(p, folder) and p.name not in (REPORT, LOG, EXPLORER)
+            ]
             if len(found) > MOST_FILES:
                 raise ParplanError(f"{folder}: holds over {MOST_FILES} files; not one of results")
     except OSError as error:

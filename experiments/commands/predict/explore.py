@@ -14,6 +14,7 @@ from parplan.experiments.arguments.workload import (
     requested_cluster,
     requested_workload,
 )
+from parplan.experiments.report.render import check_own_page
 from parplan.hardware.network.cluster import Cluster
 from parplan.sim.workload import Workload
 
@@ -56,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.output is not None:
         check_writable(args.output.parent)
+        check_own_page(args.output)
     if not 0 <= args.port <= MOST_PORT:
         raise ParplanError(f"--port: 0 to {MOST_PORT}, got {args.port}")
     if args.global_batch is None and args.seq_len is None:

@@ -238,8 +238,8 @@ def _title(request: LandscapeRequest) -> str:
 def _write(output: OutputFolder, land: Landscape, inputs: Mapping[str, str]) -> None:
     output.write_csv("landscape.csv", [cell_row(cell, land) for cell in land.cells])
     if land.y is not None:
-        output.write_figure("landscape.png", heat_maps(land))
-    output.write_figure("slices.png", slices(land))
+        output.write_figure("landscape.png", lambda: heat_maps(land))
+    output.write_figure("slices.png", lambda: slices(land))
     output.write_manifest(inputs)
 
 

@@ -3,8 +3,7 @@
 import argparse
 from pathlib import Path
 
-from parplan._files import write_whole
-from parplan.experiments.report.render import REPORT, check_own_page, render
+from parplan.experiments.report.render import REPORT, write_report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +15,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the page, and print where it is."""
     path = args.output or args.folder / REPORT
-    check_own_page(path)
-    write_whole(path, render(args.folder).encode())
+    write_report(args.folder, path)
     print(path)
     return 0

@@ -198,7 +198,7 @@ def _write(
 ) -> None:
     output.write_csv("scaling.csv", list(_rows(found, args)))
     title = f"{workload.model.name} on {args.cluster}, {workload.seq_len} tokens a sequence"
-    output.write_figure("scaling.png", figure(found, title))
+    output.write_figure("scaling.png", lambda: figure(found, title))
 
 
 def _inputs(args: argparse.Namespace) -> dict[str, str]:

@@ -148,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
     if args.memory_snapshot:
         output.write_bytes("memory_snapshot.pickle", pickle.dumps(memory_snapshot(memory, result)))
     detailed = with_streams(result, workload, cluster, compiled.plan)
-    output.write_figure("gantt.png", gantt({"predicted": detailed}))
+    output.write_figure("gantt.png", lambda: gantt({"predicted": detailed}))
     _write_memory(output, memory, result, limit_bytes=cluster.accelerator.memory_bytes)
     _write_causes(output, compiled, result, action_causes(workload, cluster, compiled))
     inputs = {"plan": str(args.plan), "cluster": cluster.name, "schedule": str(args.schedule)}
@@ -276,7 +276,7 @@ def _write_memory(
         )
     ]
     output.write_csv("memory.csv", rows)
-    output.write_figure("memory.png", memory_figure(memory, result.step_s, limit_bytes))
+    output.write_figure("memory.png", lambda: memory_figure(memory, result.step_s, limit_bytes))
 
 
 def _write_causes(

@@ -4,6 +4,7 @@ import argparse
 import os
 import statistics
 import sys
+from functools import partial
 from pathlib import Path
 
 from parplan._files import check_writable
@@ -81,8 +82,9 @@ def run(args: argparse.Namespace) -> int:
     write_profile(profile, path)
     print(summary(profile), flush=True)
     if plots is not None:
-        for name, figure in figures(profile).items():
-            plots.write_figure(f"{name}.png", figure)
+        drawn = figures(profile)
+        for name in drawn:
+            plots.write_figure(f"{name}.png", partial(drawn.__getitem__, name))
         plots.write_manifest({"profile": str(path)})
         _note(f"pictures: {plots.path}/ ({', '.join(sorted(plots.files))})")
     PartialFile(path, machine, settings).remove()

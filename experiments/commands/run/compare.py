@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     worst = compared.worst
     name = short_name(worst.plan)
     pair = {f"predicted {name}": worst.predicted, f"measured {name}": worst.measured}
-    output.write_figure("worst.png", gantt(pair))
+    output.write_figure("worst.png", lambda: gantt(pair))
     inputs = {"folders": [str(folder) for folder in args.folders], "plan": args.plan}
     output.write_manifest(inputs)
     print(f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))})", file=sys.stderr)

@@ -270,7 +270,7 @@ def _write(
     shown = [e for e in execution.executed if e.plan.num_stages > 1] or list(execution.executed)
     name = short_name(shown[-1].plan)
     pair = {f"predicted {name}": shown[-1].predicted, f"measured {name}": shown[-1].measured}
-    output.write_figure("gantt.png", gantt(pair))
+    output.write_figure("gantt.png", lambda: gantt(pair))
     inputs = {k: v for k, v in vars(args).items() if k not in ("argv", "command")}
     inputs |= {"output": str(args.output), "plan": args.plan and str(args.plan)}
     output.write_manifest(inputs, seed=args.seed)

@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     for line in table(found):
         print(line)
     output.write_csv("searches.csv", rows(found))
-    output.write_figure("regret.png", regret_figure(found, title))
+    output.write_figure("regret.png", lambda: regret_figure(found, title))
     output.write_manifest({k: str(v) for k, v in vars(args).items() if k != "argv"}, seed=0)
     print(f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))})", file=sys.stderr)
     failed = [report for report in found.reports if report.failed]

@@ -44,7 +44,9 @@ def run(args: argparse.Namespace) -> int:
         write_whole(args.write, text.encode())
         print(f"constants: {args.write}")
     folder.write_csv("errors.csv", collective_report.error_rows(sweeps, constants))
-    folder.write_figure("collectives.png", collective_report.bandwidth_figure(sweeps, constants))
+    folder.write_figure(
+        "collectives.png", lambda: collective_report.bandwidth_figure(sweeps, constants)
+    )
     folder.write_manifest({"data": str(data)}, seed=0)
     print(f"results: {args.output}/ ({', '.join(sorted(folder.files))})")
     return 0

@@ -153,7 +153,7 @@ def _write(
     args: argparse.Namespace,
 ) -> None:
     output.write_csv("table.csv", csv_rows(result.rows))
-    output.write_figure("figure.png", result.figure)
+    output.write_figure("figure.png", lambda: result.figure)
     output.write_text("summary.txt", "\n".join(said) + "\n")
     inputs = {
         "experiment": output.path.name,

@@ -152,7 +152,7 @@ def run(args: argparse.Namespace) -> int:
     output.write_csv("summary.csv", summary_rows(outcomes))
     output.write_csv("predictions.csv", [row(outcome) for outcome in outcomes])
     output.remove(PARTIAL)
-    output.write_figure("accuracy.png", figure(outcomes))
+    output.write_figure("accuracy.png", lambda: figure(outcomes))
     output.write_manifest({"files": [str(path) for path in args.files], "groups": args.group})
     if args.write_docs is not None:
         page = written_page(args.write_docs, table)

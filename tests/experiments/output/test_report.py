@@ -48,10 +48,43 @@ def test_everything_of_the_folder_is_in_it(planned: Path) -> None:
 
 def test_it_needs_nothing_from_elsewhere(planned: Path) -> None:
     page = (planned / "report.html").read_text(encoding="utf-8")
-    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page)
+    assert re.findall(r"""(?:src|href)=["'](?!data:|#)([^"']*)""", page) == ["explore.html"]
     assert "@import" not in page
     assert "url(" not in page
     assert "fetch(" not in page
+
+
+def test_the_candidates_of_a_search_have_a_page_beside_the_report(planned: Path) -> None:
+    page = (planned / "explore.html").read_text(encoding="utf-8")
+    (data,) = re.findall(r'id="data">(.*?)</script>', page, flags=re.DOTALL)
+    rows = list(csv.DictReader((planned / "trials.csv").read_text().splitlines()))
+    assert len(json.loads(data)["table"]["step_s"]) == len(rows)
+    assert main(["report", str(planned)]) == 0
+    assert "explore.html (" not in text_of((planned / "report.html").read_text())
+
+
+def test_a_page_of_others_stays(
+    planned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(planned, folder)
+    (folder / "explore.html").write_text("mine")
+    assert main(["report", str(folder)]) == 2
+    assert "explore.html: is there already" in capsys.readouterr().err
+    assert main(["explore", str(folder), "-o", str(folder / "explore.html")]) == 2
+    assert (folder / "explore.html").read_text() == "mine"
+
+
+def test_pictures_can_be_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    words = [*PLAN, "--space", "full", "-q", "-o", str(folder)]
+    assert main(words) == 0
+    assert list(folder.glob("*.png"))
+    assert main([*words, "--no-pictures"]) == 0
+    assert not list(folder.glob("*.png"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert not [name for name in manifest["files"] if name.endswith(".png")]
+    assert (folder / "timeline.json").is_file()
 
 
 def test_a_folder_is_rendered_again_and_text_is_escaped(
