@@ -17,7 +17,6 @@ from typing import Any, NoReturn
 
 from parplan.errors import ParplanError, RunFailedError, one_line
 from parplan.experiments.arguments.numbers import check_numbers, finite, whole
-from parplan.experiments.arguments.report import add_report_option, run_with_report, wants_report
 from parplan.experiments.help import (
     EXAMPLES,
     check_options,
@@ -34,6 +33,7 @@ from parplan.experiments.terminal import (
     close_output,
     internal_error,
 )
+from parplan.experiments.with_report import add_report_option, run_with_report, wants_report
 
 COMMANDS = {
     "plan": ("parplan.experiments.commands.predict.plan", "find the fastest parallel plan"),

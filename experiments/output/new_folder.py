@@ -1,4 +1,4 @@
-"""Output folders of studies, which are never overwritten without `--force`."""
+"""Output folders of studies: work that was interrupted there goes on, finished work stays."""
 
 import argparse
 import hashlib
@@ -8,13 +8,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from parplan._files import FolderLock, is_part
+from parplan._files import FolderLock
 from parplan._journal import read_journal
 from parplan._strict import read_json
-from parplan.errors import ParplanError
 from parplan.experiments.output.folder import (
     MANIFEST,
-    UNFINISHED,
     OutputFolder,
     own_files,
     remove_file,
@@ -27,7 +25,9 @@ def add_output_arguments(parser: argparse.ArgumentParser, default: str) -> None:
         "-o", "--output", type=Path, default=Path(default), help="folder (default %(default)s)"
     )
     parser.add_argument(
-        "--force", action="store_true", help="replace the results that the folder holds"
+        "--force",
+        action="store_true",
+        help="begin anew, also where the same work is finished or begun",
     )
 
 
@@ -72,20 +72,14 @@ def digest(value: object) -> str:
 def new_folder(
     path: Path, argv: Sequence[str], *, force: bool, unfinished: Collection[str] = ()
 ) -> OutputFolder:
-    """A folder to write to: one that is not there, is empty, or holds `unfinished` files alone.
+    """A folder to write to, as `OutputFolder` is: parplan's own results go, other files stay.
 
-    `force`: results in it are replaced: the files that its manifest lists go, and `unfinished`
-    ones; others stay. Raises `ParplanError` without it, and where the folder cannot be written to.
+    `unfinished`: files of work that was interrupted, which goes on, but with `force`. Raises
+    `ParplanError` where the folder cannot be written to.
     """
     if path.is_dir():
         _lock = FolderLock(path)  # Until the folder that is returned has its own.
-        held = {entry.name for entry in path.iterdir() if not is_part(entry)}
-        if held - {UNFINISHED} - set(unfinished) and not force:
-            raise ParplanError(
-                f"{path}: holds {len(held)} files already; --force replaces results in it, "
-                "-o names another folder"
-            )
-        if force:
+        if force or is_done(path):
             _clear(path, unfinished)
     return OutputFolder(path, argv)
 

@@ -20,7 +20,9 @@ def check_request(workload: Workload, cluster: Cluster, options: Options) -> Non
     try:
         cluster.accelerator.peak_flop_per_s.of(workload.product_dtype)
     except ParplanError as error:
-        raise ParplanError(f"{cluster.accelerator.name}: {error}") from None
+        has_fp32 = cluster.accelerator.peak_flop_per_s.fp32 is not None
+        hint = "; --precision fp32 plans with that" if has_fp32 else ""
+        raise ParplanError(f"{cluster.accelerator.name}: {error}{hint}") from None
 
 
 def check_candidates(workload: Workload, cluster: Cluster, candidates: Sequence[Plan]) -> None:

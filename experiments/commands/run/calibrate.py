@@ -26,7 +26,11 @@ from parplan.hardware.estimates.profile import (
 )
 from parplan.hardware.estimates.profile_file import write_profile
 from parplan.hardware.kernels.kernel import Gemm
-from parplan.hardware.machines.from_profile import memory_bytes_per_s, message_link
+from parplan.hardware.machines.from_profile import (
+    best_rates,
+    memory_bytes_per_s,
+    message_link,
+)
 from parplan.sim.models.find import find_model
 
 BUSY = 0.5
@@ -88,7 +92,8 @@ def run(args: argparse.Namespace) -> int:
         plots.write_manifest({"profile": str(path)})
         _note(f"pictures: {plots.path}/ ({', '.join(sorted(plots.files))})")
     PartialFile(path, machine, settings).remove()
-    _note(f"profile: {path}; plan for this machine with --profile {path}")
+    said = "" if "bf16" in best_rates(profile) else " --precision fp32 (bf16 was not measured)"
+    _note(f"profile: {path}; plan for this machine with --profile {path}{said}")
     return 0
 
 

@@ -190,9 +190,7 @@ def test_the_command_writes_pictures_and_every_cell(
             assert row["plan.num_stages"] == row["num_stages"]
         else:
             assert row["reason"]
-    assert run("--x", "num_stages", out=out) == 2
-    assert "--force replaces results in it" in capsys.readouterr().err
-    assert run("--x", "num_stages", "--force", out=out) == 0
+    assert run("--x", "num_stages", out=out) == 0
     assert {path.name for path in out.iterdir()} == names - {"landscape.png"}
 
 

@@ -109,17 +109,12 @@ def test_the_command_writes_table_figure_and_manifest(
     assert json.loads((folder / "manifest.json").read_text())["inputs"]["quick"] is True
 
 
-def test_results_are_not_replaced_unasked(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_own_results_are_replaced_and_other_files_stay(tmp_path: Path) -> None:
     assert run("bubble-curves", out=tmp_path) == 0
     folder = tmp_path / "bubble-curves"
     before = (folder / "manifest.json").read_bytes()
     (folder / "notes.txt").write_text("mine")
-    assert run("bubble-curves", out=tmp_path) == 2
-    assert "holds 5 files already; --force replaces results in it" in capsys.readouterr().err
-    assert (folder / "manifest.json").read_bytes() == before
-    assert run("bubble-curves", "--force", out=tmp_path) == 0
+    assert run("bubble-curves", out=tmp_path) == 0
     assert (folder / "manifest.json").read_bytes() != before
     assert (folder / "notes.txt").read_text() == "mine"
 

@@ -1,4 +1,4 @@
-"""Folders of studies: nothing is replaced unasked, and only what was written is."""
+"""Folders of studies: what parplan wrote is replaced, and nothing else."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from parplan.errors import ParplanError
 from parplan.experiments.output.folder import REPORT
 from parplan.experiments.output.journal import RowJournal
 from parplan.experiments.output.new_folder import is_done, new_folder
-from parplan.experiments.report.render import LOG
+from parplan.experiments.report.render import EXPLORER, LOG
 from parplan.experiments.report.render import REPORT as PAGE
 
 
@@ -18,22 +18,24 @@ def filled(path: Path) -> None:
     output.write_manifest({})
 
 
-def test_results_stay_unless_asked(tmp_path: Path) -> None:
+@pytest.mark.parametrize("force", [True, False])
+def test_own_results_are_replaced_and_other_files_stay(tmp_path: Path, force: bool) -> None:
     path = tmp_path / "out"
     filled(path)
     assert is_done(path)
     (path / "mine.txt").write_text("mine")
     for name in REPORT:
         (path / name).write_text("of before")
-    with pytest.raises(ParplanError, match="holds 5 files already; --force replaces results in it"):
-        new_folder(path, [], force=False, unfinished=("rows.jsonl",))
-    new_folder(path, [], force=True)
-    assert [entry.name for entry in path.iterdir()] == ["mine.txt"]
+    output = new_folder(path, [], force=force, unfinished=("rows.jsonl",))
+    with pytest.raises(ParplanError, match=r"mine\.txt: is there already, and parplan did not"):
+        output.write_text("mine.txt", "other")
+    left = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")}
+    assert left == {"mine.txt"}
     assert not is_done(path)
 
 
 def test_what_a_report_adds_is_known() -> None:
-    assert {*REPORT} == {LOG, PAGE}
+    assert {*REPORT} == {LOG, PAGE, EXPLORER}
 
 
 def test_a_manifest_cannot_name_files_elsewhere(tmp_path: Path) -> None:
