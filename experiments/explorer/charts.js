@@ -9,7 +9,7 @@ const KIND_COLOURS = { forward: "#56b4e9", backward: "#0072b2", "input backward"
 const PART_COLOURS = { compute: "#0072b2", recomputation: "#56b4e9", bubble: "#a6a6a6",
   "tensor exchange": "#d55e00", "context exchange": "#b8a100", "expert exchange": "#cc79a7",
   "gradient reduction": "#e69f00", "parameter gather": "#8c5a3c", messages: "#009e73",
-  launch: "#5e4fa2", framework: "#c0b090", optimizer: "#7f7f7f" };
+  launch: "#5e4fa2", software: "#c0b090", optimizer: "#7f7f7f" };
 const MOST_MISFITS = 2000;
 
 const hasWebGL = (() => {

@@ -12,7 +12,11 @@ from parplan.planners.costs.trial import Trial
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
     from matplotlib.patches import Rectangle
+
+DARK = 0.45
+"""Cells of a lower brightness have white text."""
 
 
 def cost_landscape(
@@ -44,8 +48,12 @@ def cost_landscape(
             seconds[cell] = floor if floor < np.inf else np.nan
     figure = Figure(figsize=(2.5 + 1.1 * len(stages), 1.6 + 0.6 * len(sizes)), layout="constrained")
     axes = figure.subplots()
+    if not seconds.size:
+        axes.set_axis_off()
+        axes.set_title(f"{title}\nno plan was tried", fontsize=10)
+        return figure
     image = axes.imshow(np.ma.masked_invalid(seconds), cmap="viridis_r", aspect="auto")
-    _label_cells(axes, seconds, tried, bounded, best)
+    _label_cells(axes, seconds, tried, bounded, best, image)
     axes.set_xticks(range(len(stages)), [str(s) for s in stages])
     axes.set_yticks(range(len(sizes)), [str(b) for b in sizes])
     axes.set_xlabel("pipeline stages (1: no pipeline)")
@@ -58,13 +66,18 @@ def cost_landscape(
 
 
 def _label_cells(
-    axes: Axes, seconds: np.ndarray, tried: np.ndarray, bounded: np.ndarray, best: np.ndarray
+    axes: Axes,
+    seconds: np.ndarray,
+    tried: np.ndarray,
+    bounded: np.ndarray,
+    best: np.ndarray,
+    image: AxesImage,
 ) -> None:
     finite = np.isfinite(seconds)
-    middle = np.nanmean(seconds) if finite.any() else 0.0
     for (row, column), value in np.ndenumerate(seconds):
         if finite[row, column]:
-            colour = "white" if value > middle else "black"
+            red, green, blue, _ = image.to_rgba(value)
+            colour = "white" if 0.3 * red + 0.6 * green + 0.1 * blue < DARK else "black"
             said = f"\u2265 {value:.3g}" if bounded[row, column] else f"{value:.3g}"
             axes.text(column, row, said, ha="center", va="center", color=colour)
         elif tried[row, column]:

@@ -236,6 +236,16 @@ def test_the_page_goes_on_to_search_everything(job: ExploredJob, opened: Any) ->
         thread.join(timeout=10)
 
 
+def test_a_browser_that_is_too_old_says_so(job: ExploredJob, tmp_path: Path, browser: Any) -> None:
+    text = page_text(replace(job, trials=job.trials[:20]), served=False)
+    (tmp_path / "page.html").write_text(text.replace("class Parallel {", "class Parallel ?? {"))
+    tab = browser.new_page()
+    tab.goto((tmp_path / "page.html").as_uri())
+    tab.wait_for_selector("#problem:not([hidden])")
+    assert "too old" in tab.inner_text("#problem")
+    tab.close()
+
+
 @pytest.mark.long
 def test_a_page_that_is_left_open_says_so(job: ExploredJob, browser: Any) -> None:
     context = browser.new_context()

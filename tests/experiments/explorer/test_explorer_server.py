@@ -6,6 +6,7 @@ import math
 import re
 import threading
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from parplan.experiments.explorer.job import ExploredJob, from_folder
 from parplan.experiments.explorer.page import page
 from parplan.experiments.explorer.server import ExplorerServer
 from parplan.planners.costs.trial import Trial
+from parplan.sim.analysis.time_split import BUBBLE, PARTS
 from parplan.sim.plan import Plan
 
 PLAN = ("plan", "llama2-7b", "--cluster", "8xh100", "--seq-len", "1024", "--global-batch", "16")
@@ -161,6 +163,14 @@ def test_a_search_that_is_overtaken_ends(job: ExploredJob) -> None:
     ended = asked.improved(clock=lambda: next(ticks, math.inf))
     assert ended.is_whole
     assert len(ended.trials) - len(asked.trials) <= 1
+
+
+def test_every_part_of_a_step_has_a_colour() -> None:
+    script = (resources.files("parplan.experiments.explorer") / "charts.js").read_text()
+    found = re.search(r"PART_COLOURS = \{(.*?)\};", script, flags=re.DOTALL)
+    assert found is not None
+    named = set(re.findall(r'"?([a-z][a-z ]*)"?: "#', found[1]))
+    assert named == {*PARTS, "bubble"} - {*BUBBLE}
 
 
 def test_names_end_no_script(job: ExploredJob) -> None:

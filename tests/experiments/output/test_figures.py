@@ -105,3 +105,9 @@ def test_a_landscape_shows_the_best_of_each_cell_and_marks_the_optimum() -> None
 def test_a_landscape_in_which_nothing_fits_is_all_hatched() -> None:
     axes = cost_landscape([trial(1, 1, None), trial(2, 1, None)], "title").axes[0]
     assert [bool(p.get_hatch()) for p in axes.patches] == [True, True]
+
+
+def test_a_landscape_of_nothing_says_so(recwarn: pytest.WarningsRecorder) -> None:
+    axes = cost_landscape([], "title").axes[0]
+    assert "no plan was tried" in axes.get_title()
+    assert not recwarn.list
