@@ -144,7 +144,10 @@ def _numbers(workload: Workload) -> list[MegatronSetting]:
 
 
 def _unsaid(workload: Workload) -> list[str]:
-    m, lines = workload.model, []
+    m = workload.model
+    lines = [
+        "model's numbers: rope_theta and the norms' epsilon are not in a plan, and are defaults"
+    ]
     if m.alibi:
         lines.append("model.alibi: no such position embedding; exported as none")
     if m.parallel_block:

@@ -166,7 +166,7 @@ def run(args: argparse.Namespace) -> int:
     """Read, predict, look for better plans, say and write."""
     cluster = requested_cluster(args.cluster, software=args.software)
     where = "stdin" if args.file == "-" else args.file
-    text = sys.stdin.read() if args.file == "-" else read_text(Path(args.file))
+    text = sys.stdin.read(MOST_TEXT + 1) if args.file == "-" else read_text(Path(args.file))
     found = imported(args, text, where, cluster)
     output = OutputFolder(args.output, args.argv)
     for line in found.notes:

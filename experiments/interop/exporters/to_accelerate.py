@@ -73,6 +73,8 @@ def _unsaid(plan: Plan, workload: Workload, fsdp: bool) -> list[str]:
         f"{plan.num_micro_batches})",
         f"workload.optimizer {workload.optimizer}, seq_len, attention: the program's",
     ]
+    if workload.lora_rank:
+        lines.append(f"workload.lora_rank {workload.lora_rank}: LoraConfig(r={workload.lora_rank})")
     if not fsdp and plan.recomputation != "none":
         lines.append(f"recomputation {plan.recomputation}: gradient_checkpointing of the model")
     if plan.recomputation == "selective":

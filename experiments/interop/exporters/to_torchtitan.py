@@ -34,6 +34,8 @@ BASES = (
 
 AC = {"none": "None", "full": "FullAC.Config()", "selective": "SelectiveAC.Config()"}
 
+FUSED = ("fused_norms", "fused_elementwise", "fused_loss")
+
 
 def to_torchtitan(plan: Plan, workload: Workload, cluster: Cluster) -> Exported:
     """`torchtitan.toml`, `torchtitan_recipe.py` and, of a pipeline, `schedule.csv`.
@@ -52,6 +54,9 @@ def to_torchtitan(plan: Plan, workload: Workload, cluster: Cluster) -> Exported:
             "workload.fused_norms, fused_elementwise, fused_loss: torch.compile has no backward in "
             "parts, so that nothing is compiled"
         )
+    unfused = [name for name in FUSED if not getattr(workload, name)]
+    if _compiles(plan) and unfused:
+        lines.append(f"workload.{' '.join(unfused)} false: exported with compile, which fuses them")
     if plan.tensor_parallel > 1 and not plan.sequence_parallel:
         lines.append("sequence_parallel false: always on in the TOML form")
     if plan.recomputation == "full" and plan.recomputed_layers is not None:

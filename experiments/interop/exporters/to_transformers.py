@@ -50,6 +50,8 @@ def to_transformers(plan: Plan, workload: Workload, cluster: Cluster) -> Exporte
         ops = ", ".join(plan.recomputed_ops)
         lines.append(f"recomputed_ops {ops}: the Trainer recomputes all of a block, or nothing")
     lines.append(f"workload.seq_len {workload.seq_len}: the length that the data is packed to")
+    if workload.optimizer not in OPTIMIZERS and workload.optimizer != "adamw":
+        lines.append(f"workload.optimizer {workload.optimizer}: exported as AdamW; pass your own")
     fused = [name for name in FUSED if getattr(workload, name)]
     if fused:
         lines.append(f"workload.{' '.join(fused)}: models are eager; use_liger_kernel fuses")

@@ -66,6 +66,27 @@ def read_back(
     `where`: the path that it was written to, beside which its other files lie. Raises
     `ParplanError` where the file cannot be read, which no exported file should come to.
     """
+    found, meant = meaning_of(exported, to, plan, workload, cluster, where)
+    planned, back = compile_plan(workload, cluster, plan), compile_plan(meant, cluster, found)
+    return ReadBack(
+        to=to,
+        plan=found,
+        workload=meant,
+        planned_s=predict(planned).step_s,
+        step_s=predict(back).step_s,
+        planned_bytes=max(rank.total_bytes for rank in planned.memory),
+        peak_bytes=max(rank.total_bytes for rank in back.memory),
+        differing=tuple(differing(plan, found, workload, meant)),
+    )
+
+
+def meaning_of(
+    exported: Exported, to: str, plan: Plan, workload: Workload, cluster: Cluster, where: str
+) -> tuple[Plan, Workload]:
+    """The plan and the workload that the first file of `exported` means, read from `where`.
+
+    What the target's file does not hold is as planned. Raises `ParplanError` as `read_back` does.
+    """
     text = next(iter(exported.files.values()))
     given = Given(
         devices=cluster.num_accelerators,
@@ -83,20 +104,11 @@ def read_back(
     program = {name: getattr(workload, name) for name in (*WORKLOAD_SWITCHES, "software")}
     found, read = finished(settings, given, changed, where, program)
     meant = replace(read, framework=workload.framework, expert_load=workload.expert_load)
-    planned, back = compile_plan(workload, cluster, plan), compile_plan(meant, cluster, found)
-    return ReadBack(
-        to=to,
-        plan=found,
-        workload=meant,
-        planned_s=predict(planned).step_s,
-        step_s=predict(back).step_s,
-        planned_bytes=max(rank.total_bytes for rank in planned.memory),
-        peak_bytes=max(rank.total_bytes for rank in back.memory),
-        differing=tuple(_differing(plan, found, workload, meant)),
-    )
+    return found, meant
 
 
-def _differing(plan: Plan, found: Plan, workload: Workload, meant: Workload) -> list[str]:
+def differing(plan: Plan, found: Plan, workload: Workload, meant: Workload) -> list[str]:
+    """The fields that two plans and workloads do not share: `field: before -> after`."""
     lines = []
     layers = workload.model.num_layers
     for field in fields(Plan):

@@ -101,3 +101,41 @@ def test_a_file_that_is_too_long_is_refused(
     err = capsys.readouterr().err
     assert "longer than the 4000000 characters" in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("source", ["megatron", "maxtext", "transformers", "torchtitan"])
+def test_a_hundred_megabytes_are_not_read(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = f"launch{SUFFIXES.get(source, '.yaml')}"
+    with Path(name).open("wb") as file:
+        file.truncate(100_000_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert main(["import", name, "--from", source, "--cluster", "8xh100"]) == 2
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150_000
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_hundred_megabytes_beside_a_launch_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Path("large.yml").open("wb") as file:
+        file.truncate(100_000_000)
+    Path("launch.sh").write_text("source large.yml\ntorchrun pretrain_gpt.py --num-layers 2\n")
+    Path("launch.yml").write_text("base_config: large.yml\nper_device_batch_size: 1\n")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for name, source in (("launch.sh", "megatron"), ("launch.yml", "maxtext")):
+        assert main(["import", name, "--from", source, "--cluster", "8xh100"]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150_000
+
+
+def test_configurations_that_name_each_other_end(tmp_path: Path) -> None:
+    (tmp_path / "a.yml").write_text("base_config: b.yml\nsteps: 1\n")
+    (tmp_path / "b.yml").write_text("base_config: a.yml\nmodel_name: llama2-7b\n")
+    given = Given(devices=8)
+    path = tmp_path / "a.yml"
+    settings = SOURCES["maxtext"](path.read_text(), str(path), given)
+    assert any("base_config" in name for name in settings.not_understood)

@@ -1,5 +1,6 @@
 """Exported files in the parsers of the software itself, where that is installed."""
 
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +29,21 @@ def test_accelerate_reads_its_yaml() -> None:
         assert args.use_fsdp
         assert args.fsdp_reshard_after_forward == (plan.zero_stage == 3)
         assert args.parallelism_config_tp_size == plan.tensor_parallel
+
+
+def test_transformers_knows_its_arguments() -> None:
+    """Names and values, without the arguments of `from_pretrained`."""
+    arguments = pytest.importorskip("transformers.training_args")
+    yaml = pytest.importorskip("yaml")
+    known = {field.name for field in dataclasses.fields(arguments.TrainingArguments)}
+    for path in files("training_arguments.yaml"):
+        plan = CASES[path.parts[-3]][0]
+        table = yaml.safe_load(path.read_text())
+        assert set(table) - known == {"attn_implementation"}
+        assert table["optim"] in {optimizer.value for optimizer in arguments.OptimizerNames}
+        assert table["per_device_train_batch_size"] == plan.batch_per_device
+        assert table["gradient_accumulation_steps"] == plan.num_micro_batches
+        assert (path.parent / table["deepspeed"]).exists()
 
 
 def test_deepspeed_reads_its_json(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Random plans go to every target and back: what comes back otherwise was said."""
 
+import json
 import re
 import tempfile
 from dataclasses import replace
@@ -12,13 +13,16 @@ from hypothesis import strategies as st
 
 from parplan.errors import ParplanError
 from parplan.experiments.interop.exporters.targets import TARGETS
-from parplan.experiments.interop.reading.read_back import read_back
+from parplan.experiments.interop.importers.imported import Given, finished
+from parplan.experiments.interop.reading.read_back import differing, meaning_of, read_back
+from parplan.experiments.interop.reading.sources import SOURCES
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, check_plan, zero_fields
 from parplan.sim.prediction.predict import compile_plan
 from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
+from tests.experiments.interop.test_corpus import FILES
 
 CLUSTER = cluster_preset("16xh100")
 SCHEDULES = ("1f1b", "gpipe", "interleaved-1f1b", "zb-h1", "zb-v", "dualpipe-v")
@@ -129,3 +133,47 @@ def test_what_comes_back_otherwise_was_said(target: str, found: tuple[Plan, Work
         meant = replace(back.workload, software=workload.software)
         again = TARGETS[target](back.plan, meant, CLUSTER)
         assert again.files == exported.files
+
+
+FOREIGN = [
+    path
+    for path in FILES
+    if "refused" not in json.loads(path.with_name(f"{path.name}.reading").read_text())
+]
+
+
+@pytest.mark.parametrize("path", FOREIGN, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_foreign_launch_comes_back_or_is_said_otherwise(path: Path, tmp_path: Path) -> None:
+    """import -> export -> import, for every target that takes the plan."""
+    said = json.loads(path.with_name(f"{path.name}.reading").read_text())["given"]
+    try:
+        plan, workload = meant_by(path, said)
+        cluster = cluster_preset(f"{plan.num_devices}xh100")
+        check_plan(plan, workload, plan.num_devices)
+    except ParplanError:
+        pytest.skip("no cluster of so many devices")
+    for target, export in TARGETS.items():
+        try:
+            exported = export(plan, workload, cluster)
+        except ParplanError:
+            continue
+        for name, text in exported.files.items():
+            (tmp_path / name).write_text(text)
+        where = str(tmp_path / next(iter(exported.files)))
+        found, meant = meaning_of(exported, target, plan, workload, cluster, where)
+        lines = differing(plan, found, workload, meant)
+        fields = {line.partition(":")[0].removeprefix("workload.") for line in lines}
+        silent = {name for name, idle in WITHOUT_EFFECT.items() if idle(plan)} | {"software"}
+        assert fields - silent <= named(exported.unsaid) | {"attention", "fused_norms"}, target
+
+
+def meant_by(path: Path, said: dict[str, Any]) -> tuple[Plan, Workload]:
+    """The plan and the workload of a file of the corpus."""
+    model = said.get("model")
+    own = Given(
+        devices=said.get("devices", 16),
+        model=None if model is None else model_preset(model),
+        **{name: value for name, value in said.items() if name not in ("devices", "model", "set")},
+    )
+    settings_of = SOURCES[path.parent.name](path.read_text(), str(path), own)
+    return finished(settings_of, own, said.get("set", {}), str(path))
