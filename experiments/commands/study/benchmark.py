@@ -5,12 +5,14 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from parplan.backend.execution.execute import execute
 from parplan.errors import ParplanError
 from parplan.experiments.accuracy.comparison_tables import row, runs
 from parplan.experiments.benchmarks import execution as execution_benchmark
+from parplan.experiments.benchmarks import large_jobs
 from parplan.experiments.benchmarks import planners as benchmark_planners
 from parplan.experiments.benchmarks import simulator as benchmark
 from parplan.experiments.output.folder import OutputFolder
@@ -100,7 +102,9 @@ def _measures(args: argparse.Namespace) -> Iterator[benchmark.Measure]:
         if args.samples < 1:
             raise ParplanError(f"--samples: at least 1, got {args.samples}")
         searched = benchmark_planners.SMALL if args.small else benchmark_planners.SEARCHED
-        return benchmark_planners.measures(searched, args.samples, calculon=args.calculon)
+        jobs = large_jobs.JOBS[: 1 if args.small else None]
+        found = benchmark_planners.measures(searched, args.samples, calculon=args.calculon)
+        return chain(found, large_jobs.measures(jobs))
     if args.calculon is not None:
         raise ParplanError("--calculon: goes with --planners")
     small = (benchmark.SMALL,), benchmark.SMALL, 100, (benchmark.SMALL, 4)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from parplan.errors import ParplanError
+from parplan.experiments.benchmarks import large_jobs, simulator
 from parplan.experiments.benchmarks import planners as benchmark_planners
-from parplan.experiments.benchmarks import simulator
 from parplan.experiments.cli import main
 from parplan.planners.bounds.space_table import SpaceTable
 from parplan.planners.search.evaluator import Evaluator
@@ -50,6 +50,11 @@ def test_the_search_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert found["plans sampled", "plans"] == 50
     assert found["bounds above their step", "plans"] == 0
     assert ("reference case of AP, 30 candidates", "x AP") in found
+    job = large_jobs.JOBS[0].name
+    assert found[job, "plans"] > 300_000
+    assert found[f"{job}, gap", "%"] <= 100 * large_jobs.MOST_GAP
+    assert found[f"{job}, process", "s"] > 0
+    assert 0.02 < found[f"{job}, peak memory", "GB"] < 100
     assert len(capsys.readouterr().out.splitlines()) == 1 + len(found)
 
 
