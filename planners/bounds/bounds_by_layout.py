@@ -11,9 +11,11 @@ from parplan.planners.bounds.layout_floors import layout_floors
 from parplan.planners.bounds.space_table import ScheduleKey, SpaceTable
 from parplan.planners.bounds.tightened import MomentsOf, tighten
 from parplan.planners.costs.cost_tables import CostTables
+from parplan.planners.spaces.layouts import LayoutGroup
 from parplan.planners.spaces.space import Space
 from parplan.sim.cost_model.stage_formula_of_rows import Floats
 from parplan.sim.memory.moments import Moments
+from parplan.sim.ticks import Ints
 
 
 class _Opened(NamedTuple):
@@ -61,26 +63,48 @@ class BoundsByLayout:
     def of_layouts(self) -> Floats:
         """Seconds that a step of every plan of each layout takes at least, shape [layouts];
         infinite for those of which none fits."""
-        limit = self._memory_ratio * self.space.cluster.accelerator.memory_bytes
-        found = layout_floors(self.space, self._parts, limit)
+        found = np.array([min(own) for own in self._by_zero])
         for number in range(len(found)):
             if number not in self._opened:
                 self.of_plans[self._begins[number] : self._begins[number + 1]] = found[number]
         return found
 
+    @cached_property
+    def _by_zero(self) -> list[list[float]]:
+        limit = self._memory_ratio * self.space.cluster.accelerator.memory_bytes
+        return layout_floors(self.space, self._parts, limit)
+
+    def _chosen(self, number: int, ceiling: float) -> tuple[LayoutGroup, Ints]:
+        """The part of a layout with the ZeRO stages that may be below `ceiling`, and its rows; the
+        others get the floors of theirs."""
+        group = self.space.groups[number]
+        rows = np.arange(self._begins[number], self._begins[number + 1])
+        if not ceiling:
+            return group, rows
+        floors = np.array(self._by_zero[number])
+        below = floors < ceiling
+        by_zero = rows.reshape(group.radices)
+        self.of_plans[by_zero] = floors[:, None]
+        stages = tuple(z for z, may in zip(group.zero_stages, below, strict=True) if may)
+        return group._replace(zero_stages=stages), by_zero[:, :, below].reshape(-1)
+
     def open(self, layouts: Sequence[int], ceiling: float = 0.0) -> list[int]:
         """Bound the plans of these layouts; the rows of those that may fit, the least first.
 
-        Bounds below `ceiling` are tightened.
+        Bounds below `ceiling` are tightened; above it, floors of a ZeRO stage may do.
         """
-        groups = tuple(self.space.groups[number] for number in layouts)
+        self._opened.update(layouts)
+        parts = [self._chosen(number, ceiling) for number in layouts]
+        parts = [part for part in parts if len(part[1])]
+        if not parts:
+            return []
+        groups = tuple(group for group, _ in parts)
+        rows = np.concatenate([own for _, own in parts])
         table = SpaceTable(replace(self.space, groups=groups), self._memory_ratio, self._parts)
         bounds = table.wanted_bounds()
         tighten(table, bounds, ceiling, self._moments_of)
-        rows = np.concatenate([np.arange(*self._begins[n : n + 2]) for n in layouts])
         self.of_plans[rows] = bounds
         self._tables.append(_Opened(table, rows, bounds, set()))
-        self._opened.update(layouts)
         order = np.argsort(bounds, kind="stable")
         found: list[int] = rows[order[: int(np.isfinite(bounds).sum())]].tolist()
         return found

@@ -10,7 +10,6 @@ from parplan.planners.costs.cost_tables import CostTables
 from parplan.planners.spaces.layouts import LayoutGroup
 from parplan.planners.spaces.space import Space
 from parplan.sim.cost_model.stage_costs import reduces_once
-from parplan.sim.cost_model.stage_formula_of_rows import Floats
 from parplan.sim.plan import Plan, with_values
 
 SLACK = 1 - 1e-6
@@ -22,9 +21,9 @@ _ONE_STAGE = {"num_stages": 1, "virtual_stages": 1, "stage_layers": None, "sched
 Memo = dict[tuple[object, ...], Any]
 
 
-def layout_floors(space: Space, parts: CostTables, limit_bytes: float) -> Floats:
-    """Seconds that every plan of each group takes at least, shape [groups]; infinite for those
-    whose ranks cannot hold all parameters, or a micro-batch.
+def layout_floors(space: Space, parts: CostTables, limit_bytes: float) -> list[list[float]]:
+    """Seconds that every plan of each group takes at least, by ZeRO stage; infinite for those whose
+    ranks cannot hold all parameters, or a micro-batch.
 
     The slowest rank has at least its share of the work of all micro-batches and of the optimizer,
     and one micro-batch has to pass all stages forward and backward. A layout that does not fit does
@@ -33,34 +32,38 @@ def layout_floors(space: Space, parts: CostTables, limit_bytes: float) -> Floats
     known: Memo = {}
     to_host = True in space.constraints.offload_activations
     too_large: dict[tuple[int, ...], int] = {}
-    found = []
+    found = list[list[float]]()
     for group in space.groups:
         degrees, size = group.layout.degrees, group.layout.batch_per_device
         ranks = group.layout.num_stages
-        holding: list[_Sharded] = []
+        holding: list[_Sharded | None] = []
         if size < too_large.get(degrees, size + 1):
             held = 0.0 if to_host else _held_bytes(group, parts, known)
             states = _remembered(known, ("state", degrees), partial(_states, group, parts))
             holding = [
                 one
-                for one in states
                 if one.whole_bytes * SLACK <= limit_bytes * ranks
                 and (held + one.block_bytes / ranks) * SLACK <= limit_bytes
+                else None
+                for one in states
             ]
-        if not holding:
+        if not any(holding):
             too_large[degrees] = min(size, too_large.get(degrees, size))
-            found.append(np.inf)
+            found.append([np.inf] * len(group.zero_stages))
             continue
         key = "work", group.layout._replace(num_stages=1), group.num_micro_batches > 1
         work = _remembered(known, key, partial(_work, group, parts))
-        count, least = group.num_micro_batches, min(map(_chain_s, work))
-        share_s = min(
-            (count * _work_s(layers, one) + one.optimizer_s) / ranks
-            for one in holding
-            for layers in work
-        )
-        found.append(max(share_s, least) * SLACK)
-    return np.array(found)
+        found.append([_floor_s(group, work, one) for one in holding])
+    return found
+
+
+def _floor_s(group: LayoutGroup, work: "list[_Layers]", sharded: "_Sharded | None") -> float:
+    """Seconds of a step with a ZeRO stage; None: it does not fit."""
+    if sharded is None:
+        return np.inf
+    least = min(_work_s(layers, sharded) for layers in work)
+    share_s = (group.num_micro_batches * least + sharded.optimizer_s) / group.layout.num_stages
+    return max(share_s, min(map(_chain_s, work))) * SLACK
 
 
 class _Sharded(NamedTuple):
