@@ -54,6 +54,10 @@ class Landscape:
         sign = -1 if self.metric.more_is_better else 1
         return min(known, key=lambda cell: sign * cell.metrics[self.name], default=None)
 
+    def shown(self, cell: Cell) -> float:
+        """The metric of a cell that fits, in the unit of its label."""
+        return self.metric.shown * cell.metrics[self.name]
+
     def at(self, x: Any, y: Any = None, third: Any = None) -> Cell | None:
         """The cell of these values; None if it is not there."""
         wanted = {self.x.name: x}
@@ -110,7 +114,7 @@ def _title(land: Landscape) -> str:
 def _norm(land: Landscape) -> Normalize | None:
     from matplotlib.colors import LogNorm, Normalize
 
-    known = [cell.metrics[land.name] for cell in land.cells if cell.verdict == "fits"]
+    known = [land.shown(cell) for cell in land.cells if cell.verdict == "fits"]
     if not known:
         return None
     low, high = min(known), max(known)
@@ -134,7 +138,7 @@ def _heat_map(
             if cell.memory_gb is not None and cell.limit_gb:
                 memory[row, column] = cell.memory_gb / cell.limit_gb
             if cell.verdict == "fits":
-                values[row, column] = cell.metrics[land.name]
+                values[row, column] = land.shown(cell)
             else:
                 _hatch(axes, row, column, cell, small)
     axes.imshow(
@@ -307,7 +311,7 @@ def _lines(axes: Axes, land: Landscape, third: Any) -> None:
     for number, y in enumerate(ys):
         cells = [land.at(x, y, third) for x in land.x.values]
         values = [
-            cell.metrics[land.name] if cell is not None and cell.verdict == "fits" else math.nan
+            land.shown(cell) if cell is not None and cell.verdict == "fits" else math.nan
             for cell in cells
         ]
         label = f"{land.y.label} {land.y.text(y)}" if land.y is not None else None
@@ -331,7 +335,7 @@ def _lines(axes: Axes, land: Landscape, third: Any) -> None:
 def _mark_best(axes: Axes, land: Landscape, cells: Sequence[Cell | None]) -> None:
     best = land.best
     if best is not None and best in cells:
-        axes.plot([cells.index(best)], [best.metrics[land.name]], "*", color=BEST, markersize=13,
+        axes.plot([cells.index(best)], [land.shown(best)], "*", color=BEST, markersize=13,
                   zorder=5)  # fmt: skip
 
 

@@ -22,15 +22,15 @@ DAY_S = 86400.0
 
 
 def mfu(trial: Trial, setting: ObjectiveInputs) -> float:
-    """Model FLOP/s over the peak rate, per cent."""
+    """Model FLOP/s over the peak rate."""
     workload, cluster = setting.workload, setting.cluster
     peak = cluster.accelerator.peak_flop_per_s.of(workload.product_dtype)
-    return 100 * workload.model_flops / (trial.step_s or 0) / cluster.num_accelerators / peak
+    return workload.model_flops / (trial.step_s or 0) / cluster.num_accelerators / peak
 
 
 def bubble(trial: Trial, setting: ObjectiveInputs) -> float:
-    """Share of the step in which compute streams idle, per cent."""
-    return 100 * predict(compile_plan(setting.workload, setting.cluster, trial.plan)).bubble
+    """Share of the step in which compute streams idle."""
+    return predict(compile_plan(setting.workload, setting.cluster, trial.plan)).bubble
 
 
 def memory_gb(trial: Trial, setting: ObjectiveInputs) -> float:
@@ -46,14 +46,16 @@ class Metric(NamedTuple):
     more_is_better: bool = False
     needs: tuple[str, ...] = ()
     """Fields of `TrainingRun` without which it is not known."""
+    shown: float = 1.0
+    """What a value is multiplied by where the label is said: 100 for per cent of a share."""
 
 
 METRICS: dict[str, Metric] = {
     "step-time": Metric("step time [s]", lambda trial, _: trial.step_s or 0.0),
     "tokens-per-accelerator": Metric("tokens/s of an accelerator", tokens_per_s, True),
-    "mfu": Metric("MFU [% of the peak]", mfu, True),
+    "mfu": Metric("MFU [% of the peak]", mfu, True, shown=100.0),
     "memory": Metric("peak memory of an accelerator [GB]", memory_gb),
-    "bubble": Metric("bubble [% of the step]", bubble),
+    "bubble": Metric("bubble [% of the step]", bubble, shown=100.0),
     "training-time": Metric(
         "training time [days]", lambda t, s: training_s(t, s) / DAY_S, needs=("tokens",)
     ),

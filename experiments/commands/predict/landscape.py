@@ -280,7 +280,7 @@ def summary(land: Landscape) -> Iterator[str]:
         if nearest is not None:
             yield f"the nearest: {_words(nearest.values)}: {nearest.reason}"
     else:
-        yield f"best {land.metric.label}: {best.metrics[land.name]:.4g} at {_words(best.values)}"
+        yield f"best {land.metric.label}: {land.shown(best):.4g} at {_words(best.values)}"
         yield f"its plan: {best.label}"
         yield f"a plan fits in {fitting} of {len(land.cells)} cells"
     short = [cell for cell in land.cells if cell.verdict == "does not fit"]

@@ -261,3 +261,16 @@ def test_mistakes_get_one_line(
     assert message in said
     assert said.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_shares_are_of_one_in_the_table_and_per_cent_in_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run("--x", "num_stages=2,4", "--metric", "bubble", out=out) == 0
+    with (out / "landscape.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    shares = [float(row["bubble"]) for row in rows if row["verdict"] == "fits"]
+    assert all(0 < float(row["mfu"]) < 1 for row in rows if row["verdict"] == "fits")
+    said = capsys.readouterr().out
+    assert f"best bubble [% of the step]: {100 * min(shares):.4g} at" in said
