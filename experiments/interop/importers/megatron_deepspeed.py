@@ -11,6 +11,13 @@ from parplan.experiments.interop.shell.launch_text import Flags
 
 _STAGE = re.compile(r'"stage"\s*:\s*"?([0-3])\b')
 
+NOT_MODELLED = {
+    "curriculum_learning": "every step has whole sequences",
+    "data_efficiency": "every step has whole sequences",
+    "progressive_layer_drop": "every token meets all layers",
+}
+"""Sections that may be switched on, and what is assumed instead."""
+
 
 def stage_of_deepspeed(flags: Flags, asked: int | None, found: ImportedSettings) -> int:
     """The stage by `--deepspeed-config`, where it can be read, else by `--zero-stage`.
@@ -22,6 +29,8 @@ def stage_of_deepspeed(flags: Flags, asked: int | None, found: ImportedSettings)
     flags.has("--deepspeed-config")
     text = _text(words[0], flags) if words else None
     stage = None if text is None else _stage(text)
+    if text is not None:
+        _beside_the_stage(text, flags, found)
     if stage is None:
         if asked is None:
             found.misread("--deepspeed-config", "its file is not here; no ZeRO is taken")
@@ -35,6 +44,15 @@ def stage_of_deepspeed(flags: Flags, asked: int | None, found: ImportedSettings)
             f"{flags.where}: --zero-stage {asked}, but {stage} in the file of --deepspeed-config"
         )
     return stage
+
+
+def _beside_the_stage(text: str, flags: Flags, found: ImportedSettings) -> None:
+    """What the file says of offloading and of a curriculum, as flags or as not understood."""
+    if re.search(r'"cpu_offload"\s*:\s*true|"offload_optimizer"\s*:\s*{[^}]*"(cpu|nvme)"', text):
+        flags.words.setdefault("--optimizer-cpu-offload", [])
+    for name, assumed in NOT_MODELLED.items():
+        if re.search(rf'"{name}"\s*:\s*{{\s*"enabled"\s*:\s*true', text):
+            found.misread(f"--deepspeed-config {name}", f"not modelled: {assumed}")
 
 
 def _text(name: str, flags: Flags) -> str | None:

@@ -5,7 +5,8 @@ CONFIG=./ds_$SLURM_JOB_ID.json
 cat <<EOT > $CONFIG
 {
   "train_micro_batch_size_per_gpu": 2,
-  "zero_optimization": {"stage": 3},
+  "zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu"}},
+  "curriculum_learning": {"enabled": true, "min_difficulty": 64},
   "bf16": {"enabled": true}
 }
 EOT
