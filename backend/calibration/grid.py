@@ -7,10 +7,29 @@ from typing import Literal, get_args
 
 from parplan.errors import ParplanError
 from parplan.hardware.estimates.profile import CollectiveCall, CollectiveOp
-from parplan.hardware.kernels.kernel import Attention, Direction, Gemm, Kernel, MemoryBound
+from parplan.hardware.kernels.kernel import (
+    Attention,
+    Direction,
+    Family,
+    Gemm,
+    Kernel,
+    MemoryBound,
+    Provider,
+)
 from parplan.sim.models.model import Model
 
 LAYOUTS: tuple[Literal["TN", "NN", "NT"], ...] = ("TN", "NN", "NT")
+
+MEASURED: tuple[tuple[Family, Provider], ...] = (
+    ("norm", "torch"),
+    ("norm", "eager"),
+    ("activation", "eager"),
+    ("rotary", "eager"),
+    ("softmax", "torch"),
+    ("loss", "eager"),
+    ("embedding", "torch"),
+)
+"""Kernels bound by memory that torch has by itself, beside copies and sums."""
 
 LAYERS: tuple[Literal["embedding", "block", "head"], ...] = ("embedding", "block", "head")
 
@@ -127,6 +146,7 @@ def grid(settings: CalibrationSettings, device_kind: str) -> list[Item]:
     """Everything that the rounds measure, once each, always in the same order."""
     ranges = RANGES[device_kind, settings.grid]
     items: list[Item] = [*_gemms(ranges), *_attentions(ranges), *_copies(ranges)]
+    items += _memory_bound(ranges)
     items.append(OptimizerStep(num_parameters=settings.model.block_parameters))
     items += _collectives(ranges, settings.processes)
     return list(dict.fromkeys(items))
@@ -175,6 +195,18 @@ def _attentions(ranges: _Ranges) -> Iterator[Attention]:
 def _copies(ranges: _Ranges) -> Iterator[MemoryBound]:
     for exponent in ranges.copy_exponents:
         yield MemoryBound(num_bytes=float(2**exponent))
+
+
+def _memory_bound(ranges: _Ranges) -> Iterator[MemoryBound]:
+    """Every family that torch has kernels of, at every second size of copies."""
+    for (family, provider), direction in itertools.product(MEASURED, get_args(Direction)):
+        for exponent in ranges.copy_exponents[1::2]:
+            yield MemoryBound(
+                num_bytes=float(2**exponent),
+                family=family,
+                provider=provider,
+                direction=direction,
+            )
 
 
 def _collectives(ranges: _Ranges, processes: int) -> Iterator[CollectiveCall]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 import torch.distributed as dist
 
-from parplan.backend.calibration.kernel_runs import Run
+from parplan.backend.calibration.operands import Run
 from parplan.hardware.estimates.profile import CollectiveCall
 
 

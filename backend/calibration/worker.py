@@ -21,9 +21,10 @@ from parplan.backend.calibration.grid import (
     grid,
     micro_batches,
 )
-from parplan.backend.calibration.kernel_runs import Operands, Run, kernel_run, optimizer_run
+from parplan.backend.calibration.kernel_runs import kernel_run, optimizer_run
 from parplan.backend.calibration.layer_times import LayerSetting, measure_layers
 from parplan.backend.calibration.message_runs import NeighbourGroups, collective_run
+from parplan.backend.calibration.operands import Operands, Run
 from parplan.backend.models.gpt import gpt_layers, initialise, language_loss
 from parplan.backend.workers.processes import agree, is_first, join_processes, num_processes
 from parplan.hardware.estimates.profile import CollectiveCall

@@ -44,7 +44,7 @@ def _by_kind(profile: Profile) -> dict[str, list[MeasuredKernel]]:
 
 def _kind(kernel: Kernel) -> str:
     if isinstance(kernel, MemoryBound):
-        return "memory-bound"
+        return "copy" if kernel.family == "copy" else kernel.family
     name = "attention" if isinstance(kernel, Attention) else "matrix product"
     return f"{name}, {kernel.dtype}"
 
@@ -58,7 +58,9 @@ def roofline(profile: Profile) -> Figure:
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    kinds = {name: m for name, m in _by_kind(profile).items() if name != "memory-bound"}
+    kinds = {
+        name: m for name, m in _by_kind(profile).items() if not isinstance(m[0].kernel, MemoryBound)
+    }
     intensities = [1.0]
     for i, (name, found) in enumerate(kinds.items()):
         x = [m.kernel.flops / m.kernel.num_bytes for m in found]

@@ -94,7 +94,7 @@ def _timings(profile: Profile) -> Iterator[tuple[tuple[str, object], Timing]]:
 def _kind(measured: MeasuredKernel) -> str:
     kernel = measured.kernel
     if isinstance(kernel, MemoryBound):
-        return "memory-bound"
+        return "memory-bound" if kernel.family == "copy" else f"{kernel.family} {kernel.direction}"
     if isinstance(kernel, Attention):
         return f"attention {kernel.dtype} {kernel.direction}"
     return f"gemm {kernel.dtype}"

@@ -93,7 +93,10 @@ def profile_index(profile: Profile) -> ProfileIndex:
 
 def _kernel_place(kernel: Kernel) -> _Place:
     if isinstance(kernel, MemoryBound):
-        return _Place("memory", (), (kernel.num_bytes,), kernel.num_bytes)
+        # A copy is one whichever way it goes.
+        direction = "forward" if kernel.family == "copy" else kernel.direction
+        kind = (kernel.family, kernel.provider, direction)
+        return _Place("memory", kind, (kernel.num_bytes,), kernel.num_bytes)
     if isinstance(kernel, Gemm):
         sizes = (float(kernel.m), float(kernel.n), float(kernel.k), float(kernel.batch))
         group = (kernel.transposed, kernel.accumulate)

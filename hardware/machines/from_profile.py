@@ -37,7 +37,8 @@ def best_rates(profile: Profile) -> dict[str, float]:
 
 def memory_bytes_per_s(profile: Profile) -> float:
     """Bandwidth of the memory-bound kernel that moves most bytes; `ParplanError` without any."""
-    found = [m for m in profile.kernels if isinstance(m.kernel, MemoryBound)]
+    kernels = [m for m in profile.kernels if isinstance(m.kernel, MemoryBound)]
+    found = [m for m in kernels if getattr(m.kernel, "family", "") == "copy"] or kernels
     if not found:
         raise ParplanError("profile.kernels: no memory_bound kernel was measured")
     longest = max(found, key=lambda m: m.kernel.num_bytes)
