@@ -7,14 +7,14 @@ from parplan.experiments.cases.evaluate import Outcome
 from parplan.experiments.cases.leave_one_out import SourceAccuracy, by_source, mean_coverage
 from parplan.experiments.output.tables import columns
 
-HEADER = ("left out", "timed", "median", "mean", "p90", "bias", "in interval", "alike")
+HEADER = ("left out", "timed", "median", "mean", "p90", "bias", "in interval", "by runs")
 
 
 def leave_one_out_text(outcomes: Sequence[Outcome]) -> str:
     """A line per source, then core and all runs, and the coverage of intervals."""
     found = by_source(outcomes)
     rows = [
-        _row(f"{one.group}{' *' * one.refitted}", one.errors, one.covered, one.covered_alike)
+        _row(f"{one.group}{' *' * one.refitted}", one.errors, one.covered, one.covered_by_runs)
         for one in found
     ]
     for name, those in (
@@ -32,13 +32,14 @@ def leave_one_out_text(outcomes: Sequence[Outcome]) -> str:
             f"repeats: {repeats.runs} runs of {repeats.configurations} configurations differ by "
             f"{repeats.spread:.1%} to either side in the median: no model comes closer"
         )
-    plain, alike = (
-        mean_coverage(getattr(one, name) for one in found) for name in ("covered", "covered_alike")
+    own, by_runs = (
+        mean_coverage(getattr(one, name) for one in found)
+        for name in ("covered", "covered_by_runs")
     )
-    if plain is not None and alike is not None:
+    if own is not None and by_runs is not None:
         lines.append(
-            f"80% intervals from all other sources: {plain:.0%} of the runs of a source lie "
-            f"within, {alike:.0%} where sources count alike, mean over {len(found)} sources"
+            f"80% intervals from all other sources: {own:.0%} of the runs of a source lie within, "
+            f"{by_runs:.0%} where runs count alike, mean over {len(found)} sources"
         )
     return "\n".join(lines)
 
@@ -67,7 +68,7 @@ def leave_one_out_rows(found: Sequence[SourceAccuracy]) -> list[dict[str, object
             "p90_error": one.errors.p90,
             "bias": one.errors.bias,
             "within_80_percent_interval": one.covered,
-            "within_where_sources_count_alike": one.covered_alike,
+            "within_where_runs_count_alike": one.covered_by_runs,
         }
         for one in found
     ]

@@ -20,6 +20,10 @@ SOURCES: Mapping[str, tuple[str, ...]] = {
 }
 """The groups of the calibration file that each framework is fitted to."""
 
+SLOWER, FASTER = "eager", "fused"
+"""Of two frameworks on one machine: no constant of the second makes a step longer than the same one
+of the first would, so that kernels that are launched one by one are never the faster ones."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constant:
@@ -28,6 +32,7 @@ class Constant:
     name: str
     start: float
     most: float
+    least: float = 0.0
 
 
 CONSTANTS = (
@@ -36,10 +41,17 @@ CONSTANTS = (
     Constant(name="backward_host_share", start=1.0, most=3.0),
     Constant(name="message_s", start=3e-4, most=1e-2),
     Constant(name="step_s", start=5e-3, most=0.2),
-    Constant(name="kernel_slowdown", start=1.05, most=1.5),
+    Constant(name="kernel_slowdown", start=1.05, most=1.5, least=1.0),
     Constant(name="expert_layer_s", start=1e-3, most=1e-2),
     Constant(name="hidden_share", start=0.5, most=1.0),
 )
+
+SHORTENS = frozenset({"hidden_share"})
+"""Constants of which more makes a step shorter."""
+
+OF_KERNELS = frozenset({"kernel_slowdown"})
+"""Constants of the kernels of one machine beside their software: what slows them within a step is
+not known to be less on one machine because it was found so on another."""
 
 OVERLAPPED_SHARE = 0.8
 """Assumed: no run that may be fitted to overlaps its tensor-parallel exchanges."""
@@ -52,17 +64,69 @@ STEP = 0.02
 
 ROUNDS = 25
 
+ENOUGH = 1e-3
+"""Relative change of the cost that ends a search: of errors of some percent, far below repeats."""
+
+NARROWEST = 1e-6
+"""Of where a search starts, the least width of the bounds that it looks between."""
+
 ANCHOR = 0.01
 """Pull of each constant to where its search starts, in errors of the logarithm for a change by
 that much: one that the runs tell nothing about stays there."""
 
 
+Bounds = Mapping[str, tuple[float, float]]
+
+
+def fit_frameworks(
+    cases: Mapping[str, Sequence[Case]], report: Callable[[str], None] = lambda line: None
+) -> dict[str, Framework]:
+    """The constants of each framework, fitted to its cases: the faster one within the constants
+    that the slower one has by itself, and then the slower one beyond those of the faster one.
+
+    A framework without a case to fit to is where a search starts.
+    """
+
+    def fit(name: str, bounds: Bounds) -> Framework:
+        try:
+            return fit_framework(name, cases[name], report, bounds)
+        except ParplanError:
+            return starting_framework(name)
+
+    alone = fit(SLOWER, {})
+    faster = fit(FASTER, not_slower_than(alone))
+    return {SLOWER: fit(SLOWER, not_faster_than(faster)), FASTER: faster}
+
+
+def not_slower_than(other: Framework) -> Bounds:
+    """Bounds within which a framework costs no more than `other`, beside what slows kernels."""
+    bounds = {}
+    for c in CONSTANTS:
+        value = getattr(other, c.name)
+        if c.name not in OF_KERNELS:
+            bounds[c.name] = (value, c.most) if c.name in SHORTENS else (c.least, value)
+    return bounds
+
+
+def not_faster_than(other: Framework) -> Bounds:
+    """Bounds within which a framework costs no less than `other`."""
+    bounds = {}
+    for c in CONSTANTS:
+        value = getattr(other, c.name)
+        bounds[c.name] = (c.least, value) if c.name in SHORTENS else (value, c.most)
+    return bounds
+
+
 def fit_framework(
-    name: str, cases: Sequence[Case], report: Callable[[str], None] = lambda line: None
+    name: str,
+    cases: Sequence[Case],
+    report: Callable[[str], None] = lambda line: None,
+    bounds: Bounds | None = None,
 ) -> Framework:
     """The constants of framework `name` that predict `cases` best: the logarithm of step times.
 
-    Cases that cannot be expressed are left out. Raises `ParplanError` when none is left.
+    bounds: least and most of constants, by name, in place of those of `CONSTANTS`. Cases that
+    cannot be expressed are left out. Raises `ParplanError` when none is left.
     """
     from scipy.optimize import least_squares
 
@@ -71,7 +135,7 @@ def fit_framework(
     if not rows:
         raise ParplanError(f"{name}: no case to fit to")
     scale = np.array([constant.start for constant in CONSTANTS])
-    most = np.array([constant.most for constant in CONSTANTS])
+    least, most = _bounds(bounds or {}) / scale
 
     def errors(x: np.ndarray) -> np.ndarray:
         found = _framework(name, x * scale, "")
@@ -84,12 +148,13 @@ def fit_framework(
 
     result = least_squares(
         anchored,
-        np.ones(len(CONSTANTS)),
-        bounds=(0.0, most / scale),
+        np.clip(1.0, least, most),
+        bounds=(least, most),
         loss="soft_l1",
         f_scale=SOFT,
         diff_step=np.full(len(CONSTANTS), STEP),
         max_nfev=ROUNDS,
+        ftol=ENOUGH,
     )
     median = np.median(np.expm1(np.abs(errors(result.x))))
     groups = ", ".join(sorted({case.group for case, _ in rows}))
@@ -98,6 +163,13 @@ def fit_framework(
         f"by parplan validate --fit-frameworks; median error {median:.1%}; overlapped_share assumed"
     )
     return _framework(name, result.x * scale, source)
+
+
+def _bounds(given: Bounds) -> np.ndarray:
+    """Least and most of each constant, shape [2, constants], never equal."""
+    both = np.array([given.get(c.name, (c.least, c.most)) for c in CONSTANTS]).T
+    both[1] = np.maximum(both[1], both[0] + NARROWEST * np.array([c.start for c in CONSTANTS]))
+    return both
 
 
 def starting_framework(name: str) -> Framework:

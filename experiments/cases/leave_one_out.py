@@ -4,24 +4,22 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from parplan.errors import ParplanError
 from parplan.experiments.cases.accuracy import Errors, errors_of
 from parplan.experiments.cases.evaluate import Outcome
-from parplan.experiments.cases.fit import SOURCES, fit_framework, starting_framework
+from parplan.experiments.cases.fit import SOURCES, fit_frameworks
 from parplan.experiments.cases.held_out import CALIBRATION
 from parplan.experiments.cases.read import Case, read_cases
 from parplan.experiments.cases.residuals import ratios_of
 from parplan.experiments.cases.stack import stack_of
-from parplan.planners.explain.uncertainty import FEWEST_SOURCES, interval
+from parplan.planners.explain.uncertainty import interval
 from parplan.sim.analysis.residuals import Residuals
 from parplan.sim.software.framework import Framework
 
 FITTED = frozenset(group for groups in SOURCES.values() for group in groups)
 """Sources that constants are fitted to: no interval is from them."""
 
-
-FEWEST_ALIKE = 9
-"""The fewest sources whose most extreme ones hold 80 % of the runs of a further one."""
+FEWEST_BY_RUNS = 2
+"""The fewest sources of an interval in which every run counts alike."""
 
 
 def frameworks_without(
@@ -32,17 +30,19 @@ def frameworks_without(
     They are fitted to all other calibration runs whose stack has them; where there is none, the
     constants are where the search for them starts.
     """
-    found = {}
-    for name, groups in SOURCES.items():
-        if group not in groups:
-            continue
-        others = [case for case in read_cases(CALIBRATION) if case.group != group]
-        try:
-            own = [case for case in others if stack_of(case).framework == name]
-            found[name] = fit_framework(name, own, report)
-        except ParplanError:
-            found[name] = starting_framework(name)
-    return found
+    others = [case for case in read_cases(CALIBRATION) if case.group != group]
+    cases = {
+        name: [case for case in others if _is_fitted_to(case, name, group)] for name in SOURCES
+    }
+    found = fit_frameworks(cases, report)
+    return {name: found[name] for name, groups in SOURCES.items() if group in groups}
+
+
+def _is_fitted_to(case: Case, name: str, left_out: str) -> bool:
+    """Whether framework `name` is fitted to `case` where a source of its is left out."""
+    if left_out in SOURCES[name]:
+        return stack_of(case).framework == name
+    return case.group in SOURCES[name]
 
 
 def constants_without(cases: Iterable[Case], report: Callable[[str], None]) -> dict[str, Framework]:
@@ -65,8 +65,8 @@ class SourceAccuracy:
     covered: float | None
     """Share of its runs within the 80 % interval, as `parplan plan` prints it, that all other
     sources give; None: too few."""
-    covered_alike: float | None
-    """The same where every source counts alike, and one that is not among them is allowed for."""
+    covered_by_runs: float | None
+    """The same where every run counts alike, whichever source it is of."""
 
 
 def by_source(outcomes: Sequence[Outcome]) -> list[SourceAccuracy]:
@@ -83,8 +83,8 @@ def by_source(outcomes: Sequence[Outcome]) -> list[SourceAccuracy]:
                 group=group,
                 refitted=group in FITTED,
                 errors=errors,
-                covered=_covered(own, others, sources_alike=False),
-                covered_alike=_covered(own, others, sources_alike=True),
+                covered=_covered(own, others, sources_alike=True),
+                covered_by_runs=_covered(own, others, sources_alike=False),
             )
         )
     return found
@@ -94,7 +94,7 @@ def _covered(
     own: Sequence[Outcome], others: Sequence[Outcome], *, sources_alike: bool
 ) -> float | None:
     residuals = Residuals(ratios=ratios_of("reported", others, sources_alike=sources_alike))
-    fewest, inside = FEWEST_ALIKE if sources_alike else FEWEST_SOURCES, list[bool]()
+    fewest, inside = None if sources_alike else FEWEST_BY_RUNS, list[bool]()
     for o in own:
         assert o.request is not None
         assert o.step_s is not None

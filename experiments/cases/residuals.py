@@ -31,10 +31,13 @@ choice is made among."""
 
 
 def residuals_of(pool: Pool, outcomes: Sequence[Outcome]) -> Residuals:
-    """The tables of one pool: by family and setup, by one of the two, and of all."""
+    """The tables of one pool: by family and setup, by one of the two, and of all.
+
+    Of the reported runs, every source counts alike, as a run of one's own is of another one.
+    """
     timed = [o for o in outcomes if o.error is not None]
     families = _families(timed)
-    ratios = ratios_of(pool, timed, sources_alike=False)
+    ratios = ratios_of(pool, timed, sources_alike=pool == "reported")
     pairs = [row for family in families if (row := _pairs(pool, family, timed)) is not None]
     return Residuals(ratios=ratios, pairs=tuple(pairs))
 
@@ -65,7 +68,8 @@ def residuals_toml(tables: Iterable[Residuals]) -> str:
         "# Measured over predicted step times of published runs.",
         "# Read by parplan.sim.analysis.residuals.",
         "# Written by parplan validate --write-residuals. Past accuracy: nothing is fitted to it.",
-        "# reported: the file of held-out runs, without the sources of which others are fitted to.",
+        "# reported: the file of held-out runs, without the sources of which others are fitted to;",
+        "# every source counts alike, and a run of a further one is allowed for.",
         "# calibration: the file of runs that constants may be fitted to.",
     ]
     tables = list(tables)

@@ -16,8 +16,9 @@ from parplan.sim.plan import Plan
 FEWEST_RUNS = 20
 """Of fewer like runs, those of all accelerators are taken."""
 
-FEWEST_SOURCES = 2
-"""One source alone says how well one team's software is described."""
+FEWEST_SOURCES: dict[Pool, int] = {"reported": 9, "calibration": 2}
+"""The fewest sources of like runs. Of nine, the most extreme ones hold 80 % of the runs of another
+one; of the calibration file, one alone says how well one team's software is described."""
 
 FEWEST_SWEEPS = 10
 """Of fewer sweeps (one model, machine and batch), those of all accelerators are taken."""
@@ -25,7 +26,8 @@ FEWEST_SWEEPS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """Within which the measured steps of 80 % of like published runs would lie."""
+    """Within which the measured steps of 80 % of like published runs would lie, each source of
+    which counts alike."""
 
     low_s: float
     high_s: float
@@ -47,22 +49,24 @@ def interval(
     step_s: float,
     pool: Pool = "reported",
     *,
-    fewest_sources: int = FEWEST_SOURCES,
+    fewest_sources: int | None = None,
 ) -> Interval | None:
     """The interval around a predicted step of `plan`.
 
     Like runs are those on accelerators of the same architecture and with the same setup (sharded
     at use, pipeline, or neither); where these are too few, the same setup on any accelerator, then
-    all. None where there are too few of all, and for a cluster that was measured: published runs
-    are predicted from data sheets, and say nothing of it.
+    all. `fewest_sources`: in place of those of the pool. None where there are too few of all, and
+    for a cluster that was measured: published runs are predicted from data sheets, and say nothing
+    of it.
     """
     if cluster.measured is not None:
         return None
+    fewest = FEWEST_SOURCES[pool] if fewest_sources is None else fewest_sources
     own = family_of(cluster.accelerator.name)
     for family, setup in ((own, setup_of(plan)), (ANY, setup_of(plan)), (ANY, ANY)):
         for row in residuals.ratios:
             same = (row.pool, row.family, row.setup) == (pool, family, setup)
-            if same and row.runs >= FEWEST_RUNS and row.sources >= fewest_sources:
+            if same and row.runs >= FEWEST_RUNS and row.sources >= fewest:
                 return Interval(low_s=row.low * step_s, high_s=row.high * step_s, like=row)
     return None
 

@@ -15,7 +15,7 @@ from parplan.experiments.accuracy.worst import worst
 from parplan.experiments.arguments.dask import add_executor_argument, requested_executor
 from parplan.experiments.cases.ap_logs import read_logs
 from parplan.experiments.cases.evaluate import Outcome, evaluate
-from parplan.experiments.cases.fit import SOURCES, fit_framework, frameworks_toml
+from parplan.experiments.cases.fit import SOURCES, fit_frameworks, frameworks_toml
 from parplan.experiments.cases.held_out import CALIBRATION, VALIDATION, refuse_held_out
 from parplan.experiments.cases.read import Case, read_cases
 from parplan.experiments.cases.residuals import residuals_of, residuals_toml
@@ -245,15 +245,10 @@ def _note(line: str) -> None:
 def _fit(path: Path) -> int:
     cases = read_cases(CALIBRATION)
     refuse_held_out(cases)
-    fitted = [
-        fit_framework(
-            name,
-            [case for case in cases if case.group in groups],
-            _note,
-        )
-        for name, groups in SOURCES.items()
-    ]
-    text = frameworks_toml(fitted)
+    own = {
+        name: [case for case in cases if case.group in groups] for name, groups in SOURCES.items()
+    }
+    text = frameworks_toml(list(fit_frameworks(own, _note).values()))
     print(text, end="")
     write_whole(path, text.encode())
     return 0

@@ -1,7 +1,7 @@
 """Leave-one-source-out: constants without a source, and intervals from all others."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -9,7 +9,7 @@ import pytest
 from parplan.experiments.accuracy.leave_one_out import leave_one_out_text
 from parplan.experiments.cases import leave_one_out
 from parplan.experiments.cases.evaluate import Outcome, evaluate
-from parplan.experiments.cases.fit import CONSTANTS, SOURCES
+from parplan.experiments.cases.fit import SOURCES
 from parplan.experiments.cases.leave_one_out import (
     by_source,
     constants_without,
@@ -24,29 +24,22 @@ from tests.experiments.cases.published_cases import case
 def test_a_framework_is_fitted_to_other_sources_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, set[str]] = {}
 
-    def fit(name: str, cases: Sequence[Case], report: Any = None) -> Framework:
-        seen[name] = {one.group for one in cases}
-        return dataclasses.replace(framework(name), kernel_slowdown=1.25)
+    def fit(cases: Mapping[str, Sequence[Case]], report: Any = None) -> dict[str, Framework]:
+        seen.update({name: {one.group for one in own} for name, own in cases.items()})
+        return {n: dataclasses.replace(framework(n), kernel_slowdown=1.25) for n in cases}
 
-    monkeypatch.setattr(leave_one_out, "fit_framework", fit)
+    monkeypatch.setattr(leave_one_out, "fit_frameworks", fit)
     (own,) = SOURCES["eager"]
     found = frameworks_without(own)
-    assert set(found) == {"eager"} == set(seen)
+    assert set(found) == {"eager"}
+    assert set(seen) == set(SOURCES)
     assert seen["eager"]
-    assert own not in seen["eager"]
+    assert all(own not in groups for groups in seen.values())
+    assert seen["fused"] == set(SOURCES["fused"])
     cases = [case(group=own), case(group="another")]
     constants = constants_without(cases, print)
     assert set(constants) == {own}
     assert constants[own].kernel_slowdown == 1.25
-
-
-def test_without_any_other_source_constants_are_where_a_search_starts() -> None:
-    (own,) = SOURCES["fused"]
-    found = frameworks_without(own)["fused"]
-    assert {c.name: getattr(found, c.name) for c in CONSTANTS} == {
-        c.name: c.start for c in CONSTANTS
-    }
-    assert "not fitted" in found.source
 
 
 def test_other_constants_reach_the_runs_of_their_source_alone() -> None:
@@ -73,8 +66,8 @@ def test_intervals_are_from_other_sources() -> None:
     near = [made_up(1 + 0.02 * source, source, run) for source in range(10) for run in range(3)]
     far = [made_up(2.0, 99, run) for run in range(4)]
     found = {one.group: one for one in by_source([*near, *far])}
-    assert found["s99"].covered == found["s99"].covered_alike == 0.0
-    assert found["s5"].covered == found["s5"].covered_alike == 1.0
+    assert found["s99"].covered == found["s99"].covered_by_runs == 0.0
+    assert found["s5"].covered == found["s5"].covered_by_runs == 1.0
     assert found["s99"].errors.bias == pytest.approx(-0.5)
     mean = mean_coverage(one.covered for one in found.values())
     assert mean == pytest.approx(sum(one.covered or 0.0 for one in found.values()) / 11)
@@ -84,5 +77,5 @@ def test_intervals_are_from_other_sources() -> None:
 
 def test_few_sources_give_no_interval() -> None:
     few = [made_up(1.1, source, run) for source in range(3) for run in range(9)]
-    assert [one.covered_alike for one in by_source(few)] == [None] * 3
+    assert [one.covered for one in by_source(few)] == [None] * 3
     assert "intervals" not in leave_one_out_text(few)
