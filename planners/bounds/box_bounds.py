@@ -9,6 +9,7 @@ import numpy.typing as npt
 from parplan.planners.bounds.schedule_bounds import least_bytes, stages_of_rows, step_bounds_s
 from parplan.planners.costs.minimum_tables import RelaxedParts
 from parplan.planners.spaces.variants import Box
+from parplan.sim.cost_model.communication import slowed_share
 from parplan.sim.cost_model.offload import host_rate
 from parplan.sim.cost_model.stage_costs import host_message_s, reduces_once
 from parplan.sim.cost_model.stage_formula_of_rows import (
@@ -103,6 +104,7 @@ def box_bounds_s(parts: RelaxedParts, plan: Plan, boxes: Sequence[Box]) -> Float
         message_s=host_message_s(parts.workload, plan.num_stages),
         reduces_once=reduces_once(parts.workload, plan),
         sharding_waits=parts.workload.software.sharded_in_lists,
+        slowed_share=slowed_share(parts.cluster, parts.workload.software),
     )
     seconds = costs_of_rows(layers, work, around)
     blocks = np.array([float(stage.num_blocks) for stage in parts.kinds(plan).stages])

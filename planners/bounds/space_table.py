@@ -17,6 +17,7 @@ from parplan.planners.bounds.schedule_bounds import least_bytes, stages_of_rows,
 from parplan.planners.bounds.space_rows import ONE, OUTER, ZERO, Column, RowBlock, Rows, blocks_of
 from parplan.planners.costs.cost_tables import CostTables
 from parplan.planners.spaces.space import Space, ends_of
+from parplan.sim.cost_model.communication import slowed_share
 from parplan.sim.cost_model.stage_costs import host_message_s, reduces_once
 from parplan.sim.cost_model.stage_formula import LayerWork
 from parplan.sim.cost_model.stage_formula_of_rows import (
@@ -247,6 +248,7 @@ class SpaceTable:
             message_s=host_message_s(self.space.workload, rows.num_ranks),
             reduces_once=reduces_once(self.space.workload, rows.blocks[0].plan()),
             sharding_waits=self.space.workload.software.sharded_in_lists,
+            slowed_share=slowed_share(self.space.cluster, self.space.workload.software),
         )
         costs = costs_of_rows(layers.rows()[kept], work.rows()[kept], around)
         return ticks_of_seconds(**costs), counts.astype(np.int64)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from parplan.hardware.network.cluster import Cluster
 from parplan.sim.analysis.bubble import Idle, idle_by_cause
-from parplan.sim.cost_model.communication import Communication
+from parplan.sim.cost_model.communication import Communication, slowed_share
 from parplan.sim.cost_model.parameter_exchanges import backward_gathers, gather_all_s
 from parplan.sim.cost_model.stage_costs import host_message_s, ops_of, timing_of
 from parplan.sim.cost_model.stage_formula import gathered_for_s
@@ -160,10 +160,11 @@ def _stage(
     layers = 1 if workload.software.exposed_exchanges else layers
     if plan.distribute_low_prec_param:
         gathered = gather_all_s(workload, plan, links, parameters)
-        waits, times = workload.software.sharded_in_lists, backward_gathers(workload, plan)
-        _add(forward, {"parameter gather": _exposed_s(forward, gathered, layers, waits)})
-        gather_s = _exposed_s(backward, times * gathered, layers, waits)
-        both_s = _exposed_s(backward, times * gathered + costs.reduce_s, layers, waits)
+        times = backward_gathers(workload, plan)
+        how = workload.software.sharded_in_lists, slowed_share(links.cluster, workload.software)
+        _add(forward, {"parameter gather": _exposed_s(forward, gathered, layers, *how)})
+        gather_s = _exposed_s(backward, times * gathered, layers, *how)
+        both_s = _exposed_s(backward, times * gathered + costs.reduce_s, layers, *how)
         _add(backward, {"parameter gather": gather_s, "gradient reduction": both_s - gather_s})
     for causes in (forward, backward):
         _add(causes, {"software": host_message_s(workload, plan.num_stages)})
@@ -172,10 +173,10 @@ def _stage(
     return {"F": forward, "I": backward, "W": weights, "B": both}
 
 
-def _exposed_s(causes: Seconds, gather_s: float, layers: int, waits: bool) -> float:
+def _exposed_s(causes: Seconds, gather_s: float, layers: int, waits: bool, slowed: float) -> float:
     """Time that gathers (and reductions) over the links of a stage add to its layers."""
     own_s = sum(causes.values())
-    return max(0.0, gathered_for_s(own_s, gather_s, layers, waits) - own_s)
+    return max(0.0, gathered_for_s(own_s, gather_s, layers, waits, slowed) - own_s)
 
 
 def _add(into: Seconds, causes: Mapping[str, float], times: float = 1) -> None:

@@ -12,7 +12,7 @@ from parplan.hardware.estimates.estimate import Estimate
 from parplan.hardware.estimates.kernel_times import estimate
 from parplan.hardware.kernels.kernel import Kernel, MemoryBound
 from parplan.hardware.network.cluster import Cluster
-from parplan.sim.cost_model.communication import Communication
+from parplan.sim.cost_model.communication import Communication, slowed_share
 from parplan.sim.cost_model.offload import (
     host_optimizer_s,
     host_rate,
@@ -219,6 +219,7 @@ def surroundings(workload: Workload, plan: Plan, links: Communication) -> Surrou
         overlaps_reduction=plan.overlap_gradient_reduction,
         reduces_once=reduces_once(workload, plan),
         sharding_waits=workload.software.sharded_in_lists,
+        slowed_share=slowed_share(links.cluster, workload.software),
     )
 
 

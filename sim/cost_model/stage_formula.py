@@ -50,6 +50,8 @@ class Surroundings(NamedTuple):
     sharding_waits: bool = False
     """Whether the computation stands still while sharded parameters are gathered and their
     gradients reduced."""
+    slowed_share: float = 0.0
+    """How much longer kernels take beside a gather or reduction, over the time of the latter."""
 
 
 def costs_of_stage(
@@ -63,10 +65,10 @@ def costs_of_stage(
     each_backward = zero >= 2 and not around.reduces_once
     again = layers.backward_gathers * each_time
     both = again + (reduced if each_backward else 0.0) if zero == 3 else 0.0
-    waits, message_s = around.sharding_waits, around.message_s
+    how, message_s = (around.sharding_waits, around.slowed_share), around.message_s
     return StageCosts(
-        forward_s=gathered_for_s(layers.forward_s, each_time, count, waits) + message_s,
-        input_gradient_s=gathered_for_s(layers.input_gradient_s, both, count, waits) + message_s,
+        forward_s=gathered_for_s(layers.forward_s, each_time, count, *how) + message_s,
+        input_gradient_s=gathered_for_s(layers.input_gradient_s, both, count, *how) + message_s,
         weight_gradient_s=layers.weight_gradient_s,
         send_s=around.send_s,
         latency_s=around.latency_s,
@@ -78,20 +80,26 @@ def costs_of_stage(
     )
 
 
-def gathered_for_s(compute_s: float, gather_s: float, num_layers: int, waits: bool) -> float:
+def gathered_for_s(
+    compute_s: float, gather_s: float, num_layers: int, waits: bool, slowed_share: float
+) -> float:
     """Seconds of layers and of the gathers (and reductions) that go with them."""
-    return compute_s + gather_s if waits else prefetched_s(compute_s, gather_s, num_layers)
+    if waits:
+        return compute_s + gather_s
+    return prefetched_s(compute_s, gather_s, num_layers, slowed_share)
 
 
-def prefetched_s(compute_s: float, gather_s: float, num_layers: int) -> float:
+def prefetched_s(
+    compute_s: float, gather_s: float, num_layers: int, slowed_share: float = 0.0
+) -> float:
     """Seconds of `num_layers` equal layers, each computed once its parameters are gathered.
 
     Gathers run one after the other beside the computation, so only the first one, and whatever
-    exceeds the computation of a layer, is exposed.
+    exceeds the computation of a layer, is exposed; beside it, kernels are slower.
     """
     layers = max(1, num_layers)
     compute, gather = compute_s / layers, gather_s / layers
-    return gather + (layers - 1) * max(compute, gather) + compute
+    return gather + (layers - 1) * max(compute + slowed_share * gather, gather) + compute
 
 
 def with_transfers(costs: StageCosts, transfer_s: float, num_blocks: int) -> StageCosts:

@@ -22,6 +22,7 @@ class SurroundingsOfRows(NamedTuple):
     message_s: float
     reduces_once: bool
     sharding_waits: bool
+    slowed_share: float
 
 
 def costs_of_rows(
@@ -37,10 +38,10 @@ def costs_of_rows(
     message_s, once = around.message_s, around.reduces_once
     each_time = np.where(zero == 3, gathered, 0.0)
     both = np.where(zero == 3, gathers * each_time + (0.0 if once else reduced), 0.0)
-    waits = around.sharding_waits
+    how = around.sharding_waits, around.slowed_share
     return {
-        "forward_s": _gathered_for(forward, each_time, count, waits) + message_s,
-        "input_gradient_s": _gathered_for(backward, both, count, waits) + message_s,
+        "forward_s": _gathered_for(forward, each_time, count, *how) + message_s,
+        "input_gradient_s": _gathered_for(backward, both, count, *how) + message_s,
         "weight_gradient_s": weights,
         "send_s": send_s,
         "latency_s": latency_s,
@@ -52,16 +53,23 @@ def costs_of_rows(
     }
 
 
-def _gathered_for(compute_s: Floats, gather_s: Floats, layers: Floats, waits: bool) -> Floats:
+def _gathered_for(
+    compute_s: Floats, gather_s: Floats, layers: Floats, waits: bool, slowed_share: float
+) -> Floats:
     """`gathered_for_s` of arrays."""
-    return compute_s + gather_s if waits else _prefetched(compute_s, gather_s, layers)
+    if waits:
+        return compute_s + gather_s
+    return _prefetched(compute_s, gather_s, layers, slowed_share)
 
 
-def _prefetched(compute_s: Floats, gather_s: Floats, num_layers: Floats) -> Floats:
+def _prefetched(
+    compute_s: Floats, gather_s: Floats, num_layers: Floats, slowed_share: float
+) -> Floats:
     """`prefetched_s` of arrays."""
     layers = np.maximum(1.0, num_layers)
     compute, gather = compute_s / layers, gather_s / layers
-    return np.asarray(gather + (layers - 1) * np.maximum(compute, gather) + compute)
+    slowed = np.maximum(compute + slowed_share * gather, gather)
+    return np.asarray(gather + (layers - 1) * slowed + compute)
 
 
 def add_transfers(costs: dict[str, Floats], transfer_s: Floats, num_blocks: Floats) -> None:

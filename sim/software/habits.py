@@ -77,6 +77,9 @@ class Software:
     its shards of which the host takes each in hand, and waits for the device before each gather, so
     that nothing hides them (DeepSpeed of spring 2021, runtime/zero/partition_parameters.py: a loop
     over the ranks, torch.cuda.synchronize)."""
+    gathers_slow_kernels: bool = False
+    """Whether gathers and reductions of full sharding are kernels of a library that take cores and
+    bandwidth of the kernels beside them (NCCL under PyTorch's FSDP)."""
     recomputation_gathers: bool = False
     """Whether full recomputation frees gathered parameters that its backward then gathers again
     (DeepSpeed's hooks of modules, where a layer has more than stage3_max_reuse_distance)."""

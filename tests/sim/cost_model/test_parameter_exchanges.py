@@ -8,13 +8,23 @@ from parplan.hardware.machines.presets import cluster_preset
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.minimum_tables import RelaxedParts
 from parplan.planners.spaces.constraints import Constraints
-from parplan.sim.cost_model.communication import Communication
+from parplan.sim.cost_model.communication import (
+    SLOWED_SHARE,
+    Communication,
+    slowed_share,
+)
 from parplan.sim.cost_model.parameter_exchanges import (
     BUCKET_PARAMETERS,
     backward_gathers,
     exchanged_together,
     gather_all_s,
     reduce_all_s,
+)
+from parplan.sim.cost_model.stage_formula import (
+    LayerWork,
+    ParameterWork,
+    Surroundings,
+    costs_of_stage,
 )
 from parplan.sim.cost_model.stages import StageParameters, stage_parameters
 from parplan.sim.models.model import model_preset
@@ -157,3 +167,16 @@ def test_only_large_layers_are_gathered_again_after_their_recomputation() -> Non
     assert backward_gathers(large, none) == 1
     assert backward_gathers(LISTS, full) == 1
     assert backward_gathers(replace(large, software=Software()), full) == 1
+
+
+def test_kernels_beside_gathers_are_slower_by_some_software_and_on_some_machines() -> None:
+    """A layer takes longer by a share of what is gathered beside it, until gathers are longer."""
+    around = Surroundings(zero_stage=3, slowed_share=0.25)
+    found = costs_of_stage(LayerWork(8.0, 8.0, 0.0, 4), ParameterWork(4.0, 0.0, 0.0), around)
+    assert found.forward_s == 1.0 + 3 * (2.0 + 0.25) + 2.0
+    found = costs_of_stage(LayerWork(8.0, 8.0, 0.0, 4), ParameterWork(40.0, 0.0, 0.0), around)
+    assert found.forward_s == 10.0 + 3 * 10.0 + 2.0
+    slow = Software(gathers_slow_kernels=True)
+    assert slowed_share(CLUSTER, slow) == SLOWED_SHARE
+    assert slowed_share(CLUSTER, Software()) == 0.0
+    assert slowed_share(cluster_preset("tpu-v5e-pod"), slow) == 0.0

@@ -51,6 +51,7 @@ def test_many_plans_at_once_cost_what_each_costs_alone(
             message_s=message_s,
             reduces_once=reduces_once,
             sharding_waits=waits,
+            slowed_share=0.16,
         ),
     )
     if offloads:
@@ -71,6 +72,7 @@ def test_many_plans_at_once_cost_what_each_costs_alone(
                 overlaps_reduction=bool(overlaps[row]),
                 reduces_once=reduces_once,
                 sharding_waits=waits,
+                slowed_share=0.16,
             ),
         )
         if offloads:
