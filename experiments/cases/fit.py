@@ -87,9 +87,9 @@ def fit_frameworks(
     A framework without a case to fit to is where a search starts.
     """
 
-    def fit(name: str, bounds: Bounds) -> Framework:
+    def fit(name: str, bounds: Bounds, start: Framework | None = None) -> Framework:
         try:
-            return fit_framework(name, cases[name], report, bounds)
+            return fit_framework(name, cases[name], report, bounds, start)
         except ParplanError:
             return starting_framework(name)
 
@@ -97,7 +97,7 @@ def fit_frameworks(
     report(f"{SLOWER} by itself: {_values(alone)}")
     faster = fit(FASTER, not_slower_than(alone))
     report(f"{FASTER} within it: {_values(faster)}")
-    return {SLOWER: fit(SLOWER, not_faster_than(faster)), FASTER: faster}
+    return {SLOWER: fit(SLOWER, not_faster_than(faster), alone), FASTER: faster}
 
 
 def _values(found: Framework) -> str:
@@ -124,11 +124,13 @@ def fit_framework(
     cases: Sequence[Case],
     report: Callable[[str], None] = lambda line: None,
     bounds: Bounds | None = None,
+    start: Framework | None = None,
 ) -> Framework:
     """The constants of framework `name` that predict `cases` best: the logarithm of step times.
 
-    bounds: least and most of constants, by name, in place of those of `CONSTANTS`. Cases that
-    cannot be expressed are left out. Raises `ParplanError` when none is left.
+    bounds: least and most of constants, by name, in place of those of `CONSTANTS`; start: where the
+    search starts instead. Cases that cannot be expressed are left out. Raises `ParplanError` when
+    none is left.
     """
     from scipy.optimize import least_squares
 
@@ -138,6 +140,7 @@ def fit_framework(
         raise ParplanError(f"{name}: no case to fit to")
     scale = np.array([constant.start for constant in CONSTANTS])
     least, most = _bounds(bounds or {}) / scale
+    first = scale if start is None else np.array([getattr(start, c.name) for c in CONSTANTS])
 
     def errors(x: np.ndarray) -> np.ndarray:
         found = _framework(name, x * scale, "")
@@ -150,7 +153,7 @@ def fit_framework(
 
     result = least_squares(
         anchored,
-        np.clip(1.0, least, most),
+        np.clip(first / scale, least, most),
         bounds=(least, most),
         loss="soft_l1",
         f_scale=SOFT,
