@@ -10,6 +10,7 @@ from parplan.planners.bounds.schedule_bounds import stages_by_rank, stages_of_ro
 from parplan.planners.bounds.space_rows import RowBlock, Rows
 from parplan.planners.bounds.space_table import IMPOSSIBLE, ScheduleKey, SpaceTable
 from parplan.planners.costs.minimum_tables import RelaxedParts
+from parplan.sim.cost_model.communication import slowed_share
 from parplan.sim.cost_model.stage_costs import host_message_s, reduces_once
 from parplan.sim.cost_model.stage_formula_of_rows import Floats, SurroundingsOfRows, costs_of_rows
 from parplan.sim.memory.moments import Moments
@@ -129,6 +130,7 @@ def _raise(
         message_s=host_message_s(workload, rows.num_ranks),
         reduces_once=reduces_once(workload, rows.blocks[0].plan()),
         sharding_waits=workload.software.sharded_in_lists,
+        slowed_share=slowed_share(table.space.cluster, workload.software),
     )
     layers = np.concatenate([one.layers for one in several])
     work = np.concatenate([one.work for one in several])
