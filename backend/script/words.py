@@ -11,6 +11,8 @@ def plan_in_words(plan: Plan) -> str:
     parts = []
     if plan.data_parallel > 1:
         parts.append(f"data parallelism over {plan.data_parallel} replicas")
+    if plan.context_parallel > 1:
+        parts.append(f"context parallelism over {plan.context_parallel} parts of every sequence")
     if plan.zero_stage:
         parts.append(f"ZeRO-{plan.zero_stage}")
     if plan.tensor_parallel > 1:

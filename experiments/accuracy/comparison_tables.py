@@ -14,8 +14,10 @@ MB = 1e6
 
 def short_name(plan: Plan) -> str:
     """`dp2`, `dp2 zero3`, `tp2 sp`, `pp2 1f1b m8`, ... with `+ full` for recomputation."""
-    alone = plan.num_stages == 1 and plan.tensor_parallel == 1
+    alone = plan.num_stages * plan.tensor_parallel * plan.context_parallel == 1
     parts = [f"dp{plan.data_parallel}"] if plan.data_parallel > 1 or alone else []
+    if plan.context_parallel > 1:
+        parts.append(f"cp{plan.context_parallel}")
     if plan.zero_stage:
         parts.append(f"zero{plan.zero_stage}")
     if plan.shard_group is not None:

@@ -6,7 +6,7 @@ taking turns, with loops written by hand for two of the plans beside them.
 
 import dataclasses
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from parplan.backend.execution.result import Execution
 from parplan.experiments.accuracy.comparison import compare_set
@@ -37,6 +37,8 @@ PIPELINES = (
 )
 """(schedule, virtual stages)."""
 
+TOGETHER = 30
+
 LEVELS: tuple[Recomputation, ...] = ("none", "full")
 
 
@@ -57,20 +59,29 @@ def workload(*, small: bool = False) -> Workload:
 
 
 def plans(*, small: bool = False) -> list[Plan]:
-    """All of them, or one of each kind."""
+    """All of them, or a few."""
     found = list(_plans())
-    return found[::9] if small else found
+    return found[::17] if small else found
+
+
+def sittings(of: Sequence[Plan]) -> list[list[Plan]]:
+    """The plans in parts of which each runs together, because all of a part are held at once."""
+    return [list(of[first : first + TOGETHER]) for first in range(0, len(of), TOGETHER)]
+
+
+def joined(parts: Sequence[Execution]) -> Execution:
+    """One set of all parts; the loops by hand are those of the first one."""
+    return dataclasses.replace(
+        parts[0],
+        calibration=[row for part in parts for row in part.calibration],
+        executed=tuple(e for part in parts for e in part.executed),
+    )
 
 
 def _plans() -> Iterator[Plan]:
     for level in LEVELS:
         for stage in range(4):
-            yield Plan(
-                data_parallel=2,
-                batch_per_device=GLOBAL_BATCH // 2,
-                recomputation=level,
-                **zero_fields(stage),  # type: ignore[arg-type]
-            )
+            yield _replicas(1, level, stage)
         for sequence_parallel in (False, True):
             yield Plan(
                 tensor_parallel=2,
@@ -80,18 +91,55 @@ def _plans() -> Iterator[Plan]:
             )
         for schedule, chunks in PIPELINES:
             yield _pipeline(schedule, chunks, 4, level)
-    yield Plan(data_parallel=2, num_micro_batches=4, batch_per_device=2)
-    yield Plan(
-        data_parallel=2,
-        num_micro_batches=2,
-        batch_per_device=4,
-        distribute_param=True,
-        distribute_gradient=True,
-    )
+    yield _replicas(4)
+    yield _replicas(2, stage=2)
     yield Plan(tensor_parallel=2, num_micro_batches=2, batch_per_device=8)
     yield _pipeline("1f1b", 1, 8, "none")
     yield _pipeline("zb-h1", 1, 8, "none")
     yield _pipeline("gpipe", 1, 2, "selective")
+    yield from _more_plans()
+
+
+def _more_plans() -> Iterator[Plan]:
+    for level in ("none", "selective", "full"):
+        yield _context(1, level)
+    for micro_batches, stage in ((2, 0), (4, 0), (1, 2), (1, 3)):
+        yield _context(micro_batches, stage=stage)
+    for micro_batches, known in ((8, ("1f1b", "zb-h1")), (2, ("gpipe", "interleaved-zb", "zb-v"))):
+        for schedule, chunks in PIPELINES:
+            if schedule not in known:
+                yield _pipeline(schedule, chunks, micro_batches, "none")
+    for schedule in ("gpipe", "1f1b", "zb-h1"):
+        yield _pipeline(schedule, 1, 8, "full")
+    for schedule, chunks in PIPELINES[1:3]:
+        yield _pipeline(schedule, chunks, 4, "selective")
+    yield _replicas(1, "selective")
+    yield Plan(tensor_parallel=2, batch_per_device=GLOBAL_BATCH, recomputation="selective")
+    for stage in (0, 1, 3):
+        yield _replicas(2, stage=stage)
+    uneven = _pipeline("1f1b", 1, 4, "none")
+    yield dataclasses.replace(uneven, stage_layers=(3, 5))
+    yield dataclasses.replace(uneven, recomputation="full", recomputed_layers=2)
+
+
+def _replicas(micro_batches: int, level: Recomputation = "none", stage: int = 0) -> Plan:
+    return Plan(
+        data_parallel=2,
+        num_micro_batches=micro_batches,
+        batch_per_device=GLOBAL_BATCH // 2 // micro_batches,
+        recomputation=level,
+        **zero_fields(stage),  # type: ignore[arg-type]
+    )
+
+
+def _context(micro_batches: int, level: Recomputation = "none", stage: int = 0) -> Plan:
+    return Plan(
+        context_parallel=2,
+        num_micro_batches=micro_batches,
+        batch_per_device=GLOBAL_BATCH // micro_batches,
+        recomputation=level,
+        **zero_fields(stage),  # type: ignore[arg-type]
+    )
 
 
 def _pipeline(schedule: str, chunks: int, micro_batches: int, level: Recomputation) -> Plan:

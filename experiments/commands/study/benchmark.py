@@ -10,11 +10,13 @@ from pathlib import Path
 
 from parplan.backend.execution.execute import execute
 from parplan.errors import ParplanError
-from parplan.experiments.accuracy.comparison_tables import row, runs
+from parplan.experiments.accuracy.comparison_tables import row, runs, short_name
 from parplan.experiments.benchmarks import execution as execution_benchmark
 from parplan.experiments.benchmarks import large_jobs
 from parplan.experiments.benchmarks import planners as benchmark_planners
+from parplan.experiments.benchmarks import scripts as scripts_benchmark
 from parplan.experiments.benchmarks import simulator as benchmark
+from parplan.experiments.benchmarks import unseen_models as unseen_benchmark
 from parplan.experiments.output.folder import OutputFolder
 from parplan.sim.analysis.timeline import chrome_trace
 
@@ -43,6 +45,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run many plans on two processes instead, and compare each with its prediction",
     )
     group.add_argument(
+        "--unseen",
+        action="store_true",
+        help="run a few plans of ten other models instead: six shapes and four architectures",
+    )
+    group.add_argument(
+        "--scripts",
+        nargs="*",
+        choices=scripts_benchmark.KINDS,
+        metavar="SCRIPT",
+        help="train these scripts instead (all eight by default) by the one line's plan and by "
+        "others, for its regret: " + ", ".join(scripts_benchmark.KINDS),
+    )
+    group.add_argument(
         "--repeats",
         type=int,
         default=execution_benchmark.REPEATS,
@@ -62,6 +77,10 @@ def run(args: argparse.Namespace) -> int:
     output = OutputFolder(args.output, args.argv)
     if args.execution:
         return _execution(args, output)
+    if args.unseen:
+        return _unseen(args, output)
+    if args.scripts is not None:
+        return _scripts(args, output)
     sizes = "" if args.planners else "(p, m, v): ranks, micro-batches, chunks. "
     print(f"{sizes}CPU time of one process, best of several runs.")
     found = []
@@ -75,18 +94,71 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _unseen(args: argparse.Namespace, output: OutputFolder) -> int:
+    """Run a few plans of every model, print, write."""
+    executions = {}
+    for name, (workload, plans) in unseen_benchmark.models(small=args.small).items():
+        _note(name)
+        executions[name] = execute(
+            workload,
+            execution_benchmark.PROCESSES,
+            plans,
+            repeats=args.repeats,
+            choose=False,
+            budget_s=unseen_benchmark.BUDGET_S,
+            report=_note,
+        )
+        print(unseen_benchmark.line(name, executions[name]), flush=True)
+    print("\n".join(unseen_benchmark.summary(executions)), flush=True)
+    output.write_json("unseen.json", {name: e.to_json() for name, e in executions.items()})
+    output.write_manifest({"small": args.small, "repeats": args.repeats}, seed=0)
+    _note(f"results: {output.path}/ ({', '.join(sorted(output.files))})")
+    return 0
+
+
+def _scripts(args: argparse.Namespace, output: OutputFolder) -> int:
+    """Train every script by several plans, print, write."""
+    found = []
+    rounds = 1 if args.small else scripts_benchmark.ROUNDS
+    kinds = args.scripts or scripts_benchmark.KINDS
+    for script in scripts_benchmark.measure(kinds, rounds, _note):
+        found.append(script)
+        print(scripts_benchmark.line(script), flush=True)
+    print(scripts_benchmark.summary(found), flush=True)
+    rows = [
+        {"script": script.name, "plan": short_name(plan), "step_s": step_s}
+        for script in found
+        for plan, steps_s in script.steps_s.items()
+        for step_s in steps_s
+    ]
+    output.write_csv("scripts.csv", rows)
+    output.write_manifest({"small": args.small, "scripts": list(kinds)}, seed=0)
+    _note(f"results: {output.path}/ ({', '.join(sorted(output.files))})")
+    return 0
+
+
+def _note(text: str) -> None:
+    print(f"parplan: {text}", file=sys.stderr, flush=True)
+
+
 def _execution(args: argparse.Namespace, output: OutputFolder) -> int:
     """Run the plans, print, write what `parplan compare` reads."""
     workload = execution_benchmark.workload(small=args.small)
-    execution = execute(
-        workload,
-        execution_benchmark.PROCESSES,
-        execution_benchmark.plans(small=args.small),
-        repeats=args.repeats,
-        choose=False,
-        hand_written=True,
-        budget_s=execution_benchmark.BUDGET_S,
-        report=lambda text: print(f"parplan: {text}", file=sys.stderr, flush=True),
+    plans = execution_benchmark.plans(small=args.small)
+    execution = execution_benchmark.joined(
+        [
+            execute(
+                workload,
+                execution_benchmark.PROCESSES,
+                part,
+                repeats=args.repeats,
+                choose=False,
+                hand_written=number == 0,
+                budget_s=execution_benchmark.BUDGET_S,
+                report=_note,
+            )
+            for number, part in enumerate(execution_benchmark.sittings(plans))
+        ]
     )
     print(execution_benchmark.report(execution), flush=True)
     output.write_json("execution.json", execution.to_json())
