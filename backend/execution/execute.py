@@ -39,6 +39,7 @@ def execute(
     choose: bool = True,
     hand_written: bool = False,
     budget_s: float | None = None,
+    device: str = "auto",
     timeout_s: float = TIMEOUT_S,
     stall_s: float = STALL_S,
     nodes: Nodes = ALONE,
@@ -55,8 +56,9 @@ def execute(
     others run. choose: whether to search, by the times of single layers, the best plan for each
     number of stages, and run these as well. hand_written: whether to run loops written for single
     plans beside them (`parplan.backend.execution.hand_written`). budget_s: no more steps begin when
-    the timed ones have taken so long; a few are made anyway. Raises `ParplanError` for what cannot
-    be executed and `RunFailedError` when a worker dies or hangs (`parplan.backend.workers.launch`).
+    the timed ones have taken so long; a few are made anyway. device: "cpu", "cuda" (a GPU for each
+    process), or "auto". Raises `ParplanError` for what cannot be executed and `RunFailedError` when
+    a worker dies or hangs (`parplan.backend.workers.launch`).
     """
     if repeats < 1 or warm_up < 1:
         raise ParplanError(f"repeats and warm-up: must be at least 1, got {repeats} and {warm_up}")
@@ -73,7 +75,7 @@ def execute(
     if num_processes % nodes.count:
         raise ParplanError(f"processes: {num_processes} do not divide over {nodes.count} nodes")
     local = num_processes // nodes.count
-    _check_memory(workload, local, len(plans))
+    _check_memory(workload, local, len(plans), device)
     job = {
         "workload": dataclasses.asdict(workload),
         "repeats": repeats,
@@ -82,6 +84,7 @@ def execute(
         "choose": choose,
         "hand_written": hand_written,
         "budget_s": budget_s,
+        "device": device,
     }
     start = partial(
         launch,
@@ -134,12 +137,12 @@ def _check(plan: Plan, workload: Workload, num_processes: int) -> None:
         raise ParplanError(f"plan: {reason}")
 
 
-def _check_memory(workload: Workload, num_processes: int, num_plans: int) -> None:
+def _check_memory(workload: Workload, num_processes: int, num_plans: int, device: str) -> None:
     """Refuse what this machine's memory cannot hold: every plan keeps its own model and optimizer.
 
     The workers of a machine with GPUs find out themselves.
     """
-    if shutil.which("nvidia-smi"):
+    if device != "cpu" and shutil.which("nvidia-smi"):
         return
     copies = num_processes * (num_plans + 2)
     # Every plan is trained by AdamW, whatever the workload is predicted with.

@@ -47,7 +47,7 @@ def measure(job: dict[str, Any], say: Say) -> dict[str, Any]:
     result, elsewhere an empty table."""
     torch.set_num_threads(1)
     torch.backends.cuda.matmul.fp32_precision = "ieee"  # as the workload says, whatever is set
-    device = join_processes()
+    device = join_processes(job["device"])
     workload = build(Workload, job["workload"], "job.workload")
     plans = [Plan.from_json(table, "job.plans") for table in job["plans"]]
     work = _Work(workload, job["seed"], device)

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,6 +18,8 @@ from parplan.errors import ParplanError
 
 T = TypeVar("T")
 
+DeviceKind = Literal["auto", "cpu", "cuda"]
+
 LOG = logging.getLogger("parplan")
 
 ADDRESS = ("MASTER_ADDR", "MASTER_PORT", "RANK")
@@ -26,24 +28,28 @@ _WATCH: list[NeighbourWatch] = []
 """Of this process, once it has joined others."""
 
 
-def join_processes() -> torch.device:
+def join_processes(kind: DeviceKind = "auto") -> torch.device:
     """Set up the process group of a torchrun start, unless there is one; the device to compute on.
 
     One GPU per process with nccl where the machine has enough of them, or every process sees one of
-    its own; otherwise the CPU with gloo, said where there are GPUs. A plain `python` start is a run
-    of one process. From then on a process ends when another one has died or stopped
-    (`parplan.backend.workers.neighbour_watch`). Raises `ParplanError` when the processes do not
-    find each other, or share a GPU.
+    its own; otherwise the CPU with gloo, said where there are GPUs. kind: one of these alone. A
+    plain `python` start is a run of one process. From then on a process ends when another one has
+    died or stopped (`parplan.backend.workers.neighbour_watch`). Raises `ParplanError` when the
+    processes do not find each other, share a GPU, or have none where one is asked for.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     local_world = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    gpu = gpu_of(local_rank, local_world, num_gpus)
+    gpu = None if kind == "cpu" else gpu_of(local_rank, local_world, num_gpus)
+    if kind == "cuda" and gpu is None:
+        raise ParplanError(
+            f"device cuda: {local_world} processes need a GPU each, this machine has {num_gpus}"
+        )
     if not dist.is_initialized():
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             LOG.info("One process: no parallelism. Start more with torchrun --nproc-per-node N.")
         else:
-            if gpu is None and num_gpus and local_rank == 0:
+            if gpu is None and num_gpus and local_rank == 0 and kind == "auto":
                 LOG.warning(
                     f"{local_world} processes, but {num_gpus} GPUs here: the CPU is used; start as "
                     "many processes as there are GPUs"

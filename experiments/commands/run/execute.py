@@ -12,6 +12,7 @@ from typing import Any
 from parplan._strict import read_json
 from parplan.backend.execution.execute import OtherNodeError, execute
 from parplan.backend.execution.result import Execution
+from parplan.backend.require import require_torch
 from parplan.backend.workers.launch import Nodes
 from parplan.backend.workers.supervise import STALL_S, CutOffError
 from parplan.errors import ParplanError, RunFailedError
@@ -28,10 +29,12 @@ from parplan.experiments.output.folder import OutputFolder
 from parplan.sim.analysis.timeline import chrome_trace
 from parplan.sim.models.find import find_model
 from parplan.sim.models.scaled_down import scaled_down
-from parplan.sim.plan import Plan
+from parplan.sim.plan import Plan, Recomputation
 from parplan.sim.plan_file import plan_table, read_plan
 from parplan.sim.software.framework import NO_OVERHEAD
 from parplan.sim.workload import Workload
+
+LEVELS: tuple[Recomputation, ...] = ("none", "selective", "full")
 
 PARTIAL = "partial.json"
 RESULT = "execution.json"
@@ -44,8 +47,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--processes",
         type=int,
-        default=2,
-        help="processes of all nodes together (default %(default)s)",
+        help="processes of all nodes together (default 2; with --device cuda one for each GPU)",
+    )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where to compute: auto takes GPUs where there is one for each process (default auto)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16"),
+        default="fp32",
+        help="number format of the products; not with --plan (default %(default)s)",
     )
     parser.add_argument(
         "--nnodes",
@@ -117,6 +131,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Execute, print the table, write."""
     nodes = Nodes(count=args.nnodes, rank=args.node_rank, endpoint=args.rdzv_endpoint)
+    if args.processes is None:
+        args.processes = _processes(args.device)
     workload, plans = _request(args)
     output = OutputFolder(args.output, args.argv)
     kept = _kept(output) if args.resume else None
@@ -129,6 +145,7 @@ def run(args: argparse.Namespace) -> int:
             plans,
             repeats=args.repeats,
             seed=args.seed,
+            device=args.device,
             timeout_s=args.timeout,
             stall_s=args.stall,
             nodes=nodes,
@@ -142,6 +159,16 @@ def run(args: argparse.Namespace) -> int:
         raise
     _keep(output, execution)
     return _finish(output, execution, workload, args)
+
+
+def _processes(device: str) -> int:
+    """One for each GPU where these are asked for, else two."""
+    if device != "cuda":
+        return 2
+    require_torch("executing plans")
+    from parplan.backend.calibration.this_machine import default_processes  # imports torch
+
+    return default_processes()
 
 
 def _keep(output: OutputFolder, execution: Execution) -> None:
@@ -201,7 +228,7 @@ def _request(args: argparse.Namespace) -> tuple[Workload, list[Plan]]:
         model=model,
         seq_len=args.seq_len,
         global_batch=args.global_batch,
-        precision="fp32",
+        precision=args.precision,
         framework=NO_OVERHEAD,
     )
     return workload, default_plans(workload, args.processes)
@@ -226,7 +253,12 @@ def default_plans(workload: Workload, processes: int) -> list[Plan]:
     # As many micro-batches as keep the bubble small, and as divide the batch.
     micro_batches = max(m for m in (2, 1) if batch % (m * stages) == 0) * stages
     if processes == 1:
-        return [Plan(batch_per_device=batch), Plan(batch_per_device=batch, recomputation="full")]
+        parts = next(count for count in (4, 3, 2, 1) if batch % count == 0)
+        return [
+            Plan(num_micro_batches=count, batch_per_device=batch // count, recomputation=level)
+            for level in LEVELS
+            for count in dict.fromkeys((1, parts))
+        ]
     plans = []
     for recomputation in ("none", "full"):
         changed: dict[str, Any] = {"recomputation": recomputation}

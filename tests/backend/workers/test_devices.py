@@ -108,6 +108,18 @@ def test_the_group_that_is_made(monkeypatch, num_gpus, made) -> None:
     assert found == [made]
 
 
+def test_a_kind_of_device_that_is_asked_for(monkeypatch, caplog) -> None:
+    with_gpus(monkeypatch, 1, None, local_world=1)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert join_processes("cuda") == join_processes() == torch.device("cuda", 0)
+    assert join_processes("cpu") == torch.device("cpu")
+    with_gpus(monkeypatch, 0, None, local_world=1)
+    with pytest.raises(ParplanError, match="1 processes need a GPU each, this machine has 0"):
+        join_processes("cuda")
+    assert "the CPU is used" not in caplog.text
+
+
 def test_too_few_gpus_are_said(monkeypatch, caplog) -> None:
     with_gpus(monkeypatch, 2, None, local_world=4)
     monkeypatch.setattr(processes, "_meet", lambda backend, gpu: None)
