@@ -131,8 +131,13 @@ class OneBlock(nn.Module):
                 self.register_buffer(f"given{i}", leaf, persistent=False)
         self.leaves = [None if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
 
+    @property
+    def takes_tensors(self) -> bool:
+        """Whether its other arguments belong to inputs of one shape."""
+        return next(self.buffers(recurse=False), None) is not None
+
     def forward(self, values: torch.Tensor) -> Any:
-        """The block's values; raises `ParplanError` for another length than planned for."""
+        """The block's values."""
         own = dict(self.named_buffers(recurse=False))
         leaves = [own.get(f"given{i}", leaf) for i, leaf in enumerate(self.leaves)]
         more, named = self.join(leaves)
@@ -250,6 +255,8 @@ def _cut(
     _check_inputs_unused(loss, ends, how, (inputs[:1], targets[:1]))
     layers: list[nn.Module] = [BeforeBlocks(ends, how, targets)]
     layers += [_layer(block, record) for block, record in zip(blocks, one, strict=True)]
+    if any(isinstance(layer, OneBlock) and layer.takes_tensors for layer in layers):
+        how.shape = inputs.shape[1:]
     chain = Chain(layers=(*layers, last), num_first=1, num_last=1, loss_fn=loss)
     return chain, how
 

@@ -55,10 +55,12 @@ class HowCalled:
         if len(losses) != 1:
             raise NoChainError("it does not return one loss, a number, among its outputs")
         self.loss_at = losses[0]
+        self.shape: torch.Size | None = None
+        """Of one row of the inputs, where blocks take what depends on it."""
         self.found = [Absent() if isinstance(leaf, torch.Tensor) else leaf for leaf in found]
 
     def __deepcopy__(self, memo: Any) -> "HowCalled":
-        return self  # never changed
+        return self  # the same for all copies
 
     @property
     def loss_alone(self) -> bool:
@@ -75,6 +77,11 @@ class HowCalled:
             raise NoChainError(
                 "a model under a pipeline is called as at its first call, with inputs and "
                 "targets, and returns the loss"
+            )
+        if self.shape is not None and inputs.shape[1:] != self.shape:
+            raise NoChainError(
+                f"inputs of shape {tuple(inputs.shape)}: under a pipeline blocks take what belongs "
+                f"to rows of shape {tuple(self.shape)}, as at the first call"
             )
         if not targets.is_floating_point() and bool((targets == IGNORED).any()):
             raise NoChainError(

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from parplan._strict import build
 from parplan.backend.calibration.layer_times import LayerSetting, measure_layers
 from parplan.backend.calibration.machine_costs import measure_machine
+from parplan.backend.calibration.this_machine import num_cores
 from parplan.backend.execution.hand_written import HandWrittenRun, hand_written
 from parplan.backend.execution.interleaved_runs import (
     WATCHED_STEPS,
@@ -48,6 +49,11 @@ def measure(job: dict[str, Any], say: Say) -> dict[str, Any]:
     torch.set_num_threads(1)
     torch.backends.cuda.matmul.fp32_precision = "ieee"  # as the workload says, whatever is set
     device = join_processes(job["device"])
+    if device.type == "cpu" and num_processes() > num_cores():
+        say(
+            f"warning: {num_processes()} processes share {num_cores()} cores; they wait for each "
+            "other's turns, which is not predicted, and steps may be far from their predictions"
+        )
     workload = build(Workload, job["workload"], "job.workload")
     plans = [Plan.from_json(table, "job.plans") for table in job["plans"]]
     work = _Work(workload, job["seed"], device)
