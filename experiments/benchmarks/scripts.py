@@ -21,12 +21,12 @@ KINDS = (
     *("language", "deep", "wide", "vocabulary", "list of blocks", "vision", "perceptron"),
     "convolutions",
 )
-"""Those of `parplan.backend.execution.user_script`, which imports torch."""
+"""Those of `parplan.backend.examples.user_script`, which imports torch."""
 
 PROCESSES, ROWS = 2, 16
 ROUNDS = 2
 
-SCRIPT = Path(trainer.__file__).parents[1] / "execution" / "user_script.py"
+SCRIPT = Path(trainer.__file__).parents[1] / "examples" / "user_script.py"
 
 Say = Callable[[str], None]
 

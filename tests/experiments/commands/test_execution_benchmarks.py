@@ -59,7 +59,7 @@ def test_regret_overhead_and_noise_of_a_script() -> None:
 
 def test_scripts_that_are_measured_are_those_that_there_are() -> None:
     pytest.importorskip("torch")
-    from parplan.backend.execution import user_script
+    from parplan.backend.examples import user_script
 
     assert list(user_script.KINDS) == list(scripts.KINDS)
     for make, batch_of in user_script.KINDS.values():

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from parplan.backend import enable_advanced_parallelization
+from parplan.backend.script.one_line import enable_advanced_parallelization
 from parplan.sim.plan import Plan
 
 ROWS, STEPS, WARM_UP = 16, 14, 4

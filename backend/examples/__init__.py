@@ -1,0 +1,1 @@
+"""Training scripts as users write them, for benchmarks of the one line."""
