@@ -48,7 +48,7 @@ ALTERNATIVES = (
 
 
 @dataclass
-class Script:
+class MeasuredScript:
     """The steps of one script by every plan."""
 
     name: str
@@ -79,14 +79,14 @@ class Script:
         return min(self.steps_s[ALTERNATIVES[0]]) / min(self.by_hand_s) - 1
 
 
-def measure(kinds: Sequence[str], rounds: int, say: Say) -> Iterator[Script]:
+def measure(kinds: Sequence[str], rounds: int, say: Say) -> Iterator[MeasuredScript]:
     """Every script by every plan, in turns."""
     for kind in kinds:
         say(f"{kind}: the plan of the line")
         with tempfile.TemporaryDirectory(prefix="parplan-") as folder:
             row = _run(kind, "", Path(folder))
             pick = Plan.from_json(json.loads((Path(folder) / "plan.json").read_text()), "plan")
-        found = Script(kind, pick, float(row["predicted_s"] or "nan"))
+        found = MeasuredScript(kind, pick, float(row["predicted_s"] or "nan"))
         plans = list(dict.fromkeys([pick, *ALTERNATIVES]))
         for number in range(rounds):
             for plan in plans:
@@ -111,7 +111,7 @@ def _by_hand(kind: str) -> float:
         return float(path.read_text())
 
 
-def line(script: Script) -> str:
+def line(script: MeasuredScript) -> str:
     """One script."""
     picked_s = min(script.steps_s[script.pick])
     return (
@@ -121,7 +121,7 @@ def line(script: Script) -> str:
     )
 
 
-def summary(scripts: Sequence[Script]) -> str:
+def summary(scripts: Sequence[MeasuredScript]) -> str:
     """All of them."""
     regrets = [script.regret for script in scripts]
     return (

@@ -10,7 +10,7 @@ import pytest
 from parplan.backend.executable import why_not_executable, why_not_split, why_not_trained
 from parplan.experiments.accuracy.comparison_tables import short_name
 from parplan.experiments.benchmarks import execution, scripts, unseen_models
-from parplan.experiments.benchmarks.scripts import Script
+from parplan.experiments.benchmarks.scripts import MeasuredScript
 from parplan.sim.plan import Plan
 from tests.commands import parplan
 
@@ -49,7 +49,7 @@ def test_regret_overhead_and_noise_of_a_script() -> None:
     replicas, pipeline = scripts.ALTERNATIVES[0], scripts.ALTERNATIVES[1]
     pick = Plan(num_stages=2, num_micro_batches=16, batch_per_device=1)
     steps_s = {pick: [1.2, 1.1], replicas: [1.3, 1.26], pipeline: [1.5, 1.0]}
-    script = Script("x", pick, 1.0, steps_s, by_hand_s=[1.3, 1.2])
+    script = MeasuredScript("x", pick, 1.0, steps_s, by_hand_s=[1.3, 1.2])
     assert script.regret == pytest.approx(0.1)
     assert script.overhead == pytest.approx(0.05)
     assert script.noise == pytest.approx(0.25)
