@@ -1,5 +1,6 @@
 """An evolutionary algorithm: tournaments, uniform crossover, and moves as mutations."""
 
+from math import isfinite
 from random import Random
 
 from parplan.planners.costs.trial import Trial
@@ -12,16 +13,49 @@ MUTATED = 0.7
 """Share of the children that make a random move."""
 STRANGERS = 2
 """Random plans in every generation, so that none is out of reach."""
+DRAWN = 16
+"""Plans that are drawn by chance for each of the first generation: of these, half have the least
+bounds, which take no evaluation."""
 
 
 def evolution(space: Space, evaluate: Evaluator, rng: Random) -> None:
     """Generations of children; the best of them and of their parents live on."""
-    alive = evaluate.many(space.sample(rng) for _ in range(POPULATION))
+    alive = evaluate.many(promising(space, evaluate, rng))
     while True:
         children = [_child(space, evaluate, alive, rng) for _ in range(POPULATION - STRANGERS)]
+        children = repaired(children, space, evaluate, rng)
         children += [space.sample(rng) for _ in range(STRANGERS)]
         together = {trial.plan: trial for trial in [*alive, *evaluate.many(children)]}
         alive = sorted(together.values(), key=evaluate.energy)[:POPULATION]
+
+
+def promising(space: Space, evaluate: Evaluator, rng: Random) -> list[Plan]:
+    """The first generation: half of it has the least bounds of many plans drawn by chance, the
+    other half are those that were drawn first of the rest that may fit."""
+    drawn = list(dict.fromkeys(space.sample(rng) for _ in range(DRAWN * POPULATION)))
+    bounds = dict(zip(drawn, evaluate.bounds(drawn), strict=True))
+    best = sorted(drawn, key=lambda plan: bounds[plan])[: POPULATION // 2]
+    chosen = dict.fromkeys(best)
+    rest = [plan for plan in drawn if plan not in chosen]
+    rest.sort(key=lambda plan: not isfinite(bounds[plan]))
+    return [*best, *rest[: POPULATION - len(best)]]
+
+
+def repaired(children: list[Plan], space: Space, evaluate: Evaluator, rng: Random) -> list[Plan]:
+    """The children, those that cannot fit by their bounds replaced by random moves of theirs that
+    may, where there are any."""
+    bounds = evaluate.bounds(children)
+    return [
+        child if isfinite(bound) else _moved(child, space, evaluate, rng)
+        for child, bound in zip(children, bounds, strict=True)
+    ]
+
+
+def _moved(plan: Plan, space: Space, evaluate: Evaluator, rng: Random) -> Plan:
+    """A random move of a plan that may fit; the plan where there is none."""
+    moves = space.neighbours(plan)
+    may = [move for move, b in zip(moves, evaluate.bounds(moves), strict=True) if isfinite(b)]
+    return rng.choice(may) if may else plan
 
 
 def _child(space: Space, evaluate: Evaluator, alive: list[Trial], rng: Random) -> Plan:

@@ -9,7 +9,13 @@ Parents are chosen by rank, then by crowding; crossover and mutation are those o
 from collections.abc import Sequence
 from random import Random
 
-from parplan.planners.algorithms.heuristic.evolution import MUTATED, POPULATION, crossed
+from parplan.planners.algorithms.heuristic.evolution import (
+    MUTATED,
+    POPULATION,
+    crossed,
+    promising,
+    repaired,
+)
 from parplan.planners.costs.trial import Trial
 from parplan.planners.search.evaluator import IMPOSSIBLE, Evaluator
 from parplan.planners.spaces.space import Space, point_of
@@ -20,10 +26,11 @@ Goals = tuple[float, float]
 
 def nsga2(space: Space, evaluate: Evaluator, rng: Random) -> None:
     """Generations, of which the least dominated and the least crowded live on."""
-    alive = _distinct(evaluate.many(space.sample(rng) for _ in range(POPULATION)))
+    alive = _distinct(evaluate.many(promising(space, evaluate, rng)))
     while True:
         places = _places(alive)
         children = [_child(space, alive, places, rng) for _ in range(POPULATION)]
+        children = repaired(children, space, evaluate, rng)
         together = _distinct([*alive, *evaluate.many(children)])
         best = _places(together)
         order = sorted(range(len(together)), key=lambda i: best[i])

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from parplan.planners.algorithms.heuristic import nsga2 as module
-from parplan.planners.algorithms.heuristic.evolution import crossed
+from parplan.planners.algorithms.heuristic.evolution import crossed, promising, repaired
 from parplan.planners.algorithms.heuristic.nsga2 import _crowding, _dominates, _places
 from parplan.planners.conformance import example_space
 from parplan.planners.costs.trial import Trial
@@ -115,6 +116,7 @@ def test_parents_win_tournaments_of_two() -> None:
 def test_the_least_dominated_and_least_crowded_live_on(monkeypatch: pytest.MonkeyPatch) -> None:
     parents: list[list[Trial]] = []
     children: list[Plan] = []
+    told_of: list[list[Plan]] = []
     own = module._child
 
     def child(
@@ -125,16 +127,24 @@ def test_the_least_dominated_and_least_crowded_live_on(monkeypatch: pytest.Monke
         children.append(own(space, alive, places, rng))
         return children[-1]
 
+    def noted(children: list[Plan], *given: Any) -> list[Plan]:
+        told_of.append(repaired(children, *given))
+        return told_of[-1]
+
     monkeypatch.setattr(module, "_child", child)
+    monkeypatch.setattr(module, "repaired", noted)
     report = run_planner("nsga2", SPACE, budget=Budget(evaluations=24 * 4), seed=6)
     assert report.num_asked == 96
     known = {t.plan: t for t in report.trials}
-    rng = Random(6)
-    alive = [known[plan] for plan in dict.fromkeys(SPACE.sample(rng) for _ in range(24))]
+    ask = Evaluator(SPACE.workload, SPACE.cluster, space=SPACE)
+    alive = [known[plan] for plan in promising(SPACE, ask, Random(6))]
     for number in range(3):
         some = slice(24 * number, 24 * (number + 1))
         assert all(given == alive for given in parents[some])
-        together = list(dict.fromkeys([*(t.plan for t in alive), *children[some]]))
+        given, told = children[some], told_of[number]
+        for child, plan in zip(given, told, strict=True):
+            assert plan == child or ask.bounds([child]) == [INF]
+        together = list(dict.fromkeys([*(t.plan for t in alive), *told]))
         places = _places([known[plan] for plan in together])
         order = sorted(range(len(together)), key=lambda i: places[i])
         alive = [known[together[i]] for i in order[:24]]
