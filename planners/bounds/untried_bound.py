@@ -20,29 +20,34 @@ class Tried(NamedTuple):
     space: Space
     box_floors: Mapping[tuple[int, Box], float]
     """What the variants of a row in a box are at least."""
-    num_trials: int
+    trials: Mapping[Plan, object]
+    """What was evaluated."""
     ruled_out: Callable[[Plan, float], bool]
     """Whether a plan is known to be no better than a key."""
 
 
-def open_floor(tried: Tried, row: int, box: Box | None, floor: float, key: float) -> float:
+def open_floor(
+    tried: Tried, row: int, box: Box | None, floor: float, key: float, *, untried: bool = False
+) -> float:
     """The least floor of the variants that may be better than `key`; infinite if there is none.
 
-    `box`: in which they are, each with at least `floor`; None: the plan of the row alone.
+    `untried`: of those alone that were not evaluated. `box`: in which they are, each with at least
+    `floor`; None: the plan of the row alone.
     """
     if floor >= key:
         return IMPOSSIBLE
     parts = [] if box is None else divided(box)
     if box is None or not parts:
         plan = tried.space.row(row) if box is None else tried.space.only(row, box)
-        return IMPOSSIBLE if tried.ruled_out(plan, key) else floor
-    known = [tried.box_floors.get((row, part)) for part in parts]
-    if known[0] is None and math.prod(map(len, box)) > tried.num_trials:
+        known = untried and plan in tried.trials
+        return IMPOSSIBLE if known or tried.ruled_out(plan, key) else floor
+    floors = [tried.box_floors.get((row, part)) for part in parts]
+    if floors[0] is None and math.prod(map(len, box)) > len(tried.trials):
         # Most of these were never asked about.
         return floor
     return min(
-        open_floor(tried, row, part, max(floor, own or floor), key)
-        for part, own in zip(parts, known, strict=True)
+        open_floor(tried, row, part, max(floor, own or floor), key, untried=untried)
+        for part, own in zip(parts, floors, strict=True)
     )
 
 
@@ -62,5 +67,5 @@ def least_open(tried: Tried, floors: Floats, key: float) -> float:
         if floors[row] >= least:
             break
         box = tried.space.box(row)
-        least = min(least, open_floor(tried, row, box, float(floors[row]), least))
+        least = min(least, open_floor(tried, row, box, float(floors[row]), least, untried=True))
     return least

@@ -246,7 +246,7 @@ class Evaluator:
         return self.improvements[-1].key if self.improvements else IMPOSSIBLE
 
     def _tried(self, space: Space) -> Tried:
-        return Tried(space, self._box_floors, len(self._trials), self.ruled_out)
+        return Tried(space, self._box_floors, self._trials, self.ruled_out)
 
     def open_layouts(self, numbers: Sequence[int], ceiling: float) -> list[tuple[float, int]]:
         """(bound, row) of the plans of these layouts that may fit, those with the least first;

@@ -12,6 +12,7 @@ from parplan.planners.bounds.depths import depths_of
 from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.cost_tables import CostTables
 from parplan.planners.costs.minimum_tables import RelaxedParts
+from parplan.planners.search.budget import Budget
 from parplan.planners.search.run import run_planner
 from parplan.planners.spaces.constraints import Range
 from parplan.planners.spaces.everything import everything
@@ -133,3 +134,8 @@ def test_the_best_under_tight_memory_is_what_trying_everything_finds(
     assert found.best.step_s == every.best.step_s
     assert found.proven
     assert found.num_asked < every.num_asked / 10
+    # Plans that were tried because they are near the best leave nothing open.
+    near = run_planner("branch-and-bound", space, budget=Budget(near=0.03), with_gap=True)
+    assert near.num_asked > found.num_asked
+    assert near.gap == 0.0
+    assert near.untried_from >= found.best.step_s

@@ -209,7 +209,9 @@ def test_what_untried_variants_may_still_reach() -> None:
             assert key == 10.0
             return plan.offload_activations in out
 
-        return open_floor(Tried(SMALL, known, tried, ruled_out), 0, two, at, 10.0)
+        return open_floor(
+            Tried(SMALL, known, dict.fromkeys(range(tried)), ruled_out), 0, two, at, 10.0
+        )
 
     assert floor(Known(), set(), at=10.0) == IMPOSSIBLE
     assert floor(Known(), set(), at=3.0) == 3.0
@@ -223,8 +225,8 @@ def test_what_untried_variants_may_still_reach() -> None:
     assert floor(both, set(), at=5.0) == 5.0
     assert floor(Known(yes=(yes, 11.0), no=(no, 12.0)), set()) == IMPOSSIBLE
     assert floor(Known(no=(no, 7.0)), {False}, tried=1) == 1.0
-    assert open_floor(Tried(SMALL, {}, 0, lambda p, k: True), 0, None, 1.0, 2.0) == IMPOSSIBLE
-    assert open_floor(Tried(SMALL, {}, 0, lambda p, k: False), 0, None, 1.0, 2.0) == 1.0
+    assert open_floor(Tried(SMALL, {}, {}, lambda p, k: True), 0, None, 1.0, 2.0) == IMPOSSIBLE
+    assert open_floor(Tried(SMALL, {}, {}, lambda p, k: False), 0, None, 1.0, 2.0) == 1.0
 
 
 @pytest.mark.parametrize("goal", [STEP_TIME, LEAST_MEMORY])
