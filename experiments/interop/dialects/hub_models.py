@@ -11,7 +11,7 @@ from parplan.sim.models.model import Model, model_preset, model_presets
 
 _ENDS = re.compile(
     r"[-_](instruct|chat|base|hf|it|pt|sft|dpo|bf16|fp16|16k|32k|128k|thinking|preview|"
-    r"bnb-4bit|v0\.[123]|\d{4})$"
+    r"4k|8k|bnb-4bit|v0\.[123]|\d{4})$"
 )
 STATE_SPACE = re.compile(
     r"(?i)mamba|jamba|nemotron-?h|hyena|falcon-?h1|lfm2|granite-?4|bamba|zamba|rwkv|^hybrid$"

@@ -34,7 +34,7 @@ BASES = (
 
 AC = {"none": "None", "full": "FullAC.Config()", "selective": "SelectiveAC.Config()"}
 
-FUSED = ("fused_norms", "fused_elementwise", "fused_loss")
+OF_MODEL = ("fused_norms", "fused_elementwise")
 
 
 def to_torchtitan(plan: Plan, workload: Workload, cluster: Cluster) -> Exported:
@@ -54,9 +54,10 @@ def to_torchtitan(plan: Plan, workload: Workload, cluster: Cluster) -> Exported:
             "workload.fused_norms, fused_elementwise, fused_loss: torch.compile has no backward in "
             "parts, so that nothing is compiled"
         )
-    unfused = [name for name in FUSED if not getattr(workload, name)]
-    if _compiles(plan) and unfused:
-        lines.append(f"workload.{' '.join(unfused)} false: exported with compile, which fuses them")
+    parts = _compiled(plan, workload)
+    unfused = [name for name in OF_MODEL if not getattr(workload, name)]
+    if "model" in parts and unfused:
+        lines.append(f"workload.{' '.join(unfused)} false: exported with compile, which fuses both")
     if plan.tensor_parallel > 1 and not plan.sequence_parallel:
         lines.append("sequence_parallel false: always on in the TOML form")
     if plan.recomputation == "full" and plan.recomputed_layers is not None:
@@ -79,7 +80,10 @@ def _toml(plan: Plan, workload: Workload, family: str, flavor: str, again: dict[
         "training": training(plan, workload),
         "parallelism": parallelism(plan, workload, toml=True),
         "activation_checkpoint": dict(again),
-        "compile": {"enable": _compiles(plan), "components": ["model", "loss"]},
+        "compile": {
+            "enable": bool(_compiled(plan, workload)),
+            "components": _compiled(plan, workload) or ["model", "loss"],
+        },
     }
     return "\n".join(
         f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
@@ -92,6 +96,13 @@ def _compiles(plan: Plan) -> bool:
     return not schedule_kind(plan.schedule).splits_backward
 
 
+def _compiled(plan: Plan, workload: Workload) -> list[str]:
+    """Which of the model and the loss are compiled: those whose kernels are fused."""
+    model = any(getattr(workload, name) for name in OF_MODEL)
+    parts = [*(["model"] if model else []), *(["loss"] if workload.fused_loss else [])]
+    return parts if _compiles(plan) else []
+
+
 def _recipe(plan: Plan, workload: Workload, family: str, flavor: str, head: str) -> str:
     own = training(plan, workload)
     section = parallelism(plan, workload, toml=False)
@@ -100,6 +111,8 @@ def _recipe(plan: Plan, workload: Workload, family: str, flavor: str, head: str)
     if base not in BASES:
         family, base = family or "YOUR_MODEL", "YOUR_BASE"
     again = AC[plan.recomputation]
+    parts = _compiled(plan, workload)
+    compiled = f"    config.compile.components = {parts!r}\n" if len(parts) == 1 else ""
     changed = "".join(f"    config.training.{name} = {value!r}\n" for name, value in own.items())
     degrees = "".join(f"        {name}={value!r},\n" for name, value in section.items())
     return f"""{head}# For torchtitan 0.3.0: --module torchtitan_recipe --config parplan
@@ -114,7 +127,7 @@ def parplan() -> Trainer.Config:
 {changed}    config.parallelism = ParallelismConfig(
 {degrees}    )
     config.activation_checkpoint = {again}
-    config.compile.enable = {_compiles(plan)}
-    config.compile.enable_async_tensor_parallel = {plan.overlap_tensor_parallel}
+    config.compile.enable = {bool(parts)}
+{compiled}    config.compile.enable_async_tensor_parallel = {plan.overlap_tensor_parallel}
     return config
 """
