@@ -21,6 +21,7 @@ from parplan.experiments.planning.ap.both_stacks import BothStacks, compared, pl
 from parplan.experiments.planning.record import Record, SearchRecorder
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.ap.candidates import ap_candidates
+from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.goal import Goal
 from parplan.planners.costs.trial import Trial
 from parplan.planners.explain.why import CLOSE
@@ -194,12 +195,13 @@ def _by_planner(asked: SearchRequest, planner: str | Planner) -> Search:
             return search(more) if more.constraints != space.constraints else report
         return report
 
-    def begun(space: Space) -> Budget | None:
+    def begun(space: Space, shared: SharedCosts) -> Budget | None:
         if budget is None or planner != DEFAULT_PLANNER or len(space) < LARGE_SPACE:
             return budget
-        return replace(budget, first=_good_plans(space, budget, asked.chosen.goal))
+        return replace(budget, first=_good_plans(space, budget, asked.chosen.goal, shared))
 
     def search(space: Space) -> SearchReport:
+        shared = SharedCosts(space.workload, space.cluster)
         with contextlib.ExitStack() as stack:
             watch = SearchRecorder(record.begin(known), len(space), asked.progress())
             stack.callback(watch.end)
@@ -207,7 +209,7 @@ def _by_planner(asked: SearchRequest, planner: str | Planner) -> Search:
             return run_planner(
                 planner,
                 space,
-                budget=begun(space) if args.space == "everything" else budget,
+                budget=begun(space, shared) if args.space == "everything" else budget,
                 seed=args.seed,
                 goal=asked.chosen.goal,
                 known=known,
@@ -215,20 +217,27 @@ def _by_planner(asked: SearchRequest, planner: str | Planner) -> Search:
                 with_gap=True,
                 workers=options.workers,
                 executor=executor,
+                shared=shared,
             )
 
     return Search(len(space), ratio, space, run)
 
 
-def _good_plans(space: Space, budget: Budget, goal: Goal) -> tuple[Plan, ...]:
-    """The best plan of a small part of a large space, if one is found in a part of the time."""
+def _good_plans(space: Space, budget: Budget, goal: Goal, shared: SharedCosts) -> tuple[Plan, ...]:
+    """The best plan of a small part of a large space, if one is found in a part of the time.
+
+    shared: the costs of the search that follows.
+    """
     try:
         part = make_space(space.workload, space.cluster, coarse_part(space.constraints))
     except ParplanError:  # Nothing of it is there.
         return ()
     seconds = None if budget.seconds is None else COARSE_SHARE * budget.seconds
     report = run_planner(
-        DEFAULT_PLANNER, part, budget=Budget(seconds=seconds, gap=DEFAULT_GAP), goal=goal
+        *(DEFAULT_PLANNER, part),
+        budget=Budget(seconds=seconds, gap=DEFAULT_GAP),
+        goal=goal,
+        shared=shared,
     )
     return () if report.best is None else (report.best.plan,)
 
