@@ -24,7 +24,9 @@ from parplan.sim.plan import Plan
 class MeasuredCosts(PlanCosts):
     """Costs and needs of stages by the times and bytes of single layers.
 
-    Of plans with data and pipeline parallelism; what sharding and splitting cost is not measured.
+    Of plans with data and pipeline parallelism. What sharded parameters and gradients cost follows
+    from the measured all-reduce (Rajbhandari et al. 2020, arXiv:1910.02054, section 7): a gather or
+    a scattered reduction sends half as much. What splitting costs is not measured.
     """
 
     def __init__(
@@ -60,13 +62,32 @@ class MeasuredCosts(PlanCosts):
             parameters = list(nn.ModuleList(chain.layers[own]).parameters())
             costs.append(_stage_costs(plan, times[own], parameters, self._machine))
             needs.append(
-                measured_needs(
-                    parameter_bytes=_num_bytes(parameters),
-                    saved_bytes=sum(layer.saved_bytes for layer in times[own]),
+                _sharded(
+                    measured_needs(
+                        parameter_bytes=_num_bytes(parameters),
+                        saved_bytes=sum(layer.saved_bytes for layer in times[own]),
+                    ),
+                    plan,
+                    max(_num_bytes(list(layer.parameters())) for layer in chain.layers[own]),
                 )
             )
             first += count
         return Stages(tuple(costs), tuple(needs))
+
+
+def _sharded(needs: StageNeeds, plan: Plan, largest_bytes: float) -> StageNeeds:
+    """`needs` of which each of the replicas keeps its part; `largest_bytes`: the largest layer."""
+    if plan.zero_stage < 2:
+        return needs
+    part, zero3 = 1 / plan.data_parallel, plan.zero_stage == 3
+    return replace(
+        needs,
+        parameter_bytes=needs.parameter_bytes * (part if zero3 else 1),
+        gradient_bytes=needs.gradient_bytes * part,
+        optimizer_bytes=needs.optimizer_bytes * part,
+        gathered_parameter_bytes=largest_bytes if zero3 else 0.0,
+        gathered_gradient_bytes=largest_bytes,
+    )
 
 
 def _num_bytes(parameters: Sequence[torch.Tensor]) -> int:
@@ -81,15 +102,22 @@ def _stage_costs(
 ) -> StageCosts:
     forward_s = sum(layer.forward_s for layer in layers)
     backward_s = sum(layer.backward_s for layer in layers)
-    optimizer_s = machine.optimizer_s_per_parameter * sum(p.numel() for p in parameters)
+    sharded = plan.zero_stage >= 2
+    own = sum(p.numel() for p in parameters) / (plan.data_parallel if sharded else 1)
+    optimizer_s = machine.optimizer_s_per_parameter * own
     reduced_s = _reduced_s(plan, _num_bytes([p for p in parameters if p.requires_grad]), machine)
+    reduced_s *= 0.5 if sharded else 1.0
+    gathered_s = 0.5 * _reduced_s(plan, _num_bytes(parameters), machine) if sharded else 0.0
     costs = costs_of_stage(
         # The schedules that are searched do not split the backward. What overlaps in a stage is
         # measured, so that the stage is one part.
         LayerWork(forward_s, backward_s, weight_gradient_s=0.0, num_layers=1),
-        ParameterWork(gathered_s=0.0, reduced_s=reduced_s, optimizer_s=optimizer_s),
+        ParameterWork(gathered_s=gathered_s, reduced_s=reduced_s, optimizer_s=optimizer_s),
         Surroundings(
-            send_s=layers[-1].output_bytes / machine.bytes_per_s, latency_s=machine.latency_s
+            send_s=layers[-1].output_bytes / machine.bytes_per_s,
+            latency_s=machine.latency_s,
+            zero_stage=plan.zero_stage,
+            reduces_once=plan.num_stages > 1,
         ),
     )
     first_s = sum(layer.first_backward_s - layer.backward_s for layer in layers)

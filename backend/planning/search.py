@@ -49,10 +49,12 @@ def measurable_plans(
 ) -> list[Plan]:
     """The plans on so many processes that can be executed and whose parts can be measured.
 
-    DP x PP x micro-batch x schedule x recomputation; sharded parameters and tensor parallelism are
-    not among them. Raises `ParplanError` when the batch or the options leave no plan.
+    DP x PP x micro-batch x schedule x recomputation, with parameters and gradients sharded (ZeRO-2
+    and -3) only if the options ask for that; no tensor parallelism. Raises `ParplanError` when the
+    batch or the options leave no plan.
     """
-    allowed = replace(constraints_of_options(options), zero_stage=(0,))
+    sharded = options.distribute_parameter is True and num_processes > 1
+    allowed = replace(constraints_of_options(options), zero_stage=(2, 3) if sharded else (0,))
     sizes = JobSizes(
         num_devices=num_processes,
         global_batch=global_batch,

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,18 @@ def is_whole_plan(plan: Plan) -> bool:
     return parts == 1 and plan.recomputation == "none"
 
 
-def whole_plan(batch: int, count: int, *, drawn_in_parts: bool) -> Plan:
-    """Data parallelism over so many processes; the largest part of a batch of so many rows."""
+def whole_plan(batch: int, count: int, *, drawn_in_parts: bool, sharded: bool = False) -> Plan:
+    """Data parallelism over so many processes; the largest part of a batch of so many rows.
+
+    `sharded`: with parameters and gradients distributed (ZeRO-3).
+    """
     rows = batch if drawn_in_parts else -(-batch // count)
-    return Plan(data_parallel=count, num_micro_batches=1, batch_per_device=rows)
+    plan = Plan(data_parallel=count, num_micro_batches=1, batch_per_device=rows)
+    if not sharded or count == 1:
+        return plan
+    return replace(
+        plan, distribute_param=True, distribute_gradient=True, distribute_low_prec_param=True
+    )
 
 
 class DataParallelForward:

@@ -53,11 +53,12 @@ def enable_advanced_parallelization(
 
     plan: taken instead of searching. profile: the file that `parplan calibrate` wrote for this
     machine, to plan by instead of measuring now; the search then has sharded and tensor-parallel
-    plans as well, where `example` is given. layers, loss_fn: the chain that the model consists of,
-    and the mean loss of (outputs, targets); found in a model whose one `nn.Sequential` has all of
-    its parameters, and in Hugging Face's causal language models. example: a global batch (inputs,
-    targets) to plan with now; without it planning waits for the first batch, as AP does, because a
-    plan depends on the batch's size.
+    plans as well, where `example` is given. Without it sharded plans are searched if
+    `distribute_parameter` is True, which needs `example` on several processes. layers, loss_fn: the
+    chain that the model consists of, and the mean loss of (outputs, targets); found in a model
+    whose one `nn.Sequential` has all of its parameters, and in Hugging Face's causal language
+    models. example: a global batch (inputs, targets) to plan with now; without it planning waits
+    for the first batch, as AP does, because a plan depends on the batch's size.
 
     A model that is no such chain, or is not called as model(inputs, targets), is trained by data
     parallelism: its forward returns what it would for the whole batch. batch: "part" where every
@@ -76,18 +77,12 @@ def enable_advanced_parallelization(
         return model
     _speak()
     _one_line_errors()
-    if distribute_parameter is True and profile is None:
-        raise ParplanError(
-            "distribute_parameter: sharded plans are searched by a profile alone, because their "
-            "costs are not measured here; use 'auto' or False, profile=... (parplan calibrate), "
-            "or pass one as plan=Plan(...)"
-        )
     options = Options(
         pipeline_parallel=pipeline_parallel,
         num_stages=num_stages,
         num_micro_batches=num_micro_batches,
         activation_recomputation=activation_recomputation,
-        distribute_parameter=distribute_parameter if profile is not None else False,
+        distribute_parameter=distribute_parameter,
         mixed_precision=mixed_precision,
         **settings_from_environment(),  # type: ignore[arg-type]
     )

@@ -51,7 +51,7 @@ def find_plan(
     nothing fits, or the profile is of another machine.
     """
     if profile is None:
-        return _agreed(_measured(chain, batch, options, device))
+        return _agreed(_measured(chain, batch, options, device, planned_now=planned_now))
     return _agreed(lambda: _from_profile(chain, batch, options, profile, planned_now=planned_now))
 
 
@@ -68,12 +68,17 @@ def _agreed(choose: Callable[[], Choice]) -> tuple[Plan, Prediction | None]:
 
 
 def _measured(
-    chain: Chain, batch: Batch, options: Options, device: torch.device
+    chain: Chain, batch: Batch, options: Options, device: torch.device, *, planned_now: bool
 ) -> Callable[[], Choice]:
     """Measure on all processes; how to choose then."""
     inputs, targets = batch
     precision = "bf16" if options.mixed_precision else "fp32"
     plans = measurable_plans(num_processes(), chain.num_blocks, len(inputs), options)
+    reasons = [why_not_in_script(plan, chain, planned_now=planned_now) for plan in plans]
+    if all(reasons):
+        asked = "distribute_parameter: " if options.distribute_parameter is True else ""
+        raise ParplanError(f"{asked}{reasons[0]}")
+    plans = [plan for plan, reason in zip(plans, reasons, strict=True) if not reason]
     settings = sorted({LayerSetting(p.batch_per_device, p.recomputation) for p in plans})
     blocks = range(chain.num_first, chain.num_first + chain.num_blocks)
     times = measure_layers(chain.layers, chain.loss_fn, batch, settings, blocks, device, precision)

@@ -219,7 +219,12 @@ class PlannedForward:
             meet(Intent.STEP, self.state.number, checksum(*tensors_of(call)))
         broadcast_weights(self.model, self.device)
         size, count = batch_size(call), num_processes()
-        plan = self.plan or whole_plan(size, count, drawn_in_parts=self.drawn_in_parts)
+        plan = self.plan or whole_plan(
+            size,
+            count,
+            drawn_in_parts=self.drawn_in_parts,
+            sharded=self.options.distribute_parameter is True,
+        )
         check_executable(plan, count)
         if plan.zero_stage and not self.planned_now:
             raise ParplanError(

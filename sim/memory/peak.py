@@ -51,7 +51,8 @@ class StageNeeds:
     gradient_bytes: float
     optimizer_bytes: float
     gathered_parameter_bytes: float
-    """Layers whole while they are computed or prefetched, where the parameters are sharded."""
+    """Layers whole while they are computed or prefetched, where the parameters are sharded; and
+    what software reserves on a rank, whichever stages it has."""
     gathered_gradient_bytes: float
     """The same for its gradients."""
     saved_bytes: float
@@ -223,7 +224,8 @@ def _recomputed_block(
 ) -> LayerBytes:
     """A recomputed block; `plain`: not recomputed, `again`: by what its backward reads."""
     if plan.recomputation == "selective" and software.selective_keeps is not None:
-        return plain._replace(kept=software.selective_keeps * plain.kept)
+        kept = software.selective_keeps * software.kept_activations * again.kept
+        return plain._replace(kept=kept)
     if plan.recomputation == "full" and software.recomputes_stages:
         return plain._replace(kept=0.0)
     share = software.kept_activations
@@ -338,6 +340,7 @@ def state_of(workload: Workload, plan: Plan, parameters: StageParameters) -> Sta
         ),
         gathered_parameter_bytes=(
             value * plan.distribute_low_prec_param * _gathered(parameters, software.gathered_units)
+            + software.reserved_bytes
         ),
         gathered_gradient_bytes=gathered,
     )

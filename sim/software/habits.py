@@ -105,6 +105,9 @@ class Software:
     """What share of the gradients of parameters that lie whole on a rank (all, or one layer where
     they are sharded) are there at its fullest, the rest being reduced or not yet computed; None:
     all gradients, or shards of them, by the plan."""
+    reserved_bytes: float = 0.0
+    """Held on every rank from the start of a step to its end, beside what the plan needs: buffers
+    of communication and of the runtime."""
     product_share: float | None = None
     """Share of the peak rate that products and attention come close to with many tokens in a
     micro-batch; None: by the model of kernels."""
@@ -123,7 +126,7 @@ class Software:
             if value is not None and value <= 0:
                 raise ParplanError(f"{name}: must be positive, got {value}")
         shares = ("selective_keeps", "selective_repeats", "whole_gradients")
-        for name in (*shares, "half_rate_tokens", "message_s"):
+        for name in (*shares, "half_rate_tokens", "message_s", "reserved_bytes"):
             if (getattr(self, name) or 0.0) < 0:
                 raise ParplanError(f"{name}: must not be negative, got {getattr(self, name)}")
         if self.gathered_units < 1:

@@ -1,6 +1,7 @@
 """Choosing a plan for a chain of layers from costs, here made up."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 from torch import nn
@@ -12,7 +13,7 @@ from parplan.backend.planning.measured_costs import MeasuredCosts
 from parplan.backend.planning.search import measurable_plans, search
 from parplan.errors import ParplanError
 from parplan.planners.spaces.options import Options
-from parplan.sim.plan import Plan
+from parplan.sim.plan import Plan, zero_fields
 
 CHAIN = Chain(
     layers=tuple(nn.Linear(10, 10, bias=False) for _ in range(4)),
@@ -94,3 +95,28 @@ def test_detailed_log_two_writes_every_candidate(tmp_path, monkeypatch, caplog):
         search(MeasuredCosts(CHAIN, times(), MachineCosts()), PLANS, Options(detailed_log=2))
     assert len((tmp_path / "autoconfig_log.dump").read_text().splitlines()) == len(PLANS)
     assert f"The number of candidates is {len(PLANS)}." in caplog.messages
+
+
+def test_sharded_plans_are_searched_where_they_are_asked_for():
+    asked = Options(activation_recomputation=False, distribute_parameter=True)
+    plans = measurable_plans(2, 4, 8, asked)
+    assert {p.zero_stage for p in plans if p.data_parallel > 1} == {2, 3}
+    assert {p.zero_stage for p in PLANS} == {0}
+    assert {p.zero_stage for p in measurable_plans(1, 4, 8, asked)} == {0}
+
+
+def test_a_sharded_stage_sends_as_much_as_the_whole_one_or_half_as_much_again():
+    machine = MachineCosts(reduce_s_per_byte=0.01, optimizer_s_per_parameter=0.5)
+    both = MeasuredCosts(CHAIN, times(), machine)
+    whole = Plan(num_micro_batches=1, batch_per_device=4, data_parallel=2)
+    plain, zero2, zero3 = (both.stages(replace(whole, **zero_fields(stage))) for stage in (0, 2, 3))
+    # 400 parameters of 4 bytes: 16 s to reduce to all, half of it to the owners of parts.
+    assert plain.costs[0].reduce_s == pytest.approx(16.0)
+    assert zero2.costs[0].reduce_s == zero2.costs[0].gather_s == pytest.approx(8.0)
+    assert zero3.costs[0].forward_s - plain.costs[0].forward_s == pytest.approx(8.0)
+    assert zero3.costs[0].gather_s == 0.0
+    assert plain.costs[0].optimizer_s == 2 * zero2.costs[0].optimizer_s
+    held = [(n.parameter_bytes, n.gradient_bytes, n.optimizer_bytes) for (n,) in
+            (plain.needs, zero2.needs, zero3.needs)]  # fmt: skip
+    assert held == [(1600, 1600, 3200), (1600, 800, 1600), (800, 800, 1600)]
+    assert zero3.needs[0].gathered_parameter_bytes == 400

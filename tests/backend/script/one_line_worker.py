@@ -102,14 +102,18 @@ LOOPS = (usual, accumulating, zeroing_after_forward, evaluating, smaller_last_ba
 
 
 def train(loop, plan, optimizer_first):
-    """Losses and final weights by name; without a plan: of an ordinary model."""
+    """Losses and final weights by name; without a plan: of an ordinary model.
+
+    plan: or a dictionary of arguments, by which it is searched.
+    """
     # Only the first process starts from the right weights: the others have to be given them.
     torch.manual_seed(dist.get_rank() if plan else 0)
     model = Classifier()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     if plan:
         example = None if optimizer_first else make_batches([16])[0]
-        model = enable_advanced_parallelization(model, plan=plan, example=example)
+        asked = plan if isinstance(plan, dict) else {"plan": plan}
+        model = enable_advanced_parallelization(model, example=example, **asked)
         if not optimizer_first:
             optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     losses = [loss.item() for loss in loop(model, optimizer)]
@@ -162,4 +166,7 @@ if __name__ == "__main__":
                 report(plan=name, loop=loop.__name__, optimizer_first=optimizer_first, **found)
         if "distribute_gradient" not in table:
             report(plan=name, loop="error", text=error_of_different_batches(Plan.from_json(table)))
+    asked = {"distribute_parameter": True, "pipeline_parallel": True, "num_stages": "auto"}
+    asked |= {"num_micro_batches": "auto", "activation_recomputation": "auto"}
+    report(plan="asked", loop="usual", **compare(usual, asked, False))
     dist.destroy_process_group()

@@ -61,6 +61,16 @@ def test_usual_loops_train_sharded_parameters(found, plan, loop):
         assert line["names"] == line["all_names"]
 
 
+def test_a_search_shards_parameters_where_it_is_asked_to(found):
+    """By the arguments of Advanced Parallelization alone, without a plan or a profile."""
+    lines = found["asked", "usual"]
+    assert len(lines) == 2
+    for line in lines:
+        assert line["loss"] < TOLERANCE
+        assert line["weight"] < TOLERANCE
+        assert line["names"] == line["all_names"]
+
+
 def test_each_process_of_a_pipeline_tells_the_whole_state(found):
     for line in found["pp2", "usual"]:
         assert line["names"] == line["all_names"]

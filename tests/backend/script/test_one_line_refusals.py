@@ -9,6 +9,7 @@ from torch import nn
 from parplan.backend import enable_advanced_parallelization
 from parplan.backend.runtime.checkpoint import load_checkpoint, save_checkpoint
 from parplan.backend.runtime.own_part import OnAnotherProcess
+from parplan.backend.script import plan_script
 from parplan.errors import ParplanError, RunFailedError
 from parplan.sim.plan import Plan, zero_fields
 
@@ -72,8 +73,31 @@ def refused(model, text, **arguments):
     assert "\n" not in str(caught.value)
 
 
-def test_sharded_parameters_are_not_searched():
-    refused(Chained(), "distribute_parameter: .* costs are not measured", distribute_parameter=True)
+@pytest.mark.parametrize("distribute", [True, False, "auto"])
+def test_all_arguments_of_the_platform_are_taken(distribute):
+    """On one process, where sharded or not is the same."""
+    model = enabled(
+        plan=None,
+        pipeline_parallel=True,
+        num_stages=2,
+        num_micro_batches="auto",
+        activation_recomputation=False,
+        distribute_parameter=distribute,
+        mixed_precision=False,
+        example=BATCH,
+    )
+    assert model(*BATCH).requires_grad
+
+
+def test_sharded_parameters_need_an_example(monkeypatch):
+    plans = [Plan(data_parallel=2, batch_per_device=2, **zero_fields(2))]
+    monkeypatch.setattr(plan_script, "measurable_plans", lambda *_: plans)
+    refused(
+        Chained(),
+        "^distribute_parameter: fully_shard replaces the parameters; pass example=",
+        plan=None,
+        distribute_parameter=True,
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 
 from parplan.errors import ParplanError
 from parplan.hardware.machines.presets import cluster_preset
+from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.sim.costs import StageCosts
 from parplan.sim.memory.peak import StageNeeds, stage_needs
 from parplan.sim.models.model import model_preset
@@ -59,10 +60,12 @@ def test_selective_recomputation_keeps_a_share_and_costs_a_share() -> None:
     again = plan(recomputation="selective")
     kept, given = needs(plan()), needs(again, selective_keeps=0.25)
     head = needs(again, selective_keeps=0.0).saved_bytes
-    assert given.saved_bytes - head == pytest.approx(0.25 * (kept.saved_bytes - head))
+    # A share of what the plan alone would keep, scores of attention not among it.
+    by_plan = needs(again)
+    assert given.saved_bytes - head == pytest.approx(0.25 * (by_plan.saved_bytes - head))
     # The block that runs again has all of it, beside what the loss works with.
-    block = (kept.saved_bytes - head) / MODEL.num_layers
-    assert given.recomputed_bytes == pytest.approx(max(0.75 * block, 2 * LOGITS))
+    block, part = ((n.saved_bytes - head) / MODEL.num_layers for n in (kept, given))
+    assert given.recomputed_bytes == pytest.approx(max(block - part, 2 * LOGITS))
     none = costs(again, selective_repeats=0.0)
     some = costs(again, selective_repeats=0.5)
     blocks_s = costs(plan(recomputation="full")).input_gradient_s - none.input_gradient_s
@@ -135,9 +138,30 @@ def test_constants_that_cannot_be_are_refused(name: str) -> None:
         Software(**{name: 0.0})  # type: ignore[arg-type]
     with pytest.raises(ParplanError, match="selective_keeps: must not be negative, got -1"):
         Software(selective_keeps=-1)
+    with pytest.raises(ParplanError, match="reserved_bytes: must not be negative, got -1"):
+        Software(reserved_bytes=-1)
 
 
-def test_earlier_releases_differ_in_what_is_recomputed_whole_alone() -> None:
+def test_a_reserve_is_held_on_every_rank_once() -> None:
+    split = plan(num_stages=2, data_parallel=2, num_micro_batches=4, virtual_stages=2)
+    split = replace(split, schedule="interleaved-1f1b")
+    for own in (plan(), split):
+        plain, more = (
+            verdict_bytes(workload(reserved_bytes=reserved), own) for reserved in (0.0, 3e9)
+        )
+        assert [m - p for m, p in zip(more, plain, strict=True)] == pytest.approx(
+            [3e9] * own.num_stages
+        )
+
+
+def verdict_bytes(work: Workload, own: Plan) -> list[float]:
+    costs = SharedCosts(work, CLUSTER)
+    return list(costs.judge(own, 1.0).memory_bytes)
+
+
+def test_earlier_releases_differ_in_what_is_recomputed_whole_and_in_attention() -> None:
     later, earlier = preset("moai"), preset("moai-24.3")
     assert replace(later.software, recomputes_stages=False) == earlier.software
+    assert earlier.workload["attention"] == "unfused"
+    assert later.workload["attention"] == "flash"
     assert later.software.recomputes_stages
