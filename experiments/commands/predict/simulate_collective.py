@@ -96,7 +96,9 @@ def check_collective_arguments(args: argparse.Namespace) -> None:
             raise ParplanError("a plan.json (as written by parplan plan) or --collective is needed")
         return
     for name in OF_PLANS:
-        if getattr(args, name):
+        value = getattr(args, name)
+        # A number that is 0 is given as well, but for a share whose default it is.
+        if value or (type(value) in (int, float) and name != "fragmented_share"):
             flag = "the plan" if name == "plan" else f"--{name.replace('_', '-')}"
             raise ParplanError(f"--collective: is simulated without a plan; leave out {flag}")
     if args.bytes is None:

@@ -89,6 +89,7 @@ def test_bytes_that_are_no_number(capsys: pytest.CaptureFixture[str]) -> None:
         (["plan.json", "--group-size", "2"], "--group-size: needs --collective"),
         (["plan.json", "--collective", "all-reduce", "--bytes", "1"], "leave out the plan"),
         (["--collective", "all-reduce", "--bytes", "1"], "--cluster or --profile"),
+        (["--collective", "all-reduce", "--bytes", "1", "--measured-step", "0"], "--measured-step"),
     ],
 )
 def test_either_a_plan_or_a_collective(
