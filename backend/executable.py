@@ -14,8 +14,7 @@ RECOMPUTED_OPS = ("attention",)
 
 
 def why_not_executable(plan: Plan, num_processes: int, *, own_lists: bool = False) -> str:
-    """The reason why `plan` cannot be executed by `num_processes` processes, in one line; empty if
-    it can.
+    """The reason why `plan` cannot be executed by `num_processes`, in one line; empty if it can.
 
     own_lists: whether instruction lists are given that take the place of the plan's schedule.
     """
@@ -32,11 +31,10 @@ def check_executable(plan: Plan, num_processes: int, *, own_lists: bool = False)
 
 
 def executable_only(workload: Workload, num_processes: int) -> Callable[[Plan], str]:
-    """The reason why a plan cannot train `workload` on so many processes, in one line; empty if it
-    can.
+    """The reason why a plan cannot train `workload` on so many processes; empty if it can.
 
-    For the `why_not` of a space of plans, so that a search finds executable ones alone. Raises
-    `ParplanError` when no plan could, naming what of the workload cannot be executed.
+    One line. For the `why_not` of a space of plans, so that a search finds executable ones alone.
+    Raises `ParplanError` when no plan could, naming what of the workload cannot be executed.
     """
     if reason := why_not_trained(workload):
         raise ParplanError(f"{workload.model.name}: {reason}")
@@ -67,9 +65,7 @@ def why_not_trained(workload: Workload) -> str:
 
 
 def why_not_built(model: Model) -> str:
-    """The reason why `parplan.backend.models.gpt` does not build `model`, in one line; empty if it
-    does.
-    """
+    """The reason why `models.gpt` does not build `model`, in one line; empty if it does."""
     if model.moe is not None:
         return "experts cannot be executed yet, only predicted"
     if model.mla is not None:
@@ -152,8 +148,9 @@ def reduces_by_hooks(plan: Plan) -> bool:
 
 
 def _sharding_reasons(plan: Plan) -> Iterator[str]:
-    """Combinations that torch does not support, as tests/backend/runtime/test_sharded_parity.py
-    found them.
+    """Combinations that torch does not support.
+
+    As tests/backend/runtime/test_sharded_parity.py found them.
     """
     if plan.replicas == 1:
         return

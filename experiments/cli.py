@@ -1,8 +1,8 @@
-"""The command line: `parplan COMMAND ...`. Exit code 0: done; 1: a run failed or nothing fits;
-2: a mistake in what was given; 70: a mistake in parplan; 130: interrupted.
+"""The command line: `parplan COMMAND ...`.
 
-Each command is a module with `add_arguments(parser)` and `run(args) -> int`, imported when it is
-asked for, so that planning starts fast.
+Exit code 0: done; 1: a run failed or nothing fits; 2: a mistake in what was given; 70: a mistake in
+parplan; 130: interrupted. Each command is a module with `add_arguments(parser)` and `run(args) ->
+int`, imported when it is asked for, so that planning starts fast.
 """
 
 import argparse

@@ -1,6 +1,4 @@
-"""What the command line says: without what a terminal obeys, and with a report of what no one
-foresaw.
-"""
+"""Text on the terminal, cleaned of control characters, and the handler of last resort."""
 
 import contextlib
 import io
@@ -43,8 +41,10 @@ class _Clean(io.TextIOBase):
         return len(text)
 
     def styled(self, text: str) -> None:
-        """Write text with the colours of `parplan.experiments.output.terminal`; what else it holds
-        is clean already."""
+        """Write text with colours.
+
+        Those of `parplan.experiments.output.terminal`; what else it holds is clean already.
+        """
         with self._errors():
             self.stream.write(text)
 

@@ -126,8 +126,7 @@ class MixedSearch:
                         )
 
     def bound_s(self, layout: MixedLayout) -> float:
-        """Seconds of a step at least: all blocks of all micro-batches, spread over the ranks by
-        their speed."""
+        """Lower bound of a step, in seconds: all work spread over the ranks by their speed."""
         rate = sum(
             count / self._block_s(part, layout.plan)
             for part, count in zip(layout.order, layout.stages, strict=True)
@@ -218,8 +217,10 @@ class MixedSearch:
         return self._lists[key]
 
     def first_division(self, layout: MixedLayout) -> tuple[int, ...]:
-        """Blocks of each stage by the speed of its devices, one after the other to the rank that is
-        soonest done; the ends of the model count as well."""
+        """Blocks of each stage by the speed of its devices.
+
+        One after the other to the rank that is soonest done; the ends of the model count as well.
+        """
         on, plan = self.part_of_stages(layout), layout.plan
         each = [self._block_s(part, plan) for part in on]
         costs = [self._costs_of(part, plan) for part in on]

@@ -228,8 +228,10 @@ _SLOT_OF = {slot.__name__: slot for slot in _SLOTS}
 
 
 def with_values(plan: Plan, values: Mapping[str, Any]) -> Plan:
-    """`plan` with other values of some fields, as `dataclasses.replace`, but much faster: nothing
-    is checked. For values that make a plan, such as those of a space."""
+    """`plan` with other values of some fields, as `dataclasses.replace`, but unchecked and fast.
+
+    For values that make a plan, such as those of a space.
+    """
     made = object.__new__(Plan)
     for slot in _SLOTS:
         slot.__set__(made, slot.__get__(plan))
@@ -240,10 +242,10 @@ def with_values(plan: Plan, values: Mapping[str, Any]) -> Plan:
 
 @lru_cache(maxsize=4096)
 def layers_with_ends(num_layers: int, num_stages: int, ends: int) -> tuple[int, ...] | None:
-    """Blocks on each stage if embedding and head count as `ends` layers together, of which the
-    embedding is one; an uneven rest goes to the first stages.
+    """Blocks on each stage if embedding and head count as `ends` layers together.
 
-    None: as even as possible, or too few layers for so many stages.
+    The embedding counts as one; an uneven rest goes to the first stages. None: as even as possible,
+    or too few layers for so many stages.
     """
     if not ends or num_stages == 1:
         return None

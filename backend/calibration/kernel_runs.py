@@ -20,8 +20,9 @@ DTYPES = {
 
 
 def kernel_run(kernel: Kernel, operands: Operands) -> Run:
-    """Return a function that repeats `kernel`; raises `RuntimeError` or the like where torch or the
-    device can't.
+    """Return a function that repeats `kernel`.
+
+    Raises `RuntimeError` or the like where torch or the device can't.
     """
     if isinstance(kernel, Gemm):
         run = _scaled_gemm(kernel, operands) if kernel.dtype == "fp8" else _gemm(kernel, operands)

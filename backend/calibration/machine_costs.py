@@ -104,11 +104,11 @@ def _ping_pong(values: torch.Tensor) -> float:
 def _reduction(
     chain: Chain, batch: Batch, device: torch.device, precision: str
 ) -> tuple[float, float]:
-    """Time that DistributedDataParallel adds to a backward: seconds for a model without parameters,
-    and per byte of gradients.
+    """Time that DistributedDataParallel adds to a backward.
 
-    From models of few blocks, so that its hooks, its copies and the overlap with the backward are
-    in it. Measured with and without reduction in turn.
+    Seconds for a model without parameters, and per byte of gradients. From models of few blocks, so
+    that its hooks, its copies and the overlap with the backward are in it. Measured with and
+    without reduction in turn.
     """
     models = [
         DistributedDataParallel(StageModule(module.to(device), device, precision))
@@ -137,8 +137,10 @@ def _tiny_reduction_s(device: torch.device) -> float:
 
 
 def _small_models(chain: Chain, inputs: torch.Tensor) -> list[nn.Module]:
-    """Copies of the chain with few of its blocks, if these can follow each other; else one copy of
-    the whole chain. None where nothing is trained."""
+    """Copies of the chain with few of its blocks, if these can follow each other.
+
+    Else one copy of the whole chain. None where nothing is trained.
+    """
     if not any(p.requires_grad for layer in chain.layers for p in layer.parameters()):
         return []
     first, last = chain.num_first, len(chain.layers) - chain.num_last

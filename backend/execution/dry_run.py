@@ -1,7 +1,7 @@
 """One rank of a large job, run alone: torch's fake process group and tensors without values.
 
 The rank makes its part of the model by the parts of torch that would run (`fully_shard`, DTensor,
-checkpointing), checks the shapes between the stages, and plays its own instruction list forward and
+checkpointing), checks the shapes between the stages, and runs its own instruction list forward and
 backward; collectives return at once. Counted are the parameters that it holds and the bytes of its
 tensors at their fullest (`parplan.backend.proxies.storage_tracker`).
 """
@@ -56,7 +56,7 @@ def first_ranks(plan: Plan) -> list[int]:
 
 
 def virtual_ranks(workload: Workload, plan: Plan, ranks: Sequence[int]) -> Iterator[VirtualRank]:
-    """Play the steps of these ranks, one after the other, in parplan's own layers.
+    """Run the steps of these ranks, one after the other, in parplan's own layers.
 
     Parameters are in the precision of the workload, as a rank computes with them. Raises
     `ParplanError` for plans and models that cannot be executed, for shapes that do not fit, and
@@ -68,14 +68,14 @@ def virtual_ranks(workload: Workload, plan: Plan, ranks: Sequence[int]) -> Itera
     check_executable(plan, plan.num_devices)
     # A process for each: what torch remembers of a process group outlives it.
     with get_context("fork").Pool(1, maxtasksperchild=1) as pool:
-        yield from pool.imap(_play_alone, [(workload, plan, rank) for rank in ranks])
+        yield from pool.imap(_simulate_alone, [(workload, plan, rank) for rank in ranks])
 
 
-def _play_alone(given: tuple[Workload, Plan, int]) -> VirtualRank:
+def _simulate_alone(given: tuple[Workload, Plan, int]) -> VirtualRank:
     workload, plan, rank = given
     torch.set_num_threads(1)
     with _fake_group(rank, plan.num_devices):
-        return _play(workload, plan, rank)
+        return _simulate(workload, plan, rank)
 
 
 @contextlib.contextmanager
@@ -90,7 +90,7 @@ def _fake_group(rank: int, world: int) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def _play(workload: Workload, plan: Plan, rank: int) -> VirtualRank:
+def _simulate(workload: Workload, plan: Plan, rank: int) -> VirtualRank:
     groups = make_groups(plan, CPU)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(workload.precision, torch.float32)
     before = torch.get_default_dtype()
@@ -113,7 +113,7 @@ def _play(workload: Workload, plan: Plan, rank: int) -> VirtualRank:
         actions = make_schedule(
             plan.schedule, plan.num_stages, plan.num_micro_batches, plan.virtual_stages
         )[groups.pipeline_rank]
-        peak = _Player(step, tokens).play(actions)
+        peak = _RankSimulator(step, tokens).simulate(actions)
         parameters = [_local(p) for p in step.parameters()]
         gradients = [_local(p.grad) for p in step.parameters() if p.grad is not None]
     return VirtualRank(
@@ -126,7 +126,7 @@ def _play(workload: Workload, plan: Plan, rank: int) -> VirtualRank:
     )
 
 
-class _Player:
+class _RankSimulator:
     """Plays instruction lists on the stages of one rank."""
 
     def __init__(self, step: PipelineStep, tokens: torch.Tensor) -> None:
@@ -139,7 +139,7 @@ class _Player:
         self.parameter_bytes = self.tracker.live_bytes
         self.peak = 0
 
-    def play(self, actions: RankActions) -> int:
+    def simulate(self, actions: RankActions) -> int:
         """The most bytes beside parameters and gradients, at any moment."""
         split = self.step.plan.tensor_parallel > 1
         with loss_parallel() if split else contextlib.nullcontext():

@@ -43,8 +43,9 @@ class ProfiledStep:
     """With the collectives of the first process of every pipeline rank."""
 
     def exposed_s(self, timed: Run) -> dict[str, float]:
-        """Exposed waiting time of another step that has the shares of this one: by stream within
-        computations, and within the optimizer; mean over the processes.
+        """Exposed waiting time of another step that has the shares of this one.
+
+        By stream within computations, and within the optimizer; mean over the processes.
         """
         found: dict[str, float] = {}
         own = {(e.rank, e.name): e.end_s - e.start_s for e in timed.events}

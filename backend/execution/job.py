@@ -44,8 +44,10 @@ COMPARED_STEPS = 3
 
 
 def measure(job: dict[str, Any], say: Say) -> dict[str, Any]:
-    """Calibrate, predict every executable plan, run the asked ones and the best; on rank 0 the
-    result, elsewhere an empty table."""
+    """Calibrate, predict every executable plan, run the asked ones and the best.
+
+    Returns the result on rank 0, an empty table on other ranks.
+    """
     torch.set_num_threads(1)
     torch.backends.cuda.matmul.fp32_precision = "ieee"  # as the workload says, whatever is set
     device = join_processes(job["device"])

@@ -41,8 +41,10 @@ class Profiled:
     """When operations ran, in order, without overlaps."""
 
     def exposed_s(self, start_s: float, end_s: float) -> dict[str, float]:
-        """Seconds between two moments in which a collective ran and nothing beside it, by stream
-        (messages aside); where two streams did, the first one counts."""
+        """Seconds between two moments in which a collective ran and nothing beside it, by stream.
+
+        Messages aside; where two streams did, the first one counts.
+        """
         found, taken = {}, list(self.computing)
         for stream in ("tensor-parallel", "data-parallel"):
             spans = union(
@@ -73,9 +75,7 @@ def profiled(step: Callable[[], None], plan: Plan, device: torch.device) -> Prof
     launches = {e.correlation_id(): e for e in events if e.name().startswith("c10d::")}
 
     def launched(event: Any) -> Span:
-        """The time at which a collective was launched: for a kernel, that of the operation that
-        launched it.
-        """
+        """The launch time of a collective; of a kernel, that of the operation that launched it."""
         return span(launches.get(event.linked_correlation_id(), event) if on_gpu else event)
 
     functional = union(span(e) for e in events if e.name().startswith("_c10d_functional::"))

@@ -48,8 +48,10 @@ class Executed:
 
     @property
     def memory_error(self) -> float | None:
-        """Predicted over measured peak memory, minus one, of the process where it is furthest; None
-        where it is not measured."""
+        """Predicted over measured peak memory, minus one, of the process where it is furthest.
+
+        None where it is not measured.
+        """
         if not self.measured_bytes:
             return None
         width = len(self.measured_bytes) // len(self.predicted_bytes)

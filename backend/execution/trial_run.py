@@ -27,8 +27,10 @@ LEARNING_RATE = 1e-3
 
 
 class Sample(NamedTuple):
-    """One training step as this rank saw it; times of `time.perf_counter`, which all processes of
-    a machine share."""
+    """One training step as this rank saw it.
+
+    Times of `time.perf_counter`, which all processes of a machine share.
+    """
 
     start_s: float
     end_s: float
@@ -153,8 +155,10 @@ def one_run(plan: Plan, samples: Sequence[Sample], step_s: float) -> Run:
 
 
 def _on_one_clock(samples: Sequence[Sample]) -> list[Sample]:
-    """The times from the start of each step, which all ranks begin together, where these are on
-    machines whose clocks have nothing to do with each other."""
+    """The times from the start of each step, which all ranks begin together.
+
+    For ranks on machines whose clocks have nothing to do with each other.
+    """
     if int(os.environ.get("GROUP_WORLD_SIZE", "1")) == 1:
         return list(samples)
     return [

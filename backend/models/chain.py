@@ -36,10 +36,9 @@ class Chain:
 
 
 def around_blocks(layers: Sequence[nn.Module]) -> tuple[int, int]:
-    """Return the numbers of layers before and after the blocks, which are the longest run of one
-    type.
+    """Return the numbers of layers before and after the blocks.
 
-    Without a run of two, every layer is a block.
+    The blocks are the longest run of layers of one type; without a run of two, every layer is one.
     """
     runs: list[tuple[int, int]] = []  # (length, start)
     start = 0

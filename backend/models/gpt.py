@@ -100,8 +100,10 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP beside a residual path: each behind a normalisation (GPT, Llama), between
-    two (Gemma 2), or both at once (GPT-J, PaLM)."""
+    """Attention and MLP beside a residual path.
+
+    Each behind a normalisation (GPT, Llama), between two (Gemma 2), or both at once (GPT-J, PaLM).
+    """
 
     split_over = 1
     """Tensor-parallel ranks that each have a part of it."""

@@ -114,10 +114,11 @@ class CausalAttention(nn.Module):
 
 
 def alibi_slopes(heads: int) -> tuple[float, ...]:
-    """The slope of every head: a geometric sequence from 2^(-8/n) on for n heads, a power of two;
-    for other numbers those of the power below, then every second one of the power above.
+    """The slope of every head.
 
-    Press et al. 2021 (arXiv:2108.12409), section 3 and the authors' code.
+    A geometric sequence from 2^(-8/n) on for n heads, a power of two; for other numbers those of
+    the power below, then every second one of the power above. Press et al. 2021 (arXiv:2108.12409),
+    section 3 and the authors' code.
     """
     power = 2 ** int(math.log2(heads))
     slopes = [2 ** (-8 * i / power) for i in range(1, power + 1)]

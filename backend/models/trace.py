@@ -197,8 +197,9 @@ class _Trace:
         return tensor
 
     def _hold(self, tensor: torch.Tensor) -> int:
-        """Return the bytes of a tensor, or 0 if it was counted already. It is kept alive, so that
-        no other tensor gets its identity.
+        """Return the bytes of a tensor, or 0 if it was counted already.
+
+        It is kept alive, so that no other tensor gets its identity.
         """
         storage = tensor.untyped_storage()
         known = storage._cdata in self.held

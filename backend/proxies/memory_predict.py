@@ -1,10 +1,10 @@
 """Prediction of a plan's peak memory from its proxy models. Imports no torch.
 
-A rank's list is played: every action changes what is held and reaches a peak above what was held at
-its start, both as measured in the proxies. What is held at the start of the step, and the changes,
-are lines over the blocks of a stage. So are the peaks of forwards and of split backwards, which
-hold what they recompute of all blocks; a whole backward reaches its peak at its begin if it frees
-more with every block than it makes, and else at its end.
+A rank's list is followed: every action changes what is held and reaches a peak above what was held
+at its start, both as measured in the proxies. What is held at the start of the step, and what
+changes, are lines over the blocks of a stage. So are the peaks of forwards and of split backwards,
+which hold what they recompute of all blocks; a whole backward reaches its peak at its begin if it
+frees more with every block than it makes, and else at its end.
 """
 
 import statistics
@@ -27,9 +27,11 @@ BEFORES = ("", "F", "B")
 
 
 def places_of(plan: Plan, actions: RankActions) -> dict[Action, str]:
-    """The turn of every action of a rank; of a pipeline whose parameters are sharded (ZeRO-3) with
-    the kind of the stage's action before it, since a forward frees what it gathers and a backward
-    keeps it."""
+    """The turn of every action of a rank.
+
+    Of a pipeline whose parameters are sharded (ZeRO-3) with the kind of the stage's action before
+    it, since a forward frees what it gathers and a backward keeps it.
+    """
     found = turns(actions)
     if plan.num_stages == 1 or plan.replicas == 1 or not plan.distribute_low_prec_param:
         return found

@@ -22,8 +22,11 @@ class Segment(NamedTuple):
 
 
 class MemoryWatch:
-    """Watches one process. Enter `watching` to make the model and for every step to be seen; `step`
-    before a step begins, `segment` where one of its parts ends."""
+    """The memory of one process over its steps.
+
+    Enter `watching` to make the model and for every step to be seen; `step` before a step begins,
+    `segment` where one of its parts ends.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

@@ -1,8 +1,8 @@
 """Prediction of a plan's step from the costs of its proxy models. Imports no torch.
 
 Steps vary, and where ranks wait for each other the slowest one counts, so that a step is longer
-than one of median actions. It is played many times, each action as long as its median times one of
-the ratios that were measured; the step of median length is the prediction.
+than one of median actions. It is simulated many times, each action as long as its median times one
+of the ratios that were measured; the step of median length is the prediction.
 """
 
 import functools
@@ -100,8 +100,10 @@ def predict_step(plan: Plan, num_blocks: int, measured: Mapping[ProxyModel, Prox
 def predict_exposed(
     plan: Plan, num_blocks: int, measured: Mapping[ProxyModel, ProxyCosts]
 ) -> dict[str, float]:
-    """Seconds of the step that are spent waiting for collectives: by stream within the actions, and
-    within the optimizer; mean over the pipeline ranks."""
+    """Seconds of the step that are spent waiting for collectives.
+
+    By stream within the actions, and within the optimizer; mean over the pipeline ranks.
+    """
     return _Prediction(plan, num_blocks, measured).exposed()
 
 

@@ -69,8 +69,11 @@ def turn_of(action: Action, last: int) -> str:
 
 
 def turns(actions: Iterable[Action]) -> dict[Action, str]:
-    """The turn of every action of one rank: forwards, input and weight gradients by themselves, a
-    whole backward among the weight gradients, which it makes."""
+    """The turn of every action of one rank.
+
+    Forwards, input and weight gradients by themselves, a whole backward among the weight gradients,
+    which it makes.
+    """
     counts: dict[tuple[int, str], int] = defaultdict(int)
     placed = {}
     for action in actions:

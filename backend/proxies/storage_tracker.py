@@ -17,8 +17,10 @@ from torch.utils._pytree import tree_leaves
 
 
 class StorageTracker(TorchDispatchMode):
-    """Counts storages that are made, or shown to `add`, while it is entered; it may be entered
-    again and again, and sees what is freed in between."""
+    """Counter of storages that are made, or shown to `add`, while it is entered.
+
+    It may be entered again and again, and sees what is freed in between.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -71,10 +71,10 @@ def _not_written(folder: Path, part: Path, error: BaseException) -> RunFailedErr
 def load_checkpoint(
     folder: str | Path, model: nn.Module, optimizer: Optimizer | None = None, **more: Any
 ) -> dict[str, Any]:
-    """Load what `save_checkpoint` saved into the model, the optimizer and the objects of `more`;
-    returns the other values under their names.
+    """Load what `save_checkpoint` saved into the model, the optimizer and the objects of `more`.
 
-    All processes call it. Raises `ParplanError` for a folder that is none, or of another model.
+    Returns the other values under their names. All processes call it. Raises `ParplanError` for a
+    folder that is none, or of another model.
     """
     meet(Intent.CHECKPOINT)
     folder = Path(folder)

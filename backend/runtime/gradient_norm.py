@@ -40,8 +40,9 @@ def _get_total_norm(
     error_if_nonfinite: bool = False,
     foreach: bool | None = None,
 ) -> torch.Tensor:
-    """Norm of all gradients, as torch computes it. All processes call it, those without gradients
-    too.
+    """Norm of all gradients, as torch computes it.
+
+    All processes call it, those without gradients too.
     """
     given = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
     for step in list(_PLANNED):

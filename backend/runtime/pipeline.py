@@ -1,6 +1,6 @@
 """A training step of a plan on torch: pipeline, replicas and shards, split layers, micro-batches.
 
-Only this file and `backend.marked_stage` use torch.distributed.pipelining. Its runtime plays our
+Only this file and `backend.marked_stage` use torch.distributed.pipelining. Its runtime runs our
 instruction lists (`parplan.sim.schedules`) and adds the messages itself. Ranks are placed by
 `backend.groups`.
 """
@@ -226,8 +226,10 @@ class PipelineStep:
         return divide(batch, plan, 0).num_parts
 
     def _own_rows(self, batch: int) -> tuple[Any, int, tuple[float, ...]]:
-        """The rows of the batch that this replica computes, in how many micro-batches, and what
-        the loss of each counts for."""
+        """The rows of the batch that this replica computes, in how many micro-batches.
+
+        And what the loss of each counts for.
+        """
         found = divide(batch, self.plan, self.groups.data_rank)
         return found.rows, found.micro_batches, found.weights
 
@@ -327,8 +329,9 @@ class PipelineStep:
         return runtime
 
     def _shapes_for(self, micro_batch: torch.Tensor) -> list[torch.Tensor] | None:
-        """Return the shapes sent between the stages for such a micro-batch; None if torch has to
-        infer them.
+        """Return the shapes sent between the stages for such a micro-batch.
+
+        None if torch has to infer them.
         """
         planned = len(self.shapes[0])
         if micro_batch.shape[1:] != self.shapes[0].shape[1:]:

@@ -23,8 +23,11 @@ GATHER, REDUCE = "gather", "reduce"
 
 
 class Clock:
-    """Reads the time for the marks, if somebody listens. On a GPU they are events of its stream,
-    so that the host need not wait: `begin` before a step, `seconds` when the device is done."""
+    """Clock of the marks, read only if somebody listens.
+
+    On a GPU they are events of its stream, so that the host need not wait: `begin` before a step,
+    `seconds` when the device is done.
+    """
 
     def __init__(self, device: torch.device, mark: Mark | None) -> None:
         self.device = device

@@ -111,8 +111,10 @@ def whole_parameters(layer: nn.Module, ranks: int) -> list[torch.Tensor]:
 
 
 def fused_rows(layer: nn.Module, ranks: int) -> dict[int, torch.Tensor]:
-    """For the parameters of a split block that several products share, by id: their rows in the
-    model's order, rank by rank."""
+    """Rows of parameters of a split block that several products share, by id.
+
+    In the model's order, rank by rank.
+    """
     return {id(parameter): rows for parameter, rows in _fused(layer, ranks)}
 
 

@@ -19,8 +19,11 @@ class KnownGradients(torch.autograd.Function):
         anchor: torch.Tensor,
         *parameters: Any,
     ) -> torch.Tensor:
-        """gradients: of `scale` times the loss, for each of the parameters. anchor: requires a
-        gradient, so that the loss has one where all parameters of this process are frozen."""
+        """The loss with gradients that are known already.
+
+        gradients: of `scale` times the loss, for each of the parameters. anchor: requires a
+        gradient, so that the loss has one where all parameters of this process are frozen.
+        """
         ctx.gradients, ctx.scale = gradients, scale
         return loss.clone()
 

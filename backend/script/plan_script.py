@@ -43,12 +43,12 @@ def find_plan(
     *,
     planned_now: bool,
 ) -> tuple[Plan, Prediction | None]:
-    """The plan with the shortest predicted step, the same on all processes; on the first one also
-    what is predicted of it.
+    """The plan with the shortest predicted step, the same on all processes.
 
-    Without a profile the chain's layers, messages, reductions and the optimizer are measured now.
-    planned_now: whether plans that replace parameters are possible. Raises `ParplanError` when
-    nothing fits, or the profile is of another machine.
+    On the first one also what is predicted of it. Without a profile the chain's layers, messages,
+    reductions and the optimizer are measured now. planned_now: whether plans that replace
+    parameters are possible. Raises `ParplanError` when nothing fits, or the profile is of another
+    machine.
     """
     if profile is None:
         return _agreed(_measured(chain, batch, options, device, planned_now=planned_now))

@@ -77,8 +77,11 @@ class PlannedForward:
         *,
         drawn_in_parts: bool = False,
     ) -> None:
-        """chain: that of the model, or why there is none. drawn_in_parts: whether every process
-        has a part of the global batch."""
+        """Keep the model and what is known of the batch.
+
+        chain: that of the model, or why there is none. drawn_in_parts: whether every process has a
+        part of the global batch.
+        """
         self.model, self.options, self.folder = model, options, folder
         self.found, self.drawn_in_parts = chain, drawn_in_parts
         self.plan, self.profile = plan, profile

@@ -62,8 +62,11 @@ class WholeModel:
         *,
         drawn_in_parts: bool,
     ) -> None:
-        """`plan`: of data parallelism alone, sharded (ZeRO-2 and -3) or not. drawn_in_parts: if
-        every process has its part of the batch already, and keeps its part of the outputs."""
+        """Wrap the model for data parallelism alone, sharded (ZeRO-2 and -3) or not.
+
+        drawn_in_parts: if every process has its part of the batch already, and keeps its part of
+        the outputs.
+        """
         self.plan, self.device, self.forward = plan, device, forward
         self.drawn_in_parts = drawn_in_parts
         self.groups = make_groups(plan, device)

@@ -160,9 +160,7 @@ def is_first() -> bool:
 
 
 def agree(decide: Callable[[], T]) -> T:
-    """Return the result of `decide` on the first process, or raise its `ParplanError`, on all of
-    them.
-    """
+    """Return the result of `decide` on the first process, or raise its `ParplanError`, on all."""
     answer: list[T | ParplanError | None] = [None]
     if is_first():
         try:

@@ -154,8 +154,10 @@ def steps_of(folder: Path) -> dict[int, list[Row]]:
 
 
 def slow_ranks(steps: Mapping[int, Iterable[Row]]) -> list[Slow]:
-    """The ranks whose forwards take much longer than those of others with the same work, or than
-    their own did before; by the medians of `FEWEST_STEPS` steps, without each plan's first."""
+    """The ranks whose forwards take much longer than others' of the same work, or than before.
+
+    By the medians of `FEWEST_STEPS` steps, without each plan's first.
+    """
     times: dict[tuple[str, int], dict[int, list[float]]] = {}
     for rank, rows in steps.items():
         for row in rows:

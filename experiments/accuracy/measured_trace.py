@@ -236,8 +236,10 @@ def _process_name(found: MeasuredTrace, process: object) -> str:
 
 
 def comparison_rows(run: Run, measured: Sequence[MeasuredTrace]) -> list[dict[str, str]]:
-    """Predicted and measured seconds of each trace, with the rank of the pipeline of that number,
-    or the first where there are fewer."""
+    """Predicted and measured seconds of each trace.
+
+    With the rank of the pipeline of that number, or the first where there are fewer.
+    """
     rows = []
     for found in measured:
         rank = found.rank if found.rank < run.num_ranks else 0

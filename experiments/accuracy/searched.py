@@ -110,8 +110,10 @@ def why_not_in(space: Space, plan: Plan) -> str:
 
 
 def with_effect(plan: Plan) -> Plan:
-    """The plan without what has no effect on it, and without gathers beside the next forward, which
-    the training stack sets."""
+    """The plan without what has no effect on it.
+
+    Nor gathers beside the next forward, which the training stack sets.
+    """
     values: dict[str, Any] = {"overlap_parameter_gather": False}
     if plan.replicas == 1:
         values |= {**zero_fields(0), "shard_group": None, "overlap_gradient_reduction": True}

@@ -17,8 +17,10 @@ DOUBTS_SHOWN = 20
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """A line per source, then of several together, of memory, how many could be predicted, and a
-    line for each doubtful measurement."""
+    """A line per source, then of several together, of memory, and of what could be predicted.
+
+    And a line for each doubtful measurement.
+    """
     parts = _parts(outcomes)
     lines = [columns([HEADER, *(_summary_row(name, those) for name, those in parts)])]
     if any(name.endswith(" *") for name, _ in parts):

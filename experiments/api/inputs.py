@@ -34,8 +34,10 @@ NOT_OPTIONS = (
 
 
 def in_python(function: Callable[P, T]) -> Callable[P, T]:
-    """The function, with options in its errors as Python spells them: `--memory-ratio` becomes
-    `memory_ratio`."""
+    """The function, with options in its errors as Python spells them.
+
+    `--memory-ratio` becomes `memory_ratio`.
+    """
 
     @functools.wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> T:

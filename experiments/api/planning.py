@@ -99,8 +99,10 @@ class SearchResult:
 
     @property
     def memory_verdict(self) -> Verdict:
-        """`fits`, `may fail` or `does not fit` of the best plan, with what allocator, context and
-        buffers take."""
+        """`fits`, `may fail` or `does not fit` of the best plan.
+
+        With what allocator, context and buffers take.
+        """
         return verdict_on(max(self.best.memory_bytes), self.cluster.accelerator)
 
     @cached_property

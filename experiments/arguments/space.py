@@ -43,11 +43,11 @@ def requested_space(
     *,
     offloading: bool = False,
 ) -> Space:
-    """The space that `--space` names, but for `ap`, whose candidates are a list; with
-    `--executable`, plans that cannot be executed are not possible. `offloading`: everything has
-    that as well.
+    """The space that `--space` names, but for `ap`, whose candidates are a list.
 
-    Raises `ParplanError` where it is empty, or where a file and an option say the same.
+    With `--executable`, plans that cannot be executed are not possible. `offloading`: everything
+    has that as well. Raises `ParplanError` where it is empty, or where a file and an option say the
+    same.
     """
     if args.space == "ap":
         raise ParplanError("--space ap: a planner needs everything, full, or a TOML file")

@@ -97,8 +97,10 @@ class Repeats:
 
 
 def repeats_of(outcomes: Iterable[Outcome]) -> Repeats | None:
-    """Runs of a source that are alike in every field, or of which one is a repeat (`repeat_of`) of
-    the other; None without such."""
+    """Runs of a source that are alike in every field, or of which one repeats the other.
+
+    `repeat_of` says the latter. None without such.
+    """
     alike: dict[object, list[float]] = {}
     named: dict[str, object] = {}
     for o in outcomes:

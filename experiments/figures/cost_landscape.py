@@ -20,16 +20,16 @@ DARK = 0.45
 
 
 def cost_landscape(
-    trials: Sequence[Trial], title: str, floors: Mapping[tuple[int, int], float] | None = None
+    trials: Sequence[Trial], title: str, lower_bounds: Mapping[tuple[int, int], float] | None = None
 ) -> Figure:
     """Predicted step time over pipeline stages and micro-batch size, the best of each cell.
 
     Hatched: no candidate there fits in memory. Framed: the fastest of all. Empty: no candidate.
-    `floors`: seconds that a step takes at least, by (stages, size), shown where none was tried.
+    `lower_bounds`: of steps in seconds, by (stages, size), shown where none was tried.
     """
     from matplotlib.figure import Figure
 
-    found = {} if floors is None else {cell: s for cell, s in floors.items() if s > 0}
+    found = {} if lower_bounds is None else {cell: s for cell, s in lower_bounds.items() if s > 0}
     stages = sorted({t.plan.num_stages for t in trials} | {s for s, _ in found})
     sizes = sorted({t.plan.batch_per_device for t in trials} | {b for _, b in found})
     seconds = np.full((len(sizes), len(stages)), np.nan)
@@ -41,11 +41,11 @@ def cost_landscape(
             seconds[cell] = np.fmin(seconds[cell], trial.step_s)
     best = np.where(np.isfinite(seconds), seconds, np.inf)
     bounded = np.zeros(seconds.shape, dtype=bool)
-    for (stage, size), floor in found.items():
+    for (stage, size), lower_bound in found.items():
         cell = sizes.index(size), stages.index(stage)
         if np.isnan(seconds[cell]):
-            bounded[cell], tried[cell] = floor < np.inf, True
-            seconds[cell] = floor if floor < np.inf else np.nan
+            bounded[cell], tried[cell] = lower_bound < np.inf, True
+            seconds[cell] = lower_bound if lower_bound < np.inf else np.nan
     figure = Figure(figsize=(2.5 + 1.1 * len(stages), 1.6 + 0.6 * len(sizes)), layout="constrained")
     axes = figure.subplots()
     if not seconds.size:

@@ -144,8 +144,10 @@ def memory_toml(fit: MemoryFit, measurements: Sequence[MemoryMeasurement]) -> st
 def memory_report(
     fit: MemoryFit, measurements: Sequence[MemoryMeasurement]
 ) -> list[tuple[str, ...]]:
-    """Rows of the table of `kernel_fit_report`: fitted and held-out shapes, by family of operations
-    and by accelerator."""
+    """Rows of the table of `kernel_fit_report`.
+
+    Fitted and held-out shapes, by family of operations and by accelerator.
+    """
     errors = fit.predict(measurements) / np.array([m.seconds for m in measurements]) - 1
     groups: dict[tuple[str, str], list[tuple[MemoryMeasurement, float]]] = {}
     for m, error in zip(measurements, errors, strict=True):
@@ -163,8 +165,10 @@ def memory_report(
 
 
 def fit_memory_file(path: Path | None) -> tuple[list[MemoryMeasurement], int, MemoryFit]:
-    """The measurements of a file (by default the shipped one) that tell about kernels, how many
-    more tell about the host alone, and the constants."""
+    """Measurements of kernels from a file (by default the shipped one), and the constants.
+
+    With how many more tell about the host alone.
+    """
     measurements = read_memory_measurements(path or DATA)
     of_host = bound_by_host(measurements)
     kept = [m for m in measurements if m not in of_host]

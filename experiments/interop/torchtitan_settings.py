@@ -114,9 +114,7 @@ def _placed(plan: Plan) -> str:
 
 
 def why_no_lists(plan: Plan) -> str:
-    """The reason why the lists of `plan` cannot be run by torchtitan, in one line; empty if they
-    can.
-    """
+    """The reason why torchtitan cannot run the lists of `plan`, in one line; empty if it can."""
     kind = schedule_kind(plan.schedule)
     if plan.num_stages == 1 or plan.schedule in SCHEDULES:
         return ""

@@ -70,8 +70,10 @@ OPTIONS = {"tokens": "--tokens", "price_per_hour": "--price-per-hour"}
 
 
 def metric(name: str, run: TrainingRun, cluster: Cluster) -> Metric:
-    """The metric of that name; raises `ParplanError` that suggests near names, or says what it
-    needs."""
+    """The metric of that name.
+
+    Raises `ParplanError` that suggests near names, or says what it needs.
+    """
     if name not in METRICS:
         raise unknown_name("metric", name, METRICS)
     for field in METRICS[name].needs:

@@ -47,11 +47,11 @@ REPORT = ("log.txt", "report.html", "explore.html")
 
 
 class OutputFolder:
-    """The folder for the results of one command. Raises `ParplanError` at once if it cannot be
-    written, or if another process is writing it.
+    """The folder for the results of one command.
 
     Files that parplan did not write are never replaced. `expected`: names that will be written, so
-    that this is found at once.
+    that this is found at once. Raises `ParplanError` if it cannot be written, or if another process
+    is writing it.
     """
 
     def __init__(self, path: Path, argv: Sequence[str], expected: Iterable[str] = ()) -> None:
@@ -174,10 +174,10 @@ class OutputFolder:
 
 
 def own_files(folder: Path) -> set[str]:
-    """The names of the files in a folder that parplan wrote: by its manifest, or by the list that
-    an unfinished command leaves.
+    """The names of the files in a folder that parplan wrote.
 
-    Raises `ParplanError` for a `manifest.json` that is none of parplan's.
+    By its manifest, or by the list that an unfinished command leaves. Raises `ParplanError` for a
+    `manifest.json` that is none of parplan's.
     """
     own: set[str] = set()
     if os.path.lexists(folder / UNFINISHED):

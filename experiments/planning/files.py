@@ -23,15 +23,15 @@ from parplan.sim.workload import Workload
 def write_report(
     output: OutputFolder, report: Report, title: str, both: BothStacks | None = None
 ) -> None:
-    """`trials.csv`: every candidate that was tried, or those that were held; and `landscape.png`,
-    which has bounds where a search by bounds tried none.
+    """Write `trials.csv` and `landscape.png`.
 
-    `both`: with what another software stack says of the candidates.
+    Every candidate that was tried, or those that were held; the landscape has bounds where a search
+    by bounds tried none. `both`: with what another software stack says of the candidates.
     """
     rows = report_rows(report, both)
     output.write_csv("trials.csv", rows)
-    floors = report.cell_floors if isinstance(report, SearchReport) else {}
-    output.write_figure("landscape.png", lambda: cost_landscape(report.trials, title, floors))
+    lower_bounds = report.cell_lower_bounds if isinstance(report, SearchReport) else {}
+    output.write_figure("landscape.png", lambda: cost_landscape(report.trials, title, lower_bounds))
 
 
 def report_rows(report: Report, both: BothStacks | None = None) -> list[dict[str, Any]]:

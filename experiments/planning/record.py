@@ -97,10 +97,10 @@ class Record:
         return Kept(Journal(self.path, self._head, anew=not known), known)
 
     def parts(self, candidates: int, about: object, known: bool) -> "SearchParts":
-        """The record of a search whose trials are not all held: of a new one, or of one that is
-        `known`. `about`: what else it depends on.
+        """The record of a search whose trials are not all held.
 
-        Raises `ParplanError` as `read` does.
+        Of a new one, or of one that is `known`. `about`: what else it depends on. Raises
+        `ParplanError` as `read` does.
         """
         head = {**self._head, "candidates": candidates, "part": PART}
         head["about"] = hashlib.sha256(repr(about).encode()).hexdigest()

@@ -163,8 +163,11 @@ def search_of(asked: SearchRequest) -> Search:
 
 
 def default_space(args: argparse.Namespace) -> str:
-    """What is searched where `--space` is not given: everything, where bounds alone have to be
-    proven; with planners that need more than a bound of each plan, and for a Pareto front, full."""
+    """What is searched where `--space` is not given.
+
+    Everything, where bounds alone have to be proven; with planners that need more than a bound of
+    each plan, and for a Pareto front, full.
+    """
     by_bounds = args.planner in (None, DEFAULT_PLANNER) and args.dask is None
     return "everything" if by_bounds and not getattr(args, "pareto", False) else "full"
 
@@ -243,8 +246,11 @@ def _good_plans(space: Space, budget: Budget, goal: Goal, shared: SharedCosts) -
 
 
 def _budget(args: argparse.Namespace) -> Budget | None:
-    """What `--budget` and `--gap` say. By default, a search of everything ends at a small gap, or
-    at a time, and also tries plans that are near the best."""
+    """What `--budget` and `--gap` say.
+
+    By default, a search of everything ends at a small gap, or at a time, and also tries plans that
+    are near the best.
+    """
     given = None if args.budget is None else budget_of(args.budget)
     gap = None if args.gap is None else args.gap / 100
     if args.space != "everything":

@@ -30,8 +30,10 @@ Curves = Mapping[str, Sequence[ScalePoint]]
 
 
 def efficiency(points: Sequence[ScalePoint]) -> list[float]:
-    """Tokens per second and accelerator, over those of the first size that fits; not a number where
-    nothing does."""
+    """Tokens per second and accelerator, over those of the first size that fits.
+
+    Not a number where nothing does.
+    """
     each = [p.tokens_per_s / p.accelerators if p.tokens_per_s else float("nan") for p in points]
     first = next((value for value in each if value == value), float("nan"))
     return [value / first for value in each]

@@ -105,8 +105,11 @@ def point_rows(
     base: Constraints,
     cases: Sequence[Mapping[str, Any]],
 ) -> Iterator[dict[str, Any]]:
-    """The points of cases (`machine` as a table, `size`, global `batch`) as tables, one after the
-    other; what would make it faster is found for a machine as it is."""
+    """The points of cases as tables, one after the other.
+
+    Cases: `machine` as a table, `size`, global `batch`. What would make it faster is found for a
+    machine as it is.
+    """
     by_table = [(asdict(machine), machine) for machine in machines]
     for case in cases:
         machine = next(one for table, one in by_table if table == case["machine"])

@@ -44,13 +44,7 @@ class Group:
 
 
 def group_of(cluster: Cluster, ranks: Sequence[int]) -> Group:
-    """Describe how `ranks` of `cluster` are connected while the other ranks use their links as
-    well.
-
-    Inside a node a ring leaves each unit of a tier once and may use the links of all its members
-    there; over a mesh it uses the links between members
-    alone. Raises `ParplanError` for an empty group, a repeated rank or one outside the cluster.
-    """
+    """Describe how `ranks` of `cluster` are connected while all other ranks use their links too."""
     if not ranks or (not isinstance(ranks, range) and len(set(ranks)) != len(ranks)):
         raise ParplanError(f"ranks: expected different ranks, got {list(ranks)[:8]}")
     low, high = _ends(ranks)

@@ -143,10 +143,9 @@ def _all_reduce(algorithm: str, n: int, nodes: int, size: float) -> CollectiveWo
 
 
 def tree_bytes(n: int, size: float) -> float:
-    """Bytes sent by a member of a double binary tree: a leaf of one tree, an inner node of the
-    other.
+    """Bytes sent by a member of a double binary tree.
 
-    As a leaf S/2 up, else S/2 up and S/2 down to each of two children. Two members have one edge.
+    A leaf of one tree is an inner node of the other.
     """
     return {1: 0.0, 2: size}.get(n, 2 * size)
 

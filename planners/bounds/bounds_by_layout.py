@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from parplan.planners.bounds.layout_floors import layout_floors
+from parplan.planners.bounds.layout_lower_bounds import layout_lower_bounds
 from parplan.planners.bounds.space_table import ScheduleKey, SpaceTable
 from parplan.planners.bounds.tightened import MomentsOf, tighten
 from parplan.planners.costs.cost_tables import CostTables
@@ -31,8 +31,10 @@ class _Opened(NamedTuple):
 
 
 class BoundsByLayout:
-    """Bounds of the plans of the layouts that were opened; of the others, those of their layout
-    where they were asked for, and 0 else."""
+    """Lower bounds of all plans: each plan's own in opened layouts, else its layout's.
+
+    0 where the bound of a layout was not asked for.
+    """
 
     def __init__(
         self, space: Space, memory_ratio: float, parts: CostTables, moments_of: MomentsOf
@@ -61,8 +63,10 @@ class BoundsByLayout:
 
     @cached_property
     def of_layouts(self) -> Floats:
-        """Seconds that a step of every plan of each layout takes at least, shape [layouts];
-        infinite for those of which none fits."""
+        """Lower bounds of the step of every plan of each layout, in seconds, shape [layouts].
+
+        Infinite for those of which none fits.
+        """
         found = np.array([min(own) for own in self._by_zero])
         for number in range(len(found)):
             if number not in self._opened:
@@ -72,26 +76,26 @@ class BoundsByLayout:
     @cached_property
     def _by_zero(self) -> list[list[float]]:
         limit = self._memory_ratio * self.space.cluster.accelerator.memory_bytes
-        return layout_floors(self.space, self._parts, limit)
+        return layout_lower_bounds(self.space, self._parts, limit)
 
     def _chosen(self, number: int, ceiling: float) -> tuple[LayoutGroup, Ints]:
         """The part of a layout with the ZeRO stages that may be below `ceiling`, and its rows; the
-        others get the floors of theirs."""
+        others get the lower bounds of theirs."""
         group = self.space.groups[number]
         rows = np.arange(self._begins[number], self._begins[number + 1])
         if not ceiling:
             return group, rows
-        floors = np.array(self._by_zero[number])
-        below = floors < ceiling
+        lower_bounds = np.array(self._by_zero[number])
+        below = lower_bounds < ceiling
         by_zero = rows.reshape(group.radices)
-        self.of_plans[by_zero] = floors[:, None]
+        self.of_plans[by_zero] = lower_bounds[:, None]
         stages = tuple(z for z, may in zip(group.zero_stages, below, strict=True) if may)
         return group._replace(zero_stages=stages), by_zero[:, :, below].reshape(-1)
 
     def open(self, layouts: Sequence[int], ceiling: float = 0.0) -> list[int]:
         """Bound the plans of these layouts; the rows of those that may fit, the least first.
 
-        Bounds below `ceiling` are tightened; above it, floors of a ZeRO stage may do.
+        Bounds below `ceiling` are tightened; above it, lower_bounds of a ZeRO stage may do.
         """
         self._opened.update(layouts)
         parts = [self._chosen(number, ceiling) for number in layouts]
@@ -128,7 +132,7 @@ class BoundsByLayout:
                 opened.table.rule_out(key, moments, opened.bounds)
                 self.of_plans[opened.rows] = opened.bounds
 
-    def cell_floors(self) -> dict[tuple[int, int], float]:
+    def cell_lower_bounds(self) -> dict[tuple[int, int], float]:
         """The least of the bounds by (pipeline stages, micro-batch size)."""
         found: dict[tuple[int, int], float] = {}
         least = np.minimum.reduceat(self.of_plans, self._begins[:-1]).tolist()

@@ -49,23 +49,23 @@ def divided(box: Box) -> list[Box]:
     return []
 
 
-def box_floors(
+def box_lower_bounds(
     parts: RelaxedParts,
     plan: Plan,
     boxes: Sequence[Box],
     moments: Sequence[Moments],
     limit: float,
     *,
-    floor: Literal["step", "memory"],
+    bounded_by: Literal["step", "memory"],
 ) -> list[float]:
     """Seconds or bytes that every variant in each box needs at least; infinite where none fits.
 
     `moments`: those of the lists of `plan`.
     """
     may = box_fits(parts, plan, boxes, moments, limit)
-    bounds = box_memory_bytes if floor == "memory" else box_bounds_s
-    floors: list[float] = np.where(may, bounds(parts, plan, boxes), np.inf).tolist()
-    return floors
+    bounds = box_memory_bytes if bounded_by == "memory" else box_bounds_s
+    lower_bounds: list[float] = np.where(may, bounds(parts, plan, boxes), np.inf).tolist()
+    return lower_bounds
 
 
 def box_memory_bytes(parts: RelaxedParts, plan: Plan, boxes: Sequence[Box]) -> Floats:

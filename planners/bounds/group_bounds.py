@@ -14,8 +14,10 @@ from parplan.sim.ticks import stage_ticks
 def group_bounds(
     shared: SharedCosts, plans: Sequence[Plan], limit_bytes: float, why_not: Callable[[Plan], str]
 ) -> dict[Plan, float]:
-    """Seconds that steps take at least, of plans with as many stages of one placement, and one way
-    of backwards; infinite for those that `why_not` has a reason against or that cannot fit."""
+    """Lower bounds of steps, in seconds, of plans with as many stages of one placement.
+
+    Infinite for those that `why_not` has a reason against or that cannot fit.
+    """
     kind, ranks = schedule_kind(plans[0].schedule), plans[0].num_stages
     found = dict.fromkeys(plans, IMPOSSIBLE)
     least: dict[int, float] = {}

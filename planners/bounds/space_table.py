@@ -176,11 +176,11 @@ class SpaceTable:
         return Rows(blocks, begins, place, activations.rows(), states.rows())
 
     def uneven_bounds(self) -> Floats:
-        """Seconds that a step of each row takes at least, however its blocks are divided over the
-        stages, and however few of them are recomputed.
+        """Lower bounds of the step of each row, however its blocks are divided, in seconds.
 
-        The slowest rank has at least its share of all work. Infinite where the ranks cannot hold
-        all parameters. Rows without a pipeline have nothing to divide.
+        The slowest rank has at least its share of all work, however few blocks are recomputed.
+        Infinite where the ranks cannot hold all parameters. Rows without a pipeline have nothing to
+        divide.
         """
         own = self.space.constraints
         found = np.full(self.space.num_rows, IMPOSSIBLE)
@@ -264,9 +264,7 @@ class SpaceTable:
 
 
 def _by_lists(rows: Rows) -> dict[ScheduleKey, tuple[ScheduleKind, Ints, Ints]]:
-    """Group by instruction lists: the shape of the schedule, the rows, and their places in the
-    space.
-    """
+    """Group by instruction lists: shape of the schedule, rows, and their places in the space."""
     found: dict[ScheduleKey, tuple[ScheduleKind, list[Ints], list[Ints]]] = {}
     for block, own in rows.members():
         for number, kind in block.numbers:

@@ -67,9 +67,7 @@ class StageTables:
         return state + max((held_bytes(need, row) for row in counts), default=0.0)
 
     def _key(self, size: StageSize) -> tuple[object, ...]:
-        """Key of costs and needs: the ends of the model, and the number of blocks of each kind, in
-        order.
-        """
+        """Key of costs and needs: the ends of the model, and the blocks of each kind, in order."""
         stage, first, end = size
         return stage == 0, stage == self.plan.total_stages - 1, self._kinds[first:end]
 

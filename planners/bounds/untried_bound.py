@@ -18,7 +18,7 @@ class Tried(NamedTuple):
     """Plans of the space that a search has evaluated."""
 
     space: Space
-    box_floors: Mapping[tuple[int, Box], float]
+    box_lower_bounds: Mapping[tuple[int, Box], float]
     """What the variants of a row in a box are at least."""
     trials: Mapping[Plan, object]
     """What was evaluated."""
@@ -26,46 +26,56 @@ class Tried(NamedTuple):
     """Whether a plan is known to be no better than a key."""
 
 
-def open_floor(
-    tried: Tried, row: int, box: Box | None, floor: float, key: float, *, untried: bool = False
+def open_lower_bound(
+    tried: Tried,
+    row: int,
+    box: Box | None,
+    lower_bound: float,
+    key: float,
+    *,
+    untried: bool = False,
 ) -> float:
-    """The least floor of the variants that may be better than `key`; infinite if there is none.
+    """The least lower bound of variants that may be better than `key`; infinite if there is none.
 
     `untried`: of those alone that were not evaluated. `box`: in which they are, each with at least
-    `floor`; None: the plan of the row alone.
+    `lower_bound`; None: the plan of the row alone.
     """
-    if floor >= key:
+    if lower_bound >= key:
         return IMPOSSIBLE
     parts = [] if box is None else divided(box)
     if box is None or not parts:
         plan = tried.space.row(row) if box is None else tried.space.only(row, box)
         known = untried and plan in tried.trials
-        return IMPOSSIBLE if known or tried.ruled_out(plan, key) else floor
-    floors = [tried.box_floors.get((row, part)) for part in parts]
-    if floors[0] is None and math.prod(map(len, box)) > len(tried.trials):
+        return IMPOSSIBLE if known or tried.ruled_out(plan, key) else lower_bound
+    lower_bounds = [tried.box_lower_bounds.get((row, part)) for part in parts]
+    if lower_bounds[0] is None and math.prod(map(len, box)) > len(tried.trials):
         # Most of these were never asked about.
-        return floor
+        return lower_bound
     return min(
-        open_floor(tried, row, part, max(floor, own or floor), key, untried=untried)
-        for part, own in zip(parts, floors, strict=True)
+        open_lower_bound(
+            tried, row, part, max(lower_bound, own or lower_bound), key, untried=untried
+        )
+        for part, own in zip(parts, lower_bounds, strict=True)
     )
 
 
-def nothing_open(tried: Tried, floors: Floats, key: float) -> bool:
-    """Whether no plan of the space can be better than `key`; `floors`: of its rows."""
+def nothing_open(tried: Tried, lower_bounds: Floats, key: float) -> bool:
+    """Whether no plan of the space can be better than `key`; `lower_bounds`: of its rows."""
     space = tried.space
     return all(
-        open_floor(tried, row, space.box(row), float(floors[row]), key) == IMPOSSIBLE
-        for row in np.flatnonzero(floors < key).tolist()
+        open_lower_bound(tried, row, space.box(row), float(lower_bounds[row]), key) == IMPOSSIBLE
+        for row in np.flatnonzero(lower_bounds < key).tolist()
     )
 
 
-def least_open(tried: Tried, floors: Floats, key: float) -> float:
+def least_open(tried: Tried, lower_bounds: Floats, key: float) -> float:
     """Lower bound over the unevaluated plans: `key`, or their least lower bound."""
-    least, below = key, np.flatnonzero(floors < key)
-    for row in below[np.argsort(floors[below], kind="stable")].tolist():
-        if floors[row] >= least:
+    least, below = key, np.flatnonzero(lower_bounds < key)
+    for row in below[np.argsort(lower_bounds[below], kind="stable")].tolist():
+        if lower_bounds[row] >= least:
             break
         box = tried.space.box(row)
-        least = min(least, open_floor(tried, row, box, float(floors[row]), least, untried=True))
+        least = min(
+            least, open_lower_bound(tried, row, box, float(lower_bounds[row]), least, untried=True)
+        )
     return least

@@ -178,9 +178,7 @@ class CostTables:
         return self._parameters[key]
 
     def model_costs(self, plan: Plan) -> ModelCosts:
-        """Model costs as `model_costs` gives them; parts that ignore recomputation are computed
-        once.
-        """
+        """Model costs as `model_costs` gives them; parts that ignore recomputation only once."""
         key = *layer_key(plan), plan.num_micro_batches > 1
         if key not in self._costs:
             timing, ops, plain = self._plain(plan)

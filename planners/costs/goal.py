@@ -29,7 +29,7 @@ class Goal:
     name: str
     key: Callable[[Trial], float]
     """Infinite for a plan without a step time."""
-    floor: Literal["step", "memory"]
+    bounded_by: Literal["step", "memory"]
     """What is never above the key: a lower bound on the step time in seconds, or one on the memory
     of the fullest rank in bytes."""
 
@@ -46,7 +46,7 @@ class Goal:
     def best(self, trials: Sequence[Trial]) -> Trial | None:
         """The possible plan with the least key, the first of equals; None if nothing fits."""
         timed = [trial for trial in trials if trial.step_s is not None]
-        if self.floor == "memory":
+        if self.bounded_by == "memory":
             return min(timed, key=self.key, default=None)
         best, least = None, IMPOSSIBLE
         for trial in sorted(timed, key=_step_s):
@@ -57,5 +57,5 @@ class Goal:
         return best
 
 
-STEP_TIME = Goal(name="step-time", key=_step_s, floor="step")
-LEAST_MEMORY = Goal(name="head-room", key=_peak_bytes, floor="memory")
+STEP_TIME = Goal(name="step-time", key=_step_s, bounded_by="step")
+LEAST_MEMORY = Goal(name="head-room", key=_peak_bytes, bounded_by="memory")

@@ -1,9 +1,9 @@
-"""The parts of many variants of a plan at once: the least of each number, so that a bound made of
-them is a bound for every variant.
+"""The least costs of many variants of a plan at once, for bounds.
 
-Times and bytes only enter bounds and memory in ways in which less gives less: longer work, gathers
-and reductions make no path shorter (of the reduction after the last backward, a longer backward
-hides more, but by no more than it takes itself), and more bytes of anything make no rank emptier.
+A bound made of the least of each number is a bound for every variant: times and bytes only enter
+bounds and memory in ways in which less gives less. Longer work, gathers and reductions make no path
+shorter (of the reduction after the last backward, a longer backward hides more, but by no more than
+it takes itself), and more bytes of anything make no rank emptier.
 """
 
 from collections.abc import Mapping
@@ -88,8 +88,10 @@ class RelaxedParts(CostTables):
         return self._least("layers", key, plan, values, by_stage=True)
 
     def parameters_in(self, plan: Plan, box: Box) -> Floats:
-        """Gathered and reduced in the best of the groups, by buckets or at once; on the device
-        rather than the host."""
+        """Gathered and reduced in the best of the groups; on the device rather than the host.
+
+        By buckets or at once.
+        """
         values = {
             "shard_group": box.shard_group,
             "gradient_dtype": box.gradient_dtype,

@@ -84,9 +84,7 @@ class PlanCosts(ABC):
         return self._moments[key]
 
     def lists(self, plan: Plan) -> Lists:
-        """The instruction lists of a plan; raises `ParplanError` where the schedule has no such
-        size.
-        """
+        """Instruction lists of a plan; raises `ParplanError` where there is no such size."""
         key = schedule_key(plan)
         with self._lock:  # An executor may be one of threads.
             found = self._lists.pop(key, None)
@@ -120,8 +118,7 @@ class PlanCosts(ABC):
         return [replace(t, step_s=s) for t, s in zip(trials, steps_s, strict=True)]
 
     def evaluated(self, memory_ratio: float, plans: Sequence[Plan]) -> list[Trial]:
-        """Verdicts and step times of plans, in their order; those that share their lists are timed
-        together."""
+        """Verdicts and step times of plans, in order; those that share lists are timed together."""
         trials = [self.judge(plan, memory_ratio) for plan in plans]
         possible = [number for number, trial in enumerate(trials) if trial.fits]
         for numbers in by_lists(possible, lambda number: trials[number].plan):

@@ -58,12 +58,11 @@ def better_plans(
     memory_ratio: float = 0.8,
     progress: Progress = no_progress,
 ) -> tuple[tuple[Better, ...], int]:
-    """The fastest plan of each number of changes that is faster than any with fewer; and how many
-    plans were tried.
+    """The fastest plan of each number of changes that is faster than any with fewer.
 
-    The candidates are all layouts with `SCHEDULES`, with what a space does not have (overlap,
-    dtype of gradients, operations that are recomputed) as in `plan`. `step_s`: that of `plan`;
-    infinite where it does not fit, for the fastest that does.
+    Returns how many plans were tried as well. The candidates are all layouts with `SCHEDULES`, with
+    what a space does not have (overlap, dtype of gradients, operations that are recomputed) as in
+    `plan`. `step_s`: that of `plan`; infinite where it does not fit, for the fastest that does.
     """
     candidates = tuple(dict.fromkeys(_candidates(workload, cluster, plan)))
     report = exhaustive(workload, cluster, candidates, memory_ratio=memory_ratio, progress=progress)

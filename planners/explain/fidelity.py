@@ -41,9 +41,7 @@ class Standing:
         return known[-1] if known else IMPOSSIBLE
 
     def change(self, name: str) -> float | None:
-        """Change of the step from the level before to that level; None where one of them has no
-        step.
-        """
+        """Change of the step from the level before; None where one of the two has no step."""
         names = list(self.outcomes)
         if name not in names or names.index(name) == 0:
             return None

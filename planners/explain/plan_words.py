@@ -8,8 +8,10 @@ SHORT_SCHEDULES = {"1f1b": "1F1B", "gpipe": "GPipe"}
 
 
 def plan_words(plan: Plan) -> str:
-    """A plan in one line, for example
-    `DP 32 · TP 1 · PP 1 · ZeRO-2 · 16 micro-batches of 1 · no recomputation`."""
+    """A plan in one line.
+
+    For example `DP 32 · TP 1 · PP 1 · ZeRO-2 · 16 micro-batches of 1 · no recomputation`.
+    """
     return SEPARATOR.join(plan_parts(plan).values())
 
 

@@ -71,7 +71,7 @@ def expected_step(
             known[trial.plan] = max(trial.step_s, float(steps_s.mean()))
         return known[trial.plan]
 
-    return Goal(name="expected-step-time", key=key, floor="step")
+    return Goal(name="expected-step-time", key=key, bounded_by="step")
 
 
 def _steps_s(

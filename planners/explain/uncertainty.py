@@ -72,11 +72,10 @@ def interval(
 
 
 def pairs_like(residuals: Residuals, cluster: Cluster, pool: Pool = "reported") -> Pairs | None:
-    """Share of published pairs of similar plans that were ordered correctly, on like accelerators
-    or on all.
+    """Share of published pairs of similar plans that were ordered correctly.
 
-    The errors of two plans of one model on one machine have much in common, so that their order is
-    better known than either time.
+    On like accelerators or on all. The errors of two plans of one model on one machine have much in
+    common, so that their order is better known than either time.
     """
     if cluster.measured is not None:
         return None

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from parplan.errors import ParplanError
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.bounds.bounds_by_layout import BoundsByLayout
-from parplan.planners.bounds.box_bounds import box_floors
+from parplan.planners.bounds.box_bounds import box_lower_bounds
 from parplan.planners.bounds.group_bounds import group_bounds
 from parplan.planners.bounds.untried_bound import Tried, least_open, nothing_open
 from parplan.planners.costs.cost_cache import SharedCosts
@@ -83,7 +83,7 @@ class Evaluator:
         self._bounds: dict[Plan, float] = {}
         self._table: BoundsByLayout | None = None
         self._space_memory = np.empty(0)
-        self._box_floors: dict[tuple[int, Box], float] = {}
+        self._box_lower_bounds: dict[tuple[int, Box], float] = {}
         self._uneven: npt.NDArray[np.float64] | None = None
 
     def __call__(self, plan: Plan) -> Trial:
@@ -160,41 +160,39 @@ class Evaluator:
             self._check_time()
         return self._memory_of_all()
 
-    def space_floors(self) -> npt.NDArray[np.float64]:
-        """Lower bounds of the goal of each plan, shape [plans]; infinite for those that cannot
-        fit. Raises `ParplanError` as `space_bounds` does."""
-        return self.space_memory() if self.goal.floor == "memory" else self.space_bounds()
+    def space_lower_bounds(self) -> npt.NDArray[np.float64]:
+        """Lower bounds of the goal, as `space_bounds`; infinite where a plan cannot fit."""
+        return self.space_memory() if self.goal.bounded_by == "memory" else self.space_bounds()
 
-    def box_floors(self, row: int, boxes: Sequence[Box]) -> list[float]:
+    def box_lower_bounds(self, row: int, boxes: Sequence[Box]) -> list[float]:
         """Lower bounds of the goal over the variants of a row of the space, for boxes of variants.
 
         Infinite for a box of which none fits. Takes time, but no evaluation.
         """
         self._check_time()
         if not isinstance(self._space, Space):
-            raise ParplanError("box_floors: the evaluator was made without a Space")
+            raise ParplanError("box_lower_bounds: the evaluator was made without a Space")
         parts, plan = self._shared.parts_of(self._space.constraints), self._space.row(row)
         assert isinstance(parts, RelaxedParts)
         self.num_bounds += len(boxes)
         moments, limit = self._shared.moments(plan), self.memory_limit_bytes
-        found = box_floors(parts, plan, boxes, moments, limit, floor=self.goal.floor)
-        self._box_floors.update(((row, b), f) for b, f in zip(boxes, found, strict=True))
+        goal = self.goal.bounded_by
+        found = box_lower_bounds(parts, plan, boxes, moments, limit, bounded_by=goal)
+        self._box_lower_bounds.update(((row, b), f) for b, f in zip(boxes, found, strict=True))
         return found
 
     def leanest(self) -> Plan:
-        """A plan of the space that needs as little memory as any, as far as bounds say: what to ask
-        about where nothing fits. Raises `ParplanError` as `space_bounds` does."""
+        """The plan with the least bound of memory, to ask about where nothing fits."""
         self.space_bounds()
         return next(self.layouts.space.variants(int(np.argmin(self.layouts.memory_bytes()))))
 
-    def uneven_floors(self) -> npt.NDArray[np.float64]:
-        """Lower bounds of the goal of each row with uneven stages, where the space has them;
-        infinite for those that cannot fit.
+    def uneven_lower_bounds(self) -> npt.NDArray[np.float64]:
+        """Lower bounds of the goal of each row with uneven stages, where the space has them.
 
-        Raises `ParplanError` as `space_bounds` does.
+        Infinite for those that cannot fit. Raises `ParplanError` as `space_bounds` does.
         """
         if not isinstance(self._space, Space) or not self._space.constraints.is_uneven:
-            return self.space_floors()
+            return self.space_lower_bounds()
         self.space_bounds()
         return self._uneven_of_all()
 
@@ -228,25 +226,27 @@ class Evaluator:
             return all(self.ruled_out(plan, key) for plan in self._space)
         if self._space.constraints.is_uneven:
             return False
-        return nothing_open(self._tried(self._space), self._known_floors(), key)
+        return nothing_open(self._tried(self._space), self._known_lower_bounds(), key)
 
     def least_key(self, near: float = 0.0) -> float:
-        """The least floor of untried plans where it is below the best key, or below a key that is
-        by a share of `near` worse; that key, where it is not; 0: nothing is known."""
+        """The least lower bound of untried plans, if below the best key.
+
+        Or below a key that is worse by a share of `near`; otherwise that key. 0: nothing is known.
+        """
         best = self._best_key * (1 + near)
         if not isinstance(self._space, Space):
             return 0.0
         if self._space.constraints.is_uneven:
             # Which of the uneven plans of a row were tried does not matter: there are too many.
             return min(best, float(self._uneven_of_all().min()))
-        return least_open(self._tried(self._space), self._known_floors(), best)
+        return least_open(self._tried(self._space), self._known_lower_bounds(), best)
 
     @property
     def _best_key(self) -> float:
         return self.improvements[-1].key if self.improvements else IMPOSSIBLE
 
     def _tried(self, space: Space) -> Tried:
-        return Tried(space, self._box_floors, self._trials, self.ruled_out)
+        return Tried(space, self._box_lower_bounds, self._trials, self.ruled_out)
 
     def open_layouts(self, numbers: Sequence[int], ceiling: float) -> list[tuple[float, int]]:
         """(bound, row) of the plans of these layouts that may fit, those with the least first;
@@ -256,10 +256,10 @@ class Evaluator:
         rows = self.layouts.open(numbers, ceiling)
         return list(zip(self.layouts.of_plans[rows].tolist(), rows, strict=True))
 
-    def _known_floors(self) -> npt.NDArray[np.float64]:
-        """`space_floors` as far as they are known; all of them where no planner asked for any."""
+    def _known_lower_bounds(self) -> npt.NDArray[np.float64]:
+        """`space_lower_bounds` as far as known; all of them if no planner asked for any."""
         table = self.layouts
-        if self.goal.floor == "memory":
+        if self.goal.bounded_by == "memory":
             return self._memory_of_all()
         return table.of_plans if table.num_opened else self._bounds_of_all()
 
@@ -280,7 +280,7 @@ class Evaluator:
         return table.of_plans
 
     def _uneven_of_all(self) -> npt.NDArray[np.float64]:
-        if self.goal.floor == "memory":
+        if self.goal.bounded_by == "memory":
             # Nothing is known of the memory of uneven stages.
             return np.zeros(self.layouts.space.num_rows)
         self._bounds_of_all()
@@ -327,7 +327,7 @@ class Evaluator:
             return True
         if trial is not None and trial.step_s is not None and self.goal.key(trial) >= key:
             return True
-        return self.goal.floor == "step" and self._bounds.get(plan, 0.0) >= key
+        return self.goal.bounded_by == "step" and self._bounds.get(plan, 0.0) >= key
 
     def _check_time(self) -> None:
         seconds = self.budget.seconds
@@ -411,7 +411,7 @@ class Evaluator:
 
     def _improve(self, trial: Trial) -> None:
         best, step_s = self._best_key, trial.step_s
-        if step_s is None or (self.goal.floor == "step" and step_s >= best):
+        if step_s is None or (self.goal.bounded_by == "step" and step_s >= best):
             return
         key, asked = self.goal.key(trial), self.num_asked
         if key < best:

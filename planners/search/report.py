@@ -73,7 +73,7 @@ class Report:
 
 
 def confirm(costs: PlanCosts, best: Trial | None) -> None:
-    """Play the choice in the simulator itself, which has to agree."""
+    """Simulate the choice in the reference simulator, which has to agree."""
     if best is not None:
         step_s = costs.simulated_s(best.plan)
         if step_s != best.step_s:

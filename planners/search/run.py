@@ -100,7 +100,7 @@ class SearchReport(Report):
     """What was searched."""
     untried_from: float = 0.0
     """No plan that was not tried has a lower key; 0: nothing is known of them."""
-    cell_floors: Mapping[tuple[int, int], float] = field(default_factory=dict)
+    cell_lower_bounds: Mapping[tuple[int, int], float] = field(default_factory=dict)
     """Seconds that a step takes at least, by (pipeline stages, micro-batch size), of plans that
     were bounded; infinite where none fits. Empty for a search without bounds."""
 
@@ -114,7 +114,7 @@ class SearchReport(Report):
         """As that of a `Report`, as far as bounds say; 0: nothing is known."""
         if self.tried_all:
             return math.inf
-        return self.untried_from if self.goal.floor == "step" else 0.0
+        return self.untried_from if self.goal.bounded_by == "step" else 0.0
 
     @property
     def failed(self) -> bool:
@@ -203,7 +203,7 @@ def run_planner(
         improvements=tuple(evaluator.improvements),
         space=space,
         untried_from=least,
-        cell_floors=evaluator.layouts.cell_floors() if bounds else {},
+        cell_lower_bounds=evaluator.layouts.cell_lower_bounds() if bounds else {},
     )
 
 
@@ -242,10 +242,10 @@ def planner_names() -> list[str]:
 
 
 def find_planner(name: str) -> Planner:
-    """The planner of that name, of an entry point in the group `parplan.planners`, or that is
-    `module:function`.
+    """The planner of a name, an entry point, or `module:function`.
 
-    Raises `ParplanError` when there is none, or when it cannot be imported.
+    Entry points are of the group `parplan.planners`. Raises `ParplanError` when there is none, or
+    when it cannot be imported.
     """
     if not isinstance(name, str):
         raise ParplanError(f"planner: expected a name, got {name!r}")

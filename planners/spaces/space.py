@@ -212,8 +212,11 @@ class Space(Sequence[Plan]):
 
     @property
     def fields(self) -> dict[str, tuple[Any, ...]]:
-        """The values that occur, by the fields of a plan: `dimensions`, with `schedule` and
-        `virtual_stages` in place of the pairs of both."""
+        """The values that occur, by the fields of a plan.
+
+        The fields are `dimensions`, with `schedule` and `virtual_stages` in place of the pairs of
+        both.
+        """
         found = dict(self.dimensions)
         pairs = found.pop("ordering")
         for name, values in zip(Ordering._fields, zip(*pairs, strict=True), strict=True):

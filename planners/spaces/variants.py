@@ -1,5 +1,8 @@
-"""Further choices of a plan that a space may have: how deep it recomputes, what it shards over,
-overlaps and offloads. They change what stages cost and need, but no lists."""
+"""Further choices of a plan that a space may have.
+
+How deep it recomputes, what it shards over, overlaps and offloads. They change what stages cost and
+need, but no lists.
+"""
 
 import math
 from collections import Counter

@@ -1,5 +1,4 @@
-"""Spaces whose plans have variants: millions of plans, of which none is made before it is asked
-for."""
+"""Spaces whose plans have variants: millions of plans, made when they are asked for."""
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping

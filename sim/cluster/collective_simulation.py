@@ -56,7 +56,7 @@ class CollectiveRun:
 def simulate_collectives(
     cluster: Cluster, groups: Sequence[GroupCollective], sharing: Sharing = "fair"
 ) -> CollectiveRun:
-    """Play the collectives of all `groups` on `cluster` at the same time.
+    """Simulate the collectives of all `groups` on `cluster` at the same time.
 
     Raises `ParplanError` for a rank that the cluster does not have, or a collective that the
     algorithm cannot do.

@@ -28,12 +28,7 @@ r (by its place among those that are simulated) is number r x pipeline ranks + p
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaTimes:
-    """Times of each action of each replica, and of its message, in picoseconds: [replicas,
-    actions].
-
-    Actions in the order of the lists. Where an action has no message, `send_end` is not after
-    `send_start`.
-    """
+    """Times of every replica's actions and messages, in picoseconds: [replicas, actions]."""
 
     start: Ints
     end: Ints
@@ -63,10 +58,9 @@ def simulate_replicas(
     slowdowns: Sequence[Sequence[float]],
     make_links: MakeLinks = OwnLinks,
 ) -> ReplicaTimes:
-    """Play `schedule` once for each of `slowdowns`: by pipeline rank, how many times as long the
-    computations of the replica take.
+    """Simulate `schedule` once for each of `slowdowns`.
 
-    Raises `ParplanError` when the ranks of a replica wait for each other.
+    slowdowns: by pipeline rank, how many times as long the computations of the replica take.
     """
     simulated = _Simulator(schedule, costs, slowdowns, make_links)
     simulated.run()

@@ -86,7 +86,7 @@ def simulate_cluster(
     links: ClusterLinks | None = None,
     folded: bool = True,
 ) -> ClusterRun:
-    """Play all replicas of `compiled`.
+    """Simulate all replicas of `compiled`.
 
     `slowdown`: by rank of the cluster, how many times as long its computations take. `placement`:
     where ranks sit; tensor, context, data, pipeline from the inside if None. `links`: what messages
@@ -123,7 +123,7 @@ def simulate_cluster(
         ReplicaClass(
             replicas=tuple(sorted(kind)),
             slowdowns=own[place],
-            run=as_run(lists, _played(place, times, ended, end_ps)),
+            run=as_run(lists, _step_record(place, times, ended, end_ps)),
         )
         for place, kind in enumerate(kinds)
     )
@@ -168,7 +168,9 @@ def _finish(
     return ended
 
 
-def _played(place: int, times: ReplicaTimes, ended: Sequence[GroupEnd], end_ps: int) -> StepRecord:
+def _step_record(
+    place: int, times: ReplicaTimes, ended: Sequence[GroupEnd], end_ps: int
+) -> StepRecord:
     """One replica of those that were simulated."""
     spans = [span for group in ended for span in (*group.reductions, *group.own[place])]
     return StepRecord(

@@ -26,9 +26,7 @@ def host_rate(accelerator: Accelerator, what: str) -> float:
 
 
 def kept_of_blocks(plan: Plan, blocks: Sequence[tuple[Ops, bool, int]]) -> Kept:
-    """Kept activations of blocks given as operations, whether they are recomputed, and their
-    number.
-    """
+    """Kept activations of blocks given as operations, whether recomputed, and their number."""
     return [
         (kept_bytes(ops, recomputed_ops(plan, ops) if again else frozenset()), count)
         for ops, again, count in blocks
@@ -41,9 +39,7 @@ def offloaded_bytes(blocks: Kept) -> float:
 
 
 def buffer_bytes(blocks: Kept) -> float:
-    """Bytes of offloaded activations on the device in a backward: the current block and the next
-    one.
-    """
+    """Bytes of offloaded activations on the device in a backward: of this block and the next."""
     largest = max((kept for kept, _ in blocks), default=0.0)
     return min(offloaded_bytes(blocks), 2 * largest)
 

@@ -70,8 +70,11 @@ def backward_gathers(workload: Workload, plan: Plan) -> int:
 
 
 def _host_s(workload: Workload, plan: Plan, links: Communication) -> float:
-    """Of a collective over a list of shards: the host makes a view of each and launches a copy of
-    it, which is taken to cost what a collective within a layer does."""
+    """Host time of a collective over a list of shards.
+
+    The host makes a view of each shard and launches a copy of it, which is taken to cost what a
+    collective within a layer does.
+    """
     if not plan.distribute_low_prec_param or not workload.software.sharded_in_lists:
         return 0.0
     shards = links.size("shards")
@@ -81,8 +84,11 @@ def _host_s(workload: Workload, plan: Plan, links: Communication) -> float:
 def exchanged_together(
     workload: Workload, plan: Plan, parameters: StageParameters, links: Communication
 ) -> Iterable[ParameterUnit]:
-    """The parameters of a stage as they are gathered and reduced: by units (or tensors) where they
-    are sharded themselves, by buckets where reductions go beside a backward, else all at once."""
+    """Parameters of a stage, grouped as they are gathered and reduced.
+
+    By units (or tensors) where they are sharded themselves, by buckets where reductions go beside a
+    backward, else all at once.
+    """
     if plan.distribute_low_prec_param:
         units = parameters.by_unit()
         return map(_by_tensor, units) if workload.software.sharded_in_lists else units
@@ -95,8 +101,11 @@ def exchanged_together(
 
 
 def _by_tensor(unit: ParameterUnit) -> ParameterUnit:
-    """The matrices of such units, taken to be alike. What else a block has is small enough to be
-    kept whole (DeepSpeed's stage3_param_persistence_threshold)."""
+    """The matrices of such units, taken to be alike.
+
+    What else a block has is small enough to be kept whole (DeepSpeed's
+    stage3_param_persistence_threshold).
+    """
     parts = unit.tensors
     return ParameterUnit(unit.dense / parts, unit.experts / parts, unit.number * parts)
 
@@ -109,8 +118,7 @@ def gradient_bytes(workload: Workload, plan: Plan) -> int:
 def collective_s(
     workload: Workload, links: Communication, op: str, num_bytes: float, group: str
 ) -> float:
-    """Seconds of a collective over replicas: by the network, or at the rate that the software of
-    `workload` reaches."""
+    """Seconds of a collective over replicas: by the network, or at the rate of the software."""
     rate = workload.software.exchange_bytes_per_s
     if rate is None:
         return links.collective_s(op, num_bytes, group)

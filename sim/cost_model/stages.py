@@ -69,8 +69,10 @@ def _runs(again: int, kinds: tuple[LayerKind, ...]) -> Iterator[tuple[LayerKind,
 
 
 class ParameterUnit(NamedTuple):
-    """Parameters that full sharding gathers and reduces together: those of a block, or of an end of
-    the model (one rank's, unsharded)."""
+    """Parameters that full sharding gathers and reduces together (one rank's, unsharded).
+
+    Those of a block, or of an end of the model.
+    """
 
     dense: float
     experts: float
@@ -193,9 +195,7 @@ def _ends(model: Model, stage: StageLayers) -> list[int]:
 
 
 def adapter_parameters(workload: Workload) -> int:
-    """Parameters of the low-rank adapters of one block: two matrices beside each of two
-    projections.
-    """
+    """Parameters of a block's low-rank adapters: two matrices beside each of two projections."""
     model = workload.model
     features = model.hidden_size + model.query_size + 2 * model.kv_size
     features += model.query_size + model.hidden_size

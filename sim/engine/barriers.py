@@ -17,8 +17,10 @@ class Barriers:
     _there: dict[Key, tuple[Arrival, int, int]] = field(default_factory=dict)
 
     def join(self, key: Key, ready: int, count: int) -> Arrival:
-        """One of `count` that meet at `key` will be ready at `ready`; the event's value is the
-        time at which all are."""
+        """Announce that one of `count` that meet at `key` will be ready at `ready`.
+
+        The event's value is the time at which all are.
+        """
         event, came, latest = self._there.pop(key, (Arrival(self.env), 0, 0))
         came, latest = came + 1, max(latest, ready)
         if came == count:

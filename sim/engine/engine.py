@@ -49,7 +49,7 @@ def simulate(
     post_validation: bool = False,
     compute_slowdown_during_messages: float = 1.0,
 ) -> Run:
-    """Play `schedule` with the costs of each stage and return the predicted run.
+    """Simulate `schedule` with the costs of each stage and return the predicted run.
 
     `durations_ps`: of every action, the lists of the ranks one after the other, in place of what
     `costs` says. `blocking_sends`: a rank computes on only when its message has arrived.
@@ -88,7 +88,7 @@ def simulate_steps(
     compute_slowdown_during_messages: float = 1.0,
     failing: Failing | None = None,
 ) -> Steps:
-    """Play `num_steps` steps in a row.
+    """Simulate `num_steps` steps in a row.
 
     A rank begins its next step when it has finished its own part of the one before, whatever the
     others do; only before a checkpoint all wait. Messages that are ready for a shared link at the
@@ -154,8 +154,7 @@ def _steps(
 
 
 class _Training:
-    """Steps with failures: a process that runs from checkpoint to checkpoint, and one that makes
-    ranks fail."""
+    """Steps with failures: a process from checkpoint to checkpoint, and one that fails ranks."""
 
     def __init__(
         self,

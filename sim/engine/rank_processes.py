@@ -121,8 +121,10 @@ class Processes:
             return
 
     def _list(self, rank: int, step: int, first: int) -> Process:
-        """The list of the rank, once, whose first action is at place `first` of all that the steps
-        do; returns when it is done."""
+        """Run the list of the rank once.
+
+        first: place of its first action among all that the steps do. Returns when the list is done.
+        """
         env, arrivals, starts, ends = self.env, self.arrivals, self.start, self.end
         works, send_message, pace = self.works, self.links.send, self.pace
         created: set[int] = set()

@@ -25,9 +25,7 @@ class Swept:
     reduce_free: Any
 
     def free(self) -> Ints:
-        """Times at which each rank has finished its list and its overlapped reductions, shape
-        [ranks, 1].
-        """
+        """Times at which ranks have finished lists and overlapped reductions, shape [ranks, 1]."""
         free = np.maximum(self.rank_free, self.reduce_free)
         return np.asarray(free, dtype=np.int64).reshape(-1, 1)
 

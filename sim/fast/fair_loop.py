@@ -1,4 +1,4 @@
-"""Playing one candidate over links that are shared fairly, event by event."""
+"""Simulation of one candidate over links that are shared fairly, event by event."""
 
 import heapq
 from collections import deque
@@ -28,7 +28,7 @@ class Actions:
 
 
 @dataclass(slots=True, kw_only=True)
-class FairPlay:
+class FairLoop:
     """The times of actions and messages by place, and of ranks, as far as they are known."""
 
     actions: Actions

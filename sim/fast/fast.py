@@ -128,8 +128,7 @@ def fast_steps(
     post_validation: bool = False,
     failing: Failing | None = None,
 ) -> Steps:
-    """`num_steps` steps in a row, equal to those of `parplan.sim.engine.engine.simulate_steps`, but
-    without their runs."""
+    """`num_steps` steps in a row, equal to those of `simulate_steps`, but without their runs."""
     if num_steps < 1:
         raise ParplanError(f"num_steps: must be at least 1, got {num_steps}")
     tables = sweep_tables(tape, stage_ticks([costs]), None, 1, post_validation)

@@ -1,4 +1,4 @@
-"""Playing one candidate over links that serve first come, first served, event by event.
+"""Simulation of one candidate over links that serve first come, first served, event by event.
 
 A plain loop over integers, which runs on lists, and compiled on arrays where numba is installed.
 Only the ends of actions and the turns of shared links are events; what follows from them is known

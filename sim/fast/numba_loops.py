@@ -21,8 +21,10 @@ simulate_fifo: Any = numba.njit(cache=True)(fifo_loop.simulate_fifo)
 
 
 def _sweep_blocks(tape: Any, tables: Any, sizes: Any, blocking: bool, end: Any) -> None:
-    """Fill `end`, shape [ranks, blocks, lanes], with when each rank is done with its list and its
-    reductions; `sizes`: ranks, slots, links."""
+    """Fill `end` with when each rank is done with its list and its reductions.
+
+    end: shape [ranks, blocks, lanes]. sizes: ranks, slots, links.
+    """
     rank, stage, column, slot_in, slot_out, link, reduces = tape
     duration, send, latency, each_total, each_tail, last_total, last_tail = tables
     rank_free = np.zeros((sizes[0], LANES), dtype=np.int64)
@@ -75,7 +77,7 @@ def _sweep_blocks(tape: Any, tables: Any, sizes: Any, blocking: bool, end: Any) 
 sweep_blocks: Any = numba.njit(cache=True)(_sweep_blocks)
 
 
-def _play_fifo_many(
+def _simulate_fifo_many(
     given: Any,
     num_shared: int,
     by_place: Any,
@@ -136,4 +138,4 @@ def _play_fifo_many(
 
 
 # Not kept: numba would not notice when the source of `simulate_fifo`, another file, has changed.
-play_fifo_many: Any = numba.njit(_play_fifo_many)
+simulate_fifo_many: Any = numba.njit(_simulate_fifo_many)

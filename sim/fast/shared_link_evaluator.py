@@ -15,7 +15,7 @@ from parplan.errors import ParplanError
 from parplan.sim.costs import StageCosts
 from parplan.sim.fast import fifo_loop
 from parplan.sim.fast.as_run import Swept, run_of
-from parplan.sim.fast.fair_loop import Actions, FairPlay
+from parplan.sim.fast.fair_loop import Actions, FairLoop
 from parplan.sim.programs.arrays import Codes
 from parplan.sim.programs.instructions import Program
 from parplan.sim.run import Run
@@ -120,7 +120,7 @@ class _Simulator:
             return np.array(ends, dtype=np.int64)
         free = np.zeros((self.tape.num_ranks, t.num_candidates), dtype=np.int64)
         costs = (t.duration, t.send, t.latency, t.each_total, t.each_tail, t.last_total)
-        self.loops.play_fifo_many(
+        self.loops.simulate_fifo_many(
             *(self.given, self.links.num_links, self.by_place, (*costs, t.last_tail)),
             *(self.blocking, self.sizes, free),
         )
@@ -178,7 +178,7 @@ class _Simulator:
             *("duration", "send", "latency", "reduces", "total", "tail"),
         )
         by_name: dict[str, Any] = dict(zip(names, (*self.given[:4], *costs), strict=True))
-        FairPlay(
+        FairLoop(
             actions=Actions(**by_name, links=self.links.links, blocking=self.blocking),
             start=swept.start,
             send_start=send_start,

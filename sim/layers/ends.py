@@ -82,8 +82,10 @@ def head_ops(x: Shapes) -> tuple[Op, ...]:
 
 
 def _gathered(x: Shapes, projection: Op) -> Op:
-    """The projection with its logits gathered over the tensor-parallel ranks and joined; of their
-    gradient each rank takes its part."""
+    """The projection with its logits gathered over the tensor-parallel ranks and joined.
+
+    Of their gradient each rank takes its part.
+    """
     size = x.value_bytes * float(x.tokens * x.model.vocab_size)
     part = MemoryBound(num_bytes=2 * size / x.split)
     return dataclasses.replace(

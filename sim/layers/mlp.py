@@ -59,8 +59,10 @@ def _split_mlp(x: Shapes, name: str, width: int) -> tuple[Op, ...]:
 
 
 def _separate_up(x: Shapes, name: str, width: int) -> tuple[Op, ...]:
-    """The two matrices of a gated MLP as two products: they read one input, whose two gradients
-    are added up."""
+    """The two matrices of a gated MLP as two products.
+
+    They read one input, whose two gradients are added up.
+    """
     up, gate = (
         linear(x, each, x.tokens, x.model.hidden_size, width, bias=x.model.bias, keeps_input=keeps)
         for each, keeps in ((f"{name} up", True), (f"{name} gate", False))

@@ -146,8 +146,10 @@ def _kernels_s(kernels: Iterable[Kernel], timing: MachineTimes) -> float:
 def _exposed(
     exchanges: Iterable[Exchange], beside_s: float, timing: MachineTimes, experts: float
 ) -> dict[str, float]:
-    """Seconds by group that are not hidden behind `beside_s` of kernels; of those of experts the
-    share `experts`."""
+    """Seconds by group that are not hidden behind `beside_s` of kernels.
+
+    experts: the share of the groups of experts.
+    """
     blocking: dict[str, float] = {}
     overlapping: dict[str, float] = {}
     for exchange in exchanges:

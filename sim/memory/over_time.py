@@ -18,8 +18,11 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryOverTime:
-    """One rank. Entry i of the arrays holds from `times_s[i]` to `times_s[i + 1]`, which may be the
-    same instant; the last one to the end of the step."""
+    """Memory of one rank over a step.
+
+    Entry i of the arrays holds from `times_s[i]` to `times_s[i + 1]`, which may be the same
+    instant; the last one to the end of the step.
+    """
 
     rank: int
     state: RankMemory
@@ -57,7 +60,7 @@ def memory_over_time(
     message_bytes: float = 0.0,
     fragmented_share: float = 0.0,
 ) -> tuple[MemoryOverTime, ...]:
-    """The memory of every pipeline rank while `run`, which played `schedule`, goes on.
+    """The memory of every pipeline rank while `run` of `schedule` goes on.
 
     `needs`: those of all stages. `message_bytes`: of one micro-batch's activations between
     stages. Activations are there from the start of the action that makes them to the end of the one

@@ -80,8 +80,10 @@ def _device(
 
 
 def _pieces(kind: str, levels: Floats, labels: Sequence[str]) -> Iterator[Allocation]:
-    """Allocations that make the levels: a rise allocates, a fall frees the oldest, or the last
-    where it was allocated at the moment before (working memory).
+    """Allocations that make the levels.
+
+    A rise allocates; a fall frees the oldest, or the last where it was allocated at the moment
+    before (working memory).
     """
     held: list[tuple[str, int, float]] = []
     before = 0.0

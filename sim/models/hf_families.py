@@ -221,8 +221,11 @@ def _falcon(k: Keys) -> Fields:
 
 
 def _deepseek(k: Keys) -> Fields:
-    """`q_lora_rank` null: queries are not compressed. Layers to predict tokens further ahead
-    (`num_nextn_predict_layers`) are not counted."""
+    """DeepSeek V2 and V3: latent attention and experts.
+
+    `q_lora_rank` null: queries are not compressed. Layers that predict tokens further ahead
+    (`num_nextn_predict_layers`) are not counted.
+    """
     moe = {
         "num_experts": k.size("n_routed_experts"),
         "top_k": k.size("num_experts_per_tok"),

@@ -1,7 +1,8 @@
-"""Further `model_type`s of Hugging Face Transformers: families of 2024 to 2026, the language part
-of models that see, and those that are refused with what they have that is not modelled.
+"""Further `model_type`s of Hugging Face Transformers.
 
-Defaults are those of the library's configuration classes (version 5.24).
+Families of 2024 to 2026, the language part of models that see, and those that are refused with what
+they have that is not modelled. Defaults are those of the library's configuration classes (version
+5.24).
 """
 
 import dataclasses

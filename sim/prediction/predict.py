@@ -20,8 +20,7 @@ from parplan.sim.workload import Workload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledPlan:
-    """A plan with the inputs of a simulator: list and memory of each pipeline rank, the costs of
-    each stage."""
+    """A plan compiled for a simulator: each rank's list and memory, each stage's costs."""
 
     plan: Plan
     schedule: Program

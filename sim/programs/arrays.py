@@ -27,8 +27,11 @@ Codes = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ActionArrays:
-    """`stage`, `op` (index into `OPS`) and `micro_batch` of every action; the actions of rank r
-    are those from `first[r]` to `first[r + 1]`."""
+    """Instruction lists of all ranks as arrays.
+
+    `stage`, `op` (index into `OPS`) and `micro_batch` of every action; the actions of rank r are
+    those from `first[r]` to `first[r + 1]`.
+    """
 
     stage: Codes
     op: Codes
@@ -118,8 +121,10 @@ def _first(lengths: Sequence[int]) -> Codes:
 
 
 def check_arrays(lists: ActionArrays, num_stages: int | None = None) -> None:
-    """Raise `ParplanError` unless every stage does F and then B, or F, I and then W, exactly once
-    for every micro-batch, all on one rank."""
+    """Check that every stage computes each micro-batch exactly once, all on one rank.
+
+    That is F and then B, or F, I and then W. Raises `ParplanError` otherwise.
+    """
     if not len(lists):
         raise ParplanError("a schedule needs at least one rank and one stage")
     stages = lists.num_stages if num_stages is None else num_stages

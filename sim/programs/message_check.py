@@ -12,10 +12,11 @@ Pair = tuple[int, int]
 
 
 def message_problems(program: Program, num_stages: int) -> list[str]:
-    """One line for each send or receive that is missing, needless, twice, on another rank, before
-    what it sends or after what needs it; then for each pair of ranks with different orders.
+    """One line for each send or receive that is wrong.
 
-    The computations are expected to be complete and on the right ranks.
+    Missing, needless, twice, on another rank, before what it sends or after what needs it; then for
+    each pair of ranks with different orders. The computations are expected to be complete and on
+    the right ranks.
     """
     problems = [*_foreign(program), *_unexpected(program, num_stages), *_late(program, num_stages)]
     return problems or list(_orders(program))

@@ -86,8 +86,10 @@ def entries_of(lists: ActionArrays) -> Entries:
 
 
 def partners(lists: ActionArrays) -> tuple[Codes, Codes]:
-    """For each action the place of the one whose message it needs, and of the one that needs its
-    own; -1 for none."""
+    """Places of the action whose message each one needs, and of the one that needs its own.
+
+    -1 for none.
+    """
     stages, size = lists.num_stages, lists.num_micro_batches
     place = places(lists, stages).reshape(4, stages, size)
     gradient = np.maximum(place[B], place[I])

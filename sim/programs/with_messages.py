@@ -12,14 +12,14 @@ from parplan.sim.programs.order import partner, progress, sent_by
 
 
 def add_communication(program: Program, *, reduce_gradients: bool = False) -> Program:
-    """The program with a send after each computation whose result another rank needs, and its
-    receive in that rank's list.
+    """Add the sends and receives that the computations of a program need.
 
-    Sends and receives are placed together, in one order for all ranks that the computations allow:
-    so no two ranks ever wait for each other's messages, not even without buffers, and receives are
-    posted as early as that order allows. `reduce_gradients`: adds a REDUCE_GRAD after the last
-    weight gradient of each stage. Raises `ParplanError` for a program that deadlocks or has
-    communication already.
+    Each send follows the computation whose result another rank needs; its receive is in that rank's
+    list. Sends and receives are placed together, in one order for all ranks that the computations
+    allow: so no two ranks ever wait for each other's messages, not even without buffers, and
+    receives are posted as early as that order allows. `reduce_gradients`: adds a REDUCE_GRAD after
+    the last weight gradient of each stage. Raises `ParplanError` for a program that deadlocks or
+    has communication already.
     """
     if has_communication(program):
         raise ParplanError("the program has communication already")

@@ -28,8 +28,10 @@ def interleaved_1f1b(
 
 
 def warm_up(rank: int, num_ranks: int, virtual_stages: int, group: int, hop: int) -> int:
-    """Forwards ahead of the alternating ones: the last rank runs all but its last chunk for one
-    group, and every rank before it `hop` more."""
+    """Forwards ahead of the alternating ones.
+
+    The last rank runs all but its last chunk for one group, and every rank before it `hop` more.
+    """
     return (virtual_stages - 1) * group + hop * (num_ranks - 1 - rank)
 
 

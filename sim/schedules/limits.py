@@ -13,8 +13,10 @@ from parplan.sim.schedules.hanayo import steady_state
 
 
 def default_group(num_ranks: int, num_micro_batches: int) -> int:
-    """Micro-batches that go through a chunk before the next chunk's turn, as torch has it: as many
-    equal rounds as there are whole ones of `num_ranks`."""
+    """Micro-batches that go through a chunk before the next chunk's turn, as torch has it.
+
+    As many equal rounds as there are whole ones of `num_ranks`.
+    """
     return num_micro_batches // max(1, num_micro_batches // num_ranks)
 
 

@@ -32,8 +32,11 @@ def zb_h2(num_ranks: int, num_micro_batches: int) -> Schedule:
 
 
 def delayed_weights(rank: int, num_micro_batches: int, warm_up: int, delay: int) -> RankActions:
-    """`warm_up` forwards; then input gradients, each followed by the weight gradient of `delay`
-    micro-batches before and by the next forward, until there is none left of each."""
+    """Computations of a rank whose weight gradients lag by `delay` micro-batches.
+
+    `warm_up` forwards; then input gradients, each followed by the weight gradient of `delay`
+    micro-batches before and by the next forward, until there is none left of each.
+    """
     actions = [Action(rank, "F", m) for m in range(min(warm_up, num_micro_batches))]
     for m in range(num_micro_batches):
         actions.append(Action(rank, "I", m))

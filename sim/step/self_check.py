@@ -1,5 +1,7 @@
-"""Invariants of every simulated step, checked on each one, so that a mistake of a simulator does
-not pass for a prediction. Costs a few operations on arrays, far less than simulating.
+"""Invariants of every simulated step, checked on each one.
+
+A mistake of a simulator does not pass for a prediction. Costs a few operations on arrays, far less
+than simulating.
 """
 
 import numpy as np
@@ -21,8 +23,11 @@ SPREAD = 2_654_435_761
 
 
 def check_simulated(lists: ActionArrays, simulated: StepRecord) -> None:
-    """Raise `AssertionError` unless time goes forwards on each rank and along each dependency, and
-    the step is not over before its last action and communication are."""
+    """Check that time goes forwards on each rank and along each dependency.
+
+    Also that the step is not over before its last action and communication are. Raises
+    `AssertionError` otherwise.
+    """
     start, end = simulated.start, simulated.end
     _demand((start >= 0).all() and (end >= start).all(), "an action ends before it begins")
     rank = lists.rank()
@@ -35,10 +40,11 @@ def check_simulated(lists: ActionArrays, simulated: StepRecord) -> None:
 
 
 def check_steps(tape: Tape, tables: SweepTables, steps: Ints) -> None:
-    """Raise `AssertionError` where the step of a candidate, in picoseconds, is not a time, or is
-    shorter than what one of its ranks has to do.
+    """Check that step times are possible.
 
-    `steps`: shape [candidates], as a sweep of `tables` along `tape` found them.
+    Raises `AssertionError` where the step of a candidate, in picoseconds, is not a time, or is
+    shorter than what one of its ranks has to do. `steps`: shape [candidates], as a sweep of
+    `tables` along `tape` found them.
     """
     if len(steps) < CHECKED_FROM:
         return

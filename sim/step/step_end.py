@@ -60,8 +60,9 @@ class StepEnd:
 
 
 def step_end(tape: Tape, ticks: StageTicks, post_validation: bool) -> StepEnd:
-    """Return the work at the end of a step on `tape`; raises `ParplanError` for copies that reduce
-    in between.
+    """Work at the end of a step on `tape`.
+
+    Raises `ParplanError` for copies that reduce in between.
     """
     shared, shape = tape.shared_stages(), (tape.num_ranks, ticks.num_candidates)
     stages = [stage for stage, _ in shared]

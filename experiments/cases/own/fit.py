@@ -183,8 +183,11 @@ def _most_probable(
 
 
 def _softened(r: np.ndarray) -> np.ndarray:
-    """Residuals whose squares grow like |r| alone where r is large: a heavy-tailed likelihood, so
-    that one run that the model does not understand does not bend the rest (pseudo-Huber loss)."""
+    """Residuals whose squares grow like |r| alone where r is large (pseudo-Huber loss).
+
+    A heavy-tailed likelihood, so that one run that the model does not understand does not bend the
+    rest.
+    """
     return np.asarray(np.sign(r) * np.sqrt(2 * (np.sqrt(1 + r**2) - 1)))
 
 

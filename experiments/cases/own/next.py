@@ -71,8 +71,11 @@ def _proposal(fit: OwnFit, run: OwnRun) -> Proposal:
 
 
 def neighbours(runs: Sequence[OwnRun]) -> list[Case]:
-    """Configurations beside those of `runs`: one of the degrees, the micro-batch or recomputation
-    is changed, and the rest of the machine is data parallel."""
+    """Configurations beside those of `runs`.
+
+    One of the degrees, the micro-batch or recomputation is changed, and the rest of the machine is
+    data parallel.
+    """
     return [near for run in runs for near in _changed(run)]
 
 

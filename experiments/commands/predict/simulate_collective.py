@@ -32,7 +32,7 @@ OF_PLANS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlayedCollective:
+class SimulatedGroups:
     """A collective of all groups at once, and what the closed forms say of one of them."""
 
     op: str
@@ -108,7 +108,7 @@ def check_collective_arguments(args: argparse.Namespace) -> None:
 def run_collective(args: argparse.Namespace) -> int:
     """Simulate the collective, print its times, write the bytes over each link."""
     cluster = requested_cluster(args.cluster, software=args.software)
-    found = play_collective(cluster, args.collective, args.bytes, args.group_size)
+    found = simulate_groups(cluster, args.collective, args.bytes, args.group_size)
     print(found)
     output = OutputFolder(args.output, args.argv)
     rows = [{"link": n, "bytes": f"{b:.0f}"} for n, b in found.simulated.link_bytes.items()]
@@ -118,10 +118,10 @@ def run_collective(args: argparse.Namespace) -> int:
     return 0
 
 
-def play_collective(
+def simulate_groups(
     cluster: Cluster, op: str, num_bytes: float, group_size: int | None = None
-) -> PlayedCollective:
-    """Play `op` in all groups of `group_size` consecutive ranks (None: one group of all).
+) -> SimulatedGroups:
+    """Simulate `op` in all groups of `group_size` consecutive ranks (None: one group of all).
 
     The algorithm is the fastest simulated one by closed form. Raises `ParplanError`
     for an unknown `op`, a size that is not positive, or groups that do not fill the cluster.
@@ -144,8 +144,8 @@ def play_collective(
         )
     collective = Collective(op=name.replace("-", "_"), num_bytes=num_bytes)
     group = group_of(cluster, range(size))
-    playable = [algorithm for algorithm, does in ALGORITHMS if does == collective.op]
-    closed = choose(collective, group, playable)
+    possible = [algorithm for algorithm, does in ALGORITHMS if does == collective.op]
+    closed = choose(collective, group, possible)
     groups = [
         GroupCollective(
             collective=collective,
@@ -154,7 +154,7 @@ def play_collective(
         )
         for first in range(0, ranks, size)
     ]
-    return PlayedCollective(
+    return SimulatedGroups(
         op=name,
         num_bytes=num_bytes,
         num_groups=len(groups),

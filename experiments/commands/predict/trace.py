@@ -201,8 +201,10 @@ def compared(trace: "ChainTrace", workload: Workload, batch: int) -> str:
 
 
 def analytical_bytes(workload: Workload, batch: int, *, fused: bool) -> float:
-    """Bytes that the layers of `workload` keep for the backward of one micro-batch, as the
-    simulator counts them, with fused or with eager normalisations, elementwise operations and loss.
+    """Bytes that the layers of `workload` keep for the backward of one micro-batch.
+
+    As the simulator counts them, with fused or with eager normalisations, elementwise operations
+    and loss.
     """
     given = dataclasses.replace(
         workload, fused_norms=fused, fused_elementwise=fused, fused_loss=fused

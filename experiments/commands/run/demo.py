@@ -1,5 +1,4 @@
-"""`parplan demo`: the main job, end to end: plan a large model, then plan, run and compare a small
-one on this machine."""
+"""`parplan demo`: plan a large model; then plan, run and compare a small one here."""
 
 import argparse
 import sys

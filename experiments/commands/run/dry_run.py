@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Play the ranks, print the table, say whether all agree."""
+    """Run the ranks, print the table, say whether all agree."""
     plan, workload, _ = read_plan(args.plan)
     stages = _stages(args.stages, plan)
     if args.tolerance < 0:

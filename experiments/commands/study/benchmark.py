@@ -1,5 +1,4 @@
-"""`parplan benchmark`: how fast the simulator, the fast evaluator and the search are here, and how
-close predictions of executed plans come."""
+"""`parplan benchmark`: speed of simulator, fast evaluator and search; errors of executed plans."""
 
 import argparse
 import dataclasses

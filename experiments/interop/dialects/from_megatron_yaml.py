@@ -1,5 +1,8 @@
-"""Megatron's arguments in YAML: its own `model_config.yaml` and `--yaml-cfg`, overrides of
-Megatron-Bridge, and NeMo 1's `megatron_gpt_config.yaml`. All become arguments by name."""
+"""Megatron's arguments in YAML.
+
+Its own `model_config.yaml` and `--yaml-cfg`, overrides of Megatron-Bridge, and NeMo 1's
+`megatron_gpt_config.yaml`. All become arguments by name.
+"""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -1,6 +1,6 @@
-"""Configurations of trainers on Hugging Face Transformers: its TrainingArguments as YAML, JSON or
-the arguments of a script, TRL, LLaMA-Factory and Axolotl.
+"""Configurations of trainers on Hugging Face Transformers.
 
+Its TrainingArguments as YAML, JSON or the arguments of a script, TRL, LLaMA-Factory and Axolotl.
 All have a model, a length, batches, precision, recomputation, adapters, and DeepSpeed or FSDP.
 """
 

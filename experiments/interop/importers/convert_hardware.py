@@ -283,8 +283,9 @@ def _astra_torus(
 def _astra_tier(
     kind: str, size: float, rate: float, latency_ns: float, where: str, number: int
 ) -> dict[str, Any]:
-    """Tier of an accelerator's whole bandwidth: one link to a switch, two of a ring, one to each
-    peer.
+    """Tier of an accelerator's whole bandwidth.
+
+    One link to a switch, two of a ring, one to each peer.
     """
     own = rate * GIB_PER_GB
     kinds: dict[str, tuple[str, float, dict[str, Any], int]] = {

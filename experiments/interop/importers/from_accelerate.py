@@ -1,5 +1,8 @@
-"""What a YAML of Accelerate asks for: FSDP 1 and 2, DDP, or its sections for DeepSpeed and
-Megatron-LM. Names and defaults are those of Accelerate 1.15."""
+"""What a YAML of Accelerate asks for.
+
+FSDP 1 and 2, DDP, or its sections for DeepSpeed and Megatron-LM. Names and defaults are those of
+Accelerate 1.15.
+"""
 
 from collections.abc import Mapping
 from typing import Any

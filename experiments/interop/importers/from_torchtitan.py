@@ -177,7 +177,7 @@ def _pipeline(root: Asked, found: ImportedSettings) -> dict[str, Any]:
     if csv:
         found.misread(
             f"{key}_csv {csv}",
-            f"not read; taken as {schedule or '1f1b'}, play it with parplan simulate --schedule",
+            f"not read; taken as {schedule or '1f1b'}, try it by parplan simulate --schedule",
         )
         schedule = schedule or "1f1b"
     if schedule is None:

@@ -25,8 +25,11 @@ TIE = 0.01
 def platform_workload(
     args: argparse.Namespace, workload: Workload, cluster: Cluster
 ) -> Workload | None:
-    """`workload` as AP's platform trains it, where AP's candidates are searched on one of its
-    flavors and no other software is asked for; else None."""
+    """`workload` as AP's platform trains it; None where that does not apply.
+
+    It applies where AP's candidates are searched on one of its flavors and no other software is
+    asked for.
+    """
     asked_for_other = (
         args.software is not None
         or workload.software != default_fields()["software"]

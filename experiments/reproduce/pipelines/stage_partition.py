@@ -1,6 +1,4 @@
-"""Partitions of layers into stages: equal numbers, PipeDream's and Alpa's programs, exact step
-times.
-"""
+"""Partitions of layers into stages: equal, PipeDream's, Alpa's, exact step times."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

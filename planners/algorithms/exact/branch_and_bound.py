@@ -46,11 +46,11 @@ def branch_and_bound(space: Space, evaluate: Evaluator, rng: Random) -> None:
     waiting = _Waiting(space, evaluate)
     for plan in evaluate.budget.first:
         waiting.try_plan(plan)
-    if evaluate.goal.floor == "memory":
-        floors = evaluate.space_floors()
-        for row in np.argsort(floors, kind="stable").tolist():
-            if floors[row] < IMPOSSIBLE:
-                waiting.add_row(float(floors[row]), row)
+    if evaluate.goal.bounded_by == "memory":
+        lower_bounds = evaluate.space_lower_bounds()
+        for row in np.argsort(lower_bounds, kind="stable").tolist():
+            if lower_bounds[row] < IMPOSSIBLE:
+                waiting.add_row(float(lower_bounds[row]), row)
     else:
         _open_layouts(evaluate, waiting)
     waiting.work_off(IMPOSSIBLE)
@@ -63,17 +63,17 @@ def branch_and_bound(space: Space, evaluate: Evaluator, rng: Random) -> None:
 
 def _open_layouts(evaluate: Evaluator, waiting: "_Waiting") -> None:
     """Bound the plans of one layout after the other, until no layout has a better plan."""
-    floors = evaluate.layouts.of_layouts
-    order = np.argsort(floors, kind="stable").tolist()
+    lower_bounds = evaluate.layouts.of_layouts
+    order = np.argsort(lower_bounds, kind="stable").tolist()
     begin, count = 0, FIRST
     while begin < len(order):
-        waiting.work_off(float(floors[order[begin]]))
-        chosen = [n for n in order[begin : begin + count] if floors[n] < waiting.enough]
+        waiting.work_off(float(lower_bounds[order[begin]]))
+        chosen = [n for n in order[begin : begin + count] if lower_bounds[n] < waiting.enough]
         if not chosen:
             return
-        for floor, row in evaluate.open_layouts(chosen, waiting.kept):
-            if floor < waiting.kept:
-                waiting.add_row(floor, row)
+        for lower_bound, row in evaluate.open_layouts(chosen, waiting.kept):
+            if lower_bound < waiting.kept:
+                waiting.add_row(lower_bound, row)
         waiting.probe()
         begin, count = begin + len(chosen), min(MOST, 2 * count)
 
@@ -99,17 +99,17 @@ class _Waiting:
         """A bound from which on nothing is of interest."""
         return self.best * (1 + self._evaluate.budget.near)
 
-    def add_row(self, floor: float, row: int) -> None:
+    def add_row(self, lower_bound: float, row: int) -> None:
         """The plans of a row, whose lists are not compared with the memory yet."""
-        heappush(self._heap, self._numbered(floor, row, None, is_new=True))
+        heappush(self._heap, self._numbered(lower_bound, row, None, is_new=True))
 
-    def _numbered(self, floor: float, row: int, box: Box | None, *, is_new: bool) -> _Part:
+    def _numbered(self, lower_bound: float, row: int, box: Box | None, *, is_new: bool) -> _Part:
         self._count += 1
-        return floor, self._count, row, box, is_new
+        return lower_bound, self._count, row, box, is_new
 
-    def work_off(self, floor: float) -> None:
-        """Try or divide all whose bound is at most `floor`, and that may be better."""
-        while self._heap and self._heap[0][0] <= floor and self._heap[0][0] < self.enough:
+    def work_off(self, lower_bound: float) -> None:
+        """Try or divide all whose bound is at most `lower_bound`, and that may be better."""
+        while self._heap and self._heap[0][0] <= lower_bound and self._heap[0][0] < self.enough:
             if self.best == IMPOSSIBLE:
                 self._dive()
             else:
@@ -165,7 +165,7 @@ class _Waiting:
         if not parts:
             self._try(row, box)
             return
-        for bound, part in zip(self._evaluate.box_floors(row, parts), parts, strict=True):
+        for bound, part in zip(self._evaluate.box_lower_bounds(row, parts), parts, strict=True):
             if bound < self.kept:
                 yield self._numbered(bound, row, part, is_new=False)
 

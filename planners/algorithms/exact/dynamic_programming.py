@@ -25,10 +25,10 @@ def dynamic_programming(space: Space, evaluate: Evaluator, rng: Random) -> None:
 
     Where the space has no uneven stages, the even ones are tried. Nothing depends on `rng`.
     """
-    floors = evaluate.uneven_floors()
+    lower_bounds = evaluate.uneven_lower_bounds()
     best = IMPOSSIBLE
     for row in promising(space, evaluate):
-        if floors[row] >= best:
+        if lower_bounds[row] >= best:
             continue
         for plan in _cut(space, space.row(row), evaluate.memory_limit_bytes):
             trial = evaluate(plan)
@@ -42,16 +42,19 @@ def dynamic_programming(space: Space, evaluate: Evaluator, rng: Random) -> None:
 
 
 def promising(space: Space, evaluate: Evaluator) -> list[int]:
-    """The rows that may fit: by the bound of the even plan, and in turn with these by the bound of
-    all uneven plans, as the even one may not fit or may be far from them."""
-    floors = evaluate.uneven_floors()
-    orders = [np.argsort(floors, kind="stable").tolist()]
+    """The rows that may fit, in the order of their bounds.
+
+    By the bound of the even plan, and in turn with these by the bound of all uneven plans, as the
+    even one may not fit or may be far from them.
+    """
+    lower_bounds = evaluate.uneven_lower_bounds()
+    orders = [np.argsort(lower_bounds, kind="stable").tolist()]
     if space.constraints.is_uneven:
-        even = evaluate.space_floors()
+        even = evaluate.space_lower_bounds()
         by_even = np.argsort(even, kind="stable").tolist()
         orders = [[row for row in by_even if even[row] < IMPOSSIBLE], *orders]
     turns = (row for turn in zip_longest(*orders) for row in turn if row is not None)
-    return [row for row in dict.fromkeys(turns) if floors[row] < IMPOSSIBLE]
+    return [row for row in dict.fromkeys(turns) if lower_bounds[row] < IMPOSSIBLE]
 
 
 def _cut(space: Space, plan: Plan, limit_bytes: float) -> Iterator[Plan]:

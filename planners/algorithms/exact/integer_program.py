@@ -38,10 +38,10 @@ def integer_program(space: Space, evaluate: Evaluator, rng: Random) -> None:
     neither, or where blocks are not all alike, plans are tried as they are. Nothing depends on
     `rng`.
     """
-    floors = evaluate.uneven_floors()
+    lower_bounds = evaluate.uneven_lower_bounds()
     best = IMPOSSIBLE
     for row in promising(space, evaluate):
-        if floors[row] >= best:
+        if lower_bounds[row] >= best:
             continue
         for plan in _solutions(space, space.row(row), evaluate.memory_limit_bytes):
             trial = evaluate(plan)
@@ -110,9 +110,7 @@ def _program(tables: StageTables, num_blocks: int) -> _Program:
     few, many = 1, max(2, min(room, -(-num_blocks // stages)))
 
     def linear(value: str) -> _Linear:
-        """Fit a line through three sizes: few and many blocks without recomputation, and many with
-        all.
-        """
+        """Fit a line through three sizes: few and many blocks kept, and many all recomputed."""
         rows = []
         for stage in range(stages):
             first = min(stage, num_blocks - many)

@@ -1,5 +1,8 @@
-"""Advanced Parallelization's way: generate its few candidates, drop what does not fit, simulate the
-rest, select the fastest."""
+"""Advanced Parallelization's search.
+
+It generates its few candidates, drops what does not fit, simulates the rest and selects the
+fastest.
+"""
 
 from random import Random
 

@@ -1,10 +1,10 @@
-"""Bayesian optimisation: Mockus 1975; expected improvement as in Jones, Schonlau and Welch 1998
-(J. Global Optim. 13).
+"""Bayesian optimisation with a Gaussian process.
 
-A Gaussian process with a Matern 5/2 kernel says, of plans that were not tried, how good they may
-be, from the logarithms of the sizes of those that were. Of many plans drawn by chance and the
-neighbours of the best, those with the largest expected improvement are tried next. A plan that does
-not fit counts as slower than all that do, by how much memory it lacks.
+Mockus 1975; expected improvement as in Jones, Schonlau and Welch 1998 (J. Global Optim. 13). A
+Matern 5/2 kernel says, of plans that were not tried, how good they may be, from the logarithms of
+the sizes of those that were. Of many plans drawn by chance and the neighbours of the best, those
+with the largest expected improvement are tried next. A plan that does not fit counts as slower than
+all that do, by how much memory it lacks.
 """
 
 import math
@@ -74,9 +74,7 @@ def _kept(trials: list[Trial], evaluate: Evaluator) -> list[Trial]:
 
 
 def _values(trials: Sequence[Trial], evaluate: Evaluator) -> Floats:
-    """Targets of the model: the logarithm of the key; plans that do not fit get more than the
-    worst.
-    """
+    """Targets of the model: the logarithm of the key; plans that do not fit: above the worst."""
     good = [evaluate.energy(t) for t in trials if t.step_s is not None]
     worst = max(good, default=0.0)
     return np.array(

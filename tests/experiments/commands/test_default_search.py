@@ -117,15 +117,15 @@ def test_plans_near_the_best_are_all_found_up_to_where_the_report_says() -> None
     assert len(known) > 1
 
 
-def test_floors_of_cells_are_floors() -> None:
+def test_bounds_of_cells_are_lower_bounds() -> None:
     space = small()
     every = run_planner("exhaustive", space)
     found = run_planner("branch-and-bound", space)
-    assert set(found.cell_floors) == {(p.num_stages, p.batch_per_device) for p in space}
+    assert set(found.cell_lower_bounds) == {(p.num_stages, p.batch_per_device) for p in space}
     for trial in every.trials:
-        floor = found.cell_floors[trial.plan.num_stages, trial.plan.batch_per_device]
-        assert trial.step_s is None or floor <= trial.step_s
-    axes = cost_landscape(found.trials, "title", found.cell_floors).axes[0]
+        lower_bound = found.cell_lower_bounds[trial.plan.num_stages, trial.plan.batch_per_device]
+        assert trial.step_s is None or lower_bound <= trial.step_s
+    axes = cost_landscape(found.trials, "title", found.cell_lower_bounds).axes[0]
     drawn = [text.get_text() for text in axes.texts]
     assert any(text.startswith("\u2265") for text in drawn)
     assert "a lower bound" in axes.get_title()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from parplan.experiments.cli import main
-from parplan.experiments.commands.predict.simulate_collective import OPS, play_collective
+from parplan.experiments.commands.predict.simulate_collective import OPS, simulate_groups
 from parplan.hardware.collectives.group import group_of
 from parplan.hardware.collectives.times import Collective, choose
 from parplan.hardware.machines.presets import cluster_preset
@@ -42,14 +42,14 @@ def test_a_collective_of_all_ranks(capsys: pytest.CaptureFixture[str], name: str
 def test_groups_run_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*ASKED, "all-gather", "--bytes", "1e8", "--group-size", "4"]) == 0
     assert "all-gather of 1e+08 bytes, 4 groups of 4 ranks" in capsys.readouterr().out
-    found = play_collective(CLUSTER, "all-gather", 1e8, 4)
+    found = simulate_groups(CLUSTER, "all-gather", 1e8, 4)
     assert len(found.simulated.seconds) == 4
 
 
 @pytest.mark.parametrize("op", OPS)
 def test_inside_a_node_the_closed_form_is_near(op: str) -> None:
     """The difference is what libraries lose to launches and ramps, or trees to their pieces."""
-    found = play_collective(CLUSTER, op, 1e9, 8)
+    found = simulate_groups(CLUSTER, op, 1e9, 8)
     assert max(found.simulated.seconds) == pytest.approx(found.closed.seconds, rel=0.15)
 
 

@@ -102,7 +102,7 @@ def test_splits_are_tried_within_the_budget() -> None:
 def rows_of(even: list[float], uneven: list[float], *, is_uneven: bool) -> list[int]:
     where: Any = SimpleNamespace(constraints=SimpleNamespace(is_uneven=is_uneven))
     evaluate: Any = SimpleNamespace(
-        uneven_floors=lambda: np.array(uneven), space_floors=lambda: np.array(even)
+        uneven_lower_bounds=lambda: np.array(uneven), space_lower_bounds=lambda: np.array(even)
     )
     return promising(where, evaluate)
 
@@ -185,12 +185,12 @@ def test_every_row_is_cut_and_the_better_ones_improved(monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "descend", noted)
     evaluate = ask(where, 0.8)
     dynamic_programming(where, evaluate, None)  # type: ignore[arg-type]
-    floors = evaluate.uneven_floors()
+    lower_bounds = evaluate.uneven_lower_bounds()
     best_s = min(t.step_s for t in evaluate.trials if t.step_s is not None)
     tried = {t.plan for t in evaluate.trials}
     for row in range(len(where)):
         plan = where.row(row)
-        assert (plan in tried) or floors[row] >= best_s
+        assert (plan in tried) or lower_bounds[row] >= best_s
         if plan in tried and plan.num_stages > 1:
             limit = evaluate.memory_limit_bytes
             cuts = best_cuts(StageTables(where.workload, where.cluster, plan), 12, limit)

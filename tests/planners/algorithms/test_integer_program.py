@@ -241,7 +241,7 @@ def test_rows_that_cannot_be_better_are_not_solved(monkeypatch: pytest.MonkeyPat
     report = run_planner("integer-program", where)
     assert report.best is not None
     evaluate = Evaluator(where.workload, where.cluster, space=where)
-    floors = evaluate.uneven_floors()
+    lower_bounds = evaluate.uneven_lower_bounds()
     solved: list[Plan] = []
     own = module._solutions
 
@@ -253,6 +253,6 @@ def test_rows_that_cannot_be_better_are_not_solved(monkeypatch: pytest.MonkeyPat
     integer_program(where, evaluate, None)  # type: ignore[arg-type]
     best_s = report.best.step_s or 0.0
     assert len(solved) < 0.6 * len(where)
-    # Whatever was not solved had a floor that is not below the best.
-    left = [floors[row] for row in range(len(where)) if where.row(row) not in solved]
+    # Whatever was not solved had a lower_bound that is not below the best.
+    left = [lower_bounds[row] for row in range(len(where)) if where.row(row) not in solved]
     assert min(left) >= best_s

@@ -131,7 +131,7 @@ def test_no_uneven_plan_is_below_the_bound_of_its_row() -> None:
         uneven_recomputation=True,
     )
     evaluate = Evaluator(where.workload, where.cluster, memory_ratio=1e3, space=where)
-    floors = evaluate.uneven_floors()
+    lower_bounds = evaluate.uneven_lower_bounds()
     rng = Random(3)
     for row in rng.sample(range(where.num_rows), 60):
         plan = where.row(row)
@@ -145,7 +145,7 @@ def test_no_uneven_plan_is_below_the_bound_of_its_row() -> None:
             recomputed_of_stages=None if plan.recomputation == "none" else again,
         )
         assert uneven in where
-        assert floors[row] <= (evaluate(uneven).step_s or 0.0)
+        assert lower_bounds[row] <= (evaluate(uneven).step_s or 0.0)
 
 
 def test_a_space_that_is_not_uneven_has_no_uneven_plans() -> None:

@@ -13,7 +13,7 @@ from parplan.planners.bounds.box_bounds import box_bounds_s, box_memory_bytes, d
 from parplan.planners.bounds.exact_steps import all_steps_s
 from parplan.planners.bounds.schedule_bounds import memory_bound_bytes
 from parplan.planners.bounds.space_table import SpaceTable
-from parplan.planners.bounds.untried_bound import Tried, open_floor
+from parplan.planners.bounds.untried_bound import Tried, open_lower_bound
 from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.goal import LEAST_MEMORY, STEP_TIME
 from parplan.planners.costs.minimum_tables import SLACK, RelaxedParts, _ends
@@ -191,10 +191,10 @@ def test_bounds_of_boxes_are_close_to_the_least_of_their_variants() -> None:
 
 
 class Known(dict[tuple[int, Box], float]):
-    """Floors of boxes of row 0."""
+    """Lower bounds of boxes of row 0."""
 
-    def __init__(self, **floors: tuple[Box, float]) -> None:
-        super().__init__({(0, box): floor for box, floor in floors.values()})
+    def __init__(self, **lower_bounds: tuple[Box, float]) -> None:
+        super().__init__({(0, box): lower_bound for box, lower_bound in lower_bounds.values()})
 
 
 def test_what_untried_variants_may_still_reach() -> None:
@@ -204,29 +204,31 @@ def test_what_untried_variants_may_still_reach() -> None:
     two = single._replace(offload_activations=(False, True))
     yes, no = (single._replace(offload_activations=(v,)) for v in (True, False))
 
-    def floor(known: Known, out: set[bool], at: float = 1.0, tried: int = 9) -> float:
+    def lower_bound(known: Known, out: set[bool], at: float = 1.0, tried: int = 9) -> float:
         def ruled_out(plan: Plan, key: float) -> bool:
             assert key == 10.0
             return plan.offload_activations in out
 
-        return open_floor(
+        return open_lower_bound(
             Tried(SMALL, known, dict.fromkeys(range(tried)), ruled_out), 0, two, at, 10.0
         )
 
-    assert floor(Known(), set(), at=10.0) == IMPOSSIBLE
-    assert floor(Known(), set(), at=3.0) == 3.0
-    assert floor(Known(), {True, False}) == IMPOSSIBLE
+    assert lower_bound(Known(), set(), at=10.0) == IMPOSSIBLE
+    assert lower_bound(Known(), set(), at=3.0) == 3.0
+    assert lower_bound(Known(), {True, False}) == IMPOSSIBLE
     # More variants than trials: most were never asked about.
-    assert floor(Known(), {True, False}, tried=1) == 1.0
-    assert floor(Known(), {True, False}, tried=2) == IMPOSSIBLE
+    assert lower_bound(Known(), {True, False}, tried=1) == 1.0
+    assert lower_bound(Known(), {True, False}, tried=2) == IMPOSSIBLE
     both = Known(yes=(yes, 4.0), no=(no, 6.0))
-    assert floor(both, set()) == 4.0
-    assert floor(both, {True}) == 6.0
-    assert floor(both, set(), at=5.0) == 5.0
-    assert floor(Known(yes=(yes, 11.0), no=(no, 12.0)), set()) == IMPOSSIBLE
-    assert floor(Known(no=(no, 7.0)), {False}, tried=1) == 1.0
-    assert open_floor(Tried(SMALL, {}, {}, lambda p, k: True), 0, None, 1.0, 2.0) == IMPOSSIBLE
-    assert open_floor(Tried(SMALL, {}, {}, lambda p, k: False), 0, None, 1.0, 2.0) == 1.0
+    assert lower_bound(both, set()) == 4.0
+    assert lower_bound(both, {True}) == 6.0
+    assert lower_bound(both, set(), at=5.0) == 5.0
+    assert lower_bound(Known(yes=(yes, 11.0), no=(no, 12.0)), set()) == IMPOSSIBLE
+    assert lower_bound(Known(no=(no, 7.0)), {False}, tried=1) == 1.0
+    assert (
+        open_lower_bound(Tried(SMALL, {}, {}, lambda p, k: True), 0, None, 1.0, 2.0) == IMPOSSIBLE
+    )
+    assert open_lower_bound(Tried(SMALL, {}, {}, lambda p, k: False), 0, None, 1.0, 2.0) == 1.0
 
 
 @pytest.mark.parametrize("goal", [STEP_TIME, LEAST_MEMORY])
@@ -234,14 +236,14 @@ def test_branch_and_bound_asks_by_bounds_and_no_more(goal: Any) -> None:
     """Whatever was asked for had a bound that is not above the best, in the order of bounds."""
     space = make_space(WORK, CLUSTER, Constraints(**FEW))
     evaluate = Evaluator(WORK, CLUSTER, space=space, goal=goal, memory_ratio=0.8)
-    before = Evaluator(WORK, CLUSTER, space=space, goal=goal, memory_ratio=0.8).space_floors()
+    before = Evaluator(WORK, CLUSTER, space=space, goal=goal, memory_ratio=0.8).space_lower_bounds()
     branch_and_bound(space, evaluate, None)  # type: ignore[arg-type]
     number = {plan: n for n, plan in enumerate(space)}
-    floors = [before[number[t.plan]] for t in evaluate.trials]
-    assert floors == sorted(floors)
+    lower_bounds = [before[number[t.plan]] for t in evaluate.trials]
+    assert lower_bounds == sorted(lower_bounds)
     best, seen = IMPOSSIBLE, []
-    for trial, floor in zip(evaluate.trials, floors, strict=True):
-        assert floor < best
+    for trial, lower_bound in zip(evaluate.trials, lower_bounds, strict=True):
+        assert lower_bound < best
         assert trial.fits
         best = min(best, goal.key(trial))
         seen.append(number[trial.plan])

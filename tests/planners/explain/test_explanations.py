@@ -73,7 +73,7 @@ def test_how_bad_a_plan_is() -> None:
         asked.append(trial.step_s or 0.0)
         return {1.0: 4.0, 2.0: 3.0, 3.5: 3.5, 2.5: 3.0}[trial.step_s or 0.0]
 
-    goal = Goal(name="expected", key=slower, floor="step")
+    goal = Goal(name="expected", key=slower, bounded_by="step")
     best = goal.best([trial(3.5), trial(2.5), trial(2.0), trial(1.0)])
     assert best == trial(2.0)
     # What takes longer undisturbed than the best takes is not asked for.
@@ -186,7 +186,7 @@ def test_the_draws_do_not_depend_on_how_many_are_kept(monkeypatch: pytest.Monkey
     assert goal.key(timed) == goal.key(timed)
     assert goal.key(timed) == pytest.approx(max(timed.step_s or 0.0, mean(whole)), rel=1e-12)
     assert goal.key(trial(None)) == float("inf")
-    assert (goal.name, goal.floor) == ("expected-step-time", "step")
+    assert (goal.name, goal.bounded_by) == ("expected-step-time", "step")
     calm = expected_step(WORKLOAD, CLUSTER, Disturbance(), samples=1)
     assert calm.key(replace(timed, step_s=1e3)) == 1e3
     for bad in ({"samples": 0}, {"straggler_factor": 0.99}):
@@ -220,7 +220,7 @@ def test_an_interval_in_words() -> None:
 def test_like_runs_are_enough_of_several_sources() -> None:
     plan = Plan(data_parallel=8)
     whole = ratios("any", "any")
-    for runs, sources, own in ((20, 2, True), (19, 2, False), (20, 1, False)):
+    for runs, sources, own in ((20, 9, True), (19, 9, False), (20, 8, False)):
         row = ratios("Hopper", "neither", runs=runs, sources=sources)
         found = interval(Residuals(ratios=(whole, row)), H100, plan, 1.0)
         assert found is not None

@@ -152,7 +152,7 @@ def test_what_takes_time_stops_at_the_end_of_the_time() -> None:
     while late.seconds < 3:
         pass
     methods = (
-        *(late.space_bounds, late.space_memory, late.space_floors, late.leanest),
+        *(late.space_bounds, late.space_memory, late.space_lower_bounds, late.leanest),
         *(lambda: late.bounds(FITS[:1]), lambda: late.rule_out_alike(FITS[0])),
     )
     for method in methods:
@@ -198,8 +198,8 @@ def test_bounds_of_a_space_are_counted_once_and_sharpened() -> None:
     assert one.num_bounds == len(PLANS)
     assert one.space_bounds() is bounds
     assert one.num_bounds == len(PLANS)
-    assert one.space_floors() is bounds
-    assert ask(goal=LEAST_MEMORY).space_floors().tolist() == memory.tolist()
+    assert one.space_lower_bounds() is bounds
+    assert ask(goal=LEAST_MEMORY).space_lower_bounds().tolist() == memory.tolist()
     assert ((memory < IMPOSSIBLE) == (bounds < IMPOSSIBLE)).all()
     for plan in PLANS:
         one.rule_out_alike(plan)
@@ -207,7 +207,7 @@ def test_bounds_of_a_space_are_counted_once_and_sharpened() -> None:
     assert ((bounds < IMPOSSIBLE) == fits).all()
     assert ((one.space_memory() < IMPOSSIBLE) == fits).all()
     assert PLANS[int(np.argmin(memory_of_all()))] == one.leanest()
-    assert one.uneven_floors().tolist() == bounds.tolist()
+    assert one.uneven_lower_bounds().tolist() == bounds.tolist()
     unwanted = Space(
         workload=WORKLOAD,
         cluster=CLUSTER,
@@ -216,15 +216,17 @@ def test_bounds_of_a_space_are_counted_once_and_sharpened() -> None:
         why_not=lambda plan: "odd" if plan.num_stages == 1 else "",
     )
     other = ask(space=unwanted).space_bounds()
-    for plan, floor in zip(PLANS, other, strict=True):
-        assert floor == IMPOSSIBLE or plan.num_stages > 1
+    for plan, lower_bound in zip(PLANS, other, strict=True):
+        assert lower_bound == IMPOSSIBLE or plan.num_stages > 1
     assert ask(space=unwanted)(next(p for p in PLANS if p.num_stages == 1)).reason == "odd"
     none = ask(space=None)
-    for method in (none.space_bounds, none.space_memory, none.leanest, none.uneven_floors):
+    for method in (none.space_bounds, none.space_memory, none.leanest, none.uneven_lower_bounds):
         with pytest.raises(ParplanError, match="made without a Space"):
             method()
-    with pytest.raises(ParplanError, match="box_floors: the evaluator was made without a Space"):
-        none.box_floors(0, [])
+    with pytest.raises(
+        ParplanError, match="box_lower_bounds: the evaluator was made without a Space"
+    ):
+        none.box_lower_bounds(0, [])
     assert not none.proves(0.0)
     assert none.least_key() == 0.0
 
@@ -270,14 +272,14 @@ def test_uneven_spaces_are_never_proven() -> None:
     few = replace(SPACE.constraints, uneven_stages=True, num_stages=(2, 4), schedule=("1f1b",))
     space = make_space(WORKLOAD, CLUSTER, few)
     one = ask(space=space)
-    floors = one.uneven_floors()
+    lower_bounds = one.uneven_lower_bounds()
     assert not one.proves(0.0)
-    assert one.least_key() == floors.min() > 0
+    assert one.least_key() == lower_bounds.min() > 0
     found = run_planner("branch-and-bound", space, with_gap=True)
     best_s = (found.best.step_s or 0.0) if found.best else 0.0
-    assert found.gap == 1 - min(floors.min(), best_s) / best_s
+    assert found.gap == 1 - min(lower_bounds.min(), best_s) / best_s
     memory = ask(space=space, goal=LEAST_MEMORY)
-    assert memory.uneven_floors().tolist() == [0.0] * len(space)
+    assert memory.uneven_lower_bounds().tolist() == [0.0] * len(space)
 
 
 def test_a_verdict_in_words() -> None:

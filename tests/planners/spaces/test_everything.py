@@ -114,8 +114,8 @@ def test_every_sampled_plan_is_in_the_space_laid_out_and_above_its_bounds(space:
     rng = Random(3)
     shared = SharedCosts(space.workload, space.cluster)
     table = BoundsByLayout(space, 1.0, shared.parts_of(space.constraints), shared.moments_of)
-    floors = table.of_layouts
-    rows = np.repeat(floors, [group.size for group in space.groups])
+    lower_bounds = table.of_layouts
+    rows = np.repeat(lower_bounds, [group.size for group in space.groups])
     table.open_all()
     for _ in range(60):
         row = rng.randrange(space.num_rows)

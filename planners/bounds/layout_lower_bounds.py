@@ -21,7 +21,7 @@ _ONE_STAGE = {"num_stages": 1, "virtual_stages": 1, "stage_layers": None, "sched
 Memo = dict[tuple[object, ...], Any]
 
 
-def layout_floors(space: Space, parts: CostTables, limit_bytes: float) -> list[list[float]]:
+def layout_lower_bounds(space: Space, parts: CostTables, limit_bytes: float) -> list[list[float]]:
     """Seconds that every plan of each group takes at least, by ZeRO stage; infinite for those whose
     ranks cannot hold all parameters, or a micro-batch.
 
