@@ -66,7 +66,7 @@ class ApLog:
     @property
     def machine(self) -> Cluster:
         """What it trains on."""
-        return cluster_preset(self.cluster)
+        return _cluster(self.cluster)
 
     def candidates(self) -> list[Plan]:
         """AP's candidates."""
@@ -75,6 +75,11 @@ class ApLog:
     def is_choice(self, plan: Plan) -> bool:
         """Whether the selected line is that of `plan`: it may be the line of several."""
         return selected_line(plan, self.rule) == self.selected
+
+
+@cache
+def _cluster(name: str) -> Cluster:
+    return cluster_preset(name)
 
 
 def _model(name: str) -> Model:
