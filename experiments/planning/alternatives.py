@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from parplan.experiments.planning.explain import PlanChoice
 from parplan.planners.costs.goal import Goal
 from parplan.planners.costs.trial import Trial
-from parplan.planners.explain.plan_words import plan_words, words_that_differ
+from parplan.planners.explain.plan_words import SEPARATOR, plan_parts, words_that_differ
 from parplan.planners.explain.why import EQUAL, Change
 from parplan.sim.analysis.time_split import BUBBLE, PARTS, TimeSplit, time_split
 from parplan.sim.memory.peak import GB
+from parplan.sim.plan import Plan
 from parplan.sim.prediction.predict import compile_plan, predict
 
 NEAREST = 3
@@ -44,7 +45,8 @@ def nearest(
 ) -> list[Alternative]:
     """The change that would be faster but does not fit, lacking least; then the best that fit.
 
-    `own`: where the time of the chosen plan goes.
+    Of plans that differ only in what they recompute, and in how many layers, the best. `own`: where
+    the time of the chosen plan goes.
     """
     best = choice.best
     lacking = [c for c in changes if not c.fits and c.extra_share <= -EQUAL]
@@ -52,16 +54,21 @@ def nearest(
     if lacking:
         least = min(lacking, key=lambda change: change.missing_bytes)
         found.append(_lacking(best, least))
-    said = {plan_words(best.plan)}
+    said = {_kind(best.plan)}
     fitting = [t for t in (*choice.trials, *(c.trial for c in changes)) if t.fits]
     for trial in sorted((t for t in fitting if t.step_s is not None), key=goal.key):
         if len(found) == NEAREST:
             break
-        words = plan_words(trial.plan)
-        if words not in said:
-            said.add(words)
+        kind = _kind(trial.plan)
+        if kind not in said:
+            said.add(kind)
             found.append(_fitting(choice, trial, own))
     return found
+
+
+def _kind(plan: Plan) -> str:
+    """The line of a plan with no more of its recomputation than the level."""
+    return SEPARATOR.join((plan_parts(plan) | {"recomputation": plan.recomputation}).values())
 
 
 def _lacking(best: Trial, change: Change) -> Alternative:

@@ -1,8 +1,21 @@
 """Plans in the words of an engineer: degrees, sharding, micro-batches, recomputation."""
 
+from parplan.planners.spaces.recomputed import name_of
 from parplan.sim.plan import Plan
 
 SEPARATOR = " · "
+
+SELECTIVE_WORDS = {
+    "between products": "between products",
+    "every second product": "of every second product",
+    "latent projections": "of latent projections",
+    "latent projections, mlp": "of latent projections and MLP",
+    "latent projections, mlp, experts": "of latent projections, MLP and experts",
+    "norms, expert activations": "of norms and expert activations",
+    "mlp": "of MLP",
+    "experts": "of experts",
+}
+"""What is recomputed, by the name of a set of operations."""
 
 SHORT_SCHEDULES = {"1f1b": "1F1B", "gpipe": "GPipe"}
 
@@ -76,13 +89,21 @@ def _sharding(plan: Plan) -> dict[str, str]:
 def _recomputation(plan: Plan) -> str:
     if plan.recomputation == "none":
         return "no recomputation"
-    of = f" of {' + '.join(plan.recomputed_ops)}" if plan.recomputation == "selective" else ""
     layers = ""
     if plan.recomputed_of_stages is not None:
         layers = f" in {_run_lengths(plan.recomputed_of_stages)} layers of the stages"
     elif plan.recomputed_layers is not None:
-        layers = f" in {plan.recomputed_layers} layers of each stage"
-    return f"{plan.recomputation} recomputation{of}{layers}"
+        of = " of each stage" if plan.num_stages > 1 else ""
+        layers = f" in {plan.recomputed_layers} layers{of}"
+    return f"{plan.recomputation} recomputation{_selected(plan)}{layers}"
+
+
+def _selected(plan: Plan) -> str:
+    """What selective recomputation computes again, by the name that it has."""
+    if plan.recomputation != "selective":
+        return ""
+    ops = " + ".join(plan.recomputed_ops)
+    return " " + SELECTIVE_WORDS.get(name_of(plan), f"of {ops}")
 
 
 def _run_lengths(counts: tuple[int, ...]) -> str:

@@ -12,6 +12,7 @@ import parplan
 from parplan.experiments.cli import main
 from parplan.experiments.figures.cost_landscape import cost_landscape
 from parplan.experiments.planning import search as search_module
+from parplan.planners.explain.plan_words import plan_parts
 from parplan.planners.search.budget import Budget
 from parplan.planners.search.run import run_planner
 from parplan.planners.spaces.constraints import Constraints, Range
@@ -35,6 +36,22 @@ def small() -> Space:
         tensor_parallel=(1, 2),
     )
     return make_space(job, parplan.cluster("16xh100"), allowed)
+
+
+def test_alternatives_are_other_kinds_of_plans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of near plans, that differ in the number of recomputed layers, one is named."""
+    monkeypatch.chdir(tmp_path)
+    asked = [word.replace("8xh100", "8xa100-40gb") for word in ASKED]
+    assert main([*asked, "--json", "-o", "out"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    kinds = []
+    for plan in (found["plan"], *(a["plan"] for a in found["alternatives"] if a["fits"])):
+        parts = plan_parts(parplan.Plan(**plan)) | {"recomputation": plan["recomputation"]}
+        kinds.append(tuple(parts.values()))
+    assert len(kinds) >= 3
+    assert len(set(kinds)) == len(kinds)
 
 
 def test_everything_is_searched_and_what_is_said_is_true(
