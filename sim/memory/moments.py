@@ -63,4 +63,4 @@ def _largest(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     while len(rest):
         kept.append(rest[0])
         rest = rest[~(rest <= rest[0]).all(axis=1)]
-    return np.array(kept, dtype=np.int64).reshape(-1, rows.shape[1])
+    return np.array(kept, dtype=np.int64).reshape(len(kept), rows.shape[1])
