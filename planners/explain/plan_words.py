@@ -94,7 +94,8 @@ def _recomputation(plan: Plan) -> str:
         layers = f" in {_run_lengths(plan.recomputed_of_stages)} layers of the stages"
     elif plan.recomputed_layers is not None:
         of = " of each stage" if plan.num_stages > 1 else ""
-        layers = f" in {plan.recomputed_layers} layers{of}"
+        count = plan.recomputed_layers
+        layers = f" in {count} layer{'s' * (count != 1)}{of}"
     return f"{plan.recomputation} recomputation{_selected(plan)}{layers}"
 
 
