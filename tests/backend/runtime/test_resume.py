@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from parplan.sim.plan import zero_fields
+from tests.backend.runtime.test_sharded_parity import chosen
 from tests.torchrun import torchrun
 
 TOLERANCE = 1e-9
@@ -30,18 +31,26 @@ CASES = {
 }
 
 
+LONG = ("gpt2 shards, pipeline", "gemma pipeline, shards")
+"""Further models from Hugging Face; with the quick tests, llama stands for them."""
+
+
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def found(request, tmp_path_factory):
     pytest.importorskip("transformers")
     worker = Path(__file__).with_name("resume_worker.py")
-    done = torchrun(2, worker, json.dumps(CASES), cwd=tmp_path_factory.mktemp("worker"))
+    done = torchrun(
+        2, worker, json.dumps(chosen(request, CASES)), cwd=tmp_path_factory.mktemp("worker")
+    )
     lines = defaultdict(list)
     for line in map(json.loads, done.stdout.splitlines()):
         lines[line["case"]].append(line)
     return lines
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=pytest.mark.long if c in LONG else ()) for c in CASES]
+)
 def test_another_plan_goes_on_from_a_checkpoint(found, case):
     lines = found[case]
     assert len(lines) == 2
