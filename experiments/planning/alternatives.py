@@ -7,7 +7,7 @@ from parplan.experiments.planning.explain import PlanChoice
 from parplan.planners.costs.goal import Goal
 from parplan.planners.costs.trial import Trial
 from parplan.planners.explain.plan_words import SEPARATOR, plan_parts, words_that_differ
-from parplan.planners.explain.why import EQUAL, Change
+from parplan.planners.explain.why import EQUAL, Change, pace_of
 from parplan.sim.analysis.time_split import BUBBLE, PARTS, TimeSplit, time_split
 from parplan.sim.memory.peak import GB
 from parplan.sim.plan import Plan
@@ -35,9 +35,7 @@ class Alternative:
     @property
     def pace(self) -> str:
         """How fast it is beside the chosen plan."""
-        if abs(self.extra_share) < EQUAL:
-            return "as fast"
-        return f"{abs(self.extra_share):.1%} {'slower' if self.extra_share > 0 else 'faster'}"
+        return pace_of(self.extra_share)
 
 
 def nearest(

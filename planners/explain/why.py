@@ -19,6 +19,13 @@ EQUAL = 0.0005
 """Step times that differ by a smaller share are called equal."""
 
 
+def pace_of(extra_share: float) -> str:
+    """How fast a plan is beside another whose step is shorter by `extra_share`, in words."""
+    if abs(extra_share) < EQUAL:
+        return "as fast"
+    return f"{abs(extra_share):.1%} {'slower' if extra_share > 0 else 'faster'}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """Another value of one dimension of the plan, and what it would cost."""
@@ -45,9 +52,7 @@ class Change:
     @property
     def pace(self) -> str:
         """Compare its speed with the chosen plan's, in words."""
-        if abs(self.extra_share) < EQUAL:
-            return "as fast"
-        return f"{abs(self.extra_share):.1%} {'slower' if self.extra_share > 0 else 'faster'}"
+        return pace_of(self.extra_share)
 
     @property
     def verdict(self) -> str:

@@ -12,16 +12,17 @@ from parplan.experiments.interop.dialects.from_megatron_yaml import settings_of_
 from parplan.experiments.interop.dialects.hub_models import STATE_SPACE, hub_model, preset_of
 from parplan.experiments.interop.importers.imported import Given, ImportedSettings
 from parplan.experiments.interop.python_files.python_config import (
+    CHOICE,
     Elsewhere,
     Made,
     PythonFile,
     called,
+    chosen_function,
     read_python,
 )
 from parplan.experiments.interop.python_files.recipes import bridge_table, nemo_table
 from parplan.sim.models.model import Model, model_preset
 
-CHOICE = "CONFIG"
 _CLASS = re.compile(r"(\w+?)(?:ModelProvider|ModelConfig|Config|Provider)(\w*)")
 _NO_NAMES = ("run", "nemo_run", "config", "model")
 _POINT = re.compile(r"(llama|qwen|phi)(\d)(\d)(?=[-_])", re.IGNORECASE)
@@ -62,23 +63,11 @@ def _chosen(file: PythonFile, asked: str | None) -> str:
         and not any(argument.arg in ("recipe", "cfg") for argument in node.args.args)
     ]
     names = [name for name in names if not name.startswith("_")] or names
-    if not names:
-        raise ParplanError(
-            f"{file.where}: not a recipe of Megatron-Bridge or NeMo 2: no function returns a "
-            "ConfigContainer or a run.Partial"
-        )
-    if asked is not None:
-        if asked not in names:
-            raise ParplanError(
-                f"{file.where}: --set {CHOICE}={asked}: not one of {', '.join(names[:12])}"
-            )
-        return asked
-    if len(names) > 1:
-        raise ParplanError(
-            f"{file.where}: {len(names)} recipes; choose one by --set {CHOICE}=NAME: "
-            f"{', '.join(names[:12])}{' ...' if len(names) > 12 else ''}"
-        )
-    return names[0]
+    missing = (
+        "a recipe of Megatron-Bridge or NeMo 2: no function returns a ConfigContainer or a "
+        "run.Partial"
+    )
+    return chosen_function(file, names, asked, (missing, "recipes"))
 
 
 def _arguments(function: ast.FunctionDef, variables: Mapping[str, str]) -> dict[str, Any]:

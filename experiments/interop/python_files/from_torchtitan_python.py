@@ -14,17 +14,16 @@ from parplan.experiments.interop.importers.from_torchtitan import (
 from parplan.experiments.interop.importers.imported import Given, ImportedSettings
 from parplan.experiments.interop.keys.torchtitan_keys import NO_EFFECT, NOT_MODELLED
 from parplan.experiments.interop.python_files.python_config import (
+    CHOICE,
     Elsewhere,
     Made,
     NotKnown,
     PythonFile,
     called,
+    chosen_function,
     read_python,
 )
 from parplan.sim.software.presets import habits_like
-
-CHOICE = "CONFIG"
-"""The variable that names a configuration of a file with several."""
 
 CONVERTERS = {
     "Float8LinearConverter": "fp8",
@@ -125,22 +124,8 @@ def _change(found: ImportedSettings, **changes: Any) -> None:
 def _chosen(file: PythonFile, asked: str | None) -> str:
     """The function that makes the configuration."""
     names = [name for name, node in file.functions.items() if _makes(node.returns)]
-    if not names:
-        raise ParplanError(
-            f"{file.where}: not a configuration of torchtitan: no function returns a Trainer.Config"
-        )
-    if asked is not None:
-        if asked not in names:
-            raise ParplanError(
-                f"{file.where}: --set {CHOICE}={asked}: not one of {', '.join(names[:12])}"
-            )
-        return asked
-    if len(names) > 1:
-        raise ParplanError(
-            f"{file.where}: {len(names)} configurations; choose one by --set {CHOICE}=NAME: "
-            f"{', '.join(names[:12])}{' ...' if len(names) > 12 else ''}"
-        )
-    return names[0]
+    missing = "a configuration of torchtitan: no function returns a Trainer.Config"
+    return chosen_function(file, names, asked, (missing, "configurations"))
 
 
 def _makes(returns: Any) -> bool:

@@ -7,7 +7,7 @@ arguments.
 
 import ast
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,9 @@ _BINARY: dict[type, Callable[[Any, Any], Any]] = {
     ast.Pow: operator.pow,
 }
 
+
+CHOICE = "CONFIG"
+"""The variable that names a configuration of a file with several."""
 
 _MESSAGES = ("print", "logging.", "logger.", "warnings.", "log.")
 _WITHOUT_EFFECT = ast.Pass | ast.Assert | ast.Import | ast.ImportFrom | ast.FunctionDef
@@ -384,3 +387,28 @@ def _compared(op: ast.cmpop, left: Any, right: Any, node: ast.expr) -> Any:
     except TypeError:
         pass
     return NotKnown(ast.unparse(node)[:60])
+
+
+def chosen_function(
+    file: PythonFile, names: Sequence[str], asked: str | None, what: tuple[str, str]
+) -> str:
+    """The one function that makes the configuration, or which of `names` the user chose.
+
+    asked: the value of `--set CONFIG=...`. what: what the file is not without any of them, and what
+    several of them are called. Raises `ParplanError` where none or no other one can be taken.
+    """
+    missing, several = what
+    if not names:
+        raise ParplanError(f"{file.where}: not {missing}")
+    if asked is not None:
+        if asked not in names:
+            raise ParplanError(
+                f"{file.where}: --set {CHOICE}={asked}: not one of {', '.join(names[:12])}"
+            )
+        return asked
+    if len(names) > 1:
+        raise ParplanError(
+            f"{file.where}: {len(names)} {several}; choose one by --set {CHOICE}=NAME: "
+            f"{', '.join(names[:12])}{' ...' if len(names) > 12 else ''}"
+        )
+    return names[0]
