@@ -60,7 +60,7 @@ def _processor() -> str:
 
 
 def _cuda() -> str:
-    """torch's CUDA (or HIP) version, and the driver's where Linux tells it."""
+    """The release of torch's CUDA (or HIP) version, and the driver's where Linux tells it."""
     built = torch.version.cuda or f"hip {torch.version.hip}"
     try:
         words = Path("/proc/driver/nvidia/version").read_text().split()

@@ -35,8 +35,10 @@ def block_lists(model: nn.Module) -> Iterator[list[nn.Module]]:
 
 
 def recorded(model: nn.Module, blocks: Sequence[nn.Module], call: Call) -> list[BlockCall]:
-    """Arguments and result of every block, in the order of their calls; raises `NoChainError`
-    unless each takes what the one before returns."""
+    """Arguments and result of every block, in the order of their calls.
+
+    Raises `NoChainError` unless each takes what the one before returns.
+    """
     calls: list[tuple[nn.Module, Any, Any, Any]] = []
     hooks = [
         block.register_forward_hook(

@@ -294,8 +294,10 @@ def _check_inputs_unused(
 
 
 def _register(layer: nn.Module, model: nn.Module, owned: set[int]) -> Iterator[nn.Module]:
-    """Give `layer` these parameters: the modules that have them, or the parameters alone where
-    such a module holds others as well."""
+    """Give `layer` the modules that have these parameters.
+
+    Or the parameters alone, where such a module holds others as well.
+    """
     kept = nn.ModuleList()
     for module in dict.fromkeys(m for m, _, _ in direct_owners(model, owned)):
         own = dict(module.named_parameters(recurse=False))

@@ -64,8 +64,11 @@ class Skeleton:
         owned: Collection[int],
         shared: Collection[int],
     ) -> None:
-        """owned: ids of the parameters that are kept. shared: ids of modules whose buffers are
-        the model's own; those of others are copied, because the model's are taken out."""
+        """Take out of the model what this stage does not own.
+
+        owned: ids of the parameters that are kept. shared: ids of modules whose buffers are the
+        model's own; those of others are copied, because the model's are taken out.
+        """
         self._place = {id(block): new for block, new in zip(blocks, stand_ins, strict=True)}
         self._owned, self._shared = owned, shared
         self._pairs: list[tuple[nn.Module, nn.Module]] = []

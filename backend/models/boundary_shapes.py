@@ -81,8 +81,10 @@ def _quiet() -> Iterator[None]:
 
 
 def part_shapes(shapes: Sequence[torch.Tensor], plan: Plan) -> list[torch.Tensor]:
-    """The local part of `boundary_shapes` on one rank, for values (batch, sequence, features)
-    between tokens (batch, sequence) and logits."""
+    """The local part of `boundary_shapes` on one rank.
+
+    For values (batch, sequence, features) between tokens (batch, sequence) and logits.
+    """
     ranks, last = plan.tensor_parallel, len(shapes) - 1
     found = []
     for index, shape in enumerate(shapes):

@@ -84,8 +84,9 @@ class CausalAttention(nn.Module):
             self.slopes = self.slopes[rank * self.heads : (rank + 1) * self.heads]
 
     def _bias(self, query: torch.Tensor) -> torch.Tensor | None:
-        """The bias added to the scores (heads or 1, seq_len, keys); None for plain causal attention
-        of as many keys.
+        """The bias added to the scores (heads or 1, seq_len, keys).
+
+        None for plain causal attention of as many keys.
         """
         seq = query.shape[2]
         whole = seq * (self.part.count if self.part is not None else 1)

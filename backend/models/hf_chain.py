@@ -117,8 +117,9 @@ class _Around(nn.Module):
         return self.known[1][index]
 
     def _run(self, shell: Any, **inputs: torch.Tensor) -> list[Arguments]:
-        """The calls of all layers, which give tensors, or, as BLOOM's, tuples of which the first
-        counts: with tensors instead, the next layer gets less of the batch.
+        """The calls of all layers, which give tensors or tuples of which the first counts (BLOOM).
+
+        With tensors instead, the next layer of BLOOM would get less of the batch.
         """
         self.calls.clear()
         try:

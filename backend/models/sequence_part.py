@@ -34,8 +34,7 @@ class SequencePart:
         return values[:, self.start(length) : self.start(length) + length].contiguous()
 
     def gathered(self, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values (batch, heads, own length, size) of the whole sequence, in one
-        exchange."""
+        """The whole keys and values (batch, heads, own length, size), in one exchange."""
         both: torch.Tensor = _Gathered.apply(torch.stack([key, value]), self.group, self.count)  # type: ignore[no-untyped-call]
         return both[0], both[1]
 
@@ -60,8 +59,7 @@ class _Gathered(torch.autograd.Function):
 
 
 def check_spreadable(layers: Sequence[nn.Module], ranks: int, tokens: torch.Tensor) -> None:
-    """Raise `ParplanError` for layers that `spread` does not know, and sequences that do not
-    divide."""
+    """Raise `ParplanError` for layers that `spread` does not know, or an indivisible sequence."""
     for index, layer in enumerate(layers):
         if not layer.__module__.startswith("parplan.backend.models.gpt"):
             raise ParplanError(

@@ -97,8 +97,9 @@ def trace_chain(
 
 
 def flop_counter() -> FlopCounterMode:
-    """Counts also what torch's own registry leaves out: attention kernels of CPUs, and products of
-    tokens sorted by expert.
+    """A counter of FLOPs that knows more than torch's own registry.
+
+    Attention kernels of CPUs, and products of tokens sorted by expert.
     """
     aten = torch.ops.aten
     extra: dict[Any, Callable[..., int]] = {

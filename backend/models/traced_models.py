@@ -30,7 +30,7 @@ class _Tokens(NamedTuple):
 
 
 def trace_workload(workload: Workload, batch: int = 1) -> ChainTrace:
-    """parplan's own layers for `workload`, on a micro-batch of so many sequences.
+    """Trace parplan's own layers for `workload`, on a micro-batch of so many sequences.
 
     Raises `ParplanError` for models that are only predicted.
     """

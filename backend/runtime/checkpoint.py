@@ -30,9 +30,12 @@ MORE = "more.pt"
 def save_checkpoint(
     folder: str | Path, model: nn.Module, optimizer: Optimizer | None = None, **more: Any
 ) -> None:
-    """Save the model, its optimizer, and `more`: schedulers and other objects with a `state_dict`,
-    numbers and strings. All processes call it; an older checkpoint is replaced once the new one is
-    complete. Raises `RunFailedError` on all of them where it cannot be written, as on a full disk.
+    """Save the model, its optimizer, and `more`.
+
+    more: schedulers and other objects with a `state_dict`, numbers and strings.
+
+    All processes call it; an older checkpoint is replaced once the new one is complete. Raises
+    `RunFailedError` on all of them where it cannot be written, as on a full disk.
     """
     meet(Intent.CHECKPOINT)
     folder = Path(folder)

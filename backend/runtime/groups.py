@@ -45,8 +45,10 @@ Sizes = tuple[int, int, int, int, int]
 
 
 def sizes_of(plan: Plan) -> Sizes:
-    """The sizes of `DIMENSIONS`, and context-parallel ranks: plans for which they are equal may
-    share groups."""
+    """The sizes of `DIMENSIONS`, and context-parallel ranks.
+
+    Plans for which they are equal may share groups.
+    """
     shards = shards_of(plan)
     copies = plan.replicas // shards
     return plan.num_stages, copies, shards, plan.tensor_parallel, plan.context_parallel

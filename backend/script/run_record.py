@@ -85,8 +85,11 @@ class RunRecord:
             self._tell_plan()
 
     def begin(self, waited_s: float, batch: torch.Tensor, parts: int = 1) -> None:
-        """A forward with gradients begins, after so long a wait for the other processes; `batch`:
-        the first tensor that this process is given, one of so many parts of the global batch."""
+        """Begin a forward with gradients, after so long a wait for the other processes.
+
+        `batch`: the first tensor that this process is given, one of so many parts of the global
+        batch.
+        """
         self.items = parts * self.throughput.items_of(batch)
         if not self.done and len(self.samples) >= WARM_UP + STEPS:
             self._finish()

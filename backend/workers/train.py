@@ -69,7 +69,7 @@ def train(
 
 
 def _torchrun(folder: Path, num_processes: int) -> list[str]:
-    """stdout of the first process comes through; everything else goes into files."""
+    """The command of torchrun that shows the first process and writes the others to files."""
     kept = ",".join(f"{rank}:{2 if rank == 0 else 3}" for rank in range(num_processes))
     command = [sys.executable, "-P", "-m", LOOPBACK, "--max-restarts=0"]
     return [

@@ -114,10 +114,10 @@ def add_software_argument(parser: argparse.ArgumentParser) -> None:
 def requested_cluster(
     name: str | None, profile: str | None = None, software: str | None = None
 ) -> Cluster:
-    """The cluster that `--cluster` names, or the machine of `--profile`, with the factors that
-    `--software FILE.toml:NAME` has for it.
+    """The cluster that `--cluster` names, or the machine of `--profile`.
 
-    Raises `ParplanError` unless exactly one is given.
+    With the factors that `--software FILE.toml:NAME` has for it. Raises `ParplanError` unless
+    exactly one is given.
     """
     cluster = _cluster(name, profile)
     factors = setting_named(software).machine if software else MachineFactors()

@@ -81,10 +81,10 @@ Bounds = Mapping[str, tuple[float, float]]
 def fit_frameworks(
     cases: Mapping[str, Sequence[Case]], report: Callable[[str], None] = lambda line: None
 ) -> dict[str, Framework]:
-    """The constants of each framework, fitted to its cases: the faster one within the constants
-    that the slower one has by itself, and then the slower one beyond those of the faster one.
+    """The constants of each framework, fitted to its cases.
 
-    A framework without a case to fit to is where a search starts.
+    The faster one within the constants that the slower one has by itself, and then the slower one
+    beyond those of the faster one. A framework without a case to fit to is where a search starts.
     """
 
     def fit(name: str, bounds: Bounds, start: Framework | None = None) -> Framework:

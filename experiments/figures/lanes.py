@@ -60,8 +60,10 @@ def is_narrow(bars: Sequence[Floats], window: Window) -> bool:
 def draw_lane(
     axes: Axes, lane: Lane, window: Window, colours: Mapping[str, str], seams: Sequence[str]
 ) -> bool:
-    """Draw the bars of a lane that a panel shows; whether by shares. `seams`: kinds whose bars a
-    line parts."""
+    """Draw the bars of a lane that a panel shows, and say whether they were drawn by shares.
+
+    `seams`: kinds whose bars a line parts.
+    """
     shown = {kind: part for kind, bars in lane.bars.items() if len(part := window.part(bars))}
     ticks = sum(map(len, shown.values())) * TICK
     if is_narrow(list(shown.values()), window) and ticks > SPARSE * window.pixels:

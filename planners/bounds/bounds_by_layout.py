@@ -79,8 +79,10 @@ class BoundsByLayout:
         return layout_lower_bounds(self.space, self._parts, limit)
 
     def _chosen(self, number: int, ceiling: float) -> tuple[LayoutGroup, Ints]:
-        """The part of a layout with the ZeRO stages that may be below `ceiling`, and its rows; the
-        others get the lower bounds of theirs."""
+        """The part of a layout whose ZeRO stages may be below `ceiling`, and its rows.
+
+        The other stages get their lower bounds.
+        """
         group = self.space.groups[number]
         rows = np.arange(self._begins[number], self._begins[number + 1])
         if not ceiling:

@@ -22,8 +22,9 @@ Memo = dict[tuple[object, ...], Any]
 
 
 def layout_lower_bounds(space: Space, parts: CostTables, limit_bytes: float) -> list[list[float]]:
-    """Seconds that every plan of each group takes at least, by ZeRO stage; infinite for those whose
-    ranks cannot hold all parameters, or a micro-batch.
+    """Lower bounds on the step of each group, by ZeRO stage, in seconds.
+
+    Infinite for groups whose ranks cannot hold all parameters, or a micro-batch.
 
     The slowest rank has at least its share of the work of all micro-batches and of the optimizer,
     and one micro-batch has to pass all stages forward and backward. A layout that does not fit does
@@ -144,8 +145,10 @@ def _exchanges_s(group: LayoutGroup, plan: Plan, parts: CostTables) -> tuple[flo
 
 
 def _of_blocks(plan: Plan, parts: CostTables) -> float:
-    """Bytes of the parameters of all blocks but the first and the last, and what belongs to them;
-    0 without a pipeline."""
+    """Bytes of the parameters of the inner blocks, and of what belongs to them.
+
+    Inner are all but the first and the last; 0 without a pipeline.
+    """
     layers = parts.workload.model.num_layers
     if plan.num_stages == 1 or layers < 3:
         return 0.0
@@ -167,8 +170,10 @@ def _held_bytes(group: LayoutGroup, parts: CostTables, known: Memo) -> float:
 
 
 def _bytes_of_blocks(group: LayoutGroup, parts: CostTables) -> list[tuple[float, float]]:
-    """For each choice of what is recomputed, bytes that blocks keep of a micro-batch, all but the
-    first and the last; and the least that is recomputed of a block."""
+    """Bytes kept of a micro-batch by the inner blocks, and the least recomputed of a block.
+
+    For each choice of what is recomputed; inner are all but the first and the last.
+    """
     kinds = parts.workload.model.layer_kinds
     found = []
     # What the others keep lies between these two.

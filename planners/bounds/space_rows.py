@@ -16,8 +16,10 @@ from parplan.sim.ticks import Ints
 
 @dataclass(frozen=True, slots=True)
 class RowBlock:
-    """The rows of one group with one number of chunks, and of copies, of a stage: recomputation x
-    ZeRO x sequence parallel."""
+    """The rows of one group with one number of chunks and of copies of a stage.
+
+    Recomputation x ZeRO x sequence parallel.
+    """
 
     group: LayoutGroup
     first: int

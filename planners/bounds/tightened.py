@@ -64,8 +64,11 @@ def tighten(table: SpaceTable, bounds: Floats, ceiling: float, moments_of: Momen
 
 
 def _of_one_micro_batch(key: ScheduleKey) -> list[Moments]:
-    """A moment that the ranks of every schedule have: a micro-batch has gone forward through all
-    stages, and not backward yet. For schedules whose lists take long to make."""
+    """A moment that the ranks of every schedule have.
+
+    A micro-batch has gone forward through all stages, and not backward yet. For schedules whose
+    lists take long to make.
+    """
     name, ranks, virtual, _ = key
     found = []
     for own in stages_by_rank(schedule_kind(name), ranks, ranks * virtual).tolist():

@@ -137,8 +137,7 @@ class CostTables:
         return self._work[key]
 
     def optimizer(self, plan: Plan) -> Floats:
-        """Seconds of the optimizer as `ParameterWork` has them, of every kind of stage, shape
-        [kinds]."""
+        """Seconds of the optimizer on every kind of stage, shape [kinds], by `ParameterWork`."""
         links, step_s = self.links(plan), self.workload.framework.step_s
         own = [optimizer_s(self.workload, plan, links.cluster, p) for p in self._of_kinds(plan)]
         return np.array(own) + step_s

@@ -26,8 +26,7 @@ FEWEST_SWEEPS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """Within which the measured steps of 80 % of like published runs would lie, each source of
-    which counts alike."""
+    """Interval of the measured steps of 80 % of like published runs, sources counted alike."""
 
     low_s: float
     high_s: float

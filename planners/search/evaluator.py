@@ -154,8 +154,10 @@ class Evaluator:
         return self._bounds_of_all()
 
     def space_memory(self) -> npt.NDArray[np.float64]:
-        """Bytes that the fullest rank of each plan of the space needs at least, shape [plans];
-        infinite for those that cannot fit. Raises `ParplanError` as `space_bounds` does."""
+        """Lower bounds on the bytes of the fullest rank of each plan of the space, shape [plans].
+
+        Infinite for those that cannot fit. Raises `ParplanError` as `space_bounds` does.
+        """
         if not len(self._space_memory):
             self._check_time()
         return self._memory_of_all()
@@ -249,8 +251,7 @@ class Evaluator:
         return Tried(space, self._box_lower_bounds, self._trials, self.ruled_out)
 
     def open_layouts(self, numbers: Sequence[int], ceiling: float) -> list[tuple[float, int]]:
-        """(bound, row) of the plans of these layouts that may fit, those with the least first;
-        bounds below `ceiling` are tightened."""
+        """(bound, row) of plans of these layouts, the least first, tightened below `ceiling`."""
         self._check_time()
         self.num_bounds += sum(self.layouts.space.groups[number].size for number in numbers)
         rows = self.layouts.open(numbers, ceiling)

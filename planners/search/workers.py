@@ -31,8 +31,10 @@ ON_EXECUTOR = 1024
 
 
 class WorkerPool:
-    """Processes that share the work: this one for the first `here_s` (`HERE_S`) seconds of work,
-    then at most `workers` processes (and one for each core); or all work on `executor`.
+    """Processes that share the work.
+
+    This one works for the first `here_s` (`HERE_S`) seconds, then at most `workers` processes (and
+    one for each core); or all work on `executor`.
 
     `executor`: one of the caller's, of processes or of machines, that stays open. What is handed
     over has to be picklable. Leaving by an exception drops what has not begun, and ends the
@@ -176,8 +178,10 @@ def _own_modules() -> Iterator[None]:
 
 
 def _begin_worker() -> None:
-    """An interrupt ends the process that started this one, which then ends its workers; where it is
-    killed, they end by themselves."""
+    """Leave interrupts to the process that started this one.
+
+    It ends its workers then; where it is killed, they end by themselves.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:

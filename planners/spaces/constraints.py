@@ -175,10 +175,10 @@ def read_job(path: Path) -> dict[str, str]:
 
 
 def read_constraints(path: Path) -> Constraints:
-    """The constraints of a TOML file: `tensor_parallel = 8`, `[1, 2]` or `{ max = 8 }`. What it
-    says of the job (`read_job`) is left out.
+    """The constraints of a TOML file: `tensor_parallel = 8`, `[1, 2]` or `{ max = 8 }`.
 
-    Raises `ParplanError` with the file and the key for anything else.
+    What it says of the job (`read_job`) is left out. Raises `ParplanError` with the file and the
+    key for anything else.
     """
     table = read_toml(path)
     return constraints_of({k: v for k, v in table.items() if k not in JOB}, str(path))

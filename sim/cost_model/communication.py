@@ -24,8 +24,10 @@ in the mean over A100, H100, MI210 and MI250 (Lee et al. 2025, arXiv:2507.03114,
 
 
 def slowed_share(cluster: Cluster, software: Software) -> float:
-    """`SLOWED_SHARE` where that is a habit of the software, and collectives are kernels: those of a
-    torus are not."""
+    """Share of computation that collectives beside it slow down: `SLOWED_SHARE`, or none.
+
+    None where that is no habit of the software, and on a torus, whose collectives are not kernels.
+    """
     fabric = cluster.tiers[0].fabric
     by_itself = fabric is not None and fabric.kind == "torus"
     return SLOWED_SHARE if software.gathers_slow_kernels and not by_itself else 0.0

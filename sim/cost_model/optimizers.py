@@ -108,8 +108,10 @@ def step_s(
 
 
 def orthogonalisation(rows: int, columns: int, dtype: str) -> tuple[Gemm, ...]:
-    """The products of one iteration on a matrix X with at most as many rows as columns:
-    A = X X^T, A A, and (b A + c A A) X."""
+    """The products of one iteration on a matrix X: A = X X^T, A A, and (b A + c A A) X.
+
+    X has at most as many rows as columns, or is transposed.
+    """
     m, n = sorted((rows, columns))
     return (
         Gemm(m=m, n=m, k=n, dtype=dtype),

@@ -241,8 +241,11 @@ def _offloaded(
 
 
 def reduces_once(workload: Workload, plan: Plan) -> bool:
-    """Whether gradients stay whole until one reduction per step: in a pipeline, where the software
-    of `workload` does so, or a stage has two copies, whose gradients are reduced together."""
+    """Whether gradients stay whole until one reduction per step.
+
+    So they do in a pipeline, where the software of `workload` does so, or where a stage has two
+    copies, whose gradients are reduced together.
+    """
     once = workload.software.pipelines_reduce_once or not schedule_kind(plan.schedule).one_copy
     return plan.num_stages > 1 and once
 

@@ -293,8 +293,7 @@ def activations_of(layers: Iterable[tuple[LayerBytes, int]]) -> Activations:
 
 
 class ParameterBytes(NamedTuple):
-    """Bytes on the device for one parameter of a block that is trained, where nothing is sharded
-    or offloaded."""
+    """Bytes on the device for one trained parameter of a block, neither sharded nor offloaded."""
 
     value: int
     gradient: int

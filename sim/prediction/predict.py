@@ -56,8 +56,10 @@ def scheduled(plan: Plan) -> Scheduled:
 
 
 def moments_of_size(key: tuple[str, int, int, int]) -> tuple[Moments, ...]:
-    """The moments of `scheduled` for a `schedule_key`, from the lists of as few micro-batches as
-    have the same ones. Raises `ParplanError` where the schedule has no such size.
+    """The moments of `scheduled` for a `schedule_key`.
+
+    They come from the lists of as few micro-batches as have the same ones. Raises `ParplanError`
+    where the schedule has no such size.
     """
     name, ranks, virtual, count = key
     kind = schedule_kind(name)

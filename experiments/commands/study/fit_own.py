@@ -1,5 +1,4 @@
-"""The parts of `parplan validate` that fit to own runs and look for what is wrong:
-`--fit`, `--fit-study`, `--attribute`."""
+"""Fits to own runs, and what is wrong with them: `validate --fit`, `--fit-study`, `--attribute`."""
 
 import argparse
 import sys

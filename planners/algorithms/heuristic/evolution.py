@@ -30,8 +30,11 @@ def evolution(space: Space, evaluate: Evaluator, rng: Random) -> None:
 
 
 def promising(space: Space, evaluate: Evaluator, rng: Random) -> list[Plan]:
-    """The first generation: half of it has the least bounds of many plans drawn by chance, the
-    other half are those that were drawn first of the rest that may fit."""
+    """The first generation.
+
+    Half of it has the least bounds of many plans drawn at random; the other half are those of the
+    rest that were drawn first and may fit.
+    """
     drawn = list(dict.fromkeys(space.sample(rng) for _ in range(DRAWN * POPULATION)))
     bounds = dict(zip(drawn, evaluate.bounds(drawn), strict=True))
     best = sorted(drawn, key=lambda plan: bounds[plan])[: POPULATION // 2]
@@ -42,8 +45,10 @@ def promising(space: Space, evaluate: Evaluator, rng: Random) -> list[Plan]:
 
 
 def repaired(children: list[Plan], space: Space, evaluate: Evaluator, rng: Random) -> list[Plan]:
-    """The children, those that cannot fit by their bounds replaced by random moves of theirs that
-    may, where there are any."""
+    """The children, those that cannot fit replaced by random moves that may.
+
+    Whether a plan may fit is said by its bounds; a child without such a move stays.
+    """
     bounds = evaluate.bounds(children)
     return [
         child if isfinite(bound) else _moved(child, space, evaluate, rng)

@@ -1,5 +1,6 @@
-"""NSGA-II for step time and memory: Deb, Pratap, Agarwal and Meyarivan 2002 (IEEE Trans. Evol.
-Comput. 6(2)).
+"""NSGA-II for step time and memory.
+
+Deb, Pratap, Agarwal and Meyarivan 2002 (IEEE Trans. Evol. Comput. 6(2)).
 
 Of two plans that fit, one dominates that is no worse in both and better in one; a plan that fits
 dominates one that does not, and of two that do not, the one that needs less memory (section VI).
