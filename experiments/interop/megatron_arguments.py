@@ -46,6 +46,7 @@ _NO_EFFECT = {
 --dist-ckpt-optim-fully-reshardable --dist-ckpt-save-pre-mcore-014 --dist-ckpt-strictness
 --dist-ckpt-workers --distrib-optim-fully-reshardable-mem-efficient --enable-msc
 --exit-on-missing-checkpoint --finetune --universal-checkpoint --load-tag --kill-switch-file
+--kill-switch-path --trigger-path
 --reset-iteration --load --load-main-params-from-ckpt
 --no-ckpt-fully-parallel-save --no-initialization --no-load-optim --no-load-rng
 --no-save-optim --no-save-rng --no-strict-fsdp-dtensor-load
@@ -68,6 +69,9 @@ _NO_EFFECT = {
 --renormalize-blend-weights --reset-position-ids --s3-cache-path --sample-rate
 --short-seq-prob --split --test-data-path --tiktoken-num-special-tokens --tiktoken-pattern
 --tiktoken-special-tokens --tokenizer-model --train-data-path --valid-data-path --vocab-file
+--train-weighted-split-paths --train-weighted-split-paths-path --valid-weighted-split-paths
+--valid-weighted-split-paths-path --test-weighted-split-paths --test-weighted-split-paths-path
+--loss-on-targets-only --norm-target-loss --reset-progress
 --repeated-dataloader --train-data-exact-num-epochs --train-desc-path --train-doc-idx-path
 --train-idx-path --train-sample-idx-path --train-shuffle-idx-path --return-data-index
 """,
@@ -82,6 +86,7 @@ _NO_EFFECT = {
 --inprocess-soft-timeout --inprocess-termination-grace-time --rerun-mode
 """,
     "the tokenizer": """
+--tokenizer-name-or-path --patch-tokenizer-type
 --legacy-tokenizer --tokenizer-hf-include-special-tokens
 --tokenizer-hf-no-include-special-tokens --tokenizer-hf-no-use-fast --tokenizer-hf-use-fast
 --tokenizer-metadata --tokenizer-sentencepiece-legacy --tokenizer-special-tokens
@@ -129,8 +134,11 @@ _NO_EFFECT = {
     "how the engine splits its exchanges and its recomputation": """
 --zero-allgather-bucket-size --zero-reduce-bucket-size --zero-contigious-gradients
 --zero-reduce-scatter --contigious-checkpointing --synchronize-each-layer --profile-backward
---profile-steps --checkpoint-num-layers --scattered-embeddings --use-pin-memory --split-transformers
+--profile-steps --reduce-bucket-size --checkpoint-num-layers --scattered-embeddings
+--use-pin-memory --split-transformers
 """,
+    "scales of values by the width": "--mup --mup-input-mult --mup-output-mult --mup-attn-mult",
+    "the batch that it ends at is predicted": "--rampup-batch-size",
     "steps before graphs are captured": "--cuda-graph-warmup-steps",
     "caches that are emptied": "--empty-unused-memory-level",
     "scales of fp8": """
@@ -146,10 +154,11 @@ _NO_EFFECT = {
 --no-scatter-gather-tensors-in-pipeline --overlap-p2p-communication --use-flash-attn
 --use-flash-attn-v2 --use-fused-rmsnorm
 --ds-fused-adam --use-flash-attn-builder --use-flash-attn-triton --use-tutel
---disable-mem-efficient-ln
+--disable-mem-efficient-ln --abort-on-unmet-fused-kernel-constraints
 """,
     "not a setting of training": """
 --actual-seq-length --deepspeed-mpi --memory-centric-tiled-linear --aml-data-download-path
+--causal-lm --job-name --log-level --log-level-replica --codecarbon-dir
 --ds-inference --dino-bottleneck-size --dino-freeze-last-layer --dino-head-hidden-size
 --dino-local-crops-number --dino-local-img-size --dino-norm-last-layer --dino-teacher-temp
 --dino-warmup-teacher-temp --dino-warmup-teacher-temp-epochs
@@ -160,6 +169,13 @@ NO_EFFECT = {name: reason for reason, names in _NO_EFFECT.items() for name in na
 """Arguments without effect on the time or the memory of a step, and why."""
 
 _OTHERS = """
+--RMSNorm --activations-checkpoint-granularity --cpu-offloading-num-layers --cpu-optimizer
+--deepspeed --deepspeed-activation-checkpointing --deepspeed-config --ds-sequence-parallel-size
+--embed-layernorm --enable-zbh1-pipeline --enable-zero-bubble
+--fine-grained-activation-offloading --fp8-e4m3 --fp8-hybrid --gas --geglu --glu-activation
+--moe-expert-parallel-size --moe-flex-dispatcher-backend --num-key-value-heads --offload-modules
+--overlapped-distributed-optimizer --pad-vocab-size-to --pipe-parallel-size
+--pp-partition-method --topk --zero-bubble-v-schedule --zero-stage
 --checkpoint-in-cpu --cpu-torch-adam --data-efficiency-curriculum-learning
 --ds-sequence-parallel-fpdt --ds-sequence-parallel-fpdt-chunk-size
 --ds-sequence-parallel-fpdt-offloading --enable-zbh1-exact-semantics --expert-interval
@@ -246,7 +262,7 @@ _OTHERS = """
 --pipeline-model-parallel-layout --pipeline-model-parallel-size
 --pipeline-model-parallel-split-rank --position-embedding-type --q-lora-rank --qk-head-dim
 --qk-l2-norm --qk-layernorm --qk-pos-emb-head-dim --query-in-block-prob --quick-geglu
---rampup-batch-size --recompute-activations --recompute-granularity --recompute-method
+--recompute-activations --recompute-granularity --recompute-method
 --recompute-modules --recompute-num-layers --refit-method --relative-attention-max-distance
 --relative-attention-num-buckets --replication --replication-factor --replication-jump
 --reset-attention-mask --retriever-report-topk-accuracies --retriever-score-scaling

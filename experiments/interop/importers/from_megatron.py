@@ -8,6 +8,7 @@ from parplan.errors import ParplanError
 from parplan.experiments.interop.importers.from_megatron_model import model_of, numbers_of
 from parplan.experiments.interop.importers.imported import Given, ImportedSettings, report_unread
 from parplan.experiments.interop.importers.megatron_deepspeed import stage_of_deepspeed
+from parplan.experiments.interop.importers.megatron_programs import check_program
 from parplan.experiments.interop.megatron_arguments import ARGUMENTS, NO_EFFECT
 from parplan.experiments.interop.megatron_plan import SELECTIVE, WHOLE
 from parplan.experiments.interop.shell.launch_text import Flags, processes, read_flags
@@ -45,6 +46,10 @@ NOT_MODELLED = {
     "--external-cuda-graph": "launching is that of --software",
     "--use-nccl-ub": "collectives are those of the cluster's fabric",
     "--hierarchical-context-parallel-sizes": "context parallelism is a single ring",
+    "--embed-layernorm": "no normalisation after the embedding",
+    "--pp-partition-method": "layers are spread evenly over the stages",
+    "--rope-type": "rotary positions without extension",
+    "--softmax-type": "softmax without sinks",
 }
 """What bears on the time or the memory of a step, and what is assumed instead."""
 
@@ -57,11 +62,10 @@ def from_megatron(text: str, where: str, given: Given) -> ImportedSettings:
 def megatron_settings(flags: Flags, given: Given) -> ImportedSettings:
     """The settings of arguments, from wherever they were read."""
     where = flags.where
-    if flags.has("--hybrid-layer-pattern", "--hybrid-override-pattern"):
-        raise ParplanError(f"{where}: --hybrid-layer-pattern: only transformers are known")
-    _refuse_other_files(flags)
-    _rename(flags)
     found = ImportedSettings()
+    _refuse_other_files(flags)
+    _rename(flags, found)
+    check_program(flags, found)
     found.devices = processes(flags)
     found.seq_len = flags.number("--seq-length", "--encoder-seq-length")
     found.global_batch = flags.number("--global-batch-size")
@@ -199,13 +203,19 @@ def _ends(
 
 def _recomputation(flags: Flags, found: ImportedSettings) -> dict[str, object]:
     kind = flags.text("--recompute-granularity")
-    if kind is None:
-        kind = "selective" if flags.has("--recompute-activations") else None
+    if flags.has("--recompute-activations") and kind is None:
+        kind = "selective"
     modules = flags.texts("--recompute-modules") or ["core_attn"]
     method, count = flags.text("--recompute-method"), flags.number("--recompute-num-layers")
     if kind is None:
         return {}
+    if kind not in ("full", "selective"):
+        raise ParplanError(
+            f"{flags.where}: --recompute-granularity: full or selective, got {kind!r}"
+        )
     if kind == "full":
+        if method not in (None, "uniform", "block"):
+            found.misread(f"--recompute-method {method}", "all layers are taken to be recomputed")
         if method == "uniform" and (count or 1) > 1:
             found.note(
                 f"--recompute-num-layers {count}", "uniform: one layer is recomputed at a time"
@@ -222,7 +232,7 @@ def _recomputation(flags: Flags, found: ImportedSettings) -> dict[str, object]:
 
 
 def _sharding(flags: Flags, found: ImportedSettings) -> dict[str, object]:
-    optimizer = flags.has("--use-distributed-optimizer")
+    optimizer = flags.has("--use-distributed-optimizer", "--overlapped-distributed-optimizer")
     strategy = flags.text("--data-parallel-sharding-strategy") or "optim_grads_params"
     copies = flags.number("--num-distributed-optimizer-instances") or 1
     asked = flags.number("--zero-stage")
@@ -251,14 +261,15 @@ def _overlap(flags: Flags, found: ImportedSettings) -> dict[str, object]:
     precision = found.workload["precision"]
     fp32 = asked or (precision in ("bf16", *NARROW) and not in_bf16)
     offload = flags.has("--optimizer-cpu-offload")
+    both = flags.has("--overlapped-distributed-optimizer")
     fine = flags.has("--fine-grained-activation-offloading")
     if fine:
         modules = " ".join(flags.texts("--offload-modules"))
         found.note(f"--offload-modules {modules}", "all that blocks keep is offloaded")
     return {
         "gradient_dtype": "fp32" if fp32 else "as computed",
-        "overlap_gradient_reduction": flags.has("--overlap-grad-reduce"),
-        "overlap_parameter_gather": flags.has("--overlap-param-gather"),
+        "overlap_gradient_reduction": flags.has("--overlap-grad-reduce") or both,
+        "overlap_parameter_gather": flags.has("--overlap-param-gather") or both,
         "overlap_tensor_parallel": flags.has("--tp-comm-overlap")
         and found.plan["tensor_parallel"] > 1,
         "offload_optimizer": offload,
@@ -303,6 +314,7 @@ def _say_unclear(word: str, flags: Flags, found: ImportedSettings) -> None:
             found.no_effect[unknown.why.partition(" ")[0]] = "its branches differ in such flags"
         else:
             name = f"${unknown.variable}" if unknown.variable else unknown.why.partition(" is ")[0]
+            name = name.partition(" depends ")[0]
             found.misread(name, f"{unknown.why}; taken as empty")
 
 
@@ -311,6 +323,9 @@ def _refuse_other_files(flags: Flags) -> None:
     if not known:
         raise ParplanError(f"{flags.where}: nothing in it is an argument of Megatron-LM")
 
+
+SHORTEST = 8
+"""Letters of a shortened argument; shorter ones are rather those of a fork."""
 
 EARLIER = {
     "--model-parallel-size": "--tensor-model-parallel-size",
@@ -327,8 +342,16 @@ EARLIER = {
 """Names of Megatron-DeepSpeed and of releases before core 0.4, and what they became."""
 
 
-def _rename(flags: Flags) -> None:
-    """Give arguments of other releases their present names; the present name goes first."""
+def _rename(flags: Flags, found: ImportedSettings) -> None:
+    """Give arguments of other releases, and shortened ones, their present names.
+
+    The present name goes first. A begin that only one argument has is that argument to argparse.
+    """
+    for name in [name for name in flags.words if name not in ARGUMENTS and name not in EARLIER]:
+        whole = [one for one in (*ARGUMENTS, *EARLIER) if one.startswith(name)]
+        if len(whole) == 1 and whole[0] not in flags.words and len(name) >= SHORTEST:
+            flags.words[whole[0]] = flags.words.pop(name)
+            found.note(name, f"taken as {whole[0]}, which it shortens")
     checkpoints = ("--checkpoint-activations", "--deepspeed-activation-checkpointing")
     method = flags.words.get("--activations-checkpoint-method")
     for old, new in EARLIER.items():

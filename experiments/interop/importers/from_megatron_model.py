@@ -14,6 +14,12 @@ VOCABULARIES = {"GPT2BPETokenizer": 50257, "Llama2Tokenizer": 32000}
 
 MOST_LAYERS = 1000
 
+OF_DEEPSPEED = (
+    *("--deepspeed", "--deepspeed-config", "--moe-expert-parallel-size", "--topk"),
+    *("--expert-interval", "--mlp-type", "--create-moe-param-group"),
+)
+"""Arguments of Megatron-DeepSpeed, whose experts have defaults of their own."""
+
 OPTIMIZERS = {"adam": "adamw", "sgd": "sgd", "muon": "muon", "dist_muon": "muon"}
 """Of `--optimizer`."""
 
@@ -92,7 +98,7 @@ def model_of(
         "ffn_size": flags.number("--ffn-hidden-size") or usual,
         "vocab_size": _vocabulary(flags, found, vocab_size, tensor_parallel),
         "mlp": "gated" if gated else "plain",
-        "norm": "rmsnorm" if norm.lower() == "rmsnorm" else "layernorm",
+        "norm": "rmsnorm" if norm.lower() == "rmsnorm" or flags.has("--RMSNorm") else "layernorm",
         "bias": plain,
         "qkv_bias": flags.has("--add-qkv-bias"),
         "query_key_norm": flags.has("--qk-layernorm"),
@@ -125,6 +131,9 @@ def _vocabulary(
     tokenizer = flags.text("--tokenizer-type") or usual
     size = given or flags.number("--vocab-size") or VOCABULARIES.get(tokenizer)
     divisor = flags.number("--make-vocab-size-divisible-by") or PADDED_TO
+    whole = flags.number("--pad-vocab-size-to") or flags.number("--padded-vocab-size")
+    if whole is not None and given is None:
+        return whole
     if size is None:
         raise ParplanError(
             f"{flags.where}: the vocabulary is that of {tokenizer or 'a tokenizer'}; "
@@ -137,13 +146,19 @@ def _vocabulary(
 
 
 def _experts(flags: Flags, layers: int, ffn: object) -> dict[str, Any]:
-    experts = flags.number("--num-experts")
+    experts = _number_of_experts(flags)
     width = flags.number("--moe-ffn-hidden-size") or ffn
-    top = flags.number("--moe-router-topk") or 2
+    of_deepspeed = flags.has(*OF_DEEPSPEED)
+    top = flags.number("--moe-router-topk") or (1 if of_deepspeed else 2)
     shared = flags.number("--moe-shared-expert-intermediate-size") or 0
     kinds = _pattern(flags, flags.text("--moe-layer-freq") or "1", layers)
+    if of_deepspeed:
+        interval = flags.number("--expert-interval") or 2
+        kinds = [int(layer % interval == 0) for layer in range(1, layers + 1)]
     if experts is None or (experts == 1 and not flags.has("--moe-router-topk")):
         return {}
+    if isinstance(width, int) and flags.text("--mlp-type") == "residual":
+        shared = width
     if not isinstance(width, int) or shared % width:
         raise ParplanError(
             f"{flags.where}: --moe-shared-expert-intermediate-size {shared}: expected a multiple "
@@ -171,6 +186,17 @@ def _experts(flags: Flags, layers: int, ffn: object) -> dict[str, Any]:
             "ones are known, no other pattern"
         )
     return {"moe": moe}
+
+
+def _number_of_experts(flags: Flags) -> int | None:
+    """Of each layer with experts; raises `ParplanError` where layers differ."""
+    said = flags.texts("--num-experts")
+    if len(set(said)) > 1:
+        raise ParplanError(
+            f"{flags.where}: --num-experts {' '.join(said)}: not modelled: layers with different "
+            "numbers of experts"
+        )
+    return flags.number("--num-experts")
 
 
 def _pattern(flags: Flags, text: str, layers: int) -> list[int]:

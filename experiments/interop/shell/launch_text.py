@@ -20,6 +20,16 @@ _VALUED = re.compile(
 )
 """Names of flags with a value: an unset variable behind one is that value, not further flags."""
 
+_OF_SLURM = {
+    "--nodes": ("SLURM_NNODES", "SLURM_JOB_NUM_NODES"),
+    "--ntasks": ("SLURM_NTASKS", "SLURM_NPROCS"),
+    "--ntasks-per-node": ("SLURM_NTASKS_PER_NODE",),
+    "--gpus-per-node": ("SLURM_GPUS_PER_NODE", "SLURM_GPUS_ON_NODE"),
+    "--gpus": ("SLURM_GPUS",),
+    "--cpus-per-task": ("SLURM_CPUS_PER_TASK",),
+}
+"""Directives of Slurm, and the variables by which a job is told them."""
+
 OF_MODELS = ("--num-layers", "--tensor-model-parallel-size", "--hidden-size", "--seq-length")
 """Flags by which a launch of training is told from other commands."""
 
@@ -30,6 +40,8 @@ class Flags:
 
     where: str
     words: dict[str, list[str]] = field(default_factory=dict)
+    program: str = ""
+    """The Python file that is started, as the launch names it."""
     launcher: dict[str, str] = field(default_factory=dict)
     """Flags of `srun`, `torchrun` and their like."""
     unclear: list[str] = field(default_factory=list)
@@ -89,13 +101,14 @@ def read_flags(text: str, where: str, variables: Mapping[str, str]) -> Flags:
 
     Raises `ParplanError` for text that is no shell script, and for two different launches.
     """
-    script = read_script(text, where, variables)
+    script = read_script(text, where, variables, _variables(_directives(text)))
     launches = [list(_separate(words, script)) for words in script.commands]
     chosen = _launch(launches, script)
     flags = Flags(where=where, unknowns=script.scope.unknowns, files=script.files)
     flags.notes = script.notes
-    _scheduler(text, flags)
+    _launcher(_directives(text), flags)
     start = _program(chosen)
+    flags.program = next((word for word in chosen[start:][:1] if _PROGRAM.fullmatch(word)), "")
     _launcher(chosen[:start], flags)
     current: list[str] | None = None
     name = ""
@@ -135,11 +148,14 @@ def _launch(launches: list[list[str]], script: Script) -> list[str]:
         return [word for words in found for word in words]
     most = max((strong(words) for words in found), default=0)
     training = [words for words in found if most and strong(words) == most]
+    if training and MARK.fullmatch(branch := training[0][-1]):
+        training = [
+            words for words in found if words in training or (words[-1] == branch and strong(words))
+        ]
     different = {tuple(words) for words in training}
     if len(different) > 1:
         raise ParplanError(
-            f"{script.where}: {len(different)} different launches; give one, or choose the branch "
-            "by --set NAME=VALUE"
+            f"{script.where}: {len(different)} different launches; {_why(training, script)}"
         )
     for words in found:
         if words[0].startswith("--"):
@@ -153,6 +169,15 @@ def _launch(launches: list[list[str]], script: Script) -> list[str]:
     if strong(kept):
         return kept
     return max(found, key=len, default=kept)
+
+
+def _why(launches: list[list[str]], script: Script) -> str:
+    """What several launches depend on, where that is known."""
+    for words in launches:
+        for unknown in script.scope.unknowns.within(words[-1]):
+            if unknown.why.startswith("the command depends"):
+                return unknown.why
+    return "give one, or choose the branch by --set NAME=VALUE"
 
 
 def _program(words: list[str]) -> int:
@@ -175,11 +200,28 @@ def _launcher(words: list[str], flags: Flags) -> None:
         flags.launcher.setdefault("--ntasks", flags.launcher.get("--num-processes", ""))
 
 
-def _scheduler(text: str, flags: Flags) -> None:
-    """`#SBATCH --nodes=4`, and its short form `-N 4`."""
+def _directives(text: str) -> list[str]:
+    """The words of `#SBATCH --nodes=4`, and of its short form `-N 4`."""
+    words: list[str] = []
     for line in re.findall(r"^#SBATCH\s+(\S.*)$", text[:1_000_000], re.MULTILINE):
-        words = line.partition(" #")[0].replace("=", " ").split()
-        _launcher(words, flags)
+        words += re.split(r"\s#", line)[0].replace("=", " ").split()
+    return words
+
+
+def _variables(directives: list[str]) -> dict[str, str]:
+    """What Slurm tells a job of its own directives."""
+    said = Flags(where="")
+    _launcher(directives, said)
+    found = {
+        variable: value
+        for name, variables in _OF_SLURM.items()
+        if (value := said.launcher.get(name, "")).isdigit()
+        for variable in variables
+    }
+    nodes, each = (found.get(name) for name in ("SLURM_NNODES", "SLURM_NTASKS_PER_NODE"))
+    if nodes and each and "SLURM_NTASKS" not in found:
+        found["SLURM_NTASKS"] = found["SLURM_NPROCS"] = str(int(nodes) * int(each))
+    return found
 
 
 def processes(flags: Flags) -> int | None:

@@ -23,7 +23,7 @@ from parplan.experiments.interop.shell.words import (
     words_of_name,
 )
 
-MAX_SOURCE, MAX_STEPS, MAX_NESTED = 2_000_000, 50_000, 30
+MAX_SOURCE, MAX_STEPS, MAX_NESTED, MAX_PLACES = 2_000_000, 50_000, 30, 100
 DECLARATIONS = ("export", "declare", "local", "readonly", "typeset")
 SHELLS = ("bash", "sh", "zsh", "/bin/bash", "/bin/sh", "sbatch")
 _PARSER = Parser(Language(tree_sitter_bash.language()))
@@ -48,16 +48,24 @@ class Script:
     sourced: int = 0
 
 
-def read_script(text: str, where: str, variables: Mapping[str, str]) -> Script:
+def read_script(
+    text: str, where: str, variables: Mapping[str, str], scheduled: Mapping[str, str] | None = None
+) -> Script:
     """The commands of `text`; `variables` go before those that it sets itself.
+
+    `scheduled`: variables that the scheduler sets, which the script may change.
 
     Raises `ParplanError` for text that is not a shell script, or that goes on without end.
     """
     script = Script(where=where)
     script.scope.given = frozenset(variables)
-    script.scope.variables = {name: [value] for name, value in variables.items()}
+    script.scope.variables = {
+        name: [value] for name, value in {**(scheduled or {}), **variables}.items()
+    }
+    places = [int(name) for name in variables if name.isdigit() and 0 < int(name) < MAX_PLACES]
     script.scope.positional = tuple(
-        variables[str(place)] for place in range(1, 10) if str(place) in variables
+        variables.get(str(place), script.scope.missing(str(place)))
+        for place in range(1, max(places, default=0) + 1)
     )
     _read(text, script)
     return script
@@ -314,9 +322,7 @@ def _loop(node: Node, script: Script) -> None:
             w for v in node.children_by_field_name("value") for w in words_of(v, script.scope)
         ]
         plain = text_of(name)
-        many = Unknown(
-            f"${plain} is each of {' '.join(values)[:60]}; give --variable {plain}=VALUE"
-        )
+        many = Unknown(f"${plain} is each of {' '.join(values)[:60]}; give --set {plain}=VALUE")
         word = values[0] if len(values) == 1 else script.scope.unknowns.mark(many)
         script.scope.assign(plain, [word])
     body = node.child_by_field_name("body")
@@ -333,7 +339,7 @@ def _branches(
         return
     test = " ".join(" ".join(tests[:2]).split())[:100]
     if not variable:
-        asked = re.search(r"\$\{?([A-Za-z_]\w*)", " ".join(tests))
+        asked = re.search(r"\$\{?([A-Za-z_]\w*|[1-9]\d*)", " ".join(tests))
         variable = asked[1] if asked else ""
     hint = f"; give --set {variable}=VALUE" if variable else ""
     why = f"depends on a branch that is not known ({test}){hint}"

@@ -28,6 +28,8 @@ EXPANSIONS = {
 
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _PARAMETER = re.compile(r"\$\{([!#]?)([A-Za-z_]\w*|\d+|[@*#?$!-])(\[[^]]*\])?(.*)\}", re.DOTALL)
+_ARITHMETIC = re.compile(r"\$\(\((.*)\)\)", re.DOTALL)
+_TO_GIVE = "give --set NAME=VALUE for what it sets"
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 
@@ -53,7 +55,7 @@ class Scope:
             words = [*before, *words]
         if sum(map(len, words)) > MAX_WORD * 10 or len(words) > MAX_WORD:
             words = [self.unknowns.mark(Unknown(f"${name} grows without end"))]
-        self.variables[name] = words
+        self.variables[name] = [self._named(name, word) for word in words]
 
     def append_text(self, name: str, text: str) -> None:
         """`NAME+=text` of a plain variable."""
@@ -68,10 +70,18 @@ class Scope:
         words = self.variables.get(name)
         return None if words is None else (words[0] if words else "")
 
+    def _named(self, name: str, word: str) -> str:
+        """A word that a command would print, with the variable to give instead of it."""
+        found = self.unknowns.within(word)
+        if len(found) != 1 or not found[0].why.endswith(_TO_GIVE):
+            return word
+        why = found[0].why.removesuffix(_TO_GIVE) + f"give --set {name}=VALUE"
+        return MARK.sub(lambda _: self.unknowns.mark(Unknown(why)), word)
+
     def missing(self, name: str) -> str:
         """The mark of a variable that is not set."""
         return self.unknowns.mark(
-            Unknown(f"${name} is not set here; give --variable {name}=VALUE", name)
+            Unknown(f"${name} is not set here; give --set {name}=VALUE", name)
         )
 
 
@@ -328,6 +338,9 @@ def number_or_mark(text: str, scope: Scope) -> str:
 
 def _substituted(node: Node, scope: Scope) -> str:
     """What a command would print, of the few that only rewrite their words."""
+    if inner := _ARITHMETIC.fullmatch(_bare(text_of(node)).strip()):
+        # Behind `:-` the grammar takes arithmetic for a command in brackets.
+        return number_or_mark(re.sub(r"\$\{?([A-Za-z_]\w*)\}?", r"\1", inner[1]), scope)
     commands = [child for child in node.named_children if child.type != "comment"]
     if len(commands) == 1:
         parts = commands[0].named_children if commands[0].type == "pipeline" else commands
@@ -339,9 +352,7 @@ def _substituted(node: Node, scope: Scope) -> str:
             if printed is not None:
                 return printed
     shown = " ".join(text_of(node).split())[:60]
-    return scope.unknowns.mark(
-        Unknown(f"{shown} is not executed; give --variable NAME=VALUE for what it sets")
-    )
+    return scope.unknowns.mark(Unknown(f"{shown} is not executed; {_TO_GIVE}"))
 
 
 def words_of_name(node: Node, scope: Scope) -> list[str]:

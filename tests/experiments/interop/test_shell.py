@@ -36,6 +36,8 @@ def flags_of(text: str, **variables: str) -> Flags:
         ("M=a\nif [ $M = a ]; then X=1; else X=2; fi\npython pretrain.py --x $X", "--x", ["1"]),
         ("M=3\nif (( M > 3 )); then X=1; else X=2; fi\npython pretrain.py --x $X", "--x", ["2"]),
         ("M=8B\ncase $M in 8B) X=32;; *) X=80;; esac\npython pretrain.py --x $X", "--x", ["32"]),
+        ("G=${G:-$((2 * A))}\nA=3\npython pretrain.py --x ${X:-$((A * 2))}", "--x", ["6"]),
+        ("#SBATCH -N 4\n#SBATCH --ntasks-per-node=2\npython t.py --x $SLURM_NPROCS", "--x", ["8"]),
         ("[[ -z $T ]] && T=4\npython pretrain.py --x $T", "--x", ["4"]),
         ("python prepare.py --y 1\npython pretrain.py --x 1 --num-layers 2", "--x", ["1"]),
         ("DATA=<where it is>\npython pretrain.py --d $DATA --x 1", "--x", ["1"]),
@@ -43,6 +45,14 @@ def flags_of(text: str, **variables: str) -> Flags:
 )
 def test_the_shell_is_read_as_it_would_be_run(text: str, name: str, words: list[str]) -> None:
     assert flags_of(text).words[name] == words
+
+
+def test_arguments_of_a_script_are_given_by_their_places() -> None:
+    text = "A=$1\nB=${12}\npython pretrain.py --a $A --x $B"
+    flags = flags_of(text, **{"12": "7"})
+    assert flags.number("--x") == 7
+    with pytest.raises(ParplanError, match=r"--a: \$1 is not set here; give --set 1=VALUE"):
+        flags.number("--a")
 
 
 BRANCHES = f"""case $MODEL in
@@ -107,7 +117,7 @@ def test_what_cannot_be_read_is_one_line(text: str, message: str) -> None:
 def test_nothing_is_executed(tmp_path: Path) -> None:
     made = tmp_path / "made"
     text = f"X=$(touch {made})\ntouch {made}\npython pretrain.py {SIZES} --micro-batch-size $X"
-    with pytest.raises(ParplanError, match="is not executed; give --variable"):
+    with pytest.raises(ParplanError, match="is not executed; give --set X=VALUE"):
         SOURCES["megatron"](text, "launch", Given(devices=1))
     assert not made.exists()
 

@@ -1,0 +1,49 @@
+"""Programs of Megatron-LM and its forks beside the training of language models."""
+
+import re
+
+from parplan.errors import ParplanError
+from parplan.experiments.interop.importers.imported import ImportedSettings
+from parplan.experiments.interop.shell.launch_text import Flags
+
+_WORD = r"(?:^|[_/\-])(?:{})(?:[_.\-]|$)"
+
+REFUSED = {
+    "t5|encoder_decoder": "not modelled: encoders with decoders",
+    "mamba|hybrid": "not modelled: state-space layers",
+    "vision|vit|dino|swin|inpaint|imagenet|classify": "not modelled: models of images",
+    "generation|generate|inference|server|convert|converter|preprocess|export|quantize|ptq|"
+    "evaluate|eval": "it trains no model",
+}
+"""Words in the names of programs, and why these are refused."""
+
+OTHERWISE = {
+    "bert|ict|biencoder|retriever": "tokens are taken to attend to those before them alone, and "
+    "heads beside that of the language model are left out",
+    "retro": "not modelled: retrieval",
+    "vlm|llava|multimodal|mimo|avlm": "the language model alone is predicted",
+    "dualpipev|moe_layer": "the whole model is taken to be trained",
+}
+"""The same of programs that are predicted, and what is assumed."""
+
+HYBRID = (
+    *("--hybrid-layer-pattern", "--hybrid-override-pattern", "--hybrid-attention-ratio"),
+    *("--hybrid-mlp-ratio", "--is-hybrid-model"),
+)
+
+
+def check_program(flags: Flags, found: ImportedSettings) -> None:
+    """Say what is assumed of another program than that of language models.
+
+    Raises `ParplanError` for programs and arguments of what is not modelled at all.
+    """
+    for name in HYBRID:
+        if flags.has(name):
+            raise ParplanError(f"{flags.where}: {name}: not modelled: state-space layers")
+    program = flags.program.lower()
+    for words, why in REFUSED.items():
+        if re.search(_WORD.format(words), program.rpartition("/")[2]):
+            raise ParplanError(f"{flags.where}: {flags.program.rpartition('/')[2]}: {why}")
+    for words, why in OTHERWISE.items():
+        if re.search(_WORD.format(words), program):
+            found.misread(flags.program.rpartition("/")[2], why)
