@@ -75,7 +75,7 @@ format: $(VENV)/ready
 
 # Writes what the commands print now into the pages that show it; look at the difference.
 docs: $(VENV)/ready
-	PARPLAN_WRITE_DOCS=1 $(BIN)/python -m pytest -q tests/docs/test_docs.py tests/docs/test_notebook.py
+	PARPLAN_WRITE_DOCS=1 $(BIN)/python -m pytest -q tests/docs/test_docs.py tests/docs/test_notebook.py tests/docs/test_contributing.py
 	$(BIN)/parplan plan llama3-70b --cluster 64xh100 --seq-len 8192 --global-batch 128 -o out/picture
 	cp out/picture/landscape.png docs/plan.png
 	git diff --stat docs

@@ -104,9 +104,10 @@ def _page_of(folder: Path) -> str:
 
 
 def _api_page(folder: Path, modules: list[Path]) -> str:
-    """The public names of a folder's modules, from their docstrings."""
+    """The public names of a folder's modules, from their docstrings; found after the pages."""
     blocks = [f"::: {_name(module)}\n" for module in modules]
-    return "\n".join([f"# {_name(folder)}\n", *blocks])
+    found_later = "---\nsearch: { boost: 0.1 }\n---\n"
+    return "\n".join([f"{found_later}# {_name(folder)}\n", *blocks])
 
 
 def _api_index(rooms: dict[Path, list[Path]]) -> str:

@@ -133,7 +133,9 @@ def _close_line(
 
 def _number(found: int, none: str, all_known: bool) -> str:
     """A number of plans, of which more may not have been tried."""
-    return str(found or none) if all_known else f"at least {found}"
+    if all_known:
+        return str(found or none)
+    return f"at least {found}" if found else f"{none} known"
 
 
 def _change_row(change: Change) -> dict[str, Any]:

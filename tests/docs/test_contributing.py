@@ -1,5 +1,6 @@
 """The recipes of CONTRIBUTING.md work as they are printed."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,19 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ran]]:
     for registry, kept in zip((CATALOGUE, SOURCES), before, strict=True):
         for name in registry.keys() - kept.keys():
             del registry[name]
+
+
+def test_every_block_prints_what_it_shows(ran: dict[str, Ran]) -> None:
+    assert {one.what: one.printed for one in ran.values()} == {
+        one.what: one.shown for one in ran.values()
+    }
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "CHANGELOG.md"])
+def test_every_file_that_is_named_exists(name: str) -> None:
+    text = (PAGE.parent / name).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (PAGE.parent / target).exists(), target
 
 
 def test_a_planner_and_a_framework_plan(ran: dict[str, Ran]) -> None:

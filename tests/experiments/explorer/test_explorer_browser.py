@@ -1,7 +1,6 @@
 """The page of `parplan explore` in a real browser: chromium without a window."""
 
 import json
-import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,19 +15,9 @@ from parplan.experiments.explorer.server import ExplorerServer
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.sim.models.model import model_preset
 from parplan.sim.workload import Workload
+from tests.tools.browser import LONGEST_MS, opened_browser
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
-)
-SOFTWARE_GL = ("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader",
-               "--enable-unsafe-swiftshader")  # fmt: skip
-LONGEST_MS = 60_000
-
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = [
-    pytest.mark.skipif(not BROWSER, reason="no chromium is installed"),
-    pytest.mark.timeout(240),
-]
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +28,8 @@ def job() -> ExploredJob:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(
-            executable_path=BROWSER, args=SOFTWARE_GL, timeout=LONGEST_MS
-        )
+    with opened_browser() as found:
         yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")
