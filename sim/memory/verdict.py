@@ -67,10 +67,3 @@ def verdict_on(peak_bytes: float, accelerator: Accelerator) -> Verdict:
 def share_words(peak_bytes: float, accelerator: Accelerator) -> str:
     """`36.1 GB per device (45%)`."""
     return f"{peak_bytes / GB:.1f} GB per device ({peak_bytes / accelerator.memory_bytes:.0%})"
-
-
-def peak_words(peak_bytes: float, accelerator: Accelerator) -> str:
-    """The same, and whether it may fail or does not fit."""
-    verdict = verdict_on(peak_bytes, accelerator)
-    words = share_words(peak_bytes, accelerator)
-    return words if verdict == "fits" else f"{words}: {verdict}"

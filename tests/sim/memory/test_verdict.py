@@ -9,7 +9,6 @@ from parplan.sim.memory.verdict import (
     ALLOCATOR,
     RESERVE_BYTES,
     is_expected_to_fit,
-    peak_words,
     share_words,
     verdict_on,
 )
@@ -51,7 +50,5 @@ def test_the_memory_of_a_host_has_no_context() -> None:
     assert verdict_on(0.88 * cpu.memory_bytes, cpu) == "fits"
 
 
-def test_the_words_say_what_may_fail() -> None:
+def test_the_words_say_the_share_of_the_memory() -> None:
     assert share_words(0.93 * WHOLE, H100) == "79.1 GB per device (93%)"
-    assert peak_words(0.93 * WHOLE, H100) == "79.1 GB per device (93%): may fail"
-    assert peak_words(0.5 * WHOLE, H100) == share_words(0.5 * WHOLE, H100)
