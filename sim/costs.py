@@ -66,6 +66,9 @@ class StageCosts:
     norm_sync_s: float = 0.0
     """One all-reduce of the gradients' norm over all pipeline ranks before the optimizer, which
     then begins everywhere at once; the largest of the stages counts. 0: there is none."""
+    post_validation: bool = False
+    """Whether a rank begins and ends its steps at times of its own where the schedule splits the
+    backward: no optimizer waits for the norm of all gradients (`parplan.sim.step.step_end`)."""
     overlap_share: float = 0.0
     """What a pair of a forward (of this stage) and a backward gains by running together, as a share
     of the shorter one: 0, as one after the other; 1, the shorter one costs nothing."""

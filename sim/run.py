@@ -77,6 +77,16 @@ class Run:
     """A tuple, or a view of a table of which each event is made when it is asked for."""
     source: str = "predicted"
     """Who ran it: predicted or measured."""
+    staggered: bool = False
+    """Whether ranks begin and end steps at times of their own (`parplan.sim.step.step_end`): then
+    `step_s` is the time from step to step, and events may lie beyond it."""
+
+    @property
+    def end_s(self) -> float:
+        """When its last event ends; `step_s` unless it is staggered."""
+        if not self.staggered:
+            return self.step_s
+        return max((event.end_s for event in self.events), default=0.0)
 
     @property
     def num_ranks(self) -> int:

@@ -25,6 +25,7 @@ _FIELDS = (
     *("forward_s", "input_gradient_s", "weight_gradient_s", "first_gradient_extra_s"),
     *("send_s", "latency_s", "reduce_s", "optimizer_s", "gather_s"),
     *("reduce_buckets", "reduce_each_micro_batch", "norm_sync_s", "overlap_share"),
+    "post_validation",
 )
 
 
@@ -98,6 +99,7 @@ class StageTicks:
     gather: Ints
     norm_sync: Ints
     overlap_share: npt.NDArray[np.float64]
+    post_validation: npt.NDArray[np.bool_]
 
     @property
     def num_candidates(self) -> int:
@@ -140,6 +142,7 @@ def ticks_of_seconds(
     reduce_each_micro_batch: npt.ArrayLike = False,
     norm_sync_s: npt.ArrayLike = 0.0,
     overlap_share: npt.ArrayLike = 0.0,
+    post_validation: npt.ArrayLike = False,
 ) -> StageTicks:
     """The fields of `StageCosts` as arrays of shape [candidates, stages]; scalars are repeated."""
     f, i, w, extra = (
@@ -172,4 +175,5 @@ def ticks_of_seconds(
         gather=whole(gather_s),
         norm_sync=whole(norm_sync_s),
         overlap_share=np.broadcast_to(np.asarray(overlap_share, dtype=np.float64), shape),
+        post_validation=np.broadcast_to(np.asarray(post_validation, dtype=np.bool_), shape),
     )

@@ -55,7 +55,7 @@ def details(workload: Workload, cluster: Cluster, plan: Plan) -> dict[str, Any]:
         "num_ranks": run.num_ranks,
         "ranks": shown,
         "bars": _bars(run, shown),
-        "memory": [_curve(memory[rank], run.step_s) for rank in shown[:8]],
+        "memory": [_curve(memory[rank], run.end_s) for rank in shown[:8]],
         "exports": {name: _export(workload, cluster, plan, name) for name in TARGETS},
     }
 
@@ -94,7 +94,7 @@ def _bars(run: Run, shown: list[int]) -> dict[str, Any]:
     return {kind: [bar[:3] for bar in bars] for kind, bars in found.items()}
 
 
-def _curve(memory: MemoryOverTime, step_s: float) -> dict[str, Any]:
+def _curve(memory: MemoryOverTime, end_s: float) -> dict[str, Any]:
     """Time and total memory of a rank; of many points, the highest of each stretch."""
     times, total = memory.times_s, memory.total_bytes / GB
     if len(times) > POINTS:
@@ -104,7 +104,7 @@ def _curve(memory: MemoryOverTime, step_s: float) -> dict[str, Any]:
     return {
         "rank": memory.rank,
         "state_gb": memory.state.state_bytes / GB,
-        "times_s": [*times.tolist(), step_s],
+        "times_s": [*times.tolist(), end_s],
         "gb": [*np.round(total, 3).tolist(), float(total[-1])],
     }
 

@@ -69,7 +69,7 @@ def gantt(runs: Mapping[str, Run]) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    end_s = max((run.step_s for run in runs.values()), default=0.0)
+    end_s = max((run.end_s for run in runs.values()), default=0.0)
     scale, unit = (1.0, "s") if end_s >= 1 else (1e3, "ms")
     found = {label: _panels(run, scale) for label, run in runs.items()}
     whole = Window(0.0, end_s * scale * 1.005 or 1.0, PIXELS)
@@ -88,7 +88,8 @@ def gantt(runs: Mapping[str, Run]) -> Figure:
         axes = figure.add_subplot(grid[row, :], sharex=first)
         first = axes if first is None else first
         by_shares |= _draw(axes, found[label], whole)
-        axes.axvline(run.step_s * scale, color="black", linewidth=0.8)
+        if not run.staggered:
+            axes.axvline(run.step_s * scale, color="black", linewidth=0.8)
         axes.set_title(
             f"{label}: step {run.step_s * scale:.4g} {unit}, bubble {run.bubble:.1%}",
             loc="left",
@@ -146,7 +147,7 @@ def _parts(panels: _Panels, run: Run, scale: float, whole: Window) -> dict[str, 
     bars = [own for lane in computations for own in lane.bars.values()]
     if not bars or not is_narrow(bars, whole):
         return {}
-    end, pixels = run.step_s * scale, PIXELS // 3
+    end, pixels = run.end_s * scale, PIXELS // 3
     widths: Floats = np.concatenate([own[:, 1] - own[:, 0] for own in bars])
     short = min(end / 3, ZOOMED * float(np.median(widths)))
     backward = [lane.bars["backward"][0, 1] for lane in computations if "backward" in lane.bars]

@@ -105,6 +105,7 @@ def box_bounds_s(parts: RelaxedParts, plan: Plan, boxes: Sequence[Box]) -> Float
         reduces_once=reduces_once(parts.workload, plan),
         sharding_waits=parts.workload.software.sharded_in_lists,
         slowed_share=slowed_share(parts.cluster, parts.workload.software),
+        post_validation=parts.workload.software.post_validation,
     )
     seconds = costs_of_rows(layers, work, around)
     blocks = np.array([float(stage.num_blocks) for stage in parts.kinds(plan).stages])

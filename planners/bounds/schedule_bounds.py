@@ -39,15 +39,19 @@ def step_bounds_s(
     if kind.splits_backward:
         chain = count * _total(paths.forward_work + paths.chain, own)
     start = _least(paths.fill, own)
+    by_themselves = kind.splits_backward and kind.one_copy
+    staggered = np.logical_and(ticks.post_validation.any(axis=1), by_themselves)
+    # Of ranks that begin steps at times of their own, what is before them does not count.
+    before = np.where(staggered[:, None], start, 0)
     bound = np.zeros(ticks.num_candidates, dtype=np.int64)
     for path in (
-        start + work + _least(paths.reduce_after, own) + finish,
+        start - before + work + _least(paths.reduce_after, own) + finish,
         start + chain + _least(paths.drain, own) + home,
-        _least(paths.first_backward, own) + _total(repeats * ticks.reduce, own) + finish,
+        _least(paths.first_backward, own) - before + _total(repeats * ticks.reduce, own) + finish,
     ):
         np.maximum(bound, path.max(axis=1), out=bound)
     # The norm of all gradients comes between the last reduction and the first optimizer step.
-    bound += ticks.norm_sync.max(axis=1)
+    bound += np.where(staggered, 0, ticks.norm_sync.max(axis=1))
     return to_seconds(bound)
 
 

@@ -249,6 +249,7 @@ class SpaceTable:
             reduces_once=reduces_once(self.space.workload, rows.blocks[0].plan()),
             sharding_waits=self.space.workload.software.sharded_in_lists,
             slowed_share=slowed_share(self.space.cluster, self.space.workload.software),
+            post_validation=self.space.workload.software.post_validation,
         )
         costs = costs_of_rows(layers.rows()[kept], work.rows()[kept], around)
         return ticks_of_seconds(**costs), counts.astype(np.int64)

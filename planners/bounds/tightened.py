@@ -134,6 +134,7 @@ def _raise(
         reduces_once=reduces_once(workload, rows.blocks[0].plan()),
         sharding_waits=workload.software.sharded_in_lists,
         slowed_share=slowed_share(table.space.cluster, workload.software),
+        post_validation=workload.software.post_validation,
     )
     layers = np.concatenate([one.layers for one in several])
     work = np.concatenate([one.work for one in several])

@@ -42,19 +42,18 @@ def idle_by_cause(program: Program, run: Run) -> tuple[Idle, ...]:
     for pair in (i for rank in program for i in rank if isinstance(i, Overlap)):
         made_s.update(dict.fromkeys(pair, max(made_s.get(action, 0.0) for action in pair)))
     return tuple(
-        _rank(actions, [e for e in run.events if e.rank == rank], made_s, run.step_s)
+        _rank(actions, [e for e in run.events if e.rank == rank], made_s, run)
         for rank, actions in enumerate(schedule)
     )
 
 
-def _rank(
-    actions: RankActions, events: list[Event], made_s: dict[Action, float], step_s: float
-) -> Idle:
+def _rank(actions: RankActions, events: list[Event], made_s: dict[Action, float], run: Run) -> Idle:
     compute = {event.name: event for event in events if event.stream == "compute"}
     seconds = {field.name: 0.0 for field in fields(Idle)}
     first_backward = next((i for i, a in enumerate(actions) if a.op != "F"), len(actions))
     last_forward = max((i for i, a in enumerate(actions) if a.op == "F"), default=-1)
-    now_s = 0.0
+    begin_s = compute[str(actions[0])].start_s if run.staggered and actions else 0.0
+    now_s = begin_s
     for i, action in enumerate(actions):
         event = compute[str(action)]
         if event.start_s > now_s:
@@ -67,7 +66,7 @@ def _rank(
     done_s = max((e.end_s for e in events if e.stream != "send"), default=0.0)
     busy_s = sum(e.end_s - e.start_s for e in rest)
     seconds["data_parallel_s"] = max(0.0, done_s - now_s - busy_s)
-    seconds["end_s"] = step_s - max(done_s, now_s)
+    seconds["end_s"] = begin_s + run.step_s - max(done_s, now_s)
     return Idle(**seconds)
 
 

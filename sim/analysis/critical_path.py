@@ -49,6 +49,8 @@ def critical_path(
 ) -> tuple[PathSegment, ...]:
     """A chain of causes from the start of the step to its end, without a gap, first piece first.
 
+    Of a staggered run, these are those of the rank whose step is the longest.
+
     `run` is what `simulate(schedule, costs)` returned. Of equally long chains one is taken: the
     one over the lowest rank at the end, and over the rank's own previous work before messages.
     """
@@ -201,7 +203,7 @@ class _Walk:
         self.num_ranks = run.num_ranks
         self.order: dict[tuple[int, str], list[_Timed]] = {}
         self.named: dict[str, _Timed] = {}
-        self.events = _timed(run)
+        self.events, self.staggered = _timed(run), run.staggered
         for event in self.events:
             self.order.setdefault(self._lane(event), []).append(event)
             if event.stream != "data-parallel":
@@ -209,15 +211,15 @@ class _Walk:
         self.place = {id(e): i for lane in self.order.values() for i, e in enumerate(lane)}
 
     def path(self) -> tuple[PathSegment, ...]:
-        until_ps = max((e.end_ps for e in self.events), default=0)
-        ends = [e for e in self.events if e.end_ps == until_ps]
+        begin_ps, until_ps, ends = self._step()
         links: list[PathSegment] = []
         event: _Timed | None = min(ends, key=lambda e: (e.rank, e.stream), default=None)
-        while event is not None:
+        while event is not None and until_ps > begin_ps:
             links.append(_link(event, until_ps))
             cause = next(self._causes(event), None)
             if cause is None:
-                assert event.start_ps == 0, f"nothing causes {event}"
+                # By post-validation the optimizer may wait for a part of the norm: no event.
+                assert event.start_ps == 0 or self.staggered, f"nothing causes {event}"
                 break
             before, latency_ps = cause
             until_ps = event.start_ps
@@ -229,7 +231,25 @@ class _Walk:
                 )
                 until_ps = sent_ps
             event = before
-        return tuple(reversed(links))
+        begin_s = begin_ps / PS_PER_S
+        return tuple(k._replace(start_s=max(k.start_s, begin_s)) for k in reversed(links))
+
+    def _step(self) -> tuple[int, int, list[_Timed]]:
+        """Begin and end of a step, and the events at its end.
+
+        Of ranks with steps of their own it is that of the one whose step is the longest.
+        """
+        begins, own = [0] * self.num_ranks, self.events
+        if self.staggered:
+            own = [event for event in own if event.stream != "send"]
+            begins = [self.order[r, "compute"][0].start_ps for r in range(self.num_ranks)]
+        until = max(own, key=lambda e: (e.end_ps - begins[e.rank], -e.rank), default=None)
+        if until is None:
+            return 0, 0, []
+        ends = [e for e in own if e.end_ps == until.end_ps]
+        if self.staggered:
+            ends = [e for e in ends if e.rank == until.rank]
+        return begins[until.rank], until.end_ps, ends
 
     def _lane(self, event: _Timed) -> tuple[int, str]:
         if event.stream == "send":

@@ -220,6 +220,7 @@ def surroundings(workload: Workload, plan: Plan, links: Communication) -> Surrou
         reduces_once=reduces_once(workload, plan),
         sharding_waits=workload.software.sharded_in_lists,
         slowed_share=slowed_share(links.cluster, workload.software),
+        post_validation=workload.software.post_validation,
     )
 
 

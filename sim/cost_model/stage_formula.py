@@ -52,6 +52,8 @@ class Surroundings(NamedTuple):
     gradients reduced."""
     slowed_share: float = 0.0
     """How much longer kernels take beside a gather or reduction, over the time of the latter."""
+    post_validation: bool = False
+    """As that of `StageCosts`."""
 
 
 def costs_of_stage(
@@ -77,6 +79,7 @@ def costs_of_stage(
         reduce_each_micro_batch=each_backward,
         optimizer_s=optimizer,
         gather_s=gathered if zero in (1, 2) else 0.0,
+        post_validation=around.post_validation,
     )
 
 

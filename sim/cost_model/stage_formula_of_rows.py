@@ -23,6 +23,7 @@ class SurroundingsOfRows(NamedTuple):
     reduces_once: bool
     sharding_waits: bool
     slowed_share: float
+    post_validation: bool
 
 
 def costs_of_rows(
@@ -50,6 +51,7 @@ def costs_of_rows(
         "reduce_each_micro_batch": (zero >= 2) & (not once),
         "optimizer_s": optimizer,
         "gather_s": np.where((zero == 1) | (zero == 2), gathered, 0.0),
+        "post_validation": np.full_like(reduced, around.post_validation),
     }
 
 

@@ -137,7 +137,8 @@ def _runs(lists: ActionArrays, processes: Processes, begin_ps: int) -> list[Run]
     runs = []
     for step, end_ps in enumerate(processes.step_ends_ps):
         simulated = processes.simulated(step)
-        runs.append(as_run(lists, replace(simulated, end_ps=end_ps - begin_ps)))
+        alone = replace(simulated, end_ps=end_ps - begin_ps, staggered=False)
+        runs.append(as_run(lists, alone))
         begin_ps = end_ps
     return runs
 

@@ -22,7 +22,7 @@ from parplan.sim.programs.messages import deadlock
 from parplan.sim.step.data_parallel import Span, bucket_spans, finish_spans, reduce_spans
 from parplan.sim.step.recording import StepRecord
 from parplan.sim.step.shared_links import SharedLinks
-from parplan.sim.step.step_end import check_copies
+from parplan.sim.step.step_end import check_copies, is_staggered, longest_ps
 from parplan.sim.ticks import pair_ps, to_ps
 
 
@@ -53,7 +53,6 @@ class Processes:
         # Communication is not in it: `action_arrays` has refused it.
         self.program: tuple[tuple[Action | Overlap, ...], ...] = program  # type: ignore[assignment]
         self.durations_ps, self.blocking = options.durations_ps, options.blocking_sends
-        self.post_validation = options.post_validation
         self.stages = [stage_work(cost) for cost in costs]
         self.works = works_of_micro_batches(lists, costs)
         self.norm_ps = max(to_ps(cost.norm_sync_s) for cost in costs)
@@ -62,13 +61,16 @@ class Processes:
         self.copies = np.bincount([stage for stage, _ in copies]).tolist()
         shared = [stage for stage, count in enumerate(self.copies) if count > 1]
         check_copies(shared, [self.stages[stage].reduce_each for stage in shared])
+        by_software = any(cost.post_validation for cost in costs)
+        self.staggered = by_software and is_staggered(lists, bool(shared))
+        self.post_validation = options.post_validation or self.staggered
         # Messages that only their sender, or only their receiver, has come to.
         self.arrivals: dict[tuple[int, bool, int], Any] = {}
         self.waiting: dict[int, Action] = {}
         self.barriers = Barriers(env)
         self.reduce_free_ps = [0] * len(program)
         self.spans: list[list[Span]] = [[] for _ in range(num_steps)]
-        self.step_ends_ps = [0] * num_steps
+        self.ends_ps = [[0] * len(program) for _ in range(num_steps)]
         count = len(lists) * num_steps
         self.start, self.end = times(count), times(count)
         slowdown = options.compute_slowdown_during_messages
@@ -77,6 +79,11 @@ class Processes:
         self.ranks = [
             env.process(self._rank(rank, int(first))) for rank, first in enumerate(lists.first[:-1])
         ]
+
+    @property
+    def step_ends_ps(self) -> list[int]:
+        """When the last rank is done with each step."""
+        return [max(ends) for ends in self.ends_ps]
 
     def done(self) -> simpy.Event:
         """The end of all lists; optimizers and gathers may end later (`step_ends_ps`)."""
@@ -99,23 +106,28 @@ class Processes:
     def simulated(self, step: int) -> StepRecord:
         """The times of one of the steps."""
         own = slice(step * len(self.lists), (step + 1) * len(self.lists))
+        end_ps = self.step_ends_ps[step]
+        if self.staggered:
+            start = np.array(self.start[own], dtype=np.int64)
+            end_ps = longest_ps(np.array(self.ends_ps[step]), start, self.lists.first)
         return StepRecord(
             start=np.array(self.start[own]),
             end=np.array(self.end[own]),
             send_start=np.array(self.links.start[own]),
             send_end=np.array(self.links.end[own]),
             spans=self.spans[step],
-            end_ps=self.step_ends_ps[step],
+            end_ps=end_ps,
+            staggered=self.staggered,
         )
 
     def _rank(self, rank: int, first: int) -> Process:
         """The process of a rank whose first action stands at place `first`."""
         try:
-            for step in range(len(self.step_ends_ps)):
+            for step in range(len(self.ends_ps)):
                 now = yield from self._list(rank, step, first + step * len(self.lists))
                 end = yield from self._finish(rank, step, now)
-                self.step_ends_ps[step] = max(self.step_ends_ps[step], end)
-                if step + 1 < len(self.step_ends_ps):
+                self.ends_ps[step][rank] = end
+                if step + 1 < len(self.ends_ps):
                     yield simpy.Timeout(self.env, end - int(self.env.now))
         except simpy.Interrupt:
             return

@@ -10,6 +10,7 @@ from parplan.sim.run import Run
 from parplan.sim.step.data_parallel import Span, bucket_spans, finish_spans, reduce_spans
 from parplan.sim.step.recording import StepRecord, as_run
 from parplan.sim.step.self_check import check_simulated
+from parplan.sim.step.step_end import longest_ps
 from parplan.sim.step.step_tables import SweepTables
 from parplan.sim.step.tape import REDUCES, Tape
 from parplan.sim.ticks import Ints, StageTicks
@@ -32,6 +33,13 @@ class Swept:
     def ends(self, tables: SweepTables, candidate: int) -> Ints:
         """The end of each rank, optimizer and gather included."""
         return np.asarray(tables.end.ends(self.free(), slice(candidate, candidate + 1))[:, 0])
+
+    def step_ps(self, tape: Tape, tables: SweepTables, candidate: int) -> int:
+        """The time from step to step."""
+        ends = self.ends(tables, candidate)
+        if not tables.end.staggered[candidate]:
+            return int(ends.max())
+        return longest_ps(ends, np.asarray(self.start, dtype=np.int64), tape.entries.first)
 
 
 def run_of(
@@ -59,7 +67,8 @@ def run_of(
         send_start=send_start[entries.sends],
         send_end=np.asarray(swept.sent, dtype=np.int64)[entries.sends],
         spans=[*_reductions(tape, ticks, start, end), *_ends(tape, ticks, tables, swept)],
-        end_ps=int(swept.ends(tables, 0).max()),
+        end_ps=swept.step_ps(tape, tables, 0),
+        staggered=bool(tables.end.staggered[0]),
     )
     check_simulated(tape.lists, simulated)
     return as_run(tape.lists, simulated)
@@ -98,7 +107,7 @@ def _ends(tape: Tape, ticks: StageTicks, tables: SweepTables, swept: Swept) -> l
     optimizer, gather = ticks.optimizer[0].tolist(), ticks.gather[0].tolist()
     for rank, now in enumerate(starts):
         own = [stage for stage, on in tape.copies.tolist() if on == rank]
-        if norm and own and not tables.end.post_validation:
+        if norm and own and not tables.end.post_validation[0]:
             spans.append(Span(rank, own[0], NORM, now - norm, now))
         spans += finish_spans(rank, now, [(s, optimizer[s], gather[s]) for s in own])[0]
     return spans

@@ -19,6 +19,7 @@ from parplan.sim.fast.as_run import Swept, run_of
 from parplan.sim.programs.instructions import Program
 from parplan.sim.run import Run
 from parplan.sim.step.self_check import check_steps
+from parplan.sim.step.step_end import is_staggered
 from parplan.sim.step.step_tables import SweepTables, sweep_tables
 from parplan.sim.step.steps import Failing, Steps, steps_with_failures
 from parplan.sim.step.sweep import compiled_loops, sweep
@@ -68,7 +69,10 @@ def fast_many_ps(
     count = ticks.num_candidates
     chosen = _choose(kernel, len(tape), count)
     lanes = 1
-    if chosen == "numpy":
+    if ticks.post_validation.any() and is_staggered(tape.lists, False):
+        # Blocks of candidates do not say when ranks begin.
+        chosen = "python" if chosen == "numpy" else chosen
+    elif chosen == "numpy":
         lanes = min(numpy_sweep.LANES, count)
     elif chosen == "numba" and count > 1:
         lanes = compiled_loops(load=True).LANES  # type: ignore[union-attr]
@@ -80,17 +84,17 @@ def fast_many_ps(
 
 def _swept(tape: Tape, tables: SweepTables, blocking: bool, kernel: Kernel) -> Ints:
     """The step of each candidate, shape [candidates]."""
+    compiled = kernel == "numba"
     if kernel == "numpy":
         return numpy_sweep.sweep_numpy(tape, tables, blocking)
-    compiled = kernel == "numba"
-    if compiled and tables.num_candidates > 1:
+    if compiled and tables.num_candidates > 1 and tables.lanes > 1:
         return _sweep_numba(tape, tables, blocking)
     entries = _entries(tape, tables, compiled)
-    ends = [
-        _sweep_one(tape, tables, entries, c, blocking, compiled).ends(tables, c).max()
+    steps = [
+        _sweep_one(tape, tables, entries, c, blocking, compiled).step_ps(tape, tables, c)
         for c in range(tables.num_candidates)
     ]
-    return np.array(ends, dtype=np.int64)
+    return np.array(steps, dtype=np.int64)
 
 
 def fast_run(

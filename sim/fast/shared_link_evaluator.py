@@ -115,9 +115,9 @@ class _Simulator:
     def ends(self) -> Ints:
         """The end of the step of every candidate."""
         t = self.tables
-        if self.loops is None:
-            ends = [self.run(c)[0].ends(t, c).max() for c in range(t.num_candidates)]
-            return np.array(ends, dtype=np.int64)
+        if self.loops is None or t.end.staggered.any():
+            steps = [self.run(c)[0].step_ps(self.tape, t, c) for c in range(t.num_candidates)]
+            return np.array(steps, dtype=np.int64)
         free = np.zeros((self.tape.num_ranks, t.num_candidates), dtype=np.int64)
         costs = (t.duration, t.send, t.latency, t.each_total, t.each_tail, t.last_total)
         self.loops.simulate_fifo_many(

@@ -83,6 +83,10 @@ class Software:
     recomputation_gathers: bool = False
     """Whether full recomputation frees gathered parameters that its backward then gathers again
     (DeepSpeed's hooks of modules, where a layer has more than stage3_max_reuse_distance)."""
+    post_validation: bool = False
+    """Whether a pipeline whose schedule splits the backward takes the optimizer step of each rank
+    before the norm of all gradients is known, and looks at it in the next step, so that ranks begin
+    and end their steps at times of their own (Qi et al. 2023, arXiv:2401.10241, section 4)."""
     pipelines_reduce_once: bool = False
     """Whether a pipeline adds up whole gradients over all micro-batches and reduces them once, also
     where they are sharded (ZeRO-2 and -3). Else every backward is followed by a reduction, and only

@@ -27,12 +27,18 @@ class StepRecord:
     spans: Sequence[Span]
     """What the ranks did for their data-parallel groups."""
     end_ps: int
-    """The end of the step."""
+    """The end of the step, or the time from step to step."""
+    staggered: bool = False
+    """As that of a `Run`."""
 
 
 def as_run(lists: ActionArrays, simulated: StepRecord) -> Run:
     """The run of a predicted step; its events are put in order when they are first asked for."""
-    return Run(step_s=simulated.end_ps / PS_PER_S, events=Events(partial(_table, lists, simulated)))
+    return Run(
+        step_s=simulated.end_ps / PS_PER_S,
+        events=Events(partial(_table, lists, simulated)),
+        staggered=simulated.staggered,
+    )
 
 
 def _table(lists: ActionArrays, simulated: StepRecord) -> EventTable:

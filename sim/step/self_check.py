@@ -34,8 +34,12 @@ def check_simulated(lists: ActionArrays, simulated: StepRecord) -> None:
     # Pairs that overlap have equal times.
     follows = (start[1:] >= end[:-1]) | ((start[1:] == start[:-1]) & (end[1:] == end[:-1]))
     _demand(follows[rank[1:] == rank[:-1]].all(), "a rank does two things at once")
-    last = max([int(end.max()), *(span.end_ps for span in simulated.spans)])
-    _demand(simulated.end_ps >= last, "the step is over before its last event")
+    begin = np.zeros(len(lists.first) - 1, dtype=np.int64)
+    if simulated.staggered:
+        begin[:] = np.append(start, 0)[lists.first[:-1]]
+    last = [int((end - begin[rank]).max())]
+    last += [span.end_ps - int(begin[span.rank]) for span in simulated.spans]
+    _demand(simulated.end_ps >= max(last), "the step is over before its last event")
     _check_dependencies(lists, start, end)
 
 

@@ -165,5 +165,5 @@ def test_what_is_no_time_is_refused_by_both_players(seconds: float) -> None:
 
 
 def test_all_costs_are_scaled() -> None:
-    counts = {"reduce_buckets", "reduce_each_micro_batch", "overlap_share"}
+    counts = {"reduce_buckets", "reduce_each_micro_batch", "overlap_share", "post_validation"}
     assert {f.name for f in fields(StageCosts)} == {*TIMES, *ONCE, *counts}

@@ -82,23 +82,26 @@ def paths_s(name: str, ranks: int, count: int, costs: Sequence[StageCosts]) -> f
     for s in range(1, len(stages)):
         back[s] += hop(s, s - 1)
         back.append(back[s] + stages[s].onward)
-    found = 0
+    found, norm = 0, max(one.norm for one in stages)
+    alone = kind.splits_backward and kind.one_copy and any(own.post_validation for own in costs)
     home = sum(stages[s].end for s in stages_of_rank(kind.placement, ranks, on[0], virtual))
     for rank in range(ranks):
         own = stages_of_rank(kind.placement, ranks, rank, virtual)
         mine = [stages[s] for s in own]
         start, end = min(arrives[s] for s in own), sum(one.end for one in mine)
         work = sum(count * (one.alone + one.backward) + one.once for one in mine)
+        # Ranks with steps of their own do not wait for the first micro-batch within them.
+        waits = start if alone else 0
         chain = work
         if kind.splits_backward:
             chain = sum(count * (one.alone + one.onward) for one in mine)
         reduced = sum((count if one.each else 1) * one.reduce for one in mine)
         found = max(
-            *(found, start + work + min(tails[s] for s in own) + end),
+            *(found, start - waits + work + min(tails[s] for s in own) + end),
             start + chain + min(back[s] for s in own) + home + tails[0],
-            min(begins[s] for s in own) + reduced + end,
+            min(begins[s] for s in own) - waits + reduced + end,
         )
-    return (found + max(one.norm for one in stages)) / PS_PER_S
+    return (found + (0 if alone else norm)) / PS_PER_S
 
 
 @settings(max_examples=150, deadline=None)

@@ -65,6 +65,7 @@ stage = st.builds(
     gather_s=seconds,
     norm_sync_s=seconds,
     overlap_share=st.floats(0.0, 1.0),
+    post_validation=st.booleans(),
 )
 
 

@@ -66,13 +66,15 @@ def random_program(seed: int) -> tuple[Program, int]:
 def random_costs(seed: int, stages: int, *, whole_step: bool = False) -> list[StageCosts]:
     """Costs with ties and zeros; links from absent to a hundred times heavier than computation.
 
-    `whole_step`: also a norm, gains of overlapped pairs, and no reduction but at the end.
+    `whole_step`: also a norm, which may be validated later, gains of overlapped pairs, and no
+    reduction but at the end.
     """
     draw = random.Random(seed)
     heavy = draw.choice([0, 1, 10, 100])
     longest = draw.choice([2, 1000, 10**9])
     end = random.Random(seed + 1)
     share, norm = end.choice([0.0, 0.3, 1.0]), end.choice([0, longest])
+    validates_later = end.random() < 0.5
 
     def seconds(scale: float = 1.0) -> float:
         return draw.randint(0, longest) * scale / PS_PER_S
@@ -92,6 +94,7 @@ def random_costs(seed: int, stages: int, *, whole_step: bool = False) -> list[St
             gather_s=seconds(),
             norm_sync_s=end.randint(0, norm) / PS_PER_S if whole_step else 0.0,
             overlap_share=share if whole_step else 0.0,
+            post_validation=validates_later and whole_step,
         )
         for _ in range(stages)
     ]

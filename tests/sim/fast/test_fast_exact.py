@@ -43,6 +43,7 @@ def ticks(**given: object) -> StageTicks:
     arrays: dict[str, Any] = dict.fromkeys(names, zeros)
     arrays |= {"durations": np.zeros((3, 2, 6), dtype=np.int64), "reduce_buckets": ones}
     arrays |= {"reduce_each_micro_batch": zeros > 0, "overlap_share": zeros * 0.0}
+    arrays["post_validation"] = zeros > 0
     for name, value in given.items():
         arrays[name] = arrays[name].copy()
         arrays[name][1] = value
