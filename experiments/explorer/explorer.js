@@ -4,6 +4,8 @@
 
 const given = JSON.parse(document.getElementById("data").textContent);
 let original = given.table;
+// The window whose address holds the state: that of the report where the page is part of one.
+const home = window.frameElement ? window.parent : window;
 const token = new URLSearchParams(location.search).get("token") || "";
 const SIZES = {
   global_batch: "sequences per step", seq_len: "tokens per sequence", num_accelerators: "devices",
@@ -41,12 +43,18 @@ function readState() {
   state = usual();
   wanted = { chosen: null, compared: null };
   try {
-    const kept = JSON.parse(decodeURIComponent(location.hash.replace(/^#/, "") || "{}"));
+    const kept = JSON.parse(decodeURIComponent(fragment().replace(/^#/, "") || "{}"));
     for (const name of Object.keys(state)) {
       if (name in wanted) { wanted[name] = kept[name] ? keyOf(kept[name]) : null; }
       else if (name in kept && typeof kept[name] === typeof state[name]) { state[name] = kept[name]; }
     }
   } catch (error) { say("The link is damaged; all candidates are shown."); }
+}
+
+// Within a report other fragments name its sections.
+function fragment() {
+  const { hash } = home.location;
+  return home === window || hash.startsWith("#%7B") ? hash : "";
 }
 
 function keepState() {
@@ -59,7 +67,9 @@ function keepState() {
   const kept = Object.fromEntries(Object.entries(named).filter(
     ([name, value]) => JSON.stringify(value) !== JSON.stringify(plainState[name])));
   const text = Object.keys(kept).length ? `#${encodeURIComponent(JSON.stringify(kept))}` : "";
-  history.replaceState(null, "", location.pathname + location.search + text);
+  if (text || fragment()) {
+    home.history.replaceState(null, "", home.location.pathname + home.location.search + text);
+  }
 }
 
 function keyOf(plan) {
@@ -421,7 +431,8 @@ async function askedAgain() {
 async function improve() {
   if (!given.served || table.is_whole) { return; }
   const number = asked;
-  $("asking").textContent = "Searching everything by branch and bound…";
+  $("asking").textContent = table.filling ? "Adding plans that the search ruled out by bounds…"
+    : "Searching everything by branch and bound…";
   let found;
   try { found = await post("/improve", state.sizes); }
   catch (error) {
@@ -553,11 +564,11 @@ function connect() {
     askedAgain();
   });
   $("copy").addEventListener("click", async () => {
-    try { await navigator.clipboard.writeText(location.href); $("copy").textContent = "Copied"; }
-    catch (error) { say(`Copy it from the address bar: ${location.href}`); }
+    try { await navigator.clipboard.writeText(home.location.href); $("copy").textContent = "Copied"; }
+    catch (error) { say(`Copy it from the address bar: ${home.location.href}`); }
     setTimeout(() => { $("copy").textContent = "Copy link"; }, 2000);
   });
-  window.addEventListener("hashchange", start);
+  home.addEventListener("hashchange", () => { if (home === window || fragment()) { start(); } });
 }
 
 function connectCharts() {

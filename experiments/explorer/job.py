@@ -1,7 +1,7 @@
 """What the page asks for: a job, its search, and the same with other sizes."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from parplan.errors import ParplanError
 from parplan.experiments.arguments.workload import requested_cluster
 from parplan.experiments.explorer.candidates import candidate_table, read_trials
 from parplan.experiments.explorer.details import details
+from parplan.experiments.explorer.sample import sampled
 from parplan.experiments.landscape.machine import changed
 from parplan.experiments.planning.search import DEFAULT_GAP, DEFAULT_PLANNER
 from parplan.experiments.planning.summary import search_table
@@ -20,12 +21,10 @@ from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.trial import Trial
 from parplan.planners.explain.why import CLOSE
 from parplan.planners.search.budget import Budget
-from parplan.planners.search.exhaustive import exhaustive
 from parplan.planners.search.report import Report
 from parplan.planners.search.run import run_planner
-from parplan.planners.spaces.checks import check_candidates, check_request
 from parplan.planners.spaces.everything import everything, with_options
-from parplan.planners.spaces.make import full_candidates, make_space
+from parplan.planners.spaces.make import make_space
 from parplan.planners.spaces.options import Options
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import read_plan
@@ -35,6 +34,11 @@ MEMORY_RATIO = 0.8
 FACTORS = ("network_bandwidth", "node_bandwidth", "compute", "memory")
 """Parts of the machine that sliders scale."""
 
+
+NARROWING = (
+    *("num_stages", "num_micro_batches", "activation_recomputation", "distribute_parameter"),
+)
+"""Options of `parplan plan` that leave plans out of a search."""
 
 SEARCH_SECONDS = 60.0
 """A search of everything ends then, and says what can be gained at most."""
@@ -53,12 +57,19 @@ class ExploredJob:
     search: str = ""
     """What was searched and proven, in words."""
     is_whole: bool = True
-    """Whether nothing is left to search: by `searched`, the space of everything is."""
+    """Whether nothing is left to try: by `searched`, the space of everything is."""
+    options: Options | None = None
+    """Of a folder whose search tried few of its plans: the options that it was narrowed by."""
 
     def table(self) -> dict[str, Any]:
         """The candidates as the page has them."""
         found = candidate_table(self.workload, self.cluster, self.trials, self.memory_ratio)
-        return {**found, "search": self.search, "is_whole": self.is_whole}
+        return {
+            **found,
+            "search": self.search,
+            "is_whole": self.is_whole,
+            "filling": self.options is not None,
+        }
 
     def of_plan(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The details of a plan, from its fields that are not the usual ones."""
@@ -71,11 +82,14 @@ class ExploredJob:
     def improved(
         self, seconds: float = SEARCH_SECONDS, clock: Clock = time.perf_counter
     ) -> "ExploredJob":
-        """The same after a search of everything, as `parplan plan` does it by default.
+        """The same with the candidates that are still to come, after those that are there.
 
-        Its candidates come after those that are there, the best of which it starts from. `clock`:
-        time by which the seconds are counted.
+        Of a folder: those beside the few that its search by bounds tried. Else those of a search of
+        everything, as `parplan plan` does it by default, which starts from the best that is there.
+        `clock`: time by which the seconds are counted.
         """
+        if self.options is not None:
+            return self._filled(self.options)
         timed = [trial for trial in self.trials if trial.step_s is not None]
         first = tuple(t.plan for t in sorted(timed, key=lambda t: t.step_s or 0.0)[:1])
         options = Options(memory_ratio_percent=100 * self.memory_ratio)
@@ -89,13 +103,24 @@ class ExploredJob:
         report = search(offloading=False)
         if report.best is None and report.stopped == "finished":
             report = search(offloading=True)
-        known = {trial.plan for trial in self.trials}
         size = getattr(report, "space_size", len(report.trials))
         said = search_text(search_table(report, size), found=report.best is not None)
+        return self._with(report.trials, f"{self.search}; then {said}" if self.search else said)
+
+    def _filled(self, options: Options) -> "ExploredJob":
+        """With candidates that the search by bounds, which ruled them out, did not try."""
+        try:
+            trials, said = sampled(self.workload, self.cluster, options)
+        except ParplanError:
+            return replace(self, is_whole=True)
+        return self._with(trials, f"{self.search}. Beside it, for this page: {said}")
+
+    def _with(self, trials: Iterable[Trial], search: str) -> "ExploredJob":
+        known = {trial.plan for trial in self.trials}
         return replace(
             self,
-            trials=(*self.trials, *(t for t in report.trials if t.plan not in known)),
-            search=f"{self.search}; then {said}" if self.search else said,
+            trials=(*self.trials, *(t for t in trials if t.plan not in known)),
+            search=search,
             is_whole=True,
         )
 
@@ -134,18 +159,15 @@ class ExploredJob:
 def searched(
     workload: Workload, cluster: Cluster, memory_ratio: float = MEMORY_RATIO
 ) -> ExploredJob:
-    """The job with every candidate of the full space, to be `improved`."""
+    """The job with candidates of the usual dimensions, to be `improved`."""
     options = Options(memory_ratio_percent=100 * memory_ratio)
-    check_request(workload, cluster, options)
-    candidates = full_candidates(workload, cluster, options)
-    check_candidates(workload, cluster, candidates)
-    found = exhaustive(workload, cluster, candidates, memory_ratio=memory_ratio, workers=1)
+    trials, said = sampled(workload, cluster, options)
     return ExploredJob(
         workload=workload,
         cluster=cluster,
-        trials=found.trials,
+        trials=tuple(trials),
         memory_ratio=memory_ratio,
-        search=f"full space: all {len(candidates):,} plans tried",
+        search=said,
         is_whole=False,
     )
 
@@ -165,7 +187,8 @@ def from_folder(folder: Path) -> ExploredJob:
     if not is_whole:
         raise ParplanError(f"{folder}: holds no results of parplan plan (plan.json and trials.csv)")
     _, workload, name = read_plan(path)
-    ratio, search = MEMORY_RATIO, ""
+    ratio, search, options = MEMORY_RATIO, "", None
+    found = tuple(read_trials(trials))
     summary = folder / "summary.json"
     if summary.is_file():
         table = read_json(summary)
@@ -173,13 +196,34 @@ def from_folder(folder: Path) -> ExploredJob:
         share = memory.get("limit_share") if isinstance(memory, dict) else None
         ratio = share if isinstance(share, float) and 0 < share <= 1 else ratio
         search = _search_said(table)
+        options = _narrowed_by(folder, table, len(found), ratio)
     return ExploredJob(
         workload=workload,
         cluster=requested_cluster(name),
-        trials=tuple(read_trials(trials)),
+        trials=found,
         memory_ratio=ratio,
         search=search,
+        is_whole=options is None,
+        options=options,
     )
+
+
+def _narrowed_by(folder: Path, summary: Any, tried: int, memory_ratio: float) -> Options | None:
+    """The options of a default search that tried few plans; None where nothing is to be filled."""
+    manifest = folder / "manifest.json"
+    table: Any = read_json(manifest) if manifest.is_file() else None
+    try:
+        inputs, size = table["inputs"], summary["search"]["candidates"]
+        if inputs["space"] != "everything" or inputs["executable"] or size <= tried:
+            return None
+        given = {name: inputs[name] for name in NARROWING if inputs[name] is not None}
+        return Options(
+            **given,
+            pipeline_parallel=not inputs["no_pipeline_parallel"],
+            memory_ratio_percent=100 * memory_ratio,
+        )
+    except (KeyError, TypeError, ParplanError):
+        return None
 
 
 def _search_said(summary: Any) -> str:

@@ -35,7 +35,7 @@ def page(job: ExploredJob, *, served: bool) -> str:
     texts = {n: (folder / n).read_text(encoding="utf-8") for n in (STYLE, *SCRIPTS)}
     return environment.get_template("explorer.html.j2").render(
         title=data["table"]["title"],
-        data=_script_safe(data),
+        data=script_safe(data),
         style=texts[STYLE],
         scripts=[texts[name] for name in SCRIPTS],
         library=None if served else library(),
@@ -56,7 +56,7 @@ def library() -> str:
     return str(get_plotlyjs())
 
 
-def _script_safe(value: Any) -> str:
+def script_safe(value: Any) -> str:
     """JSON that ends no script element, whatever names it holds."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     for letter, escaped in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):

@@ -49,43 +49,43 @@ MOST_FILES = 1000
 
 
 def write_report(folder: Path, path: Path) -> None:
-    """Write the page to `path`, and beside it, of a search, that of its candidates.
+    """Write the page to `path`.
 
-    Raises `ParplanError` as `render` does, and where other files are in the way.
+    Raises `ParplanError` as `render` does, and where another file is in the way.
     """
     check_own_page(path)
-    candidates = _candidates(folder)
-    if candidates:
-        beside = path.parent / EXPLORER
-        check_own_page(beside)
-        write_whole(beside, candidates.encode())
-    write_whole(path, render(folder, explorer=EXPLORER if candidates else "").encode())
+    write_whole(path, render(folder).encode())
 
 
 def _candidates(folder: Path) -> str:
-    """The page of the candidates of a search; empty for other folders."""
+    """The page of the candidates of a search within the report; empty for other folders."""
     # Imported here: other folders need no charts.
     from parplan.experiments.explorer.job import from_folder
     from parplan.experiments.explorer.page import page as explorer
+    from parplan.experiments.explorer.page import script_safe
 
     try:
-        return explorer(from_folder(folder), served=False)
+        job = from_folder(folder)
+        text = explorer(job if job.is_whole else job.improved(), served=False)
     except ParplanError:
         return ""
+    return (
+        '<p class="note" id="explorer-note">The candidates need JavaScript.</p>\n'
+        f'<script type="application/json" id="explorer-page">{script_safe(text)}</script>\n'
+        '<iframe id="explorer" title="Candidates of the search"></iframe>\n'
+    )
 
 
-def render(folder: Path, *, explorer: str = "") -> str:
-    """The page; raises `ParplanError` for what is not a folder, or has nothing to show.
-
-    `explorer`: the name of a page of candidates beside it.
-    """
+def render(folder: Path) -> str:
+    """The page; raises `ParplanError` for what is not a folder, or has nothing to show."""
     files = sorted(_shown(folder))
     if not files:
         raise ParplanError(f"{folder}: holds nothing that a report shows")
     manifest = _manifest(folder)
     sections = [
-        Section("Decision", decision(folder) + _link(explorer)),
+        Section("Decision", decision(folder)),
         Section("Log", _log(folder)),
+        Section("Explore the candidates", _candidates(folder)),
         *_contents(folder, files),
         Section("How near such predictions were", evidence(folder)),
         Section("How it was made", _made(manifest, folder, files)),
@@ -95,17 +95,6 @@ def render(folder: Path, *, explorer: str = "") -> str:
     title = " ".join(["parplan", *map(str, words)]) if words else folder.resolve().name
     subtitle = " · ".join(str(part) for part in (manifest.get("date"), folder) if part)
     return page(title, subtitle, [section for section in sections if section.body])
-
-
-def _link(explorer: str) -> str:
-    """To the page of candidates, which has to lie beside the report."""
-    if not explorer:
-        return ""
-    name = escape(explorer, quote=True)
-    return (
-        f'<p><a href="{name}">All candidates, with filters, and plans side by side</a> '
-        f"({name}, beside this file)</p>\n"
-    )
 
 
 def _shown(folder: Path) -> list[Path]:

@@ -16,3 +16,20 @@ for (const table of document.querySelectorAll("table.sortable")) {
     table.tBodies[0].append(...rows.map((item) => item.row));
   }));
 }
+
+// The page of the candidates starts when it comes near the screen, and is as high as it needs.
+const frame = document.getElementById("explorer");
+if (frame) {
+  const note = document.getElementById("explorer-note");
+  note.hidden = true;
+  const look = new IntersectionObserver((seen) => {
+    if (!seen.some((one) => one.isIntersecting)) { return; }
+    look.disconnect();
+    frame.addEventListener("load", () => {
+      const body = frame.contentDocument.body;
+      new ResizeObserver(() => { frame.style.height = `${body.scrollHeight + 4}px`; }).observe(body);
+    });
+    frame.srcdoc = JSON.parse(document.getElementById("explorer-page").textContent);
+  }, { rootMargin: "600px" });
+  look.observe(frame);
+}

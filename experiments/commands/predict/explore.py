@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL|FOLDER",
-        help="an output folder of parplan plan; or a model, as in parplan plan: all plans of the "
-        "full space are shown at once, and those of a search of everything when they are found",
+        help="an output folder of parplan plan; or a model, as in parplan plan: plans of the "
+        "usual dimensions are shown at once, those of a search of everything when they are found",
     )
     add_workload_options(parser, required=False)
     parser.add_argument(

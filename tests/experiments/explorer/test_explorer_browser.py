@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from parplan.experiments.cli import main
 from parplan.experiments.explorer.job import ExploredJob, searched
 from parplan.experiments.explorer.page import page as page_text
 from parplan.experiments.explorer.server import ExplorerServer
@@ -49,12 +50,12 @@ def opened(browser: Any) -> Iterator[Any]:
     context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
     context.set_default_timeout(LONGEST_MS)
 
-    def go(address: str) -> Any:
+    def go(address: str, ready: str = "body[data-ready=yes]") -> Any:
         tab = context.new_page()
         tab.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
         tab.on("pageerror", lambda error: errors.append(str(error)))
         tab.goto(address)
-        tab.wait_for_selector("body[data-ready=yes]")
+        tab.wait_for_selector(ready)
         return tab
 
     yield go
@@ -229,6 +230,27 @@ def test_a_browser_that_is_too_old_says_so(job: ExploredJob, tmp_path: Path, bro
     tab.wait_for_selector("#problem:not([hidden])")
     assert "too old" in tab.inner_text("#problem")
     tab.close()
+
+
+@pytest.mark.long
+def test_a_report_holds_the_page_and_its_address_the_state(tmp_path: Path, opened: Any) -> None:
+    words = ("plan", "llama2-7b", "--cluster", "8xh100", "--seq-len", "1k", "--global-batch", "16")
+    assert main([*words, "-q", "--report", "-o", str(tmp_path / "out")]) == 0
+    address = (tmp_path / "out" / "report.html").as_uri()
+    page = opened(address, ready="#explorer")
+    page.locator("#explorer").scroll_into_view_if_needed()
+    inner = page.frame_locator("#explorer")
+    inner.locator("body[data-ready=yes]").wait_for()
+    assert "Beside it, for this page" in inner.locator("#searched").inner_text()
+    inner.locator("#plans tbody tr:nth-child(3) td:nth-child(4)").click()
+    third = inner.locator("#chosen-words").inner_text()
+    again = opened(page.url, ready="#explorer")
+    again.locator("#explorer").scroll_into_view_if_needed()
+    other = again.frame_locator("#explorer")
+    other.locator("body[data-ready=yes]").wait_for()
+    assert other.locator("#chosen-words").inner_text() == third
+    again.click("nav a >> nth=0")
+    assert other.locator("#problem").is_hidden()
 
 
 @pytest.mark.long

@@ -28,12 +28,16 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return where / "made"
 
 
+def without_explorer(page: str) -> str:
+    return re.sub(r'<script type="application/json".*?</script>', "", page, flags=re.DOTALL)
+
+
 def text_of(page: str) -> str:
     return html.unescape(re.sub(r"<[^>]*>", " ", page))
 
 
 def test_everything_of_the_folder_is_in_it(planned: Path) -> None:
-    page = (planned / "report.html").read_text(encoding="utf-8")
+    page = without_explorer((planned / "report.html").read_text(encoding="utf-8"))
     text = text_of(page)
     predicted = json.loads((planned / "plan.json").read_text())["predicted"]
     assert f"{predicted['step_s']:.4g} s" in text
@@ -47,20 +51,23 @@ def test_everything_of_the_folder_is_in_it(planned: Path) -> None:
 
 
 def test_it_needs_nothing_from_elsewhere(planned: Path) -> None:
-    page = (planned / "report.html").read_text(encoding="utf-8")
-    assert re.findall(r"""(?:src|href)=["'](?!data:|#)([^"']*)""", page) == ["explore.html"]
+    page = without_explorer((planned / "report.html").read_text(encoding="utf-8"))
+    assert re.findall(r"""(?:src|href)=["'](?!data:|#)([^"']*)""", page) == []
     assert "@import" not in page
     assert "url(" not in page
     assert "fetch(" not in page
 
 
-def test_the_candidates_of_a_search_have_a_page_beside_the_report(planned: Path) -> None:
-    page = (planned / "explore.html").read_text(encoding="utf-8")
-    (data,) = re.findall(r'id="data">(.*?)</script>', page, flags=re.DOTALL)
+def test_the_candidates_of_a_search_are_part_of_the_report(planned: Path) -> None:
+    page = (planned / "report.html").read_text(encoding="utf-8")
+    (text,) = re.findall(r'id="explorer-page">(.*?)</script>', page, flags=re.DOTALL)
+    (data,) = re.findall(r'id="data">(.*?)</script>', json.loads(text), flags=re.DOTALL)
     rows = list(csv.DictReader((planned / "trials.csv").read_text().splitlines()))
-    assert len(json.loads(data)["table"]["step_s"]) == len(rows)
-    assert main(["report", str(planned)]) == 0
-    assert "explore.html (" not in text_of((planned / "report.html").read_text())
+    table = json.loads(data)["table"]
+    own = [str(step) if step is not None else "" for step in table["step_s"][: len(rows)]]
+    assert own == [row["step_s"] for row in rows]
+    assert len(table["step_s"]) > 10 * len(rows), "plans that the search ruled out are shown too"
+    assert "Beside it, for this page" in table["search"]
 
 
 def test_a_page_of_others_stays(
@@ -68,9 +75,10 @@ def test_a_page_of_others_stays(
 ) -> None:
     folder = tmp_path / "out"
     shutil.copytree(planned, folder)
-    (folder / "explore.html").write_text("mine")
+    (folder / "report.html").write_text("mine")
     assert main(["report", str(folder)]) == 2
-    assert "explore.html: is there already" in capsys.readouterr().err
+    assert "report.html: is there already" in capsys.readouterr().err
+    (folder / "explore.html").write_text("mine")
     assert main(["explore", str(folder), "-o", str(folder / "explore.html")]) == 2
     assert (folder / "explore.html").read_text() == "mine"
 
