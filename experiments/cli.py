@@ -12,6 +12,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,6 +35,7 @@ from parplan.experiments.terminal import (
     internal_error,
 )
 from parplan.experiments.with_report import add_report_option, run_with_report, wants_report
+from parplan.experiments.with_voice import add_voice_options, run_with_voice, take_voice
 
 COMMANDS = {
     "plan": ("parplan.experiments.commands.predict.plan", "find the fastest parallel plan"),
@@ -143,6 +145,7 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
         if name == command:
             importlib.import_module(module).add_arguments(sub)
             add_report_option(sub)
+            add_voice_options(sub, name)
     return parser
 
 
@@ -180,10 +183,13 @@ def _run(argv: list[str]) -> int:
     check_numbers(args)
     _find_own_modules(args)
     args.argv = argv
+    voice = take_voice(args)
     command = importlib.import_module(COMMANDS[args.command][0]).run
+    if wants_report(args):
+        command = partial(run_with_report, command)
     token = WITH_PICTURES.set(not getattr(args, "no_pictures", False))
     try:
-        return int(run_with_report(command, args) if wants_report(args) else command(args))
+        return int(run_with_voice(command, args, voice))
     finally:
         WITH_PICTURES.reset(token)
 

@@ -89,7 +89,7 @@ def complete(parser: argparse.ArgumentParser) -> None:
     from parplan.sim.models.model import model_presets
 
     machines = [*cluster_names(), *(f"8x{name}" for name in accelerator_names())]
-    for sub in _parsers(parser):
+    for sub in every_parser(parser):
         for action in sub._actions:
             if action.dest == "model":
                 _complete_by(action, list(model_presets()))
@@ -105,9 +105,10 @@ def _complete_by(action: argparse.Action, names: list[str]) -> None:
     action.completer = completer  # type: ignore[attr-defined]
 
 
-def _parsers(parser: argparse.ArgumentParser) -> Iterable[argparse.ArgumentParser]:
+def every_parser(parser: argparse.ArgumentParser) -> Iterable[argparse.ArgumentParser]:
+    """A parser, and those of the commands or actions that it has."""
     yield parser
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for sub in action.choices.values():
-                yield from _parsers(sub)
+                yield from every_parser(sub)

@@ -4,6 +4,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
+from parplan.experiments.output.terminal import WITH_COLOUR
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
@@ -62,7 +64,12 @@ class _Bar:
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
-            console=Console(file=own, markup=False, highlight=False),
+            console=Console(
+                file=own,
+                markup=False,
+                highlight=False,
+                no_color=None if WITH_COLOUR.get() else True,
+            ),
             auto_refresh=False,
         )
         self._tasks: dict[str, TaskID] = {}

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import TextIO
 
 FILLS = "█▓▒░"
@@ -15,6 +16,10 @@ COLOURS = (36, 33, 35, 32)
 
 WIDTH = 50
 """Characters of a bar."""
+
+
+WITH_COLOUR: ContextVar[bool] = ContextVar("WITH_COLOUR", default=True)
+"""Whether commands may use colours."""
 
 
 class Style:
@@ -48,14 +53,14 @@ class Style:
         return self.fills[number % len(self.fills)]
 
 
-def style_of(stream: TextIO | None = None, *, no_color: bool = False) -> Style:
-    """The style of a stream (stdout): colours on a terminal, unless `NO_COLOR` is set.
+def style_of(stream: TextIO | None = None) -> Style:
+    """The style of a stream (stdout): colours on a terminal, unless they are unwanted.
 
     A stream with colours has `styled`, which writes them (`parplan.experiments.terminal`).
     """
     stream = sys.stdout if stream is None else stream
     terminal = hasattr(stream, "styled") and stream.isatty() and os.environ.get("TERM") != "dumb"
-    colour = terminal and not no_color and not os.environ.get("NO_COLOR")
+    colour = terminal and WITH_COLOUR.get() and not os.environ.get("NO_COLOR")
     try:
         FILLS.encode(getattr(stream, "encoding", None) or "utf-8")
     except (LookupError, UnicodeEncodeError):

@@ -364,7 +364,7 @@ def _finish(
         print_json({**table, "folder": str(output.path), "files": sorted(output.files)})
         return
     on_stderr = _wants_ap_log(args)
-    style = style_of(sys.stderr if on_stderr else sys.stdout, no_color=args.no_color)
+    style = style_of(sys.stderr if on_stderr else sys.stdout)
     lines = list(summary_lines(clean(table), style, quiet=args.quiet))
     if front:
         lines.append(front)

@@ -39,8 +39,17 @@ def _table(model: Model) -> dict[str, int]:
 
 def _row(name: str, model: Model) -> list[str]:
     numbers = list(_table(model).values())
-    billions = [f"{number / 1e9:.3g} B" for number in numbers[:2]]
-    return [name, *billions, *map(str, numbers[2:-1]), str(numbers[-1] or "")]
+    return [name, *map(_count, numbers[:2]), *map(str, numbers[2:-1]), str(numbers[-1] or "")]
+
+
+def _count(parameters: int) -> str:
+    """Three digits, in millions, billions or trillions."""
+    size, unit = next(
+        (size, unit)
+        for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"))
+        if parameters >= 0.9995 * size or size == 1e6
+    )
+    return f"{parameters / size:.3g} {unit}"
 
 
 def _active(model: Model) -> int:
