@@ -11,6 +11,7 @@ from typing import TextIO
 
 from parplan._files import write_whole
 from parplan.errors import ParplanError
+from parplan.experiments.output.folder import MANIFEST
 
 
 def add_report_option(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +62,7 @@ def run_with_report(command: Callable[[argparse.Namespace], int], args: argparse
     A command that fails with an error leaves the folder as it is.
     """
     kept: list[str] = []
+    before = _written_at(Path(args.output) / MANIFEST)
     out, err = _Both(sys.stdout, kept), _Both(sys.stderr, kept)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = command(args)
@@ -74,8 +76,18 @@ def run_with_report(command: Callable[[argparse.Namespace], int], args: argparse
     check_own_page(folder / REPORT)
     if os.path.lexists(folder / LOG) and not os.path.lexists(folder / REPORT):
         raise ParplanError(f"{folder / LOG}: is there already, and parplan did not write it")
-    lines = [line.rsplit("\r", 1)[-1] for line in "".join(kept).split("\n")]
-    write_whole(folder / LOG, "\n".join(lines).encode())
+    was_finished = before is not None and _written_at(folder / MANIFEST) == before
+    if not was_finished or not os.path.lexists(folder / LOG):  # Else that of the run that made it.
+        lines = [line.rsplit("\r", 1)[-1] for line in "".join(kept).split("\n")]
+        write_whole(folder / LOG, "\n".join(lines).encode())
     write_report(folder, folder / REPORT)
     sys.stderr.write(f"parplan: report: {folder / REPORT}\n")
     return code
+
+
+def _written_at(path: Path) -> int | None:
+    """Nanoseconds, None where there is no such file."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None

@@ -4,6 +4,7 @@ What is read is a regular file of a limited size; what is written is put in plac
 never through a link or in place of a device. One process at a time writes to a folder.
 """
 
+import contextlib
 import errno
 import os
 import re
@@ -68,7 +69,8 @@ def read_regular(path: Path, most: int | None = MAX_FILE_BYTES) -> bytes:
 def write_whole(path: Path, content: bytes) -> None:
     """Put `content` at `path` in one step; raises `ParplanError` and leaves what was there.
 
-    Only a regular file is replaced: not a link, a device or a pipe.
+    Only a regular file is replaced: not a link, a device or a pipe. The content is on the disk
+    before the name is, so that a power cut leaves the old file or the new one.
     """
     try:
         check_replaceable(path)
@@ -77,11 +79,14 @@ def write_whole(path: Path, content: bytes) -> None:
             try:
                 write_all(handle, content)
                 os.chmod(name, 0o666 & ~_umask())
+                os.fsync(handle)
             finally:
                 os.close(handle)
             os.replace(name, path)
         except BaseException:
-            os.unlink(name)
+            # What cannot be removed now goes with the next run (`remove_parts`).
+            with contextlib.suppress(OSError):
+                os.unlink(name)
             raise
     except OSError as error:
         raise ParplanError(f"{path}: cannot be written: {error.strerror}") from None
@@ -120,6 +125,43 @@ def open_to_add(path: Path) -> int:
         raise _no_name(path) from None
 
 
+def append_line(path: Path, text: str) -> None:
+    """Add a line to a file, made where there is none; raises `ParplanError` where it cannot be."""
+    file = open_to_add(path)
+    try:
+        try:
+            os.lseek(file, 0, os.SEEK_END)
+            write_all(file, f"{text}\n".encode())
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise ParplanError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, if there is one; raises `ParplanError` where it cannot be."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise ParplanError(f"{path}: cannot be removed: {error.strerror}") from None
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names of the files of a folder on the disk, where its file system can do that."""
+    with contextlib.suppress(OSError):
+        file = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+
+def close_quietly(file: int) -> None:
+    """Close a file of which nothing is waited for."""
+    with contextlib.suppress(OSError):
+        os.close(file)
+
+
 def write_all(file: int, content: bytes) -> None:
     """Write all of `content` to an open file."""
     done = 0
@@ -144,7 +186,7 @@ class _Held:
 
     def __init__(self, folder: Path) -> None:
         file = os.open(folder, os.O_RDONLY)
-        weakref.finalize(self, os.close, file)
+        weakref.finalize(self, close_quietly, file)
         lock_file(file, folder)
 
 
@@ -196,7 +238,7 @@ def remove_parts(folder: Path) -> None:
     """Remove what writing left that was cut off; for one who has the lock of the folder."""
     for part in folder.glob(f".*{PART}"):
         if is_part(part) and stat.S_ISREG(part.lstat().st_mode):
-            part.unlink(missing_ok=True)
+            remove_file(part)
 
 
 def _kind(mode: int) -> str:

@@ -5,6 +5,7 @@ added: `{"line": 3, "crc32": "89abcdef", "row": {...}}`. A line is written by on
 end at any moment leaves whole lines and at most one part of a line, which the next run cuts off.
 """
 
+import contextlib
 import json
 import os
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from parplan._files import lock_file, open_to_add, read_regular, write_all
+from parplan._files import close_quietly, lock_file, open_to_add, read_regular, write_all
 from parplan.errors import ParplanError
 
 Row = Mapping[str, Any]
@@ -55,10 +56,12 @@ class Journal:
             self.rows: list[dict[str, Any]] = found[1:]
             if not found:
                 self._write([head])
-        except BaseException:
-            os.close(self._file)
+        except BaseException as error:
+            close_quietly(self._file)
+            if isinstance(error, OSError):
+                raise self._unwritten(error) from None
             raise
-        self._closing = weakref.finalize(self, os.close, self._file)
+        self._closing = weakref.finalize(self, close_quietly, self._file)
 
     def __enter__(self) -> "Journal":
         return self
@@ -87,14 +90,15 @@ class Journal:
 
     def close(self) -> None:
         """All is on the disk, and another process may write to the file."""
-        if not self._closing.alive:
+        if self._closing.detach() is None:
             return
         try:
-            os.fsync(self._file)
+            try:
+                os.fsync(self._file)
+            finally:
+                os.close(self._file)
         except OSError as error:
-            raise ParplanError(f"{self.path}: cannot be written: {error.strerror}") from None
-        finally:
-            self._closing()
+            raise self._unwritten(error) from None
 
     def _write(self, rows: list[Row]) -> None:
         lines = [_line(number, _text(row)) for number, row in enumerate(rows, start=self._number)]
@@ -102,17 +106,24 @@ class Journal:
         try:
             os.lseek(self._file, self._end, os.SEEK_SET)
             write_all(self._file, content)
-            if time.monotonic() >= self._synced_s + SYNC_EVERY_S:
-                os.fsync(self._file)
-                self._synced_s = time.monotonic()
         except OSError as error:
-            # Part of a line would only be in the way.
-            os.ftruncate(self._file, self._end)
-            raise ParplanError(
-                f"{self.path}: cannot be written: {error.strerror}; what was done before is kept"
-            ) from None
+            # Part of a line would only be in the way; the next run cuts off what cannot go now.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._end)
+            raise self._unwritten(error) from None
         self._end += len(content)
         self._number += len(rows)
+        if time.monotonic() >= self._synced_s + SYNC_EVERY_S:
+            try:
+                os.fsync(self._file)
+            except OSError as error:
+                raise self._unwritten(error) from None
+            self._synced_s = time.monotonic()
+
+    def _unwritten(self, error: OSError) -> ParplanError:
+        return ParplanError(
+            f"{self.path}: cannot be written: {error.strerror}; what was done before is kept"
+        )
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:

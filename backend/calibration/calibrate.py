@@ -157,6 +157,24 @@ def profile_of(lines: Sequence[Line], settings: CalibrationSettings, machine: Ma
     )
 
 
+def is_whole(profile: Profile, settings: CalibrationSettings, machine: Machine) -> bool:
+    """Whether a profile is what these measurements give on this machine.
+
+    A data type of which it has nothing counts as one that the machine cannot compute with.
+    """
+    jobs = {(settings.model.name, settings.seq_len)}
+    if profile.machine != machine or {(m.model, m.seq_len) for m in profile.layers} != jobs:
+        return False
+    found = {m.kernel for m in profile.kernels} | {m.collective for m in profile.collectives}
+    dtypes = {getattr(item, "dtype", None) for item in found} | {None}
+    asked = {
+        item
+        for item in grid(settings, machine.device_kind)
+        if not isinstance(item, OptimizerStep) and getattr(item, "dtype", None) in dtypes
+    }
+    return found == asked
+
+
 def _layers(
     lines: Sequence[Line], settings: CalibrationSettings, machine: Machine
 ) -> list[MeasuredLayer]:

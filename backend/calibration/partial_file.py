@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from parplan._files import write_whole
+from parplan._files import remove_file, write_whole
 from parplan._journal import Journal, journal_bytes, read_journal
 from parplan._strict import build
 from parplan.backend.calibration.grid import CalibrationSettings
@@ -61,7 +61,7 @@ class PartialFile:
     def remove(self) -> None:
         """Remove the partial file, which a complete profile replaces."""
         self._close()
-        self.path.unlink(missing_ok=True)
+        remove_file(self.path)
 
     def _close(self) -> None:
         if self._journal is not None:
@@ -81,7 +81,10 @@ def read_partial(path: Path, machine: Machine, settings: CalibrationSettings) ->
     """
     if not os.path.lexists(path):
         return []
-    head, *lines = read_journal(path) or [{}]
+    found = read_journal(path)
+    if not found:  # It was cut off in its first line.
+        return []
+    head, *lines = found
     if head.get("parplan_calibration") != FORMAT:
         raise ParplanError(f"{path}: not left by a calibration, or by another version of parplan")
     _check_same(path, head, machine, settings)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from parplan._files import write_whole
+from parplan._files import remove_file, write_whole
 from parplan.backend.calibration.layer_times import LayerSetting, measure_layers
 from parplan.backend.calibration.machine_costs import measure_machine
 from parplan.backend.executable import executable_only
@@ -137,7 +137,7 @@ def described(chain: Chain, where: str) -> Model:
 
 def forget_choice(folder: Path) -> None:
     """Remove the dump of an earlier search, so that one that fails leaves none."""
-    (folder / log.DUMP_NAME).unlink(missing_ok=True)
+    remove_file(folder / log.DUMP_NAME)
 
 
 def announce(plan: Plan, folder: Path) -> None:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from parplan._files import (
     FolderLock,
+    append_line,
     check_writable,
-    open_to_add,
+    remove_file,
     remove_parts,
-    write_all,
+    sync_folder,
     write_whole,
 )
 from parplan._strict import read_json, read_text
@@ -120,6 +121,7 @@ class OutputFolder:
             "files": sorted(self.files),
         }
         self.write_json(MANIFEST, manifest)
+        sync_folder(self.path)
         remove_file(self.path / UNFINISHED)
 
     def adopt(self, name: str) -> None:
@@ -142,16 +144,7 @@ class OutputFolder:
         self._begin()
         if name not in self._own:
             self._check_own(name)
-            file = open_to_add(self.path / UNFINISHED)
-            try:
-                os.lseek(file, 0, os.SEEK_END)
-                write_all(file, f"{name}\n".encode())
-            except OSError as error:
-                raise ParplanError(
-                    f"{self.path / name}: cannot be written: {error.strerror}"
-                ) from None
-            finally:
-                os.close(file)
+            append_line(self.path / UNFINISHED, name)
             self._own.add(name)
         write_whole(self.path / name, content)
         self.files.append(name)
@@ -195,11 +188,3 @@ def _listed(manifest: Path) -> list[str]:
     if not isinstance(listed, list):
         raise ParplanError(f"{manifest}: is not a manifest of parplan; -o names another folder")
     return [str(name) for name in listed]
-
-
-def remove_file(path: Path) -> None:
-    """Remove a file, if there is one; raises `ParplanError` where it cannot be."""
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise ParplanError(f"{path}: cannot be removed: {error.strerror}") from None

@@ -8,14 +8,14 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from parplan._files import FolderLock
+from parplan._files import FolderLock, remove_file, remove_parts
 from parplan._journal import read_journal
 from parplan._strict import read_json
 from parplan.experiments.output.folder import (
     MANIFEST,
+    UNFINISHED,
     OutputFolder,
     own_files,
-    remove_file,
 )
 
 
@@ -47,10 +47,12 @@ def says_finished(path: Path, given: Mapping[str, Any], head: Mapping[str, Any] 
     """Whether a folder holds the whole results of this work already; then that is said on stderr.
 
     `given`: the inputs for the manifest; `head`: what else the results depend on, as the manifest
-    has it under `depends_on`.
+    has it under `depends_on`. What a command left that was ended behind its manifest goes. Raises
+    `ParplanError` where another process writes to the folder.
     """
     if not is_done(path):
         return False
+    _lock = FolderLock(path)
     table = read_json(path / MANIFEST)
     found = table.get("inputs") if isinstance(table, dict) else None
     if not isinstance(found, dict):
@@ -59,6 +61,8 @@ def says_finished(path: Path, given: Mapping[str, Any], head: Mapping[str, Any] 
     names = (own.keys() | found.keys()) - NOT_OF_THE_RESULTS
     if any(own.get(name) != found.get(name) for name in names):
         return False
+    remove_parts(path)
+    remove_file(path / UNFINISHED)
     sys.stderr.write(f"parplan: is finished already: results: {path}/\n")
     return True
 

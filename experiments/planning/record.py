@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from parplan._files import remove_file
 from parplan._journal import Journal, read_journal
 from parplan._strict import build
 from parplan.errors import ParplanError, short
-from parplan.experiments.output.folder import remove_file
 from parplan.experiments.output.progress import ProgressLine
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.cost_cache import SharedCosts
@@ -72,7 +72,9 @@ class Record:
     def _rows(
         self, found: Sequence[dict[str, Any]], own: dict[str, Any]
     ) -> Sequence[dict[str, Any]]:
-        head, *rows = found or [{}]
+        if not found:  # It was cut off in its first line.
+            return []
+        head, *rows = found
         if head != own:
             raise ParplanError(
                 f"--resume: {self.path}: is of another search: {_differing(own, head)}"
@@ -124,6 +126,19 @@ class Record:
     def remove(self) -> None:
         """There is nothing to take up: the results are on the disk."""
         remove_file(self.path)
+
+    def remove_left(self, manifest: Path) -> None:
+        """Remove what a search left that was ended between its manifest and the end of its record.
+
+        Not the record of a later search, or of another one.
+        """
+        try:
+            late = self.path.lstat().st_mtime_ns > manifest.stat().st_mtime_ns
+            head, *_ = read_journal(self.path) or [{}]
+        except (OSError, ParplanError):
+            return
+        if not late and head.get("digest") == self.digest:
+            self.remove()
 
 
 class Kept:

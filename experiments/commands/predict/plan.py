@@ -26,7 +26,7 @@ from parplan.experiments.arguments.workload import (
     requested_precision,
     requested_workload,
 )
-from parplan.experiments.output.folder import OutputFolder
+from parplan.experiments.output.folder import MANIFEST, OutputFolder, own_files
 from parplan.experiments.output.new_folder import digest, says_finished
 from parplan.experiments.output.terminal import style_of
 from parplan.experiments.planning.ap.output import ApOutput
@@ -248,6 +248,8 @@ def run(args: argparse.Namespace) -> int:
         return 1
     asked = asked_of(cluster)
     if args.resume and says_finished(args.output, _inputs(args), asked.depends_on()):
+        if NAME not in own_files(args.output):
+            asked.record(0.0).remove_left(args.output / MANIFEST)
         return 0
     search = search_of(asked)
     output = OutputFolder(args.output, args.argv, EXPECTED)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from parplan._files import check_writable
-from parplan.backend.calibration.calibrate import calibrate, settings_here
+from parplan.backend.calibration.calibrate import calibrate, is_whole, settings_here
 from parplan.backend.calibration.grid import CalibrationSettings
 from parplan.backend.calibration.partial_file import PartialFile, partial_path
 from parplan.errors import ParplanError, RunFailedError
@@ -24,7 +24,7 @@ from parplan.hardware.estimates.profile import (
     Profile,
     Timing,
 )
-from parplan.hardware.estimates.profile_file import write_profile
+from parplan.hardware.estimates.profile_file import read_profile, write_profile
 from parplan.hardware.kernels.kernel import Gemm
 from parplan.hardware.machines.from_profile import (
     best_rates,
@@ -81,6 +81,9 @@ def run(args: argparse.Namespace) -> int:
     grid = "quick" if args.quick else "full"
     settings, machine = settings_here(model, args.seq_len, args.processes, grid)
     check_writable(path.parent)
+    if args.resume and is_measured(path, settings, machine):
+        _note(f"is finished already: profile: {path}")
+        return 0
     plots = None if args.plots is None else OutputFolder(args.plots, args.argv)
     profile = _measured(args, settings, machine)
     write_profile(profile, path)
@@ -95,6 +98,16 @@ def run(args: argparse.Namespace) -> int:
     said = "" if "bf16" in best_rates(profile) else " --precision fp32 (bf16 was not measured)"
     _note(f"profile: {path}; plan for this machine with --profile {path}{said}")
     return 0
+
+
+def is_measured(path: Path, settings: CalibrationSettings, machine: Machine) -> bool:
+    """Whether a file has the whole profile of these measurements, and none was begun since."""
+    if not path.is_file() or os.path.lexists(partial_path(path)):
+        return False
+    try:
+        return is_whole(read_profile(path), settings, machine)
+    except ParplanError:  # Something else, which the profile replaces.
+        return False
 
 
 def _measured(args: argparse.Namespace, settings: CalibrationSettings, machine: Machine) -> Profile:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from parplan.experiments.accuracy.comparison_tables import (
 )
 from parplan.experiments.figures.gantt import gantt
 from parplan.experiments.output.folder import OutputFolder
+from parplan.experiments.output.new_folder import digest, says_finished
 from parplan.sim.analysis.timeline import chrome_trace
 from parplan.sim.models.find import find_model
 from parplan.sim.models.scaled_down import scaled_down
@@ -134,10 +136,12 @@ def run(args: argparse.Namespace) -> int:
     if args.processes is None:
         args.processes = _processes(args.device)
     workload, plans = _request(args)
+    if args.resume and says_finished(args.output, _inputs(args), _depends_on(workload, plans)):
+        return 0
     output = OutputFolder(args.output, args.argv)
     kept = _kept(output) if args.resume else None
     if kept is not None:
-        return _finish(output, kept, workload, args)
+        return _finish(output, kept, workload, args, plans)
     try:
         execution = execute(
             workload,
@@ -158,7 +162,7 @@ def run(args: argparse.Namespace) -> int:
         _keep_partial(output, error)
         raise
     _keep(output, execution)
-    return _finish(output, execution, workload, args)
+    return _finish(output, execution, workload, args, plans)
 
 
 def _processes(device: str) -> int:
@@ -177,9 +181,13 @@ def _keep(output: OutputFolder, execution: Execution) -> None:
     try:
         output.write_text(RESULT, text)
     except ParplanError as error:
-        handle, name = tempfile.mkstemp(prefix="parplan-execution-", suffix=".json")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        try:
+            handle, name = tempfile.mkstemp(prefix="parplan-execution-", suffix=".json")
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+        except OSError:
+            print(table(execution), flush=True)
+            raise error from None
         raise RunFailedError(
             f"{error}; what was measured is in {name}: move it to {output.path / RESULT}, and "
             "--resume goes on from there"
@@ -200,10 +208,16 @@ def _kept(output: OutputFolder) -> Execution | None:
 
 
 def _finish(
-    output: OutputFolder, execution: Execution, workload: Workload, args: argparse.Namespace
+    output: OutputFolder,
+    execution: Execution,
+    workload: Workload,
+    args: argparse.Namespace,
+    plans: Sequence[Plan],
 ) -> int:
     print(table(execution), flush=True)
     _write(output, execution, workload, args)
+    depends = digest(_depends_on(workload, plans))
+    output.write_manifest({**_inputs(args), "depends_on": depends}, seed=args.seed)
     _note(f"results: {output.path}/ ({', '.join(sorted(output.files))})")
     return 0
 
@@ -303,9 +317,19 @@ def _write(
     name = short_name(shown[-1].plan)
     pair = {f"predicted {name}": shown[-1].predicted, f"measured {name}": shown[-1].measured}
     output.write_figure("gantt.png", lambda: gantt(pair))
+
+
+def _inputs(args: argparse.Namespace) -> dict[str, Any]:
     inputs = {k: v for k, v in vars(args).items() if k not in ("argv", "command")}
-    inputs |= {"output": str(args.output), "plan": args.plan and str(args.plan)}
-    output.write_manifest(inputs, seed=args.seed)
+    return inputs | {"output": str(args.output), "plan": args.plan and str(args.plan)}
+
+
+def _depends_on(workload: Workload, plans: Sequence[Plan]) -> dict[str, Any]:
+    """What is measured, beside the arguments: what their files and names stand for."""
+    return {
+        "workload": dataclasses.asdict(workload),
+        "plans": [dataclasses.asdict(plan) for plan in plans],
+    }
 
 
 def _note(line: str) -> None:

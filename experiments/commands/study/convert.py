@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from parplan._files import check_writable, write_whole
+from parplan._files import check_writable, remove_file, write_whole
 from parplan._strict import read_json, read_text
 from parplan.errors import ParplanError
 from parplan.experiments.commands.study.hardware_tables import rows_of
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         cluster = read_cluster(output)
     except ParplanError:
-        output.unlink()
+        remove_file(output)
         raise
     print(columns(rows_of(cluster)))
     for line in (*machine.notes, *(f"unit? {warning}" for warning in unit_warnings(cluster))):

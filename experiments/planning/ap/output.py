@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from parplan._files import check_writable, write_whole
+from parplan._files import check_writable, remove_file, write_whole
 from parplan.planners.ap import log as ap_log
 from parplan.planners.costs.trial import Trial
 from parplan.planners.search.report import Report
@@ -22,7 +22,7 @@ class ApOutput:
         if wanted:
             check_writable(Path.cwd())
         # A search that finds nothing leaves no choice of an earlier one.
-        Path(ap_log.DUMP_NAME).unlink(missing_ok=True)
+        remove_file(Path(ap_log.DUMP_NAME))
 
     def start(self, num_candidates: int, varying: list[int] | None) -> None:
         """What is said before the search. `varying`: the batches, where they are not the same."""
