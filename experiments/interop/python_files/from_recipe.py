@@ -13,13 +13,12 @@ from parplan.experiments.interop.dialects.hub_models import STATE_SPACE, hub_mod
 from parplan.experiments.interop.importers.imported import Given, ImportedSettings
 from parplan.experiments.interop.python_files.python_config import (
     CHOICE,
-    Elsewhere,
-    Made,
     PythonFile,
     called,
     chosen_function,
     read_python,
 )
+from parplan.experiments.interop.python_files.python_values import Elsewhere, Made
 from parplan.experiments.interop.python_files.recipes import bridge_table, nemo_table
 from parplan.sim.models.model import Model, model_preset
 
@@ -31,7 +30,7 @@ _SMALL = re.compile(r"(\d)p(\d)b", re.IGNORECASE)
 
 def from_recipe(text: str, where: str, given: Given) -> ImportedSettings:
     """The settings of a recipe in Python."""
-    file = read_python(text, where)
+    file = read_python(text, where, followed=r"ConfigContainer|Partial")
     name = _chosen(file, given.variables.get(CHOICE))
     config = called(file, name, _arguments(file.functions[name], given.variables))
     if not isinstance(config, Made):

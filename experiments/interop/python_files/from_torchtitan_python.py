@@ -15,14 +15,12 @@ from parplan.experiments.interop.importers.imported import Given, ImportedSettin
 from parplan.experiments.interop.keys.torchtitan_keys import NO_EFFECT, NOT_MODELLED
 from parplan.experiments.interop.python_files.python_config import (
     CHOICE,
-    Elsewhere,
-    Made,
-    NotKnown,
     PythonFile,
     called,
     chosen_function,
     read_python,
 )
+from parplan.experiments.interop.python_files.python_values import Elsewhere, Made, NotKnown
 from parplan.sim.software.presets import habits_like
 
 CONVERTERS = {
@@ -53,7 +51,7 @@ def from_any_torchtitan(text: str, where: str, given: Given) -> ImportedSettings
 
 
 def _from_python(text: str, where: str, given: Given) -> ImportedSettings:
-    file = read_python(text, where)
+    file = read_python(text, where, followed="Trainer")
     config = called(file, _chosen(file, given.variables.get(CHOICE)))
     around = ImportedSettings()
     while isinstance(config, Made) and config.kind != "Trainer" and config.args:
@@ -202,7 +200,7 @@ def _model_spec(
     converters: list[Any] = []
     if isinstance(spec, Made) and spec.kind == "model_registry":
         flavor = spec.args[0] if spec.args else spec.fields.get("flavor")
-        tables["model"] = {"name": _family(file), "flavor": str(flavor)}
+        tables["model"] = {"name": _family(file, spec.name), "flavor": str(flavor)}
         converters += spec.fields.get("converters") or []
         for name, value in spec.fields.items():
             _of_spec(name, value, found)
@@ -220,14 +218,14 @@ def _model_spec(
     return found
 
 
-def _family(file: PythonFile) -> str:
+def _family(file: PythonFile, made_by: str) -> str:
     """The family by the module of `model_registry`, by the folder, or by the functions' names.
 
     Raises `ParplanError` where none of them says it: sizes of different families share names.
     """
-    source = file.imported.get("model_registry", "")
-    if match := re.search(r"torchtitan\.models\.(\w+)", source):
-        return match[1]
+    for source in (made_by, file.imported.get("model_registry", "")):
+        if match := re.search(r"torchtitan\.models\.(\w+)", source):
+            return match[1]
     if match := re.search(r"(?:^|/)(\w+)/config_registry\.py$", file.where):
         return match[1]
     known = ("llama3", "llama4", "qwen3", "deepseek_v3", "gpt_oss")

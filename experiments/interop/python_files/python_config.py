@@ -6,24 +6,25 @@ arguments.
 """
 
 import ast
-import operator
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from parplan._strict import read_text
 from parplan.errors import ParplanError
+from parplan.experiments.interop.beside import module_beside
+from parplan.experiments.interop.python_files.python_values import (
+    MAX_SIZE,
+    Elsewhere,
+    Made,
+    NotKnown,
+    binary,
+    compared,
+    unary,
+)
 
-MAX_STEPS, MAX_NESTED, MAX_SIZE, MAX_NUMBER = 20_000, 20, 10_000, 10**15
-
-_BINARY: dict[type, Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.FloorDiv: operator.floordiv,
-    ast.Div: operator.truediv,
-    ast.Mod: operator.mod,
-    ast.Pow: operator.pow,
-}
+MAX_STEPS, MAX_NESTED, MAX_FILES = 20_000, 20, 30
 
 
 CHOICE = "CONFIG"
@@ -33,40 +34,6 @@ _MESSAGES = ("print", "logging.", "logger.", "warnings.", "log.")
 _WITHOUT_EFFECT = ast.Pass | ast.Assert | ast.Import | ast.ImportFrom | ast.FunctionDef
 
 
-@dataclass(frozen=True, slots=True)
-class Elsewhere:
-    """A name that the file does not define, such as `torch.bfloat16`."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class NotKnown:
-    """A value that is not known, and why."""
-
-    why: str
-
-    def __repr__(self) -> str:
-        return f"<{self.why}>"
-
-
-@dataclass(slots=True)
-class Made:
-    """What a call of something defined elsewhere makes: `TrainingConfig(seq_len=8192)`."""
-
-    name: str
-    args: list[Any] = field(default_factory=list)
-    fields: dict[str, Any] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        return f"{self.name}(...)"
-
-    @property
-    def kind(self) -> str:
-        """The name without modules, and without `.Config`."""
-        return self.name.removesuffix(".Config").rpartition(".")[2]
-
-
 @dataclass(slots=True)
 class PythonFile:
     """A file's functions, constants and imported names."""
@@ -74,6 +41,12 @@ class PythonFile:
     where: str
     functions: dict[str, ast.FunctionDef] = field(default_factory=dict)
     constants: dict[str, Any] = field(default_factory=dict)
+    package: str = ""
+    """The package that it is in, where that is known."""
+    followed: str = ""
+    """Pattern of what functions of other files return for which they are followed."""
+    others: "dict[str, PythonFile | None]" = field(default_factory=dict)
+    """Files of the same package that were asked for, by module."""
     imported: dict[str, str] = field(default_factory=dict)
     """Names and what they mean: `base` and `torchtitan.models.llama3.config_registry.llama3_8b`."""
     unread: list[str] = field(default_factory=list)
@@ -82,19 +55,22 @@ class PythonFile:
     depth: int = 0
 
 
-def read_python(text: str, where: str) -> PythonFile:
-    """The definitions of a file; raises `ParplanError` for text that is not Python."""
+def read_python(text: str, where: str, package: str = "", followed: str = "") -> PythonFile:
+    """The definitions of a file; raises `ParplanError` for text that is not Python.
+
+    followed: pattern of return types for which functions of the package's other files are read.
+    """
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = f" in line {error.lineno}" if isinstance(error, SyntaxError) else ""
         raise ParplanError(f"{where}: not Python{line}") from None
-    file = PythonFile(where=where)
+    file = PythonFile(where=where, package=package, followed=followed)
     for node in tree.body:
         if isinstance(node, ast.FunctionDef):
             file.functions[node.name] = node
         elif isinstance(node, ast.ImportFrom):
-            module = "." * node.level + (node.module or "")
+            module = _module(node, file)
             for alias in node.names:
                 file.imported[alias.asname or alias.name] = f"{module}.{alias.name}"
         elif isinstance(node, ast.Import):
@@ -103,6 +79,14 @@ def read_python(text: str, where: str) -> PythonFile:
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             _assign(node, file.constants, file)
     return file
+
+
+def _module(node: ast.ImportFrom, file: PythonFile) -> str:
+    """The module of `from ... import`, with its package where that is known."""
+    parts = file.package.split(".") if file.package else []
+    if not node.level or len(parts) < node.level:
+        return "." * node.level + (node.module or "")
+    return ".".join([*parts[: len(parts) - node.level + 1], *filter(None, [node.module])])
 
 
 def called(file: PythonFile, name: str, arguments: Mapping[str, Any] | None = None) -> Any:
@@ -157,7 +141,7 @@ def _run(body: list[ast.stmt], scope: dict[str, Any], file: PythonFile) -> tuple
             file.unread.append(f"{type(node).__name__.lower()} in line {node.lineno}")
         elif isinstance(node, ast.ImportFrom):
             for alias in node.names:
-                file.imported[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+                file.imported[alias.asname or alias.name] = f"{_module(node, file)}.{alias.name}"
     return None, False
 
 
@@ -243,11 +227,11 @@ def value_of(
                 return NotKnown(f"depends on {ast.unparse(test)[:60]}")
             return value_of(body if truth else other, scope, file)
         case ast.UnaryOp(op=op, operand=operand):
-            return _unary(op, value_of(operand, scope, file))
+            return unary(op, value_of(operand, scope, file))
         case ast.BinOp(left=left, op=op, right=right):
-            return _binary(op, value_of(left, scope, file), value_of(right, scope, file), node)
+            return binary(op, value_of(left, scope, file), value_of(right, scope, file), node)
         case ast.Compare(left=left, ops=[op], comparators=[right]):
-            return _compared(op, value_of(left, scope, file), value_of(right, scope, file), node)
+            return compared(op, value_of(left, scope, file), value_of(right, scope, file), node)
     return NotKnown(ast.unparse(node)[:60])
 
 
@@ -317,10 +301,51 @@ def _call(node: ast.Call, scope: Mapping[str, Any], file: PythonFile) -> Any:
                 return Made(first.name, list(first.args), {**first.fields, **named})
         if function.name in ("int", "float") and len(args) == 1:
             return args[0]
+        found = elsewhere(function.name, args, named, file)
+        if found is not None:
+            return found
         return Made(function.name, args, named)
     if isinstance(node.func, ast.Attribute):
         return _method(value_of(node.func.value, scope, file), node, args, named)
     return NotKnown(ast.unparse(node)[:60])
+
+
+def elsewhere(name: str, args: list[Any], named: dict[str, Any], file: PythonFile) -> Any:
+    """What a function of another file of the package makes; None where it is not followed whole."""
+    module, _, function = name.rpartition(".")
+    followed = file.followed and module and not function.startswith("_")
+    other = _other(module, file) if followed else None
+    if other is None:
+        return None
+    node = other.functions.get(function)
+    if node is None:
+        moved = other.imported.get(function)
+        return None if moved in (None, name) else elsewhere(str(moved), args, named, other)
+    returned = ast.unparse(node.returns) if node.returns is not None else ""
+    if not re.search(file.followed, returned):
+        return None
+    places = [argument.arg for argument in node.args.args]
+    before = len(other.unread)
+    found = called(other, function, dict(zip(places, args, strict=False)) | named)
+    whole = isinstance(found, Made) and len(other.unread) == before
+    del other.unread[before:]
+    return found if whole else None
+
+
+def _other(module: str, file: PythonFile) -> PythonFile | None:
+    """Another file of the package, read once; None where it is not there or cannot be read."""
+    if module not in file.others:
+        file.others[module] = None
+        path = module_beside(file.where, module) if len(file.others) <= MAX_FILES else None
+        if path is not None:
+            package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+            try:
+                other = read_python(read_text(path), str(path), package, file.followed)
+            except ParplanError:
+                return None
+            other.others = file.others
+            file.others[module] = other
+    return file.others[module]
 
 
 def _method(owner: Any, node: ast.Call, args: list[Any], named: dict[str, Any]) -> Any:
@@ -333,59 +358,6 @@ def _method(owner: Any, node: ast.Call, args: list[Any], named: dict[str, Any]) 
     if isinstance(owner, dict) and name in ("get", "pop") and args and isinstance(args[0], str):
         usual = args[1] if len(args) > 1 else None
         return owner.pop(args[0], usual) if name == "pop" else owner.get(args[0], usual)
-    return NotKnown(ast.unparse(node)[:60])
-
-
-def _unary(op: ast.unaryop, value: Any) -> Any:
-    if isinstance(op, ast.USub) and isinstance(value, int | float):
-        return -value
-    if isinstance(op, ast.Not) and not isinstance(value, NotKnown | Elsewhere | Made):
-        return not value
-    return NotKnown("not calculated")
-
-
-def _binary(op: ast.operator, left: Any, right: Any, node: ast.expr) -> Any:
-    kinds = int | float
-    if type(op) in _BINARY and isinstance(left, kinds) and isinstance(right, kinds):
-        small = not isinstance(op, ast.Pow) or (abs(left) <= MAX_SIZE and 0 <= right <= 40)
-        try:
-            found = _BINARY[type(op)](left, right) if small else MAX_NUMBER + 1
-        except (ZeroDivisionError, OverflowError):
-            found = MAX_NUMBER + 1
-        if abs(found) <= MAX_NUMBER:
-            return found
-    if isinstance(op, ast.Add) and isinstance(left, list) and isinstance(right, list):
-        return [*left, *right][:MAX_SIZE]
-    return NotKnown(ast.unparse(node)[:60])
-
-
-def _compared(op: ast.cmpop, left: Any, right: Any, node: ast.expr) -> Any:
-    if any(isinstance(value, NotKnown | Elsewhere | Made) for value in (left, right)):
-        return NotKnown(ast.unparse(node)[:60])
-    try:
-        match op:
-            case ast.Eq():
-                return left == right
-            case ast.NotEq():
-                return left != right
-            case ast.Is():
-                return left is right
-            case ast.IsNot():
-                return left is not right
-            case ast.Gt():
-                return left > right
-            case ast.GtE():
-                return left >= right
-            case ast.Lt():
-                return left < right
-            case ast.LtE():
-                return left <= right
-            case ast.In():
-                return left in right
-            case ast.NotIn():
-                return left not in right
-    except TypeError:
-        pass
     return NotKnown(ast.unparse(node)[:60])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from parplan.errors import ParplanError
 from parplan.experiments.interop.keys.megatron_yaml_keys import SECTIONS_WITHOUT_EFFECT
-from parplan.experiments.interop.python_files.python_config import Elsewhere, Made, NotKnown
+from parplan.experiments.interop.python_files.python_values import Elsewhere, Made, NotKnown
 
 Table = dict[str, Any]
 
