@@ -24,10 +24,28 @@ def sharding(table: Asked, found: ImportedSettings, given: Given, auto: dict[str
     """Set the plan's ZeRO stage, groups, offloading and degrees, and the software's habits."""
     _degrees(table, found)
     part = table.get("deepspeed")
-    if part:
+    if part in (True, "true", "True"):
+        part = table.get("deepspeed_config") or part
+    if part in (True, "true", "True"):
+        _by_flags(table, found)
+    elif part:
         _deepspeed(part, table, found, given, auto)
     elif table.get("fsdp") or table.get("fsdp_config"):
         _fsdp(table, found)
+
+
+def _by_flags(table: Asked, found: ImportedSettings) -> None:
+    """`--deepspeed` without a file, as in DeepSpeed's examples: `--zero_stage 3 --offload`."""
+    stage = table.number("zero_stage", least=0)
+    if stage is None:
+        found.misread("deepspeed", "neither a file nor zero_stage is said; no ZeRO is taken")
+    elif stage > 3:
+        raise table.error("zero_stage", "0 to 3")
+    found.plan |= dict(zero_fields(stage or 0))
+    if table.true("offload"):
+        found.plan["offload_optimizer"] = True
+        if stage == 3:
+            found.misread("offload", "not modelled: parameters stay on the device")
 
 
 def _degrees(table: Asked, found: ImportedSettings) -> None:

@@ -5,14 +5,21 @@ All have a model, a length, batches, precision, recomputation, adapters, and Dee
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from parplan.errors import ParplanError
+from parplan.experiments.interop.dialects.accelerate_launch import take_launcher
 from parplan.experiments.interop.dialects.hf_sharding import sharding
 from parplan.experiments.interop.dialects.hub_models import hub_model
+from parplan.experiments.interop.dialects.llama_factory_megatron import NO_EFFECT as MEGATRON
+from parplan.experiments.interop.dialects.llama_factory_megatron import (
+    is_for_megatron,
+    megatron_part,
+)
 from parplan.experiments.interop.dialects.llama_factory_v1 import in_older_names, is_v1
 from parplan.experiments.interop.importers.asked import Asked, refuse_other_format, report_rest
 from parplan.experiments.interop.importers.from_accelerate import read_yaml
@@ -41,7 +48,11 @@ class Dialect:
 
 TRANSFORMERS = Dialect(
     title="a Hugging Face trainer",
-    length=("max_length", "max_seq_length", "model_max_length", "block_size", "max_source_length"),
+    length=(
+        *("max_length", "max_seq_length", "model_max_length", "block_size", "max_source_length"),
+        "max_seq_len",
+    ),
+    rank=("lora_r", "lora_dim"),
     needs=("per_device_train_batch_size", "gradient_accumulation_steps", "model_name_or_path"),
 )
 LLAMA_FACTORY = Dialect(
@@ -61,6 +72,9 @@ AXOLOTL = Dialect(
     usual_micro=1,
     needs=("base_model",),
 )
+
+UNTRAINED = ("infer_backend", "export_dir", "do_predict")
+"""Settings of what LLaMA-Factory does beside training."""
 
 ATTENTION = {
     "eager": "eager",
@@ -97,9 +111,14 @@ def from_axolotl(text: str, where: str, given: Given) -> ImportedSettings:
 
 
 def _imported(text: str, where: str, given: Given, dialect: Dialect) -> ImportedSettings:
-    values, started, notes = _table(text, where, given)
-    if dialect is LLAMA_FACTORY and is_v1(values):
+    values, flags = _table(text, where, given)
+    if dialect is TRANSFORMERS and "finetuning_type" in values:
+        raise ParplanError(f"{where}: a launch of LLaMA-Factory: --from llama-factory")
+    second = dialect is LLAMA_FACTORY and is_v1(values)
+    if second:
         values = in_older_names(values, where)
+    elif dialect is LLAMA_FACTORY and "do_train" not in values and any(map(values.get, UNTRAINED)):
+        raise ParplanError(f"{where}: it trains no model: do_train is not said")
     table = Asked(values, where)
     if not any(name in values for name in dialect.needs):
         raise ParplanError(
@@ -108,8 +127,8 @@ def _imported(text: str, where: str, given: Given, dialect: Dialect) -> Imported
         )
     known = (*_READ, *dialect.model, *dialect.length, *dialect.micro, *NO_EFFECT, *NOT_MODELLED)
     refuse_other_format(table, known, f"a configuration of {dialect.title}")
-    found = ImportedSettings(devices=started)
-    for line in notes:
+    found = ImportedSettings(devices=None if flags is None else processes(flags))
+    for line in () if flags is None else flags.notes:
         found.misread(*line.split(": ", 1))
     found.model = given.model or _model(table, dialect)
     for name in dialect.model:
@@ -126,13 +145,26 @@ def _imported(text: str, where: str, given: Given, dialect: Dialect) -> Imported
     found.workload["precision"] = "bf16" if auto["bf16"] else "fp16" if auto["fp16"] else "fp32"
     if table.true("tf32") and found.workload["precision"] == "fp32":
         found.workload["tf32"] = True
+    if _switched(table, "pure_bf16"):
+        found.misread("pure_bf16", "not modelled: masters and optimizer state are fp32")
     _stage(table, found)
+    if second and "stage" not in values:
+        found.note("the command", "sft is taken: the file does not say it")
     sharding(table, found, given, auto)
+    if not any(table.get(name) for name in ("deepspeed", "fsdp", "fsdp_config")):
+        if flags is not None and "accelerate" in flags.starters:
+            shown = {k: flags.unknowns.shown(word) for k, word in flags.launcher.items()}
+            take_launcher(shown, where, given, found)
+        else:
+            found.note("deepspeed, fsdp", "neither is said: weights are whole on every device")
     if (experts := table.whole("expert_parallel_size", 1, least=1)) > 1:
         found.plan["expert_parallel"] = experts
     _recomputation(table, dialect, found)
+    of_megatron = dialect is LLAMA_FACTORY and is_for_megatron(table)
+    if of_megatron:
+        megatron_part(table, found)
     _batches(table, dialect, found, given)
-    report_rest(found, table, NO_EFFECT, NOT_MODELLED)
+    report_rest(found, table, NO_EFFECT | (MEGATRON if of_megatron else {}), NOT_MODELLED)
     return found
 
 
@@ -145,13 +177,11 @@ _READ = (
 )
 
 
-def _table(
-    text: str, where: str, given: Given
-) -> tuple[Mapping[str, Any], int | None, tuple[str, ...]]:
-    """The settings, the devices that are started, and what was not understood of a script."""
+def _table(text: str, where: str, given: Given) -> tuple[Mapping[str, Any], Flags | None]:
+    """The settings, and all of the launch where it is a script."""
     if where.endswith((".sh", ".slurm", ".sbatch", ".bash")) or text.startswith("#!"):
         flags = read_flags(text, where, given.variables)
-        return _of_flags(flags), processes(flags), tuple(flags.notes)
+        return _of_flags(flags), flags
     if where.endswith(".json"):
         try:
             table = json.loads(text)
@@ -159,8 +189,8 @@ def _table(
             raise ParplanError(f"{where}: not valid JSON: {error}") from None
         if not isinstance(table, Mapping):
             raise ParplanError(f"{where}: expected a table, got {type(table).__name__}")
-        return table, None, ()
-    return read_yaml(text, where), None, ()
+        return table, None
+    return read_yaml(text, where), None
 
 
 def _of_flags(flags: Flags) -> dict[str, Any]:
@@ -169,7 +199,8 @@ def _of_flags(flags: Flags) -> dict[str, Any]:
     for name, words in flags.words.items():
         for word in words[:1]:
             for unknown in flags.unknowns.within(word):
-                if name.removeprefix("--").replace("-", "_") in _READ:
+                a_file = "/" in word and name in ("--deepspeed", "--fsdp-config")
+                if name.removeprefix("--").replace("-", "_") in _READ and not a_file:
                     raise ParplanError(f"{flags.where}: {name}: {unknown.why}")
         key = name.removeprefix("--").replace("-", "_")
         shown = [flags.unknowns.shown(word) for word in words]
@@ -208,7 +239,10 @@ def _kernels(table: Asked, found: ImportedSettings) -> dict[str, bool]:
     fused = any([*(_switched(table, name) for name in names), "liger" in plugins.lower()])
     loss = fused or "cut_cross_entropy" in plugins or _switched(table, "cut_cross_entropy")
     if not fused:
-        found.note("kernels", "normalisations, activations and the loss are Transformers', unfused")
+        parts = (
+            "normalisations and activations" if loss else "normalisations, activations and the loss"
+        )
+        found.note("kernels", f"{parts} are Transformers', unfused")
     return {"fused_norms": fused, "fused_elementwise": fused, "fused_loss": loss}
 
 
@@ -230,7 +264,7 @@ def _adapters(table: Asked, dialect: Dialect, found: ImportedSettings) -> int:
     kind = table.text("finetuning_type") or table.text("adapter")
     rank = _first(table, dialect.rank)
     wanted = kind.lower() in ("lora", "qlora") or _switched(table, "use_peft")
-    if _switched(table, "use_lora"):
+    if _switched(table, "use_lora") or table.number("lora_dim"):
         wanted = True
     if kind.lower() not in ("", "lora", "qlora", "full"):
         found.misread(f"finetuning_type {kind}", "all weights are taken to be trained")
@@ -245,7 +279,17 @@ def _low_precision(table: Asked) -> dict[str, bool]:
     full = "full" in said.values()
     bf16 = said["bf16"] in ("auto", "true", "1", "full") or said["bfloat16"] == "true"
     fp16 = said["fp16"] in ("true", "1", "full") or said["float16"] == "true"
+    if _bare_deepspeed(table) and not bf16:
+        # The programs of DeepSpeed's examples are in fp16 unless --dtype says otherwise.
+        named = table.text("dtype", "fp16").lower()
+        bf16, fp16 = named in ("bf16", "bfloat16"), named in ("fp16", "float16")
+    bf16 = bf16 or _switched(table, "pure_bf16")
     return {"bf16": bf16, "fp16": fp16 and not bf16, "full": full}
+
+
+def _bare_deepspeed(table: Asked) -> bool:
+    """Whether `--deepspeed` stands without a file beside `--zero_stage`."""
+    return table.get("deepspeed") in (True, "true", "True") and "zero_stage" in table
 
 
 def _switched(table: Asked, name: str) -> bool:
@@ -282,7 +326,8 @@ def _batches(table: Asked, dialect: Dialect, found: ImportedSettings, given: Giv
     found.plan["batch_per_device"] = micro
     devices = given.devices or found.devices
     if devices is not None:
-        own = found.plan.get("tensor_parallel", 1) * found.plan.get("context_parallel", 1)
+        names = ("tensor_parallel", "context_parallel", "num_stages")
+        own = math.prod(found.plan.get(name, 1) for name in names)
         found.global_batch = micro * (steps or 1) * max(1, devices // own)
     total = table.number("global_batch_size", least=1)
     if total is not None and steps is None:

@@ -5,6 +5,7 @@ under that name with the section before it.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from parplan.errors import ParplanError
@@ -38,6 +39,9 @@ def in_older_names(values: Mapping[str, Any], where: str) -> dict[str, Any]:
         "context_parallel_size": values.get("cp_size", 1),
     }
     table.pop("enable_activation_checkpointing", None)
+    named = f"{Path(where).name} {values.get('train_dataset')}".lower()
+    if "dpo" in named or any(name.startswith("dpo_") for name in values):
+        table["stage"] = "dpo"
     if values.get("model_class") not in (None, "llm"):
         table["model_class"] = values["model_class"]
     parts = {name: _section(values, name, where) for name in (*SECTIONS, "optim_config")}

@@ -4,11 +4,15 @@ FSDP 1 and 2, DDP, or its sections for DeepSpeed and Megatron-LM. Names and defa
 Accelerate 1.15.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
+from parplan._strict import read_text
 from parplan.errors import ParplanError
+from parplan.experiments.interop.beside import beside
 from parplan.experiments.interop.importers.asked import Asked, refuse_other_format, report_rest
+from parplan.experiments.interop.importers.from_deepspeed import deepspeed_settings
 from parplan.experiments.interop.importers.imported import Given, ImportedSettings
 from parplan.experiments.interop.keys.accelerate_keys import NO_EFFECT, NOT_MODELLED, OF_SAGEMAKER
 from parplan.sim.plan import zero_fields
@@ -30,7 +34,12 @@ REPLICATED = ("NO", "MULTI_GPU", "MULTI_NPU", "MULTI_XPU", "MULTI_HPU", "MULTI_M
 
 def from_accelerate(text: str, where: str, given: Given) -> ImportedSettings:
     """The settings of a YAML."""
-    table = Asked(read_yaml(text, where), where)
+    return accelerate_settings(read_yaml(text, where), where, given)
+
+
+def accelerate_settings(values: Mapping[str, Any], where: str, given: Given) -> ImportedSettings:
+    """The settings of its table, from wherever that was read."""
+    table = Asked(values, where)
     refuse_other_format(table, (*READ, *NO_EFFECT, *NOT_MODELLED), "a configuration of Accelerate")
     if OF_SAGEMAKER in table:
         raise ParplanError(f"{where}: {OF_SAGEMAKER}: launches of SageMaker are not known")
@@ -44,7 +53,8 @@ def from_accelerate(text: str, where: str, given: Given) -> ImportedSettings:
         _fsdp(table.section("fsdp_config"), machines, found)
         _parallelism(table.section("parallelism_config"), found)
     elif kind == "DEEPSPEED":
-        _deepspeed(table.section("deepspeed_config"), found, given.devices or found.devices)
+        _deepspeed(table.section("deepspeed_config"), found, given)
+        _parallelism(table.section("parallelism_config"), found)
     elif kind == "MEGATRON_LM":
         _megatron(table.section("megatron_lm_config"), found, given.devices or found.devices)
     elif kind in REPLICATED:
@@ -75,7 +85,7 @@ def _unused(table: Asked, kind: str, found: ImportedSettings) -> None:
         "fsdp_config": ("FSDP",),
         "deepspeed_config": ("DEEPSPEED",),
         "megatron_lm_config": ("MEGATRON_LM",),
-        "parallelism_config": ("FSDP", *REPLICATED),
+        "parallelism_config": ("FSDP", "DEEPSPEED", *REPLICATED),
     }
     for name, kinds in sections.items():
         if table.get(name) and kind not in kinds:
@@ -188,11 +198,11 @@ def _parallelism(section: Asked, found: ImportedSettings) -> None:
     found.plan["context_parallel"] = context * split
 
 
-def _deepspeed(section: Asked, found: ImportedSettings, devices: int | None) -> None:
+def _deepspeed(section: Asked, found: ImportedSettings, given: Given) -> None:
+    devices = given.devices or found.devices
     if section.get("deepspeed_config_file"):
-        raise ParplanError(
-            f"{section.where}: import {section['deepspeed_config_file']} --from deepspeed"
-        )
+        _of_json(section, found, given)
+        return
     stage = section.whole("zero_stage", 2, least=0)
     if stage > 3:
         raise section.error("zero_stage", "0 to 3")
@@ -202,6 +212,34 @@ def _deepspeed(section: Asked, found: ImportedSettings, devices: int | None) -> 
     steps = section.number("gradient_accumulation_steps", least=1)
     if steps and devices:
         found.global_batch = steps * devices * found.plan["batch_per_device"]
+
+
+def _of_json(section: Asked, found: ImportedSettings, given: Given) -> None:
+    """What DeepSpeed's own JSON says, where it lies beside the configuration."""
+    name = section.text("deepspeed_config_file")
+    path = beside(section.where, name)
+    if path is None:
+        raise ParplanError(
+            f"{section.where}: {name} is not beside the file; put it there, or import it by itself "
+            "with --from deepspeed"
+        )
+    try:
+        table = json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ParplanError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(table, Mapping):
+        raise ParplanError(f"{path}: expected a table, got {type(table).__name__}")
+    precision = found.workload["precision"]
+    auto = {name: precision == name for name in ("bf16", "fp16")}
+    inner = deepspeed_settings(table, str(path), given, auto)
+    found.plan |= inner.plan
+    found.global_batch = inner.global_batch
+    found.workload |= inner.workload
+    if inner.workload["precision"] == "fp32" and precision != "fp32":
+        found.workload["precision"] = precision
+    found.notes += [note for note in inner.notes if not note.startswith("the program")]
+    found.no_effect |= {f"{name} of {path.name}": why for name, why in inner.no_effect.items()}
+    found.not_understood |= inner.not_understood
 
 
 def _megatron(section: Asked, found: ImportedSettings, devices: int | None) -> None:

@@ -27,8 +27,8 @@ per_device_eval_batch_size prediction_loss_only batch_eval_metrics test_* bench_
 do_causal_lm_eval predict_with_generate label_names bf16_full_eval fp16_full_eval use_cache
 infer_* vllm_maxlen sglang_* vllm_gpu_util""",
         "learning rate": """
-learning_rate lr_* warmup_* cosine_* loraplus_* embedding_lr* lr max_steps num_train_epochs
-num_epochs""",
+learning_rate eta_min num_warmup_steps lr_* warmup_* cosine_* loraplus_* embedding_lr* lr max_steps
+num_train_epochs num_epochs""",
         "numbers of the optimizer and of the loss": """
 adam_* weight_decay max_grad_norm label_smoothing_factor optim_args neftune_noise_alpha
 noisy_embedding_alpha router_aux_loss_coef moe_aux_loss_coef pref_* dpo_label_smoothing seed
@@ -55,7 +55,7 @@ adapter_name_or_path adapter_folder hf_hub_token ms_hub_token om_hub_token low_c
 is_*_derived_model base_model_config model_config.output_router_logits base_model_ignore_patterns
 type_of_model hf_use_auth_token
 hf_use_auth_token config_name use_auth_token token torch_dtype dtype model_init_kwargs
-mean_resizing_embeddings fix_untrained_tokens export_*""",
+mean_resizing_embeddings lora_module_name data_split fix_untrained_tokens export_*""",
         "how processes find each other": """
 dist_timeout init_config sample_backend max_new_tokens
 local_rank ddp_timeout ddp_backend master_addr master_port world_size device device_map

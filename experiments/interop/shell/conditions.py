@@ -54,11 +54,17 @@ def _of_text(node: Node, scope: Scope) -> bool | None:
     if operator not in ("-z", "-n"):
         return None
     text = joined(operand, scope)
-    if found := scope.unknowns.within(text):
-        if MARK.sub("", text) or not all(unknown.variable for unknown in found):
+    if scope.unknowns.within(text):
+        if not _unset(text, scope):
             return None
         text = ""
     return (text == "") == (operator == "-z")
+
+
+def _unset(text: str, scope: Scope) -> bool:
+    """Whether a text is only variables that nobody set."""
+    found = scope.unknowns.within(text)
+    return bool(found) and not MARK.sub("", text) and all(one.variable for one in found)
 
 
 def _compared(node: Node, scope: Scope) -> bool | None:
@@ -67,6 +73,8 @@ def _compared(node: Node, scope: Scope) -> bool | None:
         return None
     left, right = joined(children[0], scope), joined(children[2], scope)
     operator = text_of(children[1])
+    if operator in ("=", "==", "!=") and not right and _unset(left, scope):
+        left = ""
     if MARK.search(left + right):
         return None
     if operator in _NUMERIC:

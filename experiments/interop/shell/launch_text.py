@@ -42,6 +42,8 @@ class Flags:
     words: dict[str, list[str]] = field(default_factory=dict)
     program: str = ""
     """The Python file that is started, as the launch names it."""
+    starters: tuple[str, ...] = ()
+    """What starts it, without folders: `srun`, `accelerate`."""
     launcher: dict[str, str] = field(default_factory=dict)
     """Flags of `srun`, `torchrun` and their like."""
     unclear: list[str] = field(default_factory=list)
@@ -110,6 +112,7 @@ def read_flags(text: str, where: str, variables: Mapping[str, str]) -> Flags:
     start = _program(chosen)
     flags.program = next((word for word in chosen[start:][:1] if _PROGRAM.fullmatch(word)), "")
     _launcher(chosen[:start], flags)
+    flags.starters = tuple(word.rpartition("/")[2] for word in chosen[:start])
     current: list[str] | None = None
     name = ""
     for word in chosen[start:]:

@@ -188,6 +188,8 @@ def _start(words: list[str], script: Script, body: str | None = None) -> None:
         _run(script.functions[name], script)
         script.depth -= 1
         script.scope.positional = before
+    elif (place := _shell_within(words)) is not None:
+        _within(words, place, script)
     elif name == "eval":
         _read(" ".join(words[1:]), script)
     elif name in SHELLS and body is not None:
@@ -198,6 +200,28 @@ def _start(words: list[str], script: Script, body: str | None = None) -> None:
         script.scope.positional = script.scope.positional[1:]
     elif name not in (":", "echo", "printf", "set", "unset", "true", "cd", "mkdir", "rm"):
         script.commands.append(words)
+
+
+def _shell_within(words: list[str]) -> int | None:
+    """Where in `srun --nodes 2 bash -c 'A=1 python train.py $B'` the shell stands."""
+    for place in range(1, len(words) - 1):
+        before = words[place - 1].rpartition("/")[2]
+        if before in ("bash", "sh", "zsh") and re.fullmatch("-[a-z]*c", words[place]):
+            return place - 1
+    return None
+
+
+def _within(words: list[str], place: int, script: Script) -> None:
+    """Read what another shell is told, by the same variables; what starts it goes before."""
+    started, plain, depth = len(script.commands), [*words], script.depth
+    try:
+        _read(words[place + 2], script)
+    except ParplanError:
+        del script.commands[started:]
+        script.commands.append(plain)
+        script.depth = depth
+        return
+    script.commands[started:] = [[*words[:place], *found] for found in script.commands[started:]]
 
 
 def _source(words: list[str], script: Script) -> None:
