@@ -16,6 +16,11 @@ def default_processes() -> int:
     return torch.cuda.device_count() or min(2, num_cores())
 
 
+def num_gpus() -> int:
+    """GPUs that torch can use."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def num_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0))

@@ -1,13 +1,19 @@
 """Random numbers of a plan's computations, apart from those of the script.
 
 Processes compute different parts, so dropout draws different amounts on each. Drawn from the
-script's generators, that would make them shuffle their data differently from then on.
+script's generators, that would make them shuffle their data differently from then on. The script's
+generators begin alike, also where it sets no seed.
 """
 
 import contextlib
+import random
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import torch
+
+from parplan.backend.workers.processes import agree, num_processes
 
 
 class RandomStream:
@@ -51,3 +57,28 @@ def _set(states: list[torch.Tensor], device: torch.device) -> None:
     torch.set_rng_state(states[0])
     if device.type == "cuda":
         torch.cuda.set_rng_state(states[1], device)
+
+
+def share_random_numbers(device: torch.device) -> bool:
+    """Let all processes draw what the first one draws from now on; whether they drew other numbers.
+
+    Of torch, `random` and numpy: a script without a seed then shuffles alike everywhere.
+    """
+    if num_processes() == 1:
+        return False
+    numpy = sys.modules.get("numpy")
+
+    def states() -> Any:
+        legacy = numpy.random.get_state() if numpy else None
+        return torch.get_rng_state(), random.getstate(), legacy, torch.initial_seed()
+
+    own, shared = states(), agree(states)
+    differed = not torch.equal(own[0], shared[0]) or own[1] != shared[1]
+    if not torch.equal(own[0], shared[0]):
+        if own[3] != shared[3] and device.type == "cuda":
+            torch.cuda.manual_seed(shared[3])
+        torch.set_rng_state(shared[0])
+    random.setstate(shared[1])
+    if numpy and shared[2] is not None:
+        numpy.random.set_state(shared[2])
+    return differed

@@ -23,7 +23,11 @@ from parplan.backend.runtime.gradient_norm import share_norms
 from parplan.backend.runtime.gradient_scaler import ScaleToCome
 from parplan.backend.runtime.own_part import leave_out
 from parplan.backend.runtime.pipeline import PipelineStep
-from parplan.backend.runtime.random_stream import RandomStream, kept_random_numbers
+from parplan.backend.runtime.random_stream import (
+    RandomStream,
+    kept_random_numbers,
+    share_random_numbers,
+)
 from parplan.backend.runtime.whole_state import NOT_AN_OBJECT, WholeState
 from parplan.backend.script.calls import (
     HfOutput,
@@ -40,6 +44,7 @@ from parplan.backend.script.data_parallel_forward import (
     why_not_whole,
 )
 from parplan.backend.script.differences import differences, shared_cores
+from parplan.backend.script.gradient_checks import refuse_steps_without_calls
 from parplan.backend.script.known_gradients import KnownGradients
 from parplan.backend.script.parameter_hooks import unhooked
 from parplan.backend.script.plan_script import announce, find_plan, forget_choice
@@ -107,6 +112,9 @@ class PlannedForward:
         self.precision = "bf16" if options.mixed_precision else "fp32"
         self.device = join_processes()
         meeting()
+        if not drawn_in_parts and share_random_numbers(self.device) and is_first():
+            LOG.info("random numbers: the seeds of the processes differ; all go on with the first")
+        self._called = refuse_steps_without_calls(model)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise ParplanError(NOT_AN_OBJECT)
@@ -118,6 +126,7 @@ class PlannedForward:
             raise self.found
         return self.found
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(self, *given: Any, **named: Any) -> Any:
         """The mean loss over the global batch, with gradients if they are enabled.
 
@@ -125,6 +134,8 @@ class PlannedForward:
         a model that is no chain of layers what its own forward returns.
         """
         count_step()
+        if torch.is_grad_enabled():
+            self._called()
         try:
             if self.whole is None:
                 try:

@@ -32,7 +32,8 @@ from parplan.backend.planning.search import Prediction
 from parplan.backend.runtime.pipeline import Planned
 from parplan.backend.runtime.recorded_stage import Moment
 from parplan.backend.script.differences import load_note
-from parplan.backend.script.throughput import Throughput, check_gradients, every_from_environment
+from parplan.backend.script.gradient_checks import check_gradients
+from parplan.backend.script.throughput import Throughput, every_from_environment
 from parplan.backend.script.words import bytes_in_words, plan_in_words
 from parplan.backend.workers.processes import is_first, num_processes
 from parplan.errors import ParplanError

@@ -6,7 +6,6 @@ from collections import deque
 
 import torch
 
-from parplan.backend.runtime.pipeline import Planned
 from parplan.backend.script.words import bytes_in_words
 from parplan.errors import ParplanError
 
@@ -56,14 +55,3 @@ class Throughput:
     def rate(self, items: int, step_s: float) -> str:
         """Items per second in words."""
         return f"{items / step_s:,.0f} {self.unit}/s"
-
-
-def check_gradients(step: Planned, forwards: int) -> None:
-    """Raise `ParplanError` where an optimizer is about to step and there was no backward."""
-    trained = [p for p in step.parameters() if p.requires_grad]
-    if trained and all(p.grad is None for p in trained):
-        times = "once" if forwards == 1 else f"{forwards} times"
-        raise ParplanError(
-            f"the optimizer steps without gradients: the model was called {times} since the last "
-            "step, but no backward of its loss"
-        )

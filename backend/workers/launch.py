@@ -40,6 +40,8 @@ ENVIRONMENT = {
     # back to the kernel and faults them in again, which takes longer than some of its layers.
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**40),
+    # Sets of words have the same order in all processes: vocabularies are made of them.
+    "PYTHONHASHSEED": "0",
 }
 """What the workers find in their environment unless it is set already."""
 

@@ -113,8 +113,8 @@ class Meeting:
                 raise ParplanError(
                     f"process {rank} was given another batch than process 0 after {said[1]} steps "
                     "of the optimizer; every process has to see the same global batch in the same "
-                    "order (shuffle with the same seed; with a DistributedSampler say "
-                    "batch='part')"
+                    "order (call torch.manual_seed at the top of the script; with a "
+                    "DistributedSampler say batch='part')"
                 )
 
     def _watch_failures(self) -> None:

@@ -133,8 +133,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Execute, print the table, write."""
     nodes = Nodes(count=args.nnodes, rank=args.node_rank, endpoint=args.rdzv_endpoint)
-    if args.processes is None:
-        args.processes = _processes(args.device)
+    args.processes = _processes(args.device, args.processes, nodes.count)
     workload, plans = _request(args)
     if args.resume and says_finished(args.output, _inputs(args), _depends_on(workload, plans)):
         return 0
@@ -165,14 +164,23 @@ def run(args: argparse.Namespace) -> int:
     return _finish(output, execution, workload, args, plans)
 
 
-def _processes(device: str) -> int:
-    """One for each GPU where these are asked for, else two."""
+def _processes(device: str, asked: int | None, num_nodes: int) -> int:
+    """One for each GPU where these are asked for, else two; raises `ParplanError` without GPUs."""
     if device != "cuda":
-        return 2
+        return 2 if asked is None else asked
     require_torch("executing plans")
-    from parplan.backend.calibration.this_machine import default_processes  # imports torch
+    from parplan.backend.calibration.this_machine import num_gpus  # imports torch
 
-    return default_processes()
+    here = num_gpus()
+    processes = here * num_nodes if asked is None else asked
+    if here == 0:
+        raise ParplanError("--device cuda: torch sees no GPU on this machine; leave --device out")
+    if processes > here * num_nodes:
+        raise ParplanError(
+            f"--processes {processes}: with --device cuda each needs a GPU of its own, and this "
+            f"machine has {here}"
+        )
+    return processes
 
 
 def _keep(output: OutputFolder, execution: Execution) -> None:

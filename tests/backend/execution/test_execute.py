@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from parplan.backend.calibration import this_machine
 from parplan.backend.execution.execute import execute
 from parplan.backend.execution.result import Execution
 from parplan.errors import ParplanError
 from parplan.experiments.accuracy.comparison import attribution
 from parplan.experiments.accuracy.comparison_tables import short_name
 from parplan.experiments.benchmarks.execution import plans
+from parplan.experiments.commands.run import execute as execute_command
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan
 from parplan.sim.plan_file import read_plan
@@ -220,6 +222,25 @@ def test_a_model_that_this_machine_cannot_hold_is_refused_before_the_start() -> 
     )
     with pytest.raises(ParplanError, match=r"llama3-405b: \d+ copies .* take fewer layers"):
         execute(workload, 2, [Plan(data_parallel=2)])
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "text"),
+    [
+        (None, 0, "--device cuda: torch sees no GPU on this machine; leave --device out"),
+        (2, 0, "--device cuda: torch sees no GPU on this machine; leave --device out"),
+        (2, 1, "--processes 2: with --device cuda each needs a GPU of its own, and .* has 1"),
+    ],
+)
+def test_gpus_that_are_not_there(monkeypatch, asked, gpus, text) -> None:
+    monkeypatch.setattr(this_machine, "num_gpus", lambda: gpus)
+    with pytest.raises(ParplanError, match=text):
+        execute_command._processes("cuda", asked, 1)
+
+
+def test_one_gpu_is_one_process(monkeypatch) -> None:
+    monkeypatch.setattr(this_machine, "num_gpus", lambda: 1)
+    assert execute_command._processes("cuda", None, 1) == 1
 
 
 @pytest.mark.parametrize("how", ["a worker dies", "the user interrupts"])

@@ -7,9 +7,11 @@ trained beside each parallelised one.
 import io
 import itertools
 import json
+import random
 import sys
 import tempfile
 
+import numpy
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -61,12 +63,16 @@ def made(plan=None, seed=0, prepare=lambda model: model, rate=1e-1, **settings):
     return model, optimizer
 
 
-def advance(model, optimizer, number=0):
-    loss = model(*batch(number))
+def step(model, optimizer, x, y):
+    loss = model(x, y)
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
     return loss.item()
+
+
+def advance(model, optimizer, number=0):
+    return step(model, optimizer, *batch(number))
 
 
 def saved(state):
@@ -293,7 +299,36 @@ def unusual(plan, prepare, **settings):
     }
 
 
+def unseeded():
+    """Every process has a seed of its own, as in a script that sets none."""
+    rank = dist.get_rank()
+    for seed in (torch.manual_seed, random.seed, numpy.random.seed):
+        seed(rank)
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model = enable_advanced_parallelization(model, plan=PIPELINE)
+    loader = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(*data(20)), batch_size=ROWS, shuffle=True
+    )
+    losses = [step(model, optimizer, x, y) for _ in range(2) for x, y in loader]
+    return {"losses": [*losses, random.random(), numpy.random.rand()]}
+
+
+def another_method():
+    """What calls a part of the model would train every process alone."""
+    model, optimizer = made(PIPELINE)
+    x, y = batch()
+    nn.functional.mse_loss(model.layers(x), y).backward()
+    try:
+        optimizer.step()
+    except ParplanError as error:
+        return {"text": str(error)}
+    return {"text": ""}
+
+
 CASES = {
+    "unseeded": unseeded,
+    "another method": another_method,
     "shuffled": shuffled,
     "another batch": lambda: drifting(lambda x, y: batch(2)),
     "another order": lambda: drifting(lambda x, y: (x.flip(0), y.flip(0))),

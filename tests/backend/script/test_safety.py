@@ -33,6 +33,18 @@ def test_dropout_leaves_the_order_of_batches_the_same_on_all_processes(found):
     assert first["seen"][:3] != first["seen"][3:]  # the epochs are shuffled
 
 
+def test_a_script_without_a_seed_sees_the_same_batches_on_all_processes(found):
+    first, second = found["unseeded"]
+    assert first["losses"] == second["losses"]
+    assert len(set(first["losses"])) > 6  # shuffled, and trained
+
+
+def test_steps_of_a_model_that_was_never_called_are_refused(found):
+    for line in found["another method"]:
+        assert "Net has not been called since the line" in line["text"]
+        assert "\n" not in line["text"]
+
+
 def test_dropout_draws_other_numbers_every_time(found):
     assert len(set(found["shuffled"][0]["masks"])) == 3
 
