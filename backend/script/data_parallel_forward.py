@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from parplan.backend.planning.search import Prediction
+from parplan.backend.replicas.whole_model import Call, WholeModel, tensors_of
 from parplan.backend.runtime.gradient_scaler import share_infinities
 from parplan.backend.runtime.random_stream import RandomStream, kept_random_numbers
 from parplan.backend.runtime.whole_state import WholeState
 from parplan.backend.script.run_record import RunRecord, report_from_environment
-from parplan.backend.script.whole_model import Call, WholeModel, tensors_of
 from parplan.backend.workers.meeting import Intent, checksum, meet
 from parplan.backend.workers.processes import agree, num_processes
 from parplan.planners.spaces.options import Options

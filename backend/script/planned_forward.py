@@ -19,6 +19,7 @@ from parplan.backend.executable import check_executable
 from parplan.backend.models.chain import Chain, NoChainError, check_chain, check_mean
 from parplan.backend.models.find_chain import is_hf_model
 from parplan.backend.planning.search import Prediction
+from parplan.backend.replicas.whole_model import Call, batch_size, tensors_of
 from parplan.backend.runtime.gradient_norm import share_norms
 from parplan.backend.runtime.gradient_scaler import ScaleToCome
 from parplan.backend.runtime.own_part import leave_out
@@ -49,7 +50,6 @@ from parplan.backend.script.known_gradients import KnownGradients
 from parplan.backend.script.parameter_hooks import unhooked
 from parplan.backend.script.plan_script import announce, find_plan, forget_choice
 from parplan.backend.script.run_record import RunRecord, report_from_environment
-from parplan.backend.script.whole_model import Call, batch_size, tensors_of
 from parplan.backend.script.why_not_in_script import check_in_script
 from parplan.backend.workers.meeting import Intent, checksum, meet, meeting
 from parplan.backend.workers.processes import (

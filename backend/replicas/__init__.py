@@ -1,0 +1,1 @@
+"""Copies of a whole model, each of which computes its rows of every batch."""
