@@ -17,12 +17,14 @@ from parplan.planners.costs.cost_tables import layer_key, stages_key
 from parplan.planners.costs.minimum_tables import SLACK, RelaxedParts
 from parplan.sim.cost_model.stage_costs import layer_work
 from parplan.sim.cost_model.stage_formula_of_rows import Floats
+from parplan.sim.costs import ModelCosts
 from parplan.sim.memory.moments import Moments
-from parplan.sim.memory.peak import LayerBytes, activations_of
+from parplan.sim.memory.peak import LayerBytes, ModelBytes, activations_of
 from parplan.sim.memory.peak_of_rows import state_bytes
 from parplan.sim.models.parts import LayerKind
 from parplan.sim.plan import Plan, with_values
 from parplan.sim.ticks import Ints
+from parplan.sim.workload import Workload
 
 Bools = npt.NDArray[np.bool_]
 
@@ -58,22 +60,45 @@ def _depths_of(parts: RelaxedParts, plan: Plan, allowed: Sequence[int | None]) -
         return None
     again = plan.recomputation != "none"
     most = max(map(len, sequences))
-    numbers = sorted(most if d is None else d for d in allowed) if again else [0]
+    numbers = np.array(sorted(most if d is None else d for d in allowed) if again else [0])
     stages = parts.kinds(plan).stages
     activations = np.empty((len(numbers), len(stages), 3))
     layers = np.empty((len(numbers), len(stages), 5))
+    alike = *layer_key(plan), plan.num_micro_batches > 1
     for place, (stage, kinds) in enumerate(zip(stages, sequences, strict=True)):
+        key = "stage", alike, kinds, stage.is_first, stage.is_last
+        if key not in parts.of_depths:
+            ends = stage.is_first, stage.is_last
+            parts.of_depths[key] = _of_stage(parts.workload, plan, bytes_, costs, kinds, ends)
+        held, work = parts.of_depths[key]
         at = np.minimum(numbers, len(kinds))
-        ends = [(bytes_.embedding, 1)] * stage.is_first + [(bytes_.head, 1)] * stage.is_last
-        activations[:, place] = _activations(kinds, bytes_.blocks, ends, again=again)[at]
-        costs_of_ends = [(costs.embedding, 1)] * stage.is_first + [(costs.head, 1)] * stage.is_last
-        plain = [(costs.blocks[kind, False], 1) for kind in kinds]
-        base = layer_work(parts.workload, plan, [*costs_of_ends, *plain])
-        more = [costs.blocks[kind, True].recompute_s if again else 0.0 for kind in kinds]
-        layers[:, place] = base
-        layers[:, place, 1] += np.array([0.0, *accumulate(more)])[at]
-    layers[:, :, :3] *= SLACK
+        activations[:, place], layers[:, place] = held[at], work[at]
     return Depths(activations, np.minimum.accumulate(layers[::-1], axis=0)[::-1])
+
+
+def _of_stage(
+    workload: Workload,
+    plan: Plan,
+    bytes_: ModelBytes,
+    costs: ModelCosts,
+    kinds: tuple[LayerKind, ...],
+    is_end: tuple[bool, bool],
+) -> tuple[Floats, Floats]:
+    """`Activations` and `LayerWork` of a stage of which the first 0, 1, .. blocks are recomputed.
+
+    `is_end`: whether it is the first, and the last.
+    """
+    again, (first, last) = plan.recomputation != "none", is_end
+    ends = [(bytes_.embedding, 1)] * first + [(bytes_.head, 1)] * last
+    activations = _activations(kinds, bytes_.blocks, ends, again=again)
+    costs_of_ends = [(costs.embedding, 1)] * first + [(costs.head, 1)] * last
+    plain = [(costs.blocks[kind, False], 1) for kind in kinds]
+    more = [costs.blocks[kind, True].recompute_s if again else 0.0 for kind in kinds]
+    layers = np.empty((len(kinds) + 1, 5))
+    layers[:] = layer_work(workload, plan, [*costs_of_ends, *plain])
+    layers[:, 1] += np.array([0.0, *accumulate(more)])
+    layers[:, :3] *= SLACK
+    return activations, layers
 
 
 def _sequences(parts: RelaxedParts, plan: Plan) -> list[tuple[LayerKind, ...]] | None:

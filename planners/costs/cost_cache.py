@@ -66,7 +66,7 @@ class SharedCosts(PlanCosts):
         if not constraints.has_variants:
             return self.parts
         if constraints not in self._relaxed:
-            relaxed = RelaxedParts(self.workload, self.cluster, constraints)
+            relaxed = RelaxedParts(self.parts, constraints)
             self._relaxed[constraints] = relaxed
         return self._relaxed[constraints]
 

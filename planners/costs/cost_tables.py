@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parplan.hardware.network.cluster import Cluster
-from parplan.sim.cost_model.communication import Communication
+from parplan.sim.cost_model.communication import Communication, KnownTimes
 from parplan.sim.cost_model.offload import offloaded_bytes
 from parplan.sim.cost_model.stage_costs import (
     ModelOps,
@@ -29,8 +29,9 @@ from parplan.sim.cost_model.stage_costs import (
 from parplan.sim.cost_model.stage_formula import LayerWork, ParameterWork
 from parplan.sim.cost_model.stage_formula_of_rows import Floats
 from parplan.sim.cost_model.stages import StageLayers, StageParameters, stage_parameters, stages_of
-from parplan.sim.costs import ModelCosts
-from parplan.sim.layers.shapes import Shapes, shapes_of
+from parplan.sim.costs import LayerCosts, ModelCosts
+from parplan.sim.layers.blocks import KnownOps
+from parplan.sim.layers.shapes import shapes_of
 from parplan.sim.layers.times import MachineTimes
 from parplan.sim.memory.peak import (
     Activations,
@@ -63,7 +64,9 @@ class CostTables:
         self.workload = workload
         self.cluster = cluster
         self._kinds: dict[Key, Kinds] = {}
-        self._ops: dict[Shapes, ModelOps] = {}
+        self._ops: dict[Key, ModelOps] = {}
+        self._ops_without_experts: dict[Key, KnownOps] = {}
+        self._costs_without_experts: dict[Key, dict[str, LayerCosts]] = {}
         self._bytes: dict[Key, ModelBytes] = {}
         self._activations: dict[Key, Floats] = {}
         self._moved: dict[Key, Floats] = {}
@@ -72,6 +75,7 @@ class CostTables:
         self._work: dict[Key, Floats] = {}
         self._work_of_stage: dict[Key, ParameterWork] = {}
         self._links: dict[Key, Communication] = {}
+        self._times = KnownTimes({}, {}, {})
         self._messages: dict[Key, tuple[float, float]] = {}
         self._costs: dict[Key, ModelCosts] = {}
         self._not_recomputed: dict[Key, tuple[MachineTimes, ModelOps, ModelCosts]] = {}
@@ -163,7 +167,7 @@ class CostTables:
         """The groups of ranks of plans with the same degrees."""
         key = *_degrees(plan), plan.shard_group
         if key not in self._links:
-            self._links[key] = Communication(self.cluster, plan)
+            self._links[key] = Communication(self.cluster, plan, self._times)
         return self._links[key]
 
     def _of_kinds(self, plan: Plan) -> list[StageParameters]:
@@ -188,9 +192,12 @@ class CostTables:
         """Operations and costs of layers that are not recomputed."""
         key = *layer_key(plan)[:-2], plan.num_micro_batches > 1
         if key not in self._not_recomputed:
-            ops = self._layer_ops(shapes_of(self.workload, plan))
-            timing = timing_of(self.workload, self.cluster, plan)
-            self._not_recomputed[key] = timing, ops, plain_costs(ops, timing)
+            accumulate = plan.num_micro_batches > 1
+            ops = self._layer_ops(plan, accumulate=accumulate)
+            timing = timing_of(self.workload, self.cluster, plan, self._times)
+            alike = *_without_experts(plan), plan.overlap_tensor_parallel, accumulate
+            known = self._costs_without_experts.setdefault(alike, {})
+            self._not_recomputed[key] = timing, ops, plain_costs(ops, timing, known)
         return self._not_recomputed[key]
 
     def layer_bytes(self, plan: Plan) -> ModelBytes:
@@ -198,14 +205,19 @@ class CostTables:
         key = layer_key(plan)
         if key not in self._bytes:
             # Bytes are the same whether gradients are accumulated or not.
-            x = replace(shapes_of(self.workload, plan), accumulate=True)
-            self._bytes[key] = model_bytes(self.workload, plan, self._layer_ops(x))
+            ops = self._layer_ops(plan, accumulate=True)
+            self._bytes[key] = model_bytes(self.workload, plan, ops)
         return self._bytes[key]
 
-    def _layer_ops(self, x: Shapes) -> ModelOps:
-        if x not in self._ops:
-            self._ops[x] = model_ops(self.workload, x)
-        return self._ops[x]
+    def _layer_ops(self, plan: Plan, *, accumulate: bool) -> ModelOps:
+        alike = *_without_experts(plan), accumulate
+        key = *alike, plan.expert_parallel, plan.expert_tensor_parallel
+        if key not in self._ops:
+            x = shapes_of(self.workload, plan)
+            x = replace(x, accumulate=accumulate or x.accumulate)
+            known = self._ops_without_experts.setdefault(alike, {})
+            self._ops[key] = model_ops(self.workload, x, known)
+        return self._ops[key]
 
 
 def layer_key(plan: Plan) -> Key:
@@ -215,6 +227,14 @@ def layer_key(plan: Plan) -> Key:
         *(plan.batch_per_device, plan.sequence_parallel, plan.overlap_tensor_parallel),
         *(plan.expert_tensor_parallel, plan.gradient_dtype),
         *(plan.recomputation, plan.recomputed_ops if plan.recomputation == "selective" else ()),
+    )
+
+
+def _without_experts(plan: Plan) -> Key:
+    """Key of the operations of layers without experts."""
+    return (
+        *(plan.tensor_parallel, plan.context_parallel, plan.batch_per_device),
+        *(plan.sequence_parallel, plan.gradient_dtype),
     )
 
 

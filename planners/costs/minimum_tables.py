@@ -11,13 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.cost_tables import CostTables, Key, layer_key, parameter_key, stages_key
 from parplan.planners.spaces.constraints import Constraints
 from parplan.planners.spaces.variants import Box, Choices
 from parplan.sim.cost_model.stage_formula_of_rows import Floats
 from parplan.sim.plan import Plan, with_values
-from parplan.sim.workload import Workload
 
 SLACK = 1 - 1e-9
 """What sums in another order, and rounding to picoseconds, may add."""
@@ -36,9 +34,11 @@ class RelaxedParts(CostTables):
     A box of one variant has its own parts, but for `SLACK`.
     """
 
-    def __init__(self, workload: Workload, cluster: Cluster, allowed: Constraints) -> None:
-        super().__init__(workload, cluster)
-        self.choices = Choices(workload, cluster, allowed)
+    def __init__(self, parts: CostTables, allowed: Constraints) -> None:
+        """`parts`: those of single plans, which are known to both."""
+        super().__init__(parts.workload, parts.cluster)
+        vars(self).update(vars(parts))
+        self.choices = Choices(parts.workload, parts.cluster, allowed)
         self._known: dict[Key, Floats] = {}
         self.of_depths: dict[Key, Any] = {}
         """Kept for `parplan.planners.bounds.depths`."""

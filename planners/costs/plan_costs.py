@@ -62,6 +62,7 @@ class PlanCosts(ABC):
         self.device_bytes = device_bytes
         self._lists: dict[ScheduleKey, Lists] = {}
         self._moments: dict[ScheduleKey, tuple[Moments, ...]] = {}
+        self._moments_of_few: dict[ScheduleKey, tuple[Moments, ...]] = {}
         self._kept = 0
         self._lock = threading.RLock()
 
@@ -80,7 +81,7 @@ class PlanCosts(ABC):
     def moments_of(self, key: ScheduleKey) -> tuple[Moments, ...]:
         """`moments` of plans with that `schedule_key`."""
         if key not in self._moments:
-            self._moments[key] = moments_of_size(key)
+            self._moments[key] = moments_of_size(key, self._moments_of_few)
         return self._moments[key]
 
     def lists(self, plan: Plan) -> Lists:

@@ -4,12 +4,13 @@ Ranks are placed with tensor parallelism innermost, then context, data and pipel
 Experts are spread over neighbouring ranks of a stage (Megatron-LM's order tp-cp-ep-dp-pp).
 """
 
-from typing import cast, get_args
+from typing import NamedTuple, cast, get_args
 
 from parplan.hardware.collectives.expert_dispatch import dispatch_s
 from parplan.hardware.collectives.group import Group, group_of
 from parplan.hardware.collectives.times import Collective, collective_s
 from parplan.hardware.estimates.profile import CollectiveCall, CollectiveOp
+from parplan.hardware.kernels.kernel import Kernel
 from parplan.hardware.network.cluster import Cluster, Link
 from parplan.sim.layers.ops import Exchange
 from parplan.sim.plan import Plan
@@ -33,10 +34,22 @@ def slowed_share(cluster: Cluster, software: Software) -> float:
     return SLOWED_SHARE if software.gathers_slow_kernels and not by_itself else 0.0
 
 
+class KnownTimes(NamedTuple):
+    """What is known of all plans of a workload on a cluster."""
+
+    groups: dict[tuple[int, int], Group]
+    """By ranks, and the distance of neighbours."""
+    seconds: dict[tuple[object, float, tuple[int, int]], float]
+    """By the collective, its bytes, and the group."""
+    kernels: dict[float | None, dict[int, tuple[Kernel, float]]]
+    """Kernels and their seconds by number, for each rate (`product_flop_per_s`)."""
+
+
 class Communication:
     """The groups of `plan` on `cluster`."""
 
-    def __init__(self, cluster: Cluster, plan: Plan) -> None:
+    def __init__(self, cluster: Cluster, plan: Plan, known: KnownTimes | None = None) -> None:
+        """`known`: of other plans on the same cluster, which this one adds to."""
         self.cluster = cluster
         self.plan = plan
         tensor, shards = plan.tensor_parallel, plan.sharded_over
@@ -54,8 +67,7 @@ class Communication:
             # The other copy of the first stage, of schedules that have two of each.
             "twins": (min(2, plan.num_stages), tensor * plan.replicas * (plan.num_stages - 1) or 1),
         }
-        self._groups: dict[str, Group] = {}
-        self._known: dict[tuple[object, float, str], float] = {}
+        self._groups, self._known, _ = KnownTimes({}, {}, {}) if known is None else known
 
     def size(self, group: str) -> int:
         """The number of ranks of a group."""
@@ -68,7 +80,7 @@ class Communication:
         return self.collective_s(exchange.op, exchange.num_bytes, exchange.group)
 
     def _dispatch_s(self, exchange: Exchange, top_k: int, num_experts: int) -> float:
-        key = exchange.once_per_node, exchange.num_bytes, exchange.group
+        key = (top_k, num_experts), exchange.num_bytes, self.groups[exchange.group]
         if key not in self._known:
             group = self._group(exchange.group)
             self._known[key] = dispatch_s(num_experts, top_k, group, exchange.num_bytes)
@@ -76,10 +88,10 @@ class Communication:
 
     def collective_s(self, op: str, num_bytes: float, group: str) -> float:
         """Seconds of a collective; `num_bytes` as `Exchange` counts them."""
-        size, _ = self.groups[group]
-        if size == 1 or num_bytes == 0:
+        own = self.groups[group]
+        if own[0] == 1 or num_bytes == 0:
             return 0.0
-        key = op, num_bytes, group
+        key = op, num_bytes, own
         if key not in self._known:
             self._known[key] = self._seconds(op, num_bytes, group)
         return self._known[key]
@@ -105,7 +117,7 @@ class Communication:
         return self.cluster.link_between(0, self.plan.tensor_parallel * self.plan.replicas)
 
     def _group(self, group: str) -> Group:
-        if group not in self._groups:
-            size, distance = self.groups[group]
-            self._groups[group] = group_of(self.cluster, range(0, size * distance, distance))
-        return self._groups[group]
+        own = size, distance = self.groups[group]
+        if own not in self._groups:
+            self._groups[own] = group_of(self.cluster, range(0, size * distance, distance))
+        return self._groups[own]

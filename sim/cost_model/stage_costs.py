@@ -12,7 +12,7 @@ from parplan.hardware.estimates.estimate import Estimate
 from parplan.hardware.estimates.kernel_times import estimate
 from parplan.hardware.kernels.kernel import Kernel, MemoryBound
 from parplan.hardware.network.cluster import Cluster
-from parplan.sim.cost_model.communication import Communication, slowed_share
+from parplan.sim.cost_model.communication import Communication, KnownTimes, slowed_share
 from parplan.sim.cost_model.offload import (
     host_optimizer_s,
     host_rate,
@@ -41,10 +41,17 @@ from parplan.sim.cost_model.stages import (
     stages_of,
 )
 from parplan.sim.costs import LayerCosts, ModelCosts, StageCosts
-from parplan.sim.layers.blocks import Ops, block_ops, embedding_ops, head_ops, recomputed_ops
+from parplan.sim.layers.blocks import (
+    KnownOps,
+    Ops,
+    block_ops,
+    embedding_ops,
+    head_ops,
+    recomputed_ops,
+)
 from parplan.sim.layers.shapes import Shapes, shapes_of
 from parplan.sim.layers.times import MachineTimes, layer_costs, recompute_s
-from parplan.sim.models.parts import LayerKind
+from parplan.sim.models.parts import LayerKind, has_experts
 from parplan.sim.plan import Plan
 from parplan.sim.schedules import schedule_kind
 from parplan.sim.workload import Workload
@@ -64,21 +71,38 @@ class ModelOps(NamedTuple):
     head: Ops
 
 
-def model_ops(workload: Workload, x: Shapes) -> ModelOps:
-    """The operations of every kind of layer with such shapes."""
+def model_ops(workload: Workload, x: Shapes, known: KnownOps | None = None) -> ModelOps:
+    """The operations of every kind of layer with such shapes.
+
+    `known`: those of shapes that differ in how experts are divided alone, which it adds to.
+    """
+    known = {} if known is None else known
+    if "head" not in known:
+        known["embedding"], known["head"] = embedding_ops(x), head_ops(x)
     blocks: dict[LayerKind, Ops] = {
-        kind: block_ops(x, kind) for kind in dict.fromkeys(workload.model.layer_kinds)
+        kind: block_ops(x, kind, known) for kind in dict.fromkeys(workload.model.layer_kinds)
     }
-    return ModelOps(embedding_ops(x), blocks, head_ops(x))
+    return ModelOps(known["embedding"], blocks, known["head"])
 
 
-def plain_costs(ops: ModelOps, timing: MachineTimes) -> ModelCosts:
-    """The costs of every kind of layer, none of them recomputed."""
-    none = frozenset[str]()
+def plain_costs(
+    ops: ModelOps, timing: MachineTimes, known: dict[str, LayerCosts] | None = None
+) -> ModelCosts:
+    """The costs of every kind of layer, none of them recomputed.
+
+    `known`: as `model_ops` has it, of layers without experts.
+    """
+    known = {} if known is None else known
+
+    def costs(name: str, own: Ops) -> LayerCosts:
+        if name not in known or has_experts(name):
+            known[name] = layer_costs(own, frozenset(), timing)
+        return known[name]
+
     return ModelCosts(
-        embedding=layer_costs(ops.embedding, none, timing),
-        blocks={(kind, False): layer_costs(own, none, timing) for kind, own in ops.blocks.items()},
-        head=layer_costs(ops.head, none, timing),
+        embedding=costs("embedding", ops.embedding),
+        blocks={(kind, False): costs(kind, own) for kind, own in ops.blocks.items()},
+        head=costs("head", ops.head),
     )
 
 
@@ -114,23 +138,36 @@ def recomputes_head(workload: Workload, plan: Plan) -> bool:
     return workload.software.recomputed_head and plan.recomputation == "full"
 
 
-def timing_of(workload: Workload, cluster: Cluster, plan: Plan) -> MachineTimes:
-    """Kernels and exchanges of `plan` on `cluster`; equal kernels are timed once."""
-    known: dict[Kernel, float] = {}
+def timing_of(
+    workload: Workload, cluster: Cluster, plan: Plan, known: KnownTimes | None = None
+) -> MachineTimes:
+    """Kernels and exchanges of `plan` on `cluster`; equal kernels are timed once.
+
+    `known`: as in `Communication`.
+    """
     slowdown = workload.framework.kernel_slowdown
     rate = product_flop_per_s(workload, cluster, plan)
 
+    timed: dict[Kernel, float] = {}
+    # Most are asked for several times, and one is found by its number faster than by its fields.
+    by_number = {} if known is None else known.kernels.setdefault(rate, {})
+
     def seconds(kernel: Kernel) -> float:
-        if kernel not in known:
-            if rate is None or isinstance(kernel, MemoryBound):
-                known[kernel] = slowdown * kernel_estimate(cluster, kernel).seconds
-            else:
-                known[kernel] = kernel.flops / rate
-        return known[kernel]
+        found = by_number.get(id(kernel))
+        if found is None:
+            if kernel not in timed:
+                timed[kernel] = anew(kernel)
+            found = by_number[id(kernel)] = kernel, timed[kernel]
+        return found[1]
+
+    def anew(kernel: Kernel) -> float:
+        if rate is None or isinstance(kernel, MemoryBound):
+            return slowdown * kernel_estimate(cluster, kernel).seconds
+        return kernel.flops / rate
 
     return MachineTimes(
         kernel_s=seconds,
-        exchange_s=Communication(cluster, plan).exchange_s,
+        exchange_s=Communication(cluster, plan, known).exchange_s,
         framework=workload.framework,
         blocking_launches=workload.software.blocking_launches,
         overlap_exchanges=plan.overlap_tensor_parallel,

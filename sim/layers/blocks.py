@@ -16,13 +16,31 @@ PERMUTATIONS = ("dispatch", "combine")
 __all__ = ["Ops", "block_ops", "embedding_ops", "head_ops", "recomputed_ops"]
 
 
-def block_ops(x: Shapes, kind: LayerKind) -> Ops:
-    """The operations of one block, in the order of its forward."""
-    local = is_local(kind)
+KnownOps = dict[str, Ops]
+"""Operations that do not depend on how experts are divided, by kind of layer, and of attention."""
+
+
+def block_ops(x: Shapes, kind: LayerKind, known: KnownOps | None = None) -> Ops:
+    """The operations of one block, in the order of its forward.
+
+    `known`: those of shapes that differ in how experts are divided alone, which it adds to.
+    """
+    known = {} if known is None else known
+    if has_experts(kind):
+        local = "local" if is_local(kind) else "whole"
+        if local not in known:
+            known[local] = attention_ops(x, local=is_local(kind))
+        return (*known[local], *moe_ops(x))
+    if kind not in known:
+        known[kind] = _plain_ops(x, local=is_local(kind))
+    return known[kind]
+
+
+def _plain_ops(x: Shapes, *, local: bool) -> Ops:
+    """Those of a block without experts."""
     if x.model.parallel_block:
         return (*parallel_attention_ops(x, local=local), *parallel_mlp_ops(x))
-    after = moe_ops(x) if has_experts(kind) else mlp_ops(x)
-    return (*attention_ops(x, local=local), *after)
+    return (*attention_ops(x, local=local), *mlp_ops(x))
 
 
 def recomputed_ops(plan: Plan, ops: Ops) -> frozenset[str]:

@@ -35,6 +35,26 @@ MOST_SIZE = 10**9
 """Beyond these nothing is computed: the time and the memory that it would take have no bound."""
 
 
+@functools.lru_cache(maxsize=64)
+def _layer_kinds(
+    num_layers: int, moe: MixtureOfExperts | None, local: LocalAttention | None
+) -> tuple[LayerKind, ...]:
+    """The part of each layer after its attention, first layer first."""
+
+    def has_experts_at(layer: int) -> bool:
+        if moe is None or layer < moe.first_dense_layers:
+            return False
+        return (layer - moe.first_dense_layers + 1) % moe.every == 0
+
+    def kind_of(layer: int) -> LayerKind:
+        window = local is not None and local.holds(layer)
+        if has_experts_at(layer):
+            return "moe local" if window else "moe"
+        return "dense local" if window else "dense"
+
+    return tuple(map(kind_of, range(num_layers)))
+
+
 @checked()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
@@ -121,18 +141,7 @@ class Model:
     @property
     def layer_kinds(self) -> tuple[LayerKind, ...]:
         """The part of each layer after its attention, first layer first."""
-        return tuple(self._kind_of(layer) for layer in range(self.num_layers))
-
-    def _kind_of(self, layer: int) -> LayerKind:
-        local = self.local is not None and self.local.holds(layer)
-        if self._has_experts_at(layer):
-            return "moe local" if local else "moe"
-        return "dense local" if local else "dense"
-
-    def _has_experts_at(self, layer: int) -> bool:
-        if self.moe is None or layer < self.moe.first_dense_layers:
-            return False
-        return (layer - self.moe.first_dense_layers + 1) % self.moe.every == 0
+        return _layer_kinds(self.num_layers, self.moe, self.local)
 
     @property
     def norm_parameters(self) -> int:

@@ -55,18 +55,26 @@ def scheduled(plan: Plan) -> Scheduled:
     return Scheduled(schedule, moments_of(schedule))
 
 
-def moments_of_size(key: tuple[str, int, int, int]) -> tuple[Moments, ...]:
+def moments_of_size(
+    key: tuple[str, int, int, int],
+    known: dict[tuple[str, int, int, int], tuple[Moments, ...]] | None = None,
+) -> tuple[Moments, ...]:
     """The moments of `scheduled` for a `schedule_key`.
 
-    They come from the lists of as few micro-batches as have the same ones. Raises `ParplanError`
-    where the schedule has no such size.
+    They come from the lists of as few micro-batches as have the same ones. `known`: those of lists
+    that were made before, which it adds to. Raises `ParplanError` where the schedule has no such
+    size.
     """
     name, ranks, virtual, count = key
     kind = schedule_kind(name)
     if reason := why_not(name, ranks, count, virtual):
         raise ParplanError(f"{name}: {reason}")
     fewer = 1 if kind.keeps_all else kind.steady(ranks, count, virtual)
-    found = moments_of(make_program(name, ranks, fewer, virtual))
+    few = name, ranks, virtual, fewer
+    known = {} if known is None else known
+    if few not in known:
+        known[few] = moments_of(make_program(name, ranks, fewer, virtual))
+    found = known[few]
     return tuple(map(partial(kept_of, count), found)) if kind.keeps_all else found
 
 

@@ -55,7 +55,7 @@ def tight_ratio(space: Space, shared: SharedCosts) -> float:
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job[0].name)
 def test_parts_by_depth_are_those_of_every_depth(job: tuple[Model, int, int]) -> None:
     space, rng = space_of(*job, ratio=0.8), Random(5)
-    parts = RelaxedParts(space.workload, space.cluster, space.constraints)
+    parts = RelaxedParts(CostTables(space.workload, space.cluster), space.constraints)
     exact = CostTables(space.workload, space.cluster)
     seen = 0
     for _ in range(60):

@@ -6,6 +6,7 @@ import pytest
 
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.hardware.network.cluster import Cluster
+from parplan.planners.costs.cost_tables import CostTables
 from parplan.planners.costs.minimum_tables import RelaxedParts
 from parplan.planners.spaces.constraints import Constraints
 from parplan.sim.cost_model.communication import (
@@ -112,7 +113,7 @@ def test_bounds_know_that_buckets_cost_more_than_one_reduction(zero: int) -> Non
     """The least of a box with and without overlap is no more than that of either."""
     cluster: Cluster = CLUSTER
     allowed = Constraints(overlap_gradient_reduction=(True, False))
-    parts = RelaxedParts(LLAMA, cluster, allowed)
+    parts = RelaxedParts(CostTables(LLAMA, cluster), allowed)
     ranks = cluster.num_accelerators
     both = [plan(ranks, zero, overlap_gradient_reduction=each) for each in (True, False)]
     least = parts.parameters(both[0])
