@@ -17,7 +17,8 @@ from types import TracebackType
 from typing import Any
 
 from parplan._files import close_quietly, lock_file, open_to_add, read_regular, write_all
-from parplan.errors import ParplanError
+from parplan._strict import parse_json
+from parplan.errors import ParplanError, short
 
 Row = Mapping[str, Any]
 
@@ -199,10 +200,7 @@ def _whole_rows(path: Path, content: bytes) -> tuple[list[dict[str, Any]], int]:
     end = 0
     lines = content.splitlines(keepends=True)
     for number, line in enumerate(lines):
-        try:
-            row = _row(line, number)
-        except _NoNumberError as error:
-            raise ParplanError(f"{path}: line {number + 1}: {error} is no number") from None
+        row = _row(line, number, f"{path}: line {number + 1}")
         if row is None:
             if any(_is_whole(later) for later in lines[number:]):
                 raise ParplanError(
@@ -217,33 +215,33 @@ def _whole_rows(path: Path, content: bytes) -> tuple[list[dict[str, Any]], int]:
     return rows, end
 
 
-def _row(line: bytes, number: int) -> dict[str, Any] | None:
-    """The table of a whole line with this number; None for any other."""
+def _row(line: bytes, number: int, where: str) -> dict[str, Any] | None:
+    """The table of a whole line with this number; None for any other.
+
+    Raises `ParplanError` for a line with the right sum that no journal has.
+    """
+    text = _text_of(line, number)
+    if text is None:
+        return None
+    row = parse_json(text, where)
+    if not isinstance(row, dict):
+        raise ParplanError(f"{where}: expected a table, got {short(row)}")
+    return row
+
+
+def _text_of(line: bytes, number: int) -> str | None:
+    """The text of the row of a line with this number and the right sum; None for any other."""
     begin = f'{{"line": {number}, "crc32": "'.encode()
     if not line.startswith(begin) or not line.endswith(b"}\n"):
         return None
     try:
         text = line[len(begin) + len('01234567", "row": ') : -2].decode()
-        if line.decode() != _line(number, text):
-            return None
-        row = json.loads(text, parse_constant=_no_number)
-    except (ValueError, RecursionError):
+        return text if line.decode() == _line(number, text) else None
+    except ValueError:
         return None
-    return row if isinstance(row, dict) else None
-
-
-class _NoNumberError(Exception):
-    """A row that has the right sum, with NaN or an infinity in it."""
-
-
-def _no_number(word: str) -> float:
-    raise _NoNumberError(word)
 
 
 def _is_whole(line: bytes) -> bool:
     """Whether a line is one of a journal, whatever its number."""
     number = line.removeprefix(b'{"line": ').split(b",", 1)[0]
-    try:
-        return number.isdigit() and len(number) < 19 and _row(line, int(number)) is not None
-    except _NoNumberError:
-        return True
+    return number.isdigit() and len(number) < 19 and _text_of(line, int(number)) is not None

@@ -17,6 +17,7 @@ from typing import Any
 from parplan.backend.calibration.grid import (
     LAYERS,
     RECOMPUTATIONS,
+    SITTINGS,
     CalibrationSettings,
     OptimizerStep,
     grid,
@@ -36,8 +37,6 @@ from parplan.hardware.estimates.profile import (
     Timing,
 )
 from parplan.sim.models.model import Model
-
-SITTINGS = {"full": 3, "quick": 2}
 
 TIMEOUT_S = 1800.0
 """Beyond a sitting's share of the budget."""
@@ -77,6 +76,7 @@ def calibrate(
     budget_s: float = 120.0,
     resume: bool = False,
     progress: Progress = lambda what, done, of: None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> Profile:
     """Measure, and return the profile that is meant for `path` (it is not written).
 
@@ -91,7 +91,7 @@ def calibrate(
     for sitting in range(SITTINGS[settings.grid]):
         own = [line for line in partial.lines if line["sitting"] == sitting]
         if not any(line["kind"] == "done" for line in own):
-            _sit(sitting, own, settings, partial, budget_s, progress)
+            _sit(sitting, own, settings, partial, budget_s, progress, note)
     return profile_of(partial.lines, settings, machine)
 
 
@@ -102,6 +102,7 @@ def _sit(
     partial: PartialFile,
     budget_s: float,
     progress: Progress,
+    note: Callable[[str], None],
 ) -> None:
     """One start of the processes; `own` lines of this sitting are there already."""
     slice_s = budget_s / SITTINGS[settings.grid]
@@ -109,6 +110,9 @@ def _sit(
     before = list(partial.lines)
 
     def report(text: str) -> None:
+        if not text.startswith("{"):  # Said about the workers, or by one of them.
+            note(text)
+            return
         line = json.loads(text)
         done_s = sitting * slice_s + min(line["elapsed_s"], slice_s)
         progress("seconds of measuring", round(done_s), round(budget_s))

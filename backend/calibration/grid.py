@@ -36,6 +36,10 @@ LAYERS: tuple[Literal["embedding", "block", "head"], ...] = ("embedding", "block
 RECOMPUTATIONS: tuple[Literal["none", "full"], ...] = ("none", "full")
 
 
+SITTINGS = {"full": 3, "quick": 2}
+"""Starts of the processes, by the kind of grid."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationSettings:
     """Settings of a calibration; a resumed one must have the same."""

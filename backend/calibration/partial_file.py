@@ -5,15 +5,21 @@ import dataclasses
 import math
 import os
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from parplan._files import remove_file, write_whole
 from parplan._journal import Journal, journal_bytes, read_journal
 from parplan._strict import build
-from parplan.backend.calibration.grid import CalibrationSettings
-from parplan.errors import ParplanError
+from parplan.backend.calibration.grid import (
+    LAYERS,
+    RECOMPUTATIONS,
+    SITTINGS,
+    CalibrationSettings,
+    grid,
+    micro_batches,
+)
+from parplan.errors import ParplanError, short
 from parplan.hardware.estimates.profile import Machine
 from parplan.hardware.estimates.profile_file import machine_differences
 
@@ -88,7 +94,12 @@ def read_partial(path: Path, machine: Machine, settings: CalibrationSettings) ->
     if head.get("parplan_calibration") != FORMAT:
         raise ParplanError(f"{path}: not left by a calibration, or by another version of parplan")
     _check_same(path, head, machine, settings)
-    return [_checked(path, i, line) for i, line in enumerate(lines, start=2)]
+    for number, line in enumerate(lines, start=2):
+        try:
+            _check_line(line, settings, machine)
+        except ParplanError as error:
+            raise ParplanError(f"{path}: line {number}: {error}") from None
+    return lines
 
 
 def _check_same(path: Path, head: Line, machine: Machine, settings: CalibrationSettings) -> None:
@@ -103,21 +114,37 @@ def _check_same(path: Path, head: Line, machine: Machine, settings: CalibrationS
             raise ParplanError(f"{path}: begun with {field.name} {old}, now asked for {new}")
 
 
-def _checked(path: Path, number: int, line: Line) -> Line:
-    sound = line.get("kind") in KINDS and type(line.get("sitting")) is int
-    sound = sound and line.get("elapsed_s") is not None and _are_times([line["elapsed_s"]])
-    if line.get("kind") != "done":
-        sound = sound and isinstance(line.get("seconds"), list) and _are_times(line["seconds"])
-    if not sound:
-        raise ParplanError(f"{path}: line {number}: not a line of a calibration")
-    return line
+def _check_line(line: Line, settings: CalibrationSettings, machine: Machine) -> None:
+    """Raise `ParplanError` for what is no line of a calibration."""
+    kind, own = line.get("kind"), {"kind", "sitting", "elapsed_s"}
+    if kind not in KINDS:
+        raise ParplanError(f"kind: {short(kind)} is not one of {', '.join(KINDS)}")
+    if line.keys() != own | ({"seconds"} if kind != "done" else set()):
+        raise ParplanError(f"keys: {', '.join(map(short, line))}")
+    sitting = line["sitting"]
+    if type(sitting) is not int or not 0 <= sitting < SITTINGS[settings.grid]:
+        raise ParplanError(f"sitting: {short(sitting)}")
+    if not _is_time(line["elapsed_s"]):
+        raise ParplanError(f"elapsed_s: {short(line['elapsed_s'])}")
+    if kind == "round":
+        _check_times(line["seconds"], len(grid(settings, machine.device_kind)), may_lack=True)
+    elif kind == "layers":
+        sizes = len(micro_batches(settings, machine.device_kind))
+        count = sizes * len(RECOMPUTATIONS) * len(LAYERS)
+        if not isinstance(line["seconds"], list) or len(line["seconds"]) != count:
+            raise ParplanError(f"seconds: expected {count} pairs of times")
+        for pair in line["seconds"]:
+            _check_times(pair, 2, may_lack=False)
 
 
-def _are_times(values: Sequence[object]) -> bool:
-    """Whether all are numbers from 0 on, None where nothing was measured, or lists of such."""
-    return all(
-        _are_times(value)
-        if isinstance(value, list)
-        else value is None or (type(value) in (int, float) and 0 <= float(str(value)) < math.inf)
-        for value in values
-    )
+def _check_times(values: object, count: int, *, may_lack: bool) -> None:
+    """`may_lack`: whether something may not have been measured."""
+    if not isinstance(values, list) or len(values) != count:
+        raise ParplanError(f"seconds: expected {count} times, got {short(values)}")
+    for value in values:
+        if not _is_time(value) and not (may_lack and value is None):
+            raise ParplanError(f"seconds: expected times, got {short(value)}")
+
+
+def _is_time(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= float(str(value)) < math.inf

@@ -6,7 +6,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -26,6 +26,7 @@ from parplan.backend.calibration.layer_times import LayerSetting, measure_layers
 from parplan.backend.calibration.message_runs import NeighbourGroups, collective_run
 from parplan.backend.calibration.operands import Operands, Run
 from parplan.backend.models.gpt import gpt_layers, initialise, language_loss
+from parplan.backend.workers.awake_clock import Pauses
 from parplan.backend.workers.processes import agree, is_first, join_processes, num_processes
 from parplan.hardware.estimates.profile import CollectiveCall
 from parplan.hardware.kernels.kernel import Gemm, MemoryBound
@@ -41,7 +42,11 @@ MIN_ROUNDS = 2
 SLOW = 10.0
 """A data type is left out on a CPU that takes so many times longer with it than with fp32."""
 
+MOST_AGAIN = 10
+"""So many times is a measurement tried in which processes are paused."""
+
 Samples = list[float | None]
+T = TypeVar("T")
 Say = Callable[[str], None]
 
 
@@ -54,7 +59,7 @@ def sit(job: dict[str, Any], say: Say) -> dict[str, Any]:
     device = join_processes()
     sitting = _Sitting(job, device, say)
     layers_s = sitting.layers()
-    sitting.warm_up()
+    sitting.undisturbed(sitting.warm_up)
     round_s = max(sitting.round() for _ in range(MIN_ROUNDS))
     while sitting.has_time_for(round_s + layers_s):
         round_s = sitting.round()
@@ -76,13 +81,31 @@ class _Sitting:
         self.counts: list[int | None] = [None] * len(self.items)
         self.shuffle = random.Random(f"{job['sitting']} {job['used_s']}")
         self.lines: list[dict[str, Any]] = []
+        self.pauses = Pauses()
+        self.lost_s = 0.0
+        """In measurements that were done again."""
+
+    def undisturbed(self, measure: Callable[[], T]) -> T:
+        """What `measure` gives on all processes, again where one of them was paused meanwhile.
+
+        All of them call this together.
+        """
+        for _ in range(MOST_AGAIN):
+            before, start_s = self.pauses.count(), time.monotonic()
+            found = measure()
+            if not any(_gathered(self.pauses.count() != before)):
+                break
+            self.lost_s += time.monotonic() - start_s
+            if is_first():
+                self._say("a process was paused for a while: what was measured then is done again")
+        return found
 
     def has_time_for(self, seconds: float) -> bool:
         """Whether so much of this sitting's slice is left, in the eyes of the first process."""
         return agree(lambda: bool(self.job["slice_s"] - self._elapsed_s() > seconds))
 
     def _elapsed_s(self) -> float:
-        return float(self.job["used_s"] + time.monotonic() - self.job["start"])
+        return float(self.job["used_s"] + time.monotonic() - self.job["start"] - self.lost_s)
 
     def say(self, kind: str, **values: Any) -> None:
         """Tell the launcher; results are kept as well."""
@@ -137,6 +160,16 @@ class _Sitting:
     def round(self) -> float:
         """One sample of everything, in an order of its own; returns how long that took."""
         start_s = time.perf_counter()
+        everyone = self.undisturbed(self._samples)
+        merged = [
+            _merged(item, [samples[i] for samples in everyone]) for i, item in enumerate(self.items)
+        ]
+        if is_first():
+            self.say("round", seconds=merged)
+        return time.perf_counter() - start_s
+
+    def _samples(self) -> list[Samples]:
+        """One of everything, of all processes."""
         samples: Samples = [None] * len(self.items)
         order = list(range(len(self.items)))
         self.shuffle.shuffle(order)
@@ -145,13 +178,7 @@ class _Sitting:
             if count is not None:
                 samples[i] = self._sample(self.items[i], count)
             self._tell_progress(done)
-        everyone = _gathered(samples)
-        merged = [
-            _merged(item, [samples[i] for samples in everyone]) for i, item in enumerate(self.items)
-        ]
-        if is_first():
-            self.say("round", seconds=merged)
-        return time.perf_counter() - start_s
+        return _gathered(samples)
 
     def _sample(self, item: Item, count: int) -> float | None:
         """Seconds of one of `count` repetitions, begun by all processes together."""
@@ -198,7 +225,7 @@ class _Sitting:
     def layers(self) -> float:
         """Time the layers of the model; returns how long that took."""
         start_s = time.perf_counter()
-        times = _layer_times(self.settings, self.device)
+        times = self.undisturbed(lambda: _layer_times(self.settings, self.device))
         everyone = _gathered(times)
         seconds = [
             [statistics.median(values) for values in zip(*pairs, strict=True)]

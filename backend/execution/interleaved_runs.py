@@ -21,6 +21,7 @@ from parplan.backend.proxies.memory_runs import MemoryWatch
 from parplan.backend.proxies.proxy import ProxyModel
 from parplan.backend.proxies.proxy_costs import ProxyCosts, proxy_costs
 from parplan.backend.runtime.groups import Groups, Sizes, make_groups, sizes_of
+from parplan.backend.workers.awake_clock import Pauses
 from parplan.sim.plan import Plan
 from parplan.sim.run import Event, Run
 
@@ -165,24 +166,35 @@ def take_turns(
     rounds: int,
     say: Callable[[int], None],
     budget_s: float | None = None,
+    spoil: Callable[[], None] = lambda: None,
 ) -> None:
     """Every step once in each round, without a garbage collector that would hit some.
 
-    After `budget_s` seconds no round begins, but for the first `LEAST_ROUNDS`.
+    After `budget_s` seconds no round begins, but for the first `LEAST_ROUNDS`. `spoil`: is called
+    behind a round in which a process was paused, which is done again; of so many rounds at most as
+    many.
     """
     start_s = time.perf_counter()
+    pauses, number, again = Pauses(), 0, 0
     gc.collect()
     gc.freeze()
     gc.disable()
     try:
-        for number in range(rounds):
+        while number < rounds:
+            before = pauses.count()
             for step in steps:
                 step()
-            say(number + 1)
+            if any(everyone(pauses.count() != before)) and again < rounds:
+                again += 1
+                spoil()
+                continue
+            number += 1
+            say(number)
             late = budget_s is not None and time.perf_counter() - start_s > budget_s
-            if number + 1 >= LEAST_ROUNDS and everyone(late)[0]:
+            if number >= LEAST_ROUNDS and everyone(late)[0]:
                 break
     finally:
+        pauses.close()
         gc.enable()
         gc.unfreeze()
 

@@ -151,7 +151,15 @@ class _InterleavedRuns:
         what = f"{len(self.trials)} plans and {len(self.proxies)} proxy models"
         steps = self._steps()
         tell = functools.partial(self._tell, rounds, what)
-        take_turns(steps, rounds, tell, budget_s)
+        take_turns(steps, rounds, tell, budget_s, self._spoil)
+
+    def _spoil(self) -> None:
+        """Leave out the last step of all."""
+        for run in (*self.trials, *self.proxies):
+            run.spoil()
+        for _, written in self.hand_written:
+            written.samples.pop()
+        self.say("a process was paused for a while: the steps of this round are measured again")
 
     def _tell(self, rounds: int, what: str, number: int) -> None:
         self.say(f"step {number} of {rounds} of {what}")

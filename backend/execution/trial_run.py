@@ -55,6 +55,7 @@ class TrialRun:
         self.plan, self.batch, self.device, self.watch = plan, batch, device, watch
         self.moments: list[tuple[str, Moment, Moment]] = []
         self.samples: list[Sample] = []
+        self.spoilt: set[int] = set()
         self.pipeline = PipelineStep(
             layers=chain.layers,
             plan=plan,
@@ -105,6 +106,10 @@ class TrialRun:
         self.samples.append(Sample(start_s, end_s, loss.item(), marks))
         keep_step(self.plan.to_json(), stage, end_s - start_s, marks)
 
+    def spoil(self) -> None:
+        """Leave the last step out of all times: a process was paused in it."""
+        self.spoilt.add(len(self.samples) - 1)
+
     def profile(self) -> tuple[Sample, Profiled]:
         """One more step under the profiler, which is not among the samples."""
         found = profiled(self.step, self.plan, self.device)
@@ -133,8 +138,12 @@ class TrialRun:
         return seconds, one_run(self.plan, steps[seconds.index(median)], median)
 
     def steps(self, warm_up: int) -> list[tuple[Sample, ...]]:
-        """The samples of all ranks for every step after `warm_up`, on all ranks."""
-        own = _on_one_clock(self.samples[warm_up:])
+        """The samples of all ranks for every step after `warm_up`, on all ranks.
+
+        Without those that were spoilt, which are so on all ranks.
+        """
+        timed = enumerate(self.samples)
+        own = _on_one_clock([s for n, s in timed if n >= warm_up and n not in self.spoilt])
         everyone: list[list[Sample]] = [own]
         if dist.is_initialized():
             everyone = [[] for _ in range(dist.get_world_size())]

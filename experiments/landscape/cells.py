@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from parplan.errors import ParplanError
+from parplan.errors import ParplanError, short
 from parplan.experiments.landscape.axes import Axis, without
 from parplan.experiments.landscape.machine import changed
-from parplan.experiments.landscape.metrics import measures
+from parplan.experiments.landscape.metrics import METRICS, measures
+from parplan.experiments.output.journal import build_whole, check_amounts
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.goal import STEP_TIME
@@ -46,6 +47,19 @@ class Cell:
     metrics: Mapping[str, float] = field(default_factory=dict)
     """By the names of `METRICS`; empty where no plan fits."""
 
+    def __post_init__(self) -> None:
+        if (self.verdict == "fits") != (not self.reason):
+            raise ParplanError(f"reason: {short(self.reason)}, but the verdict is {self.verdict}")
+        sizes = (self.plan, self.memory_gb, self.limit_gb)
+        if any((one is None) != (self.verdict == "no such plan") for one in sizes):
+            raise ParplanError(f"plan, memory_gb, limit_gb: not those of a cell: {self.verdict}")
+        if (self.verdict == "fits") != bool(self.metrics):
+            raise ParplanError(f"metrics: {len(self.metrics)}, but the verdict is {self.verdict}")
+        check_amounts({"memory_gb": self.memory_gb, "limit_gb": self.limit_gb})
+        check_amounts(self.metrics, METRICS)
+        if self.plan is not None:
+            build_whole(Plan, self.plan)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LandscapeRequest:
@@ -63,6 +77,19 @@ class LandscapeRequest:
     def names(self, kind: str) -> list[str]:
         """The fields of one kind."""
         return [axis.name for axis in self.axes if axis.kind == kind]
+
+
+def cell_of(
+    cases: Sequence[Mapping[str, Any]], values: Mapping[str, Any], row: Mapping[str, Any]
+) -> Cell:
+    """The cell of these values, which are one of the cases; `row`: as `Worker.rows` has it.
+
+    Raises `ParplanError` for what is none.
+    """
+    cell = build_whole(Cell, row)
+    if dict(values) not in cases or dict(cell.values) != dict(values):
+        raise ParplanError(f"not a cell of this landscape: {short(values)}")
+    return cell
 
 
 class Worker:

@@ -2,15 +2,15 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from parplan import _journal
 from parplan._files import write_whole
-from parplan._strict import build
-from parplan.errors import ParplanError
+from parplan._strict import build, unknown_key
+from parplan.errors import ParplanError, short
 from parplan.hardware.network.cluster import Cluster
 from parplan.sim.workload import Workload
 
@@ -27,28 +27,41 @@ def fingerprint(workload: Workload, cluster: Cluster | None, **others: Any) -> d
     return found
 
 
-class RowJournal:
+class RowJournal(Generic[T]):
     """Rows by their keys: those of an earlier run, and the ones that are added.
 
-    `head`: what the rows are of. Raises `ParplanError` where the file holds rows of other work, is
-    damaged, or is being written to (`parplan._journal`).
+    `head`: what the rows are of. `make`: what a key and its row stand for; it raises `ParplanError`
+    for what it is not. Raises `ParplanError` where the file holds rows of other work or lines that
+    stand for nothing, is damaged, or is being written to (`parplan._journal`).
     """
 
-    def __init__(self, path: Path, head: Row) -> None:
+    def __init__(self, path: Path, head: Row, make: Callable[[Row, Row], T]) -> None:
         try:
             self._kept = _journal.Journal(path, head)
         except ParplanError as error:
             raise ParplanError(f"{error}; --force begins anew, -o names another folder") from None
-        self._path, self._head = path, head
+        self._path, self._head, self._make = path, head, make
         self.rows: dict[str, Row] = {}
-        for number, row in enumerate(self._kept.rows, start=2):
-            key, value = row.get("key"), row.get("row")
-            if len(row) != 2 or not isinstance(key, dict) or not isinstance(value, dict):
-                self._kept.close()
-                raise ParplanError(f"{path}: line {number}: expected a key and its row")
-            self.rows[_text(key)] = value
+        try:
+            for number, row in enumerate(self._kept.rows, start=2):
+                self._take(row, f"{path}: line {number}")
+        except ParplanError:
+            self._kept.close()
+            raise
 
-    def __enter__(self) -> "RowJournal":
+    def _take(self, row: Row, where: str) -> None:
+        key, value = row.get("key"), row.get("row")
+        if len(row) != 2 or not isinstance(key, dict) or not isinstance(value, dict):
+            raise ParplanError(f"{where}: expected a key and its row")
+        if _text(key) in self.rows:
+            raise ParplanError(f"{where}: of a key that was there already: {short(key)}")
+        try:
+            self._make(key, value)
+        except ParplanError as error:
+            raise ParplanError(f"{where}: {error}") from None
+        self.rows[_text(key)] = value
+
+    def __enter__(self) -> "RowJournal[T]":
         return self
 
     def __exit__(
@@ -73,13 +86,9 @@ class RowJournal:
         """The row of this key, which is done."""
         return self.rows[_text(key)]
 
-    def built(self, kind: type[T], key: Row) -> T:
-        """The row of this key as the dataclass that it is of.
-
-        Raises `ParplanError` that names the line where it is none.
-        """
-        line = 2 + list(self.rows).index(_text(key))
-        return build(kind, self.row_of(key), f"{self._path}: line {line}")
+    def made(self, key: Row) -> T:
+        """What the row of this key stands for."""
+        return self._make(key, self.row_of(key))
 
     def put_in_order(self, keys: Sequence[Row]) -> None:
         """Leave the rows of these keys in this order, and close; in one step."""
@@ -87,6 +96,26 @@ class RowJournal:
         self._kept.close()
         if self._kept.rows != rows:
             write_whole(self._path, _journal.journal_bytes([self._head, *rows]))
+
+
+def build_whole(kind: type[T], row: Row) -> T:
+    """The dataclass of a row that has all of its fields: a default is not what was kept.
+
+    Raises `ParplanError` as `parplan._strict.build` does.
+    """
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if field.name not in row:
+            raise ParplanError(f"missing key {field.name!r}")
+    return build(kind, row, kind.__name__.lower())
+
+
+def check_amounts(values: Mapping[str, float | None], known: Collection[str] = ()) -> None:
+    """Raise `ParplanError` for one below 0, or with a name that is not among those `known`."""
+    for name, value in values.items():
+        if value is not None and not value >= 0:
+            raise ParplanError(f"{name}: must be at least 0, got {value}")
+        if known and name not in known:
+            raise ParplanError(unknown_key(name, known))
 
 
 def _text(key: Row) -> str:

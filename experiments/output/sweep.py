@@ -25,7 +25,7 @@ Compute = Callable[[Sequence[Case]], Iterator[Row]]
 
 
 def swept(
-    journal: RowJournal,
+    journal: RowJournal[Any],
     groups: Sequence[Sequence[Case]],
     compute: Compute,
     *,

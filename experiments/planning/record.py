@@ -25,7 +25,7 @@ from parplan.planners.search.evaluator import Evaluator
 from parplan.planners.search.exhaustive import PART
 from parplan.planners.search.kept_trials import Numbered, PartResult
 from parplan.planners.search.limits import MOST_RECORDED
-from parplan.sim.plan import Plan
+from parplan.sim.plan import Plan, check_plan
 from parplan.sim.workload import Workload
 
 NAME = "search.jsonl"
@@ -65,9 +65,18 @@ class Record:
         except ParplanError as error:
             raise ParplanError(f"--resume: {error}") from None
         rows = self._rows(found, self._head)
-        trials = [_trial(row, f"{self.path}: line {n}") for n, row in enumerate(rows, start=2)]
-        self._check_times(trials)
+        trials = [self._trial(row, f"{self.path}: line {n}") for n, row in enumerate(rows, start=2)]
+        self._check_times(list(enumerate(trials, start=2)))
         return trials
+
+    def _trial(self, row: Any, where: str) -> Trial:
+        trial = _trial(row, where)
+        if trial.memory_bytes:  # It was laid out.
+            try:
+                check_plan(trial.plan, self._workload, self._cluster.num_accelerators)
+            except ParplanError as error:
+                raise ParplanError(f"--resume: {where}: {error}") from None
+        return trial
 
     def _rows(
         self, found: Sequence[dict[str, Any]], own: dict[str, Any]
@@ -81,16 +90,24 @@ class Record:
             )
         return rows
 
-    def _check_times(self, trials: Sequence[Trial]) -> None:
-        """Raise `ParplanError` unless one of the steps, the best, comes out again."""
-        best = STEP_TIME.best(trials)
+    def _check_times(self, trials: Sequence[tuple[int, Trial]]) -> None:
+        """Raise `ParplanError` unless one of the steps, the best, comes out again.
+
+        Trials with the numbers of their lines.
+        """
+        best = STEP_TIME.best([trial for _, trial in trials])
         if best is None:
             return
-        (again,) = SharedCosts(self._workload, self._cluster).timed([best])
+        line = next(line for line, trial in trials if trial is best)
+        try:
+            (again,) = SharedCosts(self._workload, self._cluster).timed([best])
+        except ParplanError as error:
+            raise ParplanError(f"--resume: {self.path}: line {line}: {error}") from None
         if again.step_s != best.step_s:
             raise ParplanError(
-                f"--resume: {self.path}: is of another version of parplan: a step of {best.step_s} "
-                f"s is now predicted to take {again.step_s} s; search again without --resume"
+                f"--resume: {self.path}: line {line}: is of another version of parplan: a step of "
+                f"{best.step_s} s is now predicted to take {again.step_s} s; search again without "
+                "--resume"
             )
 
     def begin(self, known: Iterable[Trial]) -> "Kept":
@@ -114,9 +131,29 @@ class Record:
             except ParplanError as error:
                 text = str(error).removeprefix("--resume: ")
                 raise ParplanError(f"--resume: {text}") from None
-            found = [_part(row, f"{self.path}: line {n}") for n, row in enumerate(rows, start=2)]
-            self._check_times([one.trial for part in found for one in part.held])
+            found = [
+                self._part(row, place, min(PART, candidates - place * PART))
+                for place, row in enumerate(rows)
+            ]
+            self._check_times(
+                [(n, one.trial) for n, part in enumerate(found, start=2) for one in part.held]
+            )
         return SearchParts(Journal(self.path, head, anew=not known), found)
+
+    def _part(self, row: Any, place: int, count: int) -> PartResult:
+        """The part of so many candidates at a place of the parts."""
+        where = f"{self.path}: line {2 + place}"
+        sound = isinstance(row, dict) and row.keys() == {"fitting", "held"}
+        if not sound or not _is_whole(row["fitting"], 0, count) or not _are_tables(row["held"]):
+            raise ParplanError(f"--resume: {where}: not a part of a search: {short(row)}")
+        held = []
+        for own in row["held"]:
+            rest = dict(own)
+            number = rest.pop("number", None)
+            if not _is_whole(number, place * PART + 1, place * PART + count):
+                raise ParplanError(f"--resume: {where}: number: {short(number)}")
+            held.append(Numbered(number, self._trial(rest, where)))
+        return PartResult(row["fitting"], tuple(held))
 
     @property
     def digest(self) -> str:
@@ -186,16 +223,12 @@ class SearchParts:
         self._journal.close()
 
 
-def _part(row: Any, where: str) -> PartResult:
-    try:
-        held = [Numbered(own["number"], _trial(own, where)) for own in row["held"]]
-        fitting = row["fitting"]
-    except (KeyError, TypeError):
-        raise ParplanError(f"--resume: {where}: not a part of a search") from None
-    counts = [fitting, *(own.number for own in held)]
-    if not all(type(count) is int and count >= 0 for count in counts):
-        raise ParplanError(f"--resume: {where}: not a part of a search")
-    return PartResult(fitting, tuple(held))
+def _is_whole(value: object, least: int, most: int) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def _are_tables(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(own, dict) for own in value)
 
 
 def _differing(own: dict[str, Any], other: Any) -> str:
@@ -229,10 +262,12 @@ def _trial(row: Any, where: str) -> Trial:
     if not isinstance(row, dict) or not isinstance(row.get("plan"), dict):
         raise ParplanError(f"{where}: not a trial: {short(row)}")
     plan = Plan.from_json(row["plan"], where)
-    kept = build(_Kept, {k: v for k, v in row.items() if k not in ("plan", "number")}, where)
+    kept = build(_Kept, {k: v for k, v in row.items() if k != "plan"}, where)
     # A plan without a step that has no reason either was not tried.
     if (kept.step_s is None) != bool(kept.reason):
         raise ParplanError(f"{where}: a step or a reason is needed, not both: {short(row)}")
+    if len(kept.memory_bytes) != plan.num_stages and (kept.memory_bytes or not kept.reason):
+        raise ParplanError(f"{where}: memory_bytes: {len(kept.memory_bytes)} of {plan.num_stages}")
     return Trial(plan=plan, reason=kept.reason, memory_bytes=kept.memory_bytes, step_s=kept.step_s)
 
 

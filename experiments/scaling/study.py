@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from parplan.errors import ParplanError
+from parplan.errors import ParplanError, short
 from parplan.experiments.landscape.machine import changed
+from parplan.experiments.output.journal import build_whole, check_amounts
 from parplan.experiments.scaling.machines import AS_IT_IS, ScaledMachine
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.cost_cache import SharedCosts
@@ -16,6 +17,7 @@ from parplan.planners.spaces.constraints import Constraints
 from parplan.planners.spaces.make import make_space
 from parplan.sim.analysis.time_split import BUBBLE, time_split
 from parplan.sim.memory.peak import GB
+from parplan.sim.plan import Plan
 from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.workload import Workload
 
@@ -54,6 +56,23 @@ class ScalePoint:
     gains: Mapping[str, float] = field(default_factory=dict)
     """Share of the step that is saved if a resource were twice as large; compute to bandwidth:
     with the plan kept; memory: with the best plan that then fits. Where it was asked for."""
+
+    def __post_init__(self) -> None:
+        numbers = {
+            name: getattr(self, name)
+            for name in ("step_s", "tokens_per_s", "mfu", "memory_gb", "accelerators")
+        }
+        check_amounts(numbers)
+        check_amounts(self.shares, GROUPS)
+        if not set(self.gains) <= set(RESOURCES):
+            raise ParplanError(f"gains: {', '.join(map(short, self.gains))}")
+        if self.reason or not self.plan:  # Nothing fits, or it is not known yet.
+            return
+        if not self.step_s or not self.tokens_per_s or None in numbers.values():
+            raise ParplanError("a plan without the numbers of its step")
+        if set(self.shares) != set(GROUPS):
+            raise ParplanError(f"shares: expected {', '.join(GROUPS)}")
+        build_whole(Plan, self.fields)
 
     @property
     def loss(self) -> str:
@@ -97,6 +116,20 @@ def point(
         shares={name: split.share(*parts) for name, parts in GROUPS.items()},
         gains=_gains(workload, cluster, best, base) if ask_why else {},
     )
+
+
+def point_of(case: Mapping[str, Any], row: Mapping[str, Any]) -> ScalePoint:
+    """The point of a case, both as `point_rows` has them; raises `ParplanError` for what is none.
+
+    The case may be one of another study of the same job.
+    """
+    found = build_whole(ScalePoint, row)
+    own = {"size": found.accelerators, "batch": found.global_batch}
+    machine = build_whole(ScaledMachine, case.get("machine") or {})
+    if dict(case) != {"machine": asdict(machine), **own} or not (found.reason or found.plan):
+        raise ParplanError(f"not a point of this study: {short(case)}")
+    machine.sized(found.accelerators)
+    return found
 
 
 def point_rows(

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from parplan.experiments.arguments.workload import (
     requested_workload,
 )
 from parplan.experiments.landscape.axes import Axis, axis, known_fields
-from parplan.experiments.landscape.cells import Cell, LandscapeRequest, Worker
+from parplan.experiments.landscape.cells import Cell, LandscapeRequest, Worker, cell_of
 from parplan.experiments.landscape.figure import Landscape, heat_maps, slices
 from parplan.experiments.landscape.metrics import METRICS, metric
 from parplan.experiments.output.folder import OutputFolder
@@ -202,7 +203,7 @@ def _evaluated(request: LandscapeRequest, path: Path, args: argparse.Namespace) 
         at = tuple(one.values.index(case[one.name]) for one in outer)
         groups.setdefault(at, []).append(case)
     progress = ProgressLine()
-    with RowJournal(path, _head(request)) as journal:
+    with RowJournal(path, _head(request), partial(cell_of, cases)) as journal:
         if journal.rows:
             _note(f"{len(journal.rows)} of {len(cases)} cells are done already")
         try:
@@ -216,7 +217,7 @@ def _evaluated(request: LandscapeRequest, path: Path, args: argparse.Namespace) 
         except KeyboardInterrupt:
             _note(f"{len(journal.rows)} of {len(cases)} cells done; the same goes on")
             raise
-        return [journal.built(Cell, case) for case in cases]
+        return [journal.made(case) for case in cases]
 
 
 def _head(request: LandscapeRequest) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from parplan.experiments.output.sweep import swept
 from parplan.experiments.output.tables import columns
 from parplan.experiments.scaling.figure import Curves, efficiency, figure
 from parplan.experiments.scaling.machines import AS_IT_IS, ScaledMachine, node_named, what_if
-from parplan.experiments.scaling.study import GROUPS, RESOURCES, ScalePoint, point_rows
+from parplan.experiments.scaling.study import GROUPS, RESOURCES, ScalePoint, point_of, point_rows
 from parplan.planners.spaces.constraints import Constraints, read_constraints
 from parplan.planners.spaces.make import constraints_of_options
 from parplan.planners.spaces.options import Options
@@ -172,7 +172,7 @@ def _points(
     # Kinds of scaling begin with the same point.
     distinct = [case for n, case in enumerate(every) if case not in every[:n]]
     head, progress = fingerprint(workload, None, base=dataclasses.asdict(base)), ProgressLine()
-    with RowJournal(output.path / JOURNAL, head) as journal:
+    with RowJournal(output.path / JOURNAL, head, point_of) as journal:
         try:
             with requested_executor(args.dask) as executor:
                 swept(
@@ -186,7 +186,7 @@ def _points(
             _note(f"{len(journal.rows)} searches done; the same command goes on")
             raise
         found = {
-            kind: {n: [journal.built(ScalePoint, c) for c in own] for n, own in curves.items()}
+            kind: {n: [journal.made(case) for case in own] for n, own in curves.items()}
             for kind, curves in cases.items()
         }
     output.files.append(JOURNAL)

@@ -123,6 +123,7 @@ def _measured(args: argparse.Namespace, settings: CalibrationSettings, machine: 
             budget_s=BUDGETS_S[settings.grid] if args.budget_s is None else args.budget_s,
             resume=args.resume,
             progress=ProgressLine(sys.stderr),
+            note=_note,
         )
     except (KeyboardInterrupt, RunFailedError):
         _note(f"what was measured is in {partial}; the same command with --resume goes on")

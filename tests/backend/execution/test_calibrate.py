@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from parplan.backend.calibration.calibrate import profile_of, timing_of
+from parplan.backend.calibration.calibrate import is_whole, profile_of, timing_of
 from parplan.backend.calibration.grid import (
     LAYERS,
     RECOMPUTATIONS,
@@ -75,7 +75,12 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def test_everything_of_the_grid_is_in_the_profile(calibrated: tuple[Path, str]) -> None:
-    check_complete(read_profile(calibrated[0] / "profile.json"))
+    profile = read_profile(calibrated[0] / "profile.json")
+    check_complete(profile)
+    assert is_whole(profile, SETTINGS, profile.machine)
+    assert not is_whole(dataclasses.replace(profile, layers=()), SETTINGS, profile.machine)
+    assert not is_whole(profile, SETTINGS, dataclasses.replace(profile.machine, cores=99))
+    assert not is_whole(profile, dataclasses.replace(SETTINGS, grid="full"), profile.machine)
 
 
 def test_the_summary_shows_what_the_profile_holds(calibrated: tuple[Path, str]) -> None:

@@ -3,12 +3,13 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from parplan.backend.workers.awake_clock import AwakeClock
+from parplan.backend.workers.awake_clock import AwakeClock, Pauses
 from parplan.backend.workers.supervise import Supervisor
 from parplan.errors import RunFailedError
 
@@ -63,3 +64,30 @@ def test_a_worker_that_answers_is_not_silent_whatever_the_wall_clock_says(tmp_pa
         time.sleep(0.1)
     with pytest.raises(RunFailedError, match="worker 0"):
         keep_looking(supervisor)
+
+
+def test_pauses_are_counted_from_a_length_on() -> None:
+    times = iter([10.0, 10.2, 13.0, 13.1, 14.5, 60.0])
+    pauses = Pauses(2.0, lambda: next(times))
+    pauses.close()
+    assert [pauses.count() for _ in range(5)] == [0, 1, 1, 1, 2]
+
+
+def test_a_process_that_was_stopped_knows_it() -> None:
+    program = (
+        "import time\n"
+        "from parplan.backend.workers.awake_clock import Pauses\n"
+        "pauses = Pauses(0.9)\n"
+        "print('ready', flush=True)\n"
+        "end = time.monotonic() + 0.5\n"
+        "while time.monotonic() < end: pass\n"
+        "print(pauses.count())\n"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        os.kill(process.pid, signal.SIGSTOP)
+        time.sleep(1.2)
+        os.kill(process.pid, signal.SIGCONT)
+        assert int(process.stdout.read()) >= 1

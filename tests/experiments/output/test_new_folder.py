@@ -6,10 +6,14 @@ import pytest
 
 from parplan.errors import ParplanError
 from parplan.experiments.output.folder import REPORT
-from parplan.experiments.output.journal import RowJournal
+from parplan.experiments.output.journal import Row, RowJournal
 from parplan.experiments.output.new_folder import is_done, new_folder
 from parplan.experiments.report.render import EXPLORER, LOG
 from parplan.experiments.report.render import REPORT as PAGE
+
+
+def row_as_it_is(key: Row, row: Row) -> Row:
+    return row
 
 
 def filled(path: Path) -> None:
@@ -56,14 +60,14 @@ def test_a_manifest_cannot_name_files_elsewhere(tmp_path: Path) -> None:
 def test_unfinished_work_is_taken_up(tmp_path: Path) -> None:
     path = tmp_path / "out"
     output = new_folder(path, [], force=False)
-    with RowJournal(output.path / "rows.jsonl", {"of": 1}) as journal:
+    with RowJournal(output.path / "rows.jsonl", {"of": 1}, row_as_it_is) as journal:
         assert journal.add({"n": 1}, {"value": (1, 2)}) == {"value": [1, 2]}
     new_folder(path, [], force=False, unfinished=("rows.jsonl",))
-    with RowJournal(path / "rows.jsonl", {"of": 1}) as journal:
+    with RowJournal(path / "rows.jsonl", {"of": 1}, row_as_it_is) as journal:
         assert journal.find({"n": 1}) == {"value": [1, 2]}
         assert journal.find({"n": 2}) is None
     with pytest.raises(ParplanError, match="of other work that was interrupted"):
-        RowJournal(path / "rows.jsonl", {"of": 2})
+        RowJournal(path / "rows.jsonl", {"of": 2}, row_as_it_is)
     (path / "rows.jsonl").write_text("{}\nnothing\n")
     with pytest.raises(ParplanError, match="not a journal of this version"):
-        RowJournal(path / "rows.jsonl", {})
+        RowJournal(path / "rows.jsonl", {}, row_as_it_is)

@@ -14,7 +14,7 @@ import pytest
 
 from parplan.errors import ParplanError, RunFailedError
 from parplan.experiments.cli import main
-from parplan.experiments.output.journal import RowJournal
+from parplan.experiments.output.journal import Row, RowJournal
 from parplan.experiments.output.sweep import Case, swept
 from parplan.planners.conformance import example_space
 from parplan.planners.search import workers as processes
@@ -29,6 +29,10 @@ TINY = ("gpt-tiny", "--seq-len", "64", "--global-batch", "16")
 LANDSCAPE = (*("landscape", *TINY, "--cluster", "8xh100"), "--x", "num_stages=1,2",
              "--y", "memory=0.0001,0.5,1")  # fmt: skip
 SCALE = ("scale", *TINY, "--cluster", "h100", "--sizes", "1,2,4,8", "--what-if", "memory=2")
+
+
+def row_as_it_is(key: Row, row: Row) -> Row:
+    return row
 
 
 class Shuffled(Executor):
@@ -113,7 +117,7 @@ def test_journals_are_alike_whatever_the_order_and_wherever_it_ended(tmp_path: P
     groups: list[list[Case]] = [[{"n": n} for n in range(i, 40, 4)] for i in range(4)]
 
     def journal(name: str, **where: Any) -> bytes:
-        with RowJournal(tmp_path / name, {"of": "a test"}) as kept:
+        with RowJournal(tmp_path / name, {"of": "a test"}, row_as_it_is) as kept:
             found = swept(kept, groups, rows, **where)
         assert [row["square"] for row in found] == [c["n"] ** 2 for group in groups for c in group]
         return (tmp_path / name).read_bytes()
@@ -129,7 +133,7 @@ def test_journals_are_alike_whatever_the_order_and_wherever_it_ended(tmp_path: P
                 raise KeyboardInterrupt
 
         with (
-            RowJournal(tmp_path / name, {"of": "a test"}) as kept,
+            RowJournal(tmp_path / name, {"of": "a test"}, row_as_it_is) as kept,
             pytest.raises(KeyboardInterrupt),
         ):
             swept(kept, groups, rows, executor=Shuffled(), at_once=1, progress=stop)
