@@ -65,7 +65,13 @@ def _heads(m: Model) -> list[MegatronSetting]:
 
 def _positions(m: Model) -> list[MegatronSetting]:
     kind = "none" if m.alibi else "learned_absolute" if m.learned_positions else "rope"
-    return [MegatronSetting("--position-embedding-type", "model.position_embedding_type", kind)]
+    found = [MegatronSetting("--position-embedding-type", "model.position_embedding_type", kind)]
+    if m.rope_theta is not None and kind == "rope":
+        base = int(m.rope_theta) if m.rope_theta == int(m.rope_theta) else m.rope_theta
+        found.append(MegatronSetting("--rotary-base", "model.rotary_base", base))
+    if m.norm_epsilon is not None:
+        found.append(MegatronSetting("--norm-epsilon", "model.layernorm_epsilon", m.norm_epsilon))
+    return found
 
 
 def _experts(m: Model) -> list[MegatronSetting]:
@@ -145,9 +151,10 @@ def _numbers(workload: Workload) -> list[MegatronSetting]:
 
 def _unsaid(workload: Workload) -> list[str]:
     m = workload.model
-    lines = [
-        "model's numbers: rope_theta and the norms' epsilon are not in a plan, and are defaults"
-    ]
+    rotary = not m.learned_positions and not m.alibi
+    numbers = {"rope_theta": not rotary or m.rope_theta, "norm_epsilon": m.norm_epsilon}
+    unsaid = [f"model.{name}" for name, said in numbers.items() if not said]
+    lines = [f"{' and '.join(unsaid)}: not in the plan; left to the default"] if unsaid else []
     if m.alibi:
         lines.append("model.alibi: no such position embedding; exported as none")
     if m.parallel_block:

@@ -1,5 +1,6 @@
 """Settings of Megatron-LM, and their names in the configuration of Megatron-Bridge."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -74,5 +75,6 @@ def yaml_value(value: Value | Sequence[str] | None) -> str:
         plain = value.replace("_", "").replace("-", "").replace(".", "").isalnum()
         return value if plain and not value[0].isdigit() else f"'{value}'"
     if isinstance(value, int | float):
-        return repr(value)
+        # Without a point YAML reads a number with an exponent as text.
+        return re.sub(r"^(-?\d+)e", r"\1.0e", repr(value))
     return "[" + ", ".join(yaml_value(item) for item in value) + "]"

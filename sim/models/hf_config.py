@@ -5,6 +5,7 @@ left alone. A key that the library has a default for may be missing or null, and
 default (`parplan.sim.models.hf_families`); sizes have to be there.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from parplan.sim.models.hf_families import FAMILIES
 from parplan.sim.models.hf_keys import Keys
 from parplan.sim.models.hf_more import MORE, NOT_MODELLED
 from parplan.sim.models.model import Model
+
+EPSILONS = ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "norm_eps")
 
 
 def model_from_hf(path: Path) -> Model:
@@ -45,4 +48,22 @@ def model_from_table(table: Mapping[str, Any], name: str, where: str) -> Model:
     if keys.flag("is_encoder_decoder", False):
         raise ParplanError(f"{where}: is_encoder_decoder: only decoders are known")
     fields: dict[str, Any] = {"name": name, "source": f"{Path(where).name}: {family}"}
-    return build(Model, fields | families[family](keys), where)
+    return build(Model, fields | _numbers(table) | families[family](keys), where)
+
+
+def _numbers(table: Mapping[str, Any]) -> dict[str, float]:
+    """The base of rotary positions and the epsilon of normalisations, where they are said."""
+    inner = table.get("text_config")
+    parts = [table, *([inner] if isinstance(inner, Mapping) else [])]
+    for part in tuple(parts):
+        rope = part.get("rope_parameters")
+        if isinstance(rope, Mapping):
+            parts += [rope, *(one for one in rope.values() if isinstance(one, Mapping))]
+    names = {"rope_theta": ("rope_theta", "rotary_emb_base"), "norm_epsilon": EPSILONS}
+    found = {}
+    for field, keys in names.items():
+        values = (part.get(key) for part in parts for key in keys)
+        numbers = [v for v in values if type(v) in (int, float) and 0 < v < math.inf]
+        if numbers:
+            found[field] = float(numbers[0])
+    return found

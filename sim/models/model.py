@@ -1,7 +1,8 @@
 """Architectures of transformer language models and their parameter counts."""
 
 import functools
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,6 +96,11 @@ class Model:
     moe: MixtureOfExperts | None = None
     mla: LatentAttention | None = None
     local: LocalAttention | None = None
+    rope_theta: float | None = field(default=None, compare=False)
+    """Base of the angles of rotary positions; None where it is not said. Like `norm_epsilon` it is
+    for exports, without effect on the time and the memory of a step."""
+    norm_epsilon: float | None = field(default=None, compare=False)
+    """What normalisations add to the variance."""
     source: str
 
     def __post_init__(self) -> None:
@@ -104,6 +110,10 @@ class Model:
             if not 1 <= value <= most:
                 limit = "at least 1" if value < 1 else f"at most {most}"
                 raise ParplanError(f"{name}: must be {limit}, got {value}")
+        for name in ("rope_theta", "norm_epsilon"):
+            number = getattr(self, name)
+            if number is not None and not 0 < number < math.inf:
+                raise ParplanError(f"{name}: must be positive, got {number}")
         if self.head_dim is not None and self.head_dim < 1:
             raise ParplanError(f"head_dim: must be at least 1, got {self.head_dim}")
         if self.head_dim is None and self.mla is None and self.hidden_size % self.num_heads:

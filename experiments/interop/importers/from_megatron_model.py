@@ -1,6 +1,7 @@
 """The model and its numbers in the arguments of Megatron-LM."""
 
 import ast
+import math
 from typing import Any
 
 from parplan._strict import build
@@ -13,6 +14,12 @@ VOCABULARIES = {"GPT2BPETokenizer": 50257, "Llama2Tokenizer": 32000}
 """Of tokenizers that have one of a known size."""
 
 MOST_LAYERS = 1000
+
+NUMBERS = {
+    "rope_theta": ("--rotary-base", "--rotary-position-embeddings-theta"),
+    "norm_epsilon": ("--norm-epsilon", "--layernorm-epsilon"),
+}
+"""Numbers of the model that it keeps for exports."""
 
 OF_DEEPSPEED = (
     *("--deepspeed", "--deepspeed-config", "--moe-expert-parallel-size", "--topk"),
@@ -110,10 +117,23 @@ def model_of(
     channels = flags.number("--kv-channels")
     if channels is not None and channels * heads != hidden:
         table["head_dim"] = channels
+    for field, names in NUMBERS.items():
+        if flags.has(*names):
+            table[field] = _positive(flags, names)
     table |= _experts(flags, layers, table["ffn_size"])
     table |= _latent(flags)
     table |= _local(flags)
     return build(Model, table, where)
+
+
+def _positive(flags: Flags, names: tuple[str, ...]) -> float:
+    text = flags.text(*names) or ""
+    try:
+        if 0 < (found := float(text)) < math.inf:
+            return found
+    except ValueError:
+        pass
+    raise ParplanError(f"{flags.where}: {names[0]}: expected a positive number, got {text!r}")
 
 
 def _size(flags: Flags, name: str) -> int:

@@ -177,3 +177,14 @@ def meant_by(path: Path, said: dict[str, Any]) -> tuple[Plan, Workload]:
     )
     settings_of = SOURCES[path.parent.name](path.read_text(), str(path), own)
     return finished(settings_of, own, said.get("set", {}), str(path))
+
+
+def test_the_numbers_of_a_model_come_back_from_megatron() -> None:
+    workload = Workload(model=model_preset("qwen3-8b"), seq_len=4096, global_batch=16)
+    plan = Plan(data_parallel=16)
+    for target in ("megatron", "megatron-bridge"):
+        found = TARGETS[target](plan, workload, CLUSTER)
+        name, text = next(iter(found.files.items()))
+        model = SOURCES[target](text, name, Given(devices=16, model=None, vocab_size=151936)).model
+        assert model is not None
+        assert (model.rope_theta, model.norm_epsilon) == (1e6, 1e-6)

@@ -107,3 +107,24 @@ def test_positions_of_mpt_are_learned_without_alibi(tmp_path: Path) -> None:
     table |= {"attn_config": {"alibi": False}, "no_bias": False, "vocab_size": 50368}
     path = written(tmp_path, table)
     assert model_from_hf(path).num_parameters == model_preset("mpt-7b").num_parameters
+
+
+@pytest.mark.parametrize(
+    ("changes", "theta"),
+    [
+        ({"rope_theta": 500000}, 500000.0),
+        ({"rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}}, 1e6),
+        ({"rope_theta": "auto"}, None),
+        ({}, None),
+    ],
+)
+def test_numbers_for_exports_are_kept_and_change_no_model(
+    tmp_path: Path, changes: dict[str, Any], theta: float | None
+) -> None:
+    table = {k: v for k, v in llama(rms_norm_eps=1e-6).items() if k != "rope_theta"}
+    model = model_from_hf(written(tmp_path, table | changes))
+    assert model.rope_theta == theta
+    assert model.norm_epsilon == 1e-6
+    assert model == dataclasses.replace(model, rope_theta=1.0, norm_epsilon=None)
+    with pytest.raises(ParplanError, match="norm_epsilon: must be positive, got 0"):
+        dataclasses.replace(model, norm_epsilon=0.0)

@@ -20,6 +20,8 @@ ARGS=(
   --seq-length 4096
   --max-position-embeddings 4096
   --position-embedding-type rope
+  --rotary-base 10000
+  --norm-epsilon 1e-06
   --vocab-size 102400
   --tokenizer-type NullTokenizer
   --normalization RMSNorm

@@ -29,6 +29,8 @@ ARGS=(
   --seq-length 32768
   --max-position-embeddings 32768
   --position-embedding-type rope
+  --rotary-base 500000
+  --norm-epsilon 1e-05
   --vocab-size 128256
   --tokenizer-type NullTokenizer
   --normalization RMSNorm

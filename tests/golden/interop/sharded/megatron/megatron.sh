@@ -28,6 +28,8 @@ ARGS=(
   --seq-length 8192
   --max-position-embeddings 8192
   --position-embedding-type rope
+  --rotary-base 500000
+  --norm-epsilon 1e-05
   --vocab-size 128256
   --tokenizer-type NullTokenizer
   --normalization RMSNorm
