@@ -170,6 +170,7 @@ def _imported(text: str, where: str, given: Given, dialect: Dialect) -> Imported
 
 _READ = (
     *("bf16", "fp16", "tf32", "deepspeed", "fsdp", "fsdp_config", "gradient_checkpointing"),
+    *("activation_checkpointing", "parallelism_config", "expert_parallel_size"),
     *("gradient_accumulation_steps", "finetuning_type", "stage", "adapter", "use_peft", "optim"),
     *("optimizer", "packing", "sample_packing", "flash_attn", "attn_implementation", "lora_rank"),
     *("lora_r", "pad_to_sequence_len", "flash_attention", "dp_shard_size", "tensor_parallel_size"),
@@ -299,8 +300,12 @@ def _switched(table: Asked, name: str) -> bool:
 
 
 def _recomputation(table: Asked, dialect: Dialect, found: ImportedSettings) -> None:
-    said = table.get("gradient_checkpointing") is not None
-    on = _switched(table, "gradient_checkpointing") or (dialect.recomputes and not said)
+    # Transformers 5 has a new name, which goes first.
+    names = ("activation_checkpointing", "gradient_checkpointing")
+    given = [name for name in names if table.get(name) is not None]
+    name = given[0] if given else names[-1]
+    said = table.get(name) is not None
+    on = _switched(table, name) or (dialect.recomputes and not said)
     if on and not _switched(table, "disable_gradient_checkpointing"):
         found.plan["recomputation"] = "full"
         if not said:

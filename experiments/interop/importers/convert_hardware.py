@@ -232,7 +232,7 @@ def from_astra_sim(table: Tables, where: str, asked: ConversionInputs) -> Machin
     elif topology[-1] != "Switch":
         notes.append(
             f"topology[{len(topology) - 1}] {topology[-1]}: between nodes there are switches alone "
-            "here; taken as one with the bandwidth of a link"
+            "here; taken as one with the bandwidth of an accelerator's links"
         )
     per_node = inside[-1]["size"]
     if len(table["topology"]) == 1:

@@ -11,6 +11,10 @@ from tests.experiments.interop.interop_cases import CASES
 from tests.experiments.interop.test_export import GOLDEN
 
 
+EXTRA = "in the extra `targets`: pip install parplan[targets]"
+"""Why a parser may be missing: its package is large, and no part of a development environment."""
+
+
 def files(name: str) -> list[Path]:
     found = sorted(GOLDEN.glob(f"*/*/{name}"))
     assert found
@@ -44,10 +48,15 @@ def test_transformers_knows_its_arguments() -> None:
         assert table["per_device_train_batch_size"] == plan.batch_per_device
         assert table["gradient_accumulation_steps"] == plan.num_micro_batches
         assert (path.parent / table["deepspeed"]).exists()
+        # The engine's file needs the engine: see below.
+        rest = {k: v for k, v in table.items() if k not in ("attn_implementation", "deepspeed")}
+        made = arguments.TrainingArguments(**{"output_dir": "out", "use_cpu": True} | rest)
+        assert made.per_device_train_batch_size == plan.batch_per_device
+        assert made.bf16 == (CASES[path.parts[-3]][1].precision in ("bf16", "fp8"))
 
 
 def test_deepspeed_reads_its_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = pytest.importorskip("deepspeed.runtime.config")
+    config = pytest.importorskip("deepspeed.runtime.config", reason=EXTRA)
     for path in files("deepspeed.json"):
         plan = CASES[path.parts[-3]][0]
         own = {"get_rank": lambda *_: 0, "is_initialized": lambda: True}
@@ -65,7 +74,7 @@ def test_deepspeed_reads_its_json(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_torchtitan_reads_its_toml() -> None:
     """Of versions that read TOML, up to 0.2."""
-    pytest.importorskip("torchtitan.config.job_config")
+    pytest.importorskip("torchtitan.config.job_config", reason=EXTRA)
     config = pytest.importorskip("torchtitan.config")
     for path in files("torchtitan.toml"):
         plan = CASES[path.parts[-3]][0]
