@@ -376,7 +376,10 @@ def _branches(
         commands.append(script.commands[started:])
         del script.commands[started:]
     script.scope.variables = before
-    for name in dict.fromkeys(key for table in after for key in table):
+    changed = dict.fromkeys(
+        name for table in after for name, value in table.items() if before.get(name) is not value
+    )
+    for name in changed:
         values = [table.get(name, [""]) for table in after]
         if any(value != values[0] for value in values):
             before[name] = _merged(values, why, name, script.scope)

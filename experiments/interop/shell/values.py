@@ -47,12 +47,14 @@ class Unknowns:
     """All parts that are not known, by number."""
 
     found: list[Unknown] = field(default_factory=list)
+    numbers: dict[Unknown, int] = field(default_factory=dict)
 
     def mark(self, unknown: Unknown) -> str:
         """The text that stands for it."""
-        if unknown not in self.found:
+        number = self.numbers.setdefault(unknown, len(self.found))
+        if number == len(self.found):
             self.found.append(unknown)
-        return f"\ue000{self.found.index(unknown)}\ue001"
+        return f"\ue000{number}\ue001"
 
     def within(self, text: str) -> list[Unknown]:
         """What is not known of `text`."""
