@@ -10,7 +10,6 @@ import pytest
 from tests.experiments.interop.interop_cases import CASES
 from tests.experiments.interop.test_export import GOLDEN
 
-
 EXTRA = "in the extra `targets`: pip install parplan[targets]"
 """Why a parser may be missing: its package is large, and no part of a development environment."""
 
