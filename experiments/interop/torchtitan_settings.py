@@ -45,6 +45,7 @@ FLAVORS = {
     "deepseek-v3": ("deepseek_v3", "671B"),
     "llama4-scout": ("llama4", "17bx16e"),
     "llama4-maverick": ("llama4", "17bx128e"),
+    "moonlight-16b-a3b": ("kimi_k2_7", "moonlight-16B-A3B"),
     "gpt-oss-20b": ("gpt_oss", "20b"),
     "gpt-oss-120b": ("gpt_oss", "120b"),
 }

@@ -60,10 +60,11 @@ def _numbers(table: Mapping[str, Any]) -> dict[str, float]:
         if isinstance(rope, Mapping):
             parts += [rope, *(one for one in rope.values() if isinstance(one, Mapping))]
     names = {"rope_theta": ("rope_theta", "rotary_emb_base"), "norm_epsilon": EPSILONS}
-    found = {}
+    found: dict[str, float] = {}
     for field, keys in names.items():
-        values = (part.get(key) for part in parts for key in keys)
-        numbers = [v for v in values if type(v) in (int, float) and 0 < v < math.inf]
-        if numbers:
-            found[field] = float(numbers[0])
+        for value in (part.get(key) for part in parts for key in keys):
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            if 0 < value < math.inf:
+                found.setdefault(field, float(value))
     return found

@@ -18,7 +18,15 @@ STATE_SPACE = re.compile(
 )
 """Names of families with state-space or convolution layers."""
 
-_ALIASES = {"mpt-7b": "mpt-7b-alibi", "mpt-30b": "mpt-30b-alibi"}
+_ALIASES = {
+    "mpt-7b": "mpt-7b-alibi",
+    "mpt-30b": "mpt-30b-alibi",
+    "gpt2": "gpt2-small",
+    # Of the same shape, which the later release kept.
+    **{f"qwen2-{size}": f"qwen2.5-{size}" for size in ("0.5b", "1.5b", "7b", "72b")},
+    **{f"qwen2.5-coder-{size}": f"qwen2.5-{size}" for size in ("7b", "14b", "32b")},
+    "llama-3.3-70b": "llama3.1-70b",
+}
 """Names on the hub that are those of other presets here."""
 
 

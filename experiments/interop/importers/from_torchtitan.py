@@ -108,6 +108,16 @@ def _precision(root: Asked, found: ImportedSettings) -> str:
     return "bf16" if low == "bfloat16" else "fp32"
 
 
+UNMODELLED = {
+    "qwen3_5": "not modelled: layers of linear attention",
+    "flux": "not modelled: models of images",
+    "kimi_k2_7": "not modelled: vision beside language; give --model for the language part",
+    "vlm": "not modelled: vision beside language; give --model for the language part",
+    "muse_glimmer": "not known here; give --model",
+}
+"""Families of torchtitan, and why their sizes are not known here."""
+
+
 def _model(section: Asked) -> Model:
     name, flavor = section.text("name", "llama3"), section.text("flavor", "debugmodel")
     plain = flavor.removesuffix("_flex").removesuffix("_varlen").removesuffix("_flex_attn")
@@ -115,6 +125,13 @@ def _model(section: Asked) -> Model:
     for preset, known in flavors.items():
         if (known[0], known[1].lower()) == (name, plain.lower()):
             return model_preset(preset)
+    if name in UNMODELLED:
+        raise ParplanError(f"{section.where}: the model {name} {flavor}: {UNMODELLED[name]}")
+    if flavor.lower().replace("-", "").startswith("debug"):
+        raise ParplanError(
+            f"{section.where}: the model {name} {flavor}: its sizes depend on the release; "
+            "give --model"
+        )
     known_names = dict.fromkeys(f"{family} {size}" for family, size in flavors.values())
     raise ParplanError(
         f"{section.where}: {unknown_name('flavor', f'{name} {flavor}', known_names)}; "
