@@ -137,6 +137,7 @@ _NO_EFFECT = {
 --profile-steps --reduce-bucket-size --checkpoint-num-layers --scattered-embeddings
 --use-pin-memory --split-transformers
 """,
+    "another activation, of like time": "--squared-relu --use-fused-weighted-squared-relu",
     "scales of values by the width": "--mup --mup-input-mult --mup-output-mult --mup-attn-mult",
     "the batch that it ends at is predicted": "--rampup-batch-size",
     "steps before graphs are captured": "--cuda-graph-warmup-steps",
@@ -268,13 +269,13 @@ _OTHERS = """
 --reset-attention-mask --retriever-report-topk-accuracies --retriever-score-scaling
 --retriever-seq-length --reuse-grad-buf-for-mxfp8-param-ag --rope-type --seq-length
 --sequence-parallel --sft --sft-tokenizer-prompt-format --sharp-enabled-group --skip-train
---softmax-type --spec --squared-relu --standalone-embedding-stage
+--softmax-type --spec --standalone-embedding-stage
 --suggested-communication-unit-size --swiglu --swin-backbone-type --symmetric-ar-type
 --te-precision-config-file --tensor-model-parallel-size --titles-data-path --tokenizer-type
 --torch-fsdp2-no-reshard-after-forward --tp-comm-bootstrap-backend --tp-comm-overlap
 --tp-comm-overlap-cfg --tp-comm-overlap-rs-dgrad --train-sync-interval --transformer-impl
 --untie-embeddings-and-output-weights --use-checkpoint-args --use-custom-fsdp
---use-distributed-optimizer --use-fused-weighted-squared-relu --use-legacy-static-engine
+--use-distributed-optimizer --use-legacy-static-engine
 --use-megatron-fsdp --use-mp-args-from-checkpoint-args --use-nccl-ub --use-one-sent-docs
 --use-precision-aware-optimizer --use-rotary-position-embeddings
 --use-same-sampling-seed-across-dp-ranks --use-sharp --use-te-activation-func

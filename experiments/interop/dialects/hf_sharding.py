@@ -10,7 +10,7 @@ from parplan.errors import ParplanError
 from parplan.experiments.interop.beside import beside
 from parplan.experiments.interop.importers.asked import Asked
 from parplan.experiments.interop.importers.from_accelerate import STRATEGIES
-from parplan.experiments.interop.importers.from_deepspeed import deepspeed_settings
+from parplan.experiments.interop.importers.from_deepspeed import deepspeed_settings, engine_table
 from parplan.experiments.interop.importers.imported import Given, ImportedSettings
 from parplan.sim.plan import zero_fields
 
@@ -79,7 +79,7 @@ def _deepspeed(
         if path is None:
             _named(part, table, found)
             return
-        where, part = str(path), _json(read_text(path), str(path))
+        where, part = str(path), engine_table(read_text(path), str(path))
     if not isinstance(part, Mapping):
         raise table.error("deepspeed", "a table or the name of a JSON")
     said = {key: value for key, value in part.items() if key not in OF_BATCHES}

@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 
 from parplan._strict import build
 from parplan.errors import ParplanError
@@ -25,6 +26,13 @@ BLOCKS = (
     *("default", "llama2", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "gpt3"),
     *("deepseek", "simple", "simple_mlp"),
 )
+OF_BLOCKS = (
+    *("mlp_activations", "vocab_size", "logits_via_embedding", "sliding_window_size"),
+    *("use_post_attn_norm", "use_post_ffw_norm", "use_qk_norm", "num_experts", "attention_bias"),
+    *("num_experts_per_tok", "base_moe_mlp_dim", "attention_sink", "mlp_bias"),
+)
+"""What such a file says of its blocks."""
+
 SIZES = {
     **{"base_emb_dim": 2048, "base_num_query_heads": 16, "base_num_kv_heads": 16},
     **{"base_mlp_dim": 7168, "base_num_decoder_layers": 16, "head_dim": 128},
@@ -52,7 +60,7 @@ def maxtext_model(table: Asked) -> Model:
 def _by_sizes(table: Asked) -> Model:
     kind = table.text("decoder_block", "llama2")
     if kind not in BLOCKS:
-        raise ParplanError(f"{table.where}: decoder_block {kind}: not known here; give --model")
+        return _by_name_of_file(table, kind)
     hidden, heads, groups, width, layers, head = _sizes(table)
     activations = table.names("mlp_activations", ("silu", "linear"))
     gpt3 = kind == "gpt3"
@@ -95,6 +103,20 @@ def _by_sizes(table: Asked) -> Model:
     if (window := table.whole("sliding_window_size", 0, least=0)) > 0:
         fields["local"] = {"window": window, "global_every": 0}
     return build(Model, fields, table.where)
+
+
+def _by_name_of_file(table: Asked, kind: str) -> Model:
+    """The published model that a file is called after, where its width is that.
+
+    Raises `ParplanError` for others: what their blocks have is not known here.
+    """
+    stem = Path(table.where).stem
+    preset = preset_of(NAMES.get(stem, stem))
+    if preset is None or model_preset(preset).hidden_size != table.whole("base_emb_dim", 0):
+        raise ParplanError(f"{table.where}: decoder_block {kind}: not known here; give --model")
+    for name in (*SIZES, *OF_BLOCKS):
+        table.get(name)
+    return model_preset(preset)
 
 
 def _sizes(table: Asked) -> tuple[int, int, int, int, int, int]:

@@ -4,7 +4,6 @@ FSDP 1 and 2, DDP, or its sections for DeepSpeed and Megatron-LM. Names and defa
 Accelerate 1.15.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from parplan._strict import read_text
 from parplan.errors import ParplanError
 from parplan.experiments.interop.beside import beside
 from parplan.experiments.interop.importers.asked import Asked, refuse_other_format, report_rest
-from parplan.experiments.interop.importers.from_deepspeed import deepspeed_settings
+from parplan.experiments.interop.importers.from_deepspeed import deepspeed_settings, engine_table
 from parplan.experiments.interop.importers.imported import Given, ImportedSettings
 from parplan.experiments.interop.keys.accelerate_keys import NO_EFFECT, NOT_MODELLED, OF_SAGEMAKER
 from parplan.sim.plan import zero_fields
@@ -223,12 +222,7 @@ def _of_json(section: Asked, found: ImportedSettings, given: Given) -> None:
             f"{section.where}: {name} is not beside the file; put it there, or import it by itself "
             "with --from deepspeed"
         )
-    try:
-        table = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ParplanError(f"{path}: not valid JSON: {error}") from None
-    if not isinstance(table, Mapping):
-        raise ParplanError(f"{path}: expected a table, got {type(table).__name__}")
+    table = engine_table(read_text(path), str(path))
     precision = found.workload["precision"]
     auto = {name: precision == name for name in ("bf16", "fp16")}
     inner = deepspeed_settings(table, str(path), given, auto)

@@ -5,6 +5,7 @@ it.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,10 @@ BATCHES = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accum
 READ = (*BATCHES, "zero_optimization", "bf16", "bfloat16", "fp16", "optimizer", "tensor_parallel")
 """Names by which a file is told to be DeepSpeed's, beside those of its table of keys."""
 
+MOST_TEXT = 1_000_000
+
+_COMMENT = re.compile(r"^\s*(?://|#).*$")
+
 OPTIMIZERS = {
     **dict.fromkeys(("adam", "adamw", "fusedadam", "deepspeedcpuadam", "cpuadam"), "adamw"),
     "sgd": "sgd",
@@ -29,13 +34,34 @@ OPTIMIZERS = {
 
 def from_deepspeed(text: str, where: str, given: Given) -> ImportedSettings:
     """The settings of a DeepSpeed JSON."""
+    return deepspeed_settings(engine_table(text, where), where, given)
+
+
+def engine_table(text: str, where: str) -> Mapping[str, Any]:
+    """The table of a text that DeepSpeed reads: JSON, also with comments and commas at ends.
+
+    Raises `ParplanError` for other text.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ParplanError(f"{where}: {twice!r} is there twice, which DeepSpeed refuses")
+        return dict(pairs)
+
     try:
-        table = json.loads(text)
+        table = json.loads(text, object_pairs_hook=once)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise ParplanError(f"{where}: not valid JSON: {error}") from None
+        lines = [_COMMENT.sub("", line) for line in text[:MOST_TEXT].splitlines()]
+        plain = re.sub(r",(\s*[}\]])", r"\1", "\n".join(lines))
+        try:
+            table = json.loads(plain, object_pairs_hook=once)
+        except (json.JSONDecodeError, RecursionError):
+            raise ParplanError(f"{where}: not valid JSON: {error}") from None
     if not isinstance(table, Mapping):
         raise ParplanError(f"{where}: expected a table, got {type(table).__name__}")
-    return deepspeed_settings(table, where, given)
+    return table
 
 
 def deepspeed_settings(

@@ -149,7 +149,8 @@ def _vocabulary(
     # A file of merges is that of GPT-2's tokenizer.
     usual = "GPT2BPETokenizer" if flags.has("--merge-file") else ""
     tokenizer = flags.text("--tokenizer-type") or usual
-    size = given or flags.number("--vocab-size") or VOCABULARIES.get(tokenizer)
+    said = flags.number("--vocab-size")
+    size = given or said or VOCABULARIES.get(tokenizer)
     divisor = flags.number("--make-vocab-size-divisible-by") or PADDED_TO
     whole = flags.number("--pad-vocab-size-to") or flags.number("--padded-vocab-size")
     if whole is not None and given is None:

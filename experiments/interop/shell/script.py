@@ -5,6 +5,7 @@ import fnmatch
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import tree_sitter_bash
 from tree_sitter import Language, Node, Parser
@@ -62,6 +63,8 @@ def read_script(
     script.scope.variables = {
         name: [value] for name, value in {**(scheduled or {}), **variables}.items()
     }
+    for name in ("0", "BASH_SOURCE"):
+        script.scope.variables.setdefault(name, [f"./{Path(where).name}"])
     places = [int(name) for name in variables if name.isdigit() and 0 < int(name) < MAX_PLACES]
     script.scope.positional = tuple(
         variables.get(str(place), script.scope.missing(str(place)))

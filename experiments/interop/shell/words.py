@@ -372,6 +372,8 @@ def _printed(commands: list[list[str]], scope: Scope) -> str | None:
         return number_or_mark(" ".join(w for w in first[1:] if w != "-n"), scope)
     if first[0] == "expr" and len(commands) == 1:
         return number_or_mark(" ".join(first[1:]), scope)
+    if first[0] == "dirname" and len(first) == 2 and not MARK.search(first[1]):
+        return first[1].rstrip("/").rpartition("/")[0] or "."
     if first[0] == "basename" and len(first) == 2:
         return first[1].rstrip("/").rpartition("/")[2]
     return None
