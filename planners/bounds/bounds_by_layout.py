@@ -1,21 +1,27 @@
 """Lower bounds on all plans of a space, made layout by layout as a search asks for them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
+from parplan.planners.bounds.layer_tables import LayerTables
 from parplan.planners.bounds.layout_lower_bounds import layout_lower_bounds
+from parplan.planners.bounds.screen import Screen, products
 from parplan.planners.bounds.space_table import ScheduleKey, SpaceTable
 from parplan.planners.bounds.tightened import MomentsOf, tighten
 from parplan.planners.costs.cost_tables import CostTables
+from parplan.planners.costs.minimum_tables import RelaxedParts
 from parplan.planners.spaces.layouts import LayoutGroup
 from parplan.planners.spaces.space import Space
 from parplan.sim.cost_model.stage_formula_of_rows import Floats
 from parplan.sim.memory.moments import Moments
 from parplan.sim.ticks import Ints
+
+AHEAD = 64
+"""Layouts whose plans are looked at together with those of one that is opened."""
 
 
 class _Opened(NamedTuple):
@@ -49,6 +55,8 @@ class BoundsByLayout:
         self.of_plans = np.zeros(space.num_rows)
         """Seconds that a step of each row of the space takes at least, shape [rows]."""
         self._opened: set[int] = set()
+        self._quick: dict[int, Floats] = {}
+        """Quick lower bounds of the plans of layouts that are likely to be opened next."""
         self._tables: list[_Opened] = []
 
     @property
@@ -100,7 +108,10 @@ class BoundsByLayout:
         Bounds below `ceiling` are tightened; above it, lower_bounds of a ZeRO stage may do.
         """
         self._opened.update(layouts)
-        parts = [self._chosen(number, ceiling) for number in layouts]
+        if self._screen is None or not 0 < ceiling < np.inf:
+            parts = [self._chosen(number, ceiling) for number in layouts]
+        else:
+            parts = [part for n in layouts for part in self._screened(self._screen, n, ceiling)]
         parts = [part for part in parts if len(part[1])]
         if not parts:
             return []
@@ -111,9 +122,63 @@ class BoundsByLayout:
         tighten(table, bounds, ceiling, self._moments_of)
         self.of_plans[rows] = bounds
         self._tables.append(_Opened(table, rows, bounds, set()))
-        order = np.argsort(bounds, kind="stable")
+        order = np.lexsort((rows, self._turns(layouts, rows), bounds))
         found: list[int] = rows[order[: int(np.isfinite(bounds).sum())]].tolist()
         return found
+
+    def _turns(self, layouts: Sequence[int], rows: Ints) -> Ints:
+        """The place of the layout of each row among `layouts`."""
+        turns = np.zeros(len(self.space.groups), dtype=np.int64)
+        turns[list(layouts)] = np.arange(len(layouts))
+        return np.asarray(turns[np.searchsorted(self._begins, rows, side="right") - 1])
+
+    @cached_property
+    def _screen(self) -> Screen | None:
+        """Where plans have variants and even stages: what says of few that they are of interest."""
+        own = self.space.constraints
+        if not isinstance(self._parts, RelaxedParts) or own.is_uneven:
+            return None
+        limit = self._memory_ratio * self.space.cluster.accelerator.memory_bytes
+        return Screen(LayerTables(self._parts, self._moments_of), limit)
+
+    def _screened(
+        self, screen: Screen, number: int, ceiling: float
+    ) -> Iterator[tuple[LayoutGroup, Ints]]:
+        """Parts of a layout with the rows whose quick lower bounds are below `ceiling`.
+
+        And few others; of the rest, these are the lower bounds.
+        """
+        if number not in self._quick:
+            self._look_at(screen, self._next_below(number, ceiling), ceiling)
+        quick = self._quick.pop(number)
+        rows = np.arange(self._begins[number], self._begins[number + 1])
+        self.of_plans[rows] = quick
+        return products(self.space.groups[number], rows, quick < ceiling)
+
+    def _next_below(self, number: int, ceiling: float) -> list[int]:
+        """A layout and those that come after it, the least lower bound first."""
+        order = self._by_lower_bound
+        later = order[int(np.flatnonzero(order == number)[0]) + 1 :]
+        later = later[self.of_layouts[later] < ceiling].tolist()
+        return [number, *[n for n in later[:AHEAD] if n not in self._quick]]
+
+    @cached_property
+    def _by_lower_bound(self) -> Ints:
+        return np.asarray(np.argsort(self.of_layouts, kind="stable"))
+
+    def _look_at(self, screen: Screen, numbers: Sequence[int], ceiling: float) -> None:
+        """Find the quick lower bounds of the plans of layouts, of many together."""
+        parts = [(number, *self._chosen(number, ceiling)) for number in numbers]
+        groups = tuple(group for _, group, rows in parts if len(rows))
+        bounds = screen.bounds(replace(self.space, groups=groups), ceiling) if groups else None
+        end = 0
+        for number, _, rows in parts:
+            begin, last = self._begins[number : number + 2]
+            found = self._quick[number] = self.of_plans[begin:last].copy()
+            if bounds is not None and len(rows):
+                own = bounds[end : end + len(rows)]
+                found[rows - begin] = np.maximum(found[rows - begin], own)
+                end += len(rows)
 
     def open_all(self) -> int:
         """Bound the plans of all layouts that are not open yet; how many plans these are."""

@@ -55,7 +55,7 @@ def depths_of(parts: RelaxedParts, plan: Plan) -> Depths | None:
 
 def _depths_of(parts: RelaxedParts, plan: Plan, allowed: Sequence[int | None]) -> Depths | None:
     bytes_, costs = parts.layer_bytes(plan), parts.model_costs(plan)
-    sequences = _sequences(parts, plan)
+    sequences = sequences_of(parts, plan)
     if sequences is None or bytes_.stage_input:
         return None
     again = plan.recomputation != "none"
@@ -101,7 +101,7 @@ def _of_stage(
     return activations, layers
 
 
-def _sequences(parts: RelaxedParts, plan: Plan) -> list[tuple[LayerKind, ...]] | None:
+def sequences_of(parts: RelaxedParts, plan: Plan) -> list[tuple[LayerKind, ...]] | None:
     """The blocks of each kind of stage, in order; None where stages of a kind have others."""
     kinds, first = parts.workload.model.layer_kinds, 0
     found: dict[int, tuple[LayerKind, ...]] = {}

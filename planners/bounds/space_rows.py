@@ -53,6 +53,11 @@ class RowBlock:
         begin = self.first + number * self.size
         return slice(begin, begin + self.size)
 
+    def schedule_key(self, number: int) -> tuple[str, int, int, int]:
+        """`schedule_key` of the plans with that ordering."""
+        name, layout = self.group.orderings[number].schedule, self.group.layout
+        return name, layout.num_stages, self.virtual, self.group.num_micro_batches
+
     def plan(self, recomputation: int = 0, zero: int = 0, sequence: int = 0) -> Plan:
         """The plan with those values, and the first of the orderings."""
         key = recomputation, zero, sequence

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from parplan.planners.bounds.depths import Depths, StackedMoments, depths_of, least_depths
-from parplan.planners.bounds.schedule_bounds import stages_by_rank, stages_of_rows, step_bounds_s
+from parplan.planners.bounds.layer_tables import one_micro_batch
+from parplan.planners.bounds.schedule_bounds import stages_of_rows, step_bounds_s
 from parplan.planners.bounds.space_rows import RowBlock, Rows
 from parplan.planners.bounds.space_table import IMPOSSIBLE, ScheduleKey, SpaceTable
 from parplan.planners.costs.minimum_tables import RelaxedParts
@@ -54,27 +55,13 @@ def tighten(table: SpaceTable, bounds: Floats, ceiling: float, moments_of: Momen
                 key = name, rows.num_ranks, block.virtual, block.group.num_micro_batches
                 if key not in known:
                     by_times = schedule_kind(name).by_times
-                    own = _of_one_micro_batch(key) if by_times else moments_of(key)
+                    own = one_micro_batch(key) if by_times else moments_of(key)
                     known[key] = StackedMoments(own, rows.place)
                 found = _of_ordering(table, block, number, depths, known[key], bounds, ceiling)
                 if len(found.places):
                     slower.setdefault(kind, []).append(found)
         for kind, several in slower.items():
             _raise(table, rows, kind, several, bounds)
-
-
-def _of_one_micro_batch(key: ScheduleKey) -> list[Moments]:
-    """A moment that the ranks of every schedule have.
-
-    A micro-batch has gone forward through all stages, and not backward yet. For schedules whose
-    lists take long to make.
-    """
-    name, ranks, virtual, _ = key
-    found = []
-    for own in stages_by_rank(schedule_kind(name), ranks, ranks * virtual).tolist():
-        counts = [*([1] * len(own)), *([0] * (2 * len(own)))]
-        found.append(Moments(tuple(own), np.array([counts], dtype=np.int64)))
-    return found
 
 
 def _depths(parts: RelaxedParts, block: RowBlock) -> list[Depths] | None:
