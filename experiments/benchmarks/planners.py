@@ -15,9 +15,9 @@ from parplan.errors import ParplanError
 from parplan.experiments.benchmarks.simulator import SEED, Measure, cpu_s
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.ap.candidates import ap_candidates
-from parplan.planners.bounds.exact_steps import all_steps_s
 from parplan.planners.bounds.space_table import SpaceTable
 from parplan.planners.costs.cost_cache import SharedCosts
+from parplan.planners.search.exact_steps import all_steps_s
 from parplan.planners.search.exhaustive import exhaustive
 from parplan.planners.search.run import run_planner
 from parplan.planners.spaces.constraints import Constraints, Range

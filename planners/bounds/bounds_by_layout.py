@@ -20,8 +20,9 @@ from parplan.sim.cost_model.stage_formula_of_rows import Floats
 from parplan.sim.memory.moments import Moments
 from parplan.sim.ticks import Ints
 
-AHEAD = 64
-"""Layouts whose plans are looked at together with those of one that is opened."""
+MOST_AHEAD = 64
+"""Layouts whose plans are looked at together with those of one that is opened: fewer at first, when
+the ceiling may still be far above the best plan."""
 
 
 class _Opened(NamedTuple):
@@ -160,7 +161,10 @@ class BoundsByLayout:
         order = self._by_lower_bound
         later = order[int(np.flatnonzero(order == number)[0]) + 1 :]
         later = later[self.of_layouts[later] < ceiling].tolist()
-        return [number, *[n for n in later[:AHEAD] if n not in self._quick]]
+        return [
+            number,
+            *[n for n in later[: min(MOST_AHEAD, 2 * self.num_opened)] if n not in self._quick],
+        ]
 
     @cached_property
     def _by_lower_bound(self) -> Ints:

@@ -10,7 +10,6 @@ from parplan.errors import ParplanError
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.planners.algorithms.exact.branch_and_bound import branch_and_bound
 from parplan.planners.bounds.box_bounds import box_bounds_s, box_memory_bytes, divided
-from parplan.planners.bounds.exact_steps import all_steps_s
 from parplan.planners.bounds.schedule_bounds import memory_bound_bytes
 from parplan.planners.bounds.space_table import SpaceTable
 from parplan.planners.bounds.untried_bound import Tried, open_lower_bound
@@ -18,6 +17,7 @@ from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.goal import LEAST_MEMORY, STEP_TIME
 from parplan.planners.costs.minimum_tables import SLACK, RelaxedParts, _ends
 from parplan.planners.search.evaluator import IMPOSSIBLE, Evaluator
+from parplan.planners.search.exact_steps import all_steps_s
 from parplan.planners.spaces.constraints import Constraints
 from parplan.planners.spaces.make import make_space
 from parplan.planners.spaces.variants import Box, having

@@ -3,8 +3,8 @@
 import pytest
 
 from parplan.errors import ParplanError
-from parplan.planners.bounds.exact_steps import all_steps_s
 from parplan.planners.costs.cost_cache import SharedCosts
+from parplan.planners.search.exact_steps import all_steps_s
 from parplan.planners.search.exhaustive import exhaustive
 from parplan.planners.spaces.constraints import Constraints
 from parplan.planners.spaces.make import make_space
