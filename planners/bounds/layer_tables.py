@@ -42,7 +42,7 @@ class PlanOf(NamedTuple):
         return *layout, group.recomputations[self.recomputation], split
 
 
-class Stages(NamedTuple):
+class StageKinds(NamedTuple):
     """The kinds of stages of plans of one shape."""
 
     place: Ints
@@ -67,7 +67,7 @@ class LayerTables:
         self._seconds: dict[Key, Floats] = {}
         self._stacked: dict[Key, StackedMoments] = {}
 
-    def stages(self, plan: Plan, *, again: bool) -> Stages | None:
+    def stages(self, plan: Plan, *, again: bool) -> StageKinds | None:
         """The stages of plans with as many; None where more differs than recomputed blocks."""
         box, parts = self.parts.choices.of(plan), self.parts
         single = box.gradient_dtype, box.overlap_tensor_parallel, box.offload_activations
@@ -87,7 +87,7 @@ class LayerTables:
         whole = np.array([[seq.count(kind) for kind in self._kinds] for seq in sequences])
         kinds = parts.kinds(plan)
         ends = np.array([(s.is_first, s.is_last) for s in kinds.stages], dtype=np.float64)
-        return Stages(kinds.place, ends, counts, whole - counts)
+        return StageKinds(kinds.place, ends, counts, whole - counts)
 
     def bytes_of(self, of: PlanOf) -> Floats:
         """Bytes of embedding, head, and each kind of layer, not recomputed and recomputed.

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parplan.planners.bounds.depths import StackedMoments
-from parplan.planners.bounds.layer_tables import LayerTables, PlanOf, Stages
+from parplan.planners.bounds.layer_tables import LayerTables, PlanOf, StageKinds
 from parplan.planners.bounds.schedule_bounds import stages_by_rank
 from parplan.planners.bounds.space_rows import RowBlock, blocks_of
 from parplan.planners.costs.cost_tables import Key
@@ -223,7 +223,7 @@ class _Shape:
         return found
 
 
-def _activations(bytes_: Floats, stages: Stages) -> Floats:
+def _activations(bytes_: Floats, stages: StageKinds) -> Floats:
     """`Activations` of each kind of stage, shape [plans, depths, kinds, 3].
 
     bytes_: of every plan, as `Screen.bytes_of` has them.

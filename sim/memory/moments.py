@@ -47,12 +47,15 @@ def _of_rank(actions: RankActions) -> Moments:
             now[n + i] += 1
         elif op == "B":
             now[2 * n + i] = 1
-        seen.add(tuple(now))
         if op in "BW":
+            # Only more is held up to here since the last of these.
+            seen.add(tuple(now))
             now[i] -= 1
             now[2 * n + i] = 0
         if op == "W":
             now[n + i] -= 1
+    if any(now):
+        seen.add(tuple(now))
     rows = np.array(sorted(seen), dtype=np.int64).reshape(len(seen), len(now))
     return Moments(stages, _largest(rows))
 

@@ -47,15 +47,17 @@ PLANNERS: dict[str, Part] = {
     ),
     "bounds": Part(
         sources=(
-            *_files("planners/bounds", "schedule_bounds", "box_bounds", "group_bounds"),
-            *_files("planners/bounds", "space_rows", "space_table", "untried_bound", "exact_steps"),
+            *_files("planners/bounds", "schedule_bounds", "box_bounds", "group_bounds", "screen"),
+            *_files("planners/bounds", "space_rows", "space_table", "untried_bound"),
+            "planners/search/exact_steps.py",
             "planners/costs/minimum_tables.py",
             "planners/algorithms/exact/branch_and_bound.py",
             "sim/cost_model/stage_formula_of_rows.py",
         ),
         tests=(
             *_files("tests/planners/bounds", "test_bound_paths", "test_space_rows"),
-            *_files("tests/planners/bounds", "test_space_table", "test_exact_steps"),
+            *_files("tests/planners/bounds", "test_space_table", "test_screen"),
+            "tests/planners/search/test_exact_steps.py",
             "tests/planners/spaces/test_wide_space.py",
         ),
     ),
