@@ -7,6 +7,7 @@ Its own `model_config.yaml` and `--yaml-cfg`, overrides of Megatron-Bridge, and 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from parplan.errors import ParplanError
@@ -59,7 +60,9 @@ def from_any_megatron(text: str, where: str, given: Given) -> ImportedSettings:
         for name in table:
             if name != "MODEL_ARGS":
                 found.no_effect[str(name)] = "how the test is run"
-        return _settings(found, where, given)
+        path = Path(where)
+        kind = "_".join(path.parts[-3:-1]) if path.name == "model_config.yaml" else ""
+        return _settings(found, where, given, kind)
     if isinstance(table.get("language_model"), Mapping):
         return _settings(_arguments(table, table), where, given)
     raise ParplanError(
@@ -85,7 +88,7 @@ def from_bridge(text: str, where: str, given: Given) -> ImportedSettings:
         # The classes of Megatron-Bridge's models have no dropout.
         found.add("--attention-dropout", "model.attention_dropout", "0")
         found.add("--hidden-dropout", "model.hidden_dropout", "0")
-    return _settings(found, where, given)
+    return _settings(found, where, given, str(table.get("name") or ""))
 
 
 def reduced_as_mixed(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,8 +116,9 @@ def settings_of_tables(table: Mapping[str, Any], where: str, given: Given) -> Im
     return _settings(found, where, given)
 
 
-def _settings(found: Arguments, where: str, given: Given) -> ImportedSettings:
-    flags = Flags(where=where)
+def _settings(found: Arguments, where: str, given: Given, program: str = "") -> ImportedSettings:
+    """The settings of arguments; `program` is what the configuration calls its kind of model."""
+    flags = Flags(where=where, program=program)
     flags.words = found.words
     for name in ("--nproc-per-node", "--nnodes"):
         if name in found.words:

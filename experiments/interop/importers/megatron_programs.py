@@ -8,12 +8,14 @@ from parplan.experiments.interop.shell.launch_text import Flags
 
 _WORD = r"(?:^|[_/\-])(?:{})(?:[_.\-]|$)"
 
+UNTRAINED = "it trains no model"
+
 REFUSED = {
-    "t5|encoder_decoder": "not modelled: encoders with decoders",
-    "mamba|hybrid": "not modelled: state-space layers",
+    "t5|t0|nmt|encoder_decoder": "not modelled: encoders with decoders",
+    "mamba|hybrid|griffin|recurrentgemma|hyena|evo2": "not modelled: state-space layers",
     "vision|vit|dino|swin|inpaint|imagenet|classify": "not modelled: models of images",
     "generation|generate|inference|server|convert|converter|preprocess|export|quantize|ptq|"
-    "evaluate|eval": "it trains no model",
+    "evaluate|eval": UNTRAINED,
 }
 """Words in the names of programs, and why these are refused."""
 
@@ -21,6 +23,7 @@ OTHERWISE = {
     "bert|ict|biencoder|retriever": "tokens are taken to attend to those before them alone, and "
     "heads beside that of the language model are left out",
     "retro": "not modelled: retrieval",
+    "gemma2|gemma3": "blocks are taken to have two normalisations, and no windows",
     "vlm|llava|multimodal|mimo|avlm": "the language model alone is predicted",
     "dualpipev|moe_layer": "the whole model is taken to be trained",
 }
@@ -41,7 +44,10 @@ def check_program(flags: Flags, found: ImportedSettings) -> None:
         if flags.has(name):
             raise ParplanError(f"{flags.where}: {name}: not modelled: state-space layers")
     program = flags.program.lower()
+    trains = re.search(r"train|finetune|sft", program.rpartition("/")[2])
     for words, why in REFUSED.items():
+        if trains and why == UNTRAINED:
+            continue
         if re.search(_WORD.format(words), program.rpartition("/")[2]):
             raise ParplanError(f"{flags.where}: {flags.program.rpartition('/')[2]}: {why}")
     for words, why in OTHERWISE.items():

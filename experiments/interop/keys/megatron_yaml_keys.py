@@ -82,7 +82,9 @@ native_amp_init_scale native_amp_growth_interval hysteresis sgd_momentum""",
 seed use_cpu_initialization init_method init_method_std use_scaled_init_method
 output_layer_init_method perform_initialization revision load_weights trust_remote_code""",
         "numbers of the model": """
-headscale openai_gelu normalize_attention_scores do_layer_norm_weight_decay
+headscale openai_gelu transformer_block_type logits_soft_cap attn_logit_softcapping
+final_logit_softcapping query_pre_attn_scalar apply_embedding_scaling
+normalize_attention_scores do_layer_norm_weight_decay
 apply_query_key_layer_scaling attention_softmax_in_fp32 scale_positional_embedding
 layernorm_zero_centered_gamma rotary_interleaved ffn_dropout fp32_residual_connection
 attention_type apply_residual_connection_post_layernorm layernorm_zero_centered_gamma
@@ -105,7 +107,7 @@ fp8_e4m3 fp8_hybrid fp8_recipe fp8_dot_product_attention fp8_multi_head_attentio
 pre_process post_process mcore_gpt megatron_amp_O2 onnx_safe autocast_dtype pipeline_dtype
 params_dtype enable_autocast legacy make_vocab_size_divisible_by_""",
         "how long it trains": "train_iters exit_interval exit_duration_in_mins manual_gc "
-        "manual_gc_interval manual_gc_eval eval_iters eval_interval",
+        "gc_interval manual_gc_interval manual_gc_eval eval_iters eval_interval",
         "comments": "_target_",
     }
 )
