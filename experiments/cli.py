@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from parplan.errors import ParplanError, RunFailedError, one_line
+from parplan.experiments.arguments.needs import check_needs
 from parplan.experiments.arguments.numbers import check_numbers, finite, whole
 from parplan.experiments.help import (
     EXAMPLES,
@@ -33,6 +34,8 @@ from parplan.experiments.terminal import (
     clean_output,
     close_output,
     internal_error,
+    is_of_the_machine,
+    said_by_the_machine,
 )
 from parplan.experiments.with_report import add_report_option, run_with_report, wants_report
 from parplan.experiments.with_voice import add_voice_options, run_with_voice, take_voice
@@ -167,6 +170,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         except BrokenPipeError:
             close_output()
             return 1
+        except OSError as error:
+            if not is_of_the_machine(error):
+                return _fail(internal_error(error, argv), INTERNAL_ERROR)
+            return _fail(f"error: {said_by_the_machine(error)}", 2)
+        except MemoryError:
+            return _fail("failed: out of memory", 1)
         except Exception as error:
             return _fail(internal_error(error, argv), INTERNAL_ERROR)
 
@@ -179,8 +188,10 @@ def _run(argv: list[str]) -> int:
         return 0
     parser = make_parser(argv[0])
     args, unknown = parser.parse_known_args(argv)
-    check_options(_command_parser(parser, args.command), unknown)
+    own = _command_parser(parser, args.command)
+    check_options(own, unknown)
     check_numbers(args)
+    check_needs(own, args)
     _find_own_modules(args)
     args.argv = argv
     voice = take_voice(args)

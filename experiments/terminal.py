@@ -1,6 +1,7 @@
 """Text on the terminal, cleaned of control characters, and the handler of last resort."""
 
 import contextlib
+import errno
 import io
 import os
 import platform
@@ -92,6 +93,28 @@ def close_output() -> None:
     """What is still buffered has nowhere to go: its reader has gone, or the disk is full."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+OF_THE_MACHINE = frozenset(
+    (
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES),
+        *(errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN),
+        *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ESTALE),
+    )
+)
+"""Errors of the operating system that no program is to blame for."""
+
+
+def is_of_the_machine(error: OSError) -> bool:
+    """Whether a disk, a limit or permissions are to blame, and not parplan."""
+    gone = error.errno == errno.ENOENT and not os.path.isdir(os.curdir)
+    return error.errno in OF_THE_MACHINE or gone
+
+
+def said_by_the_machine(error: OSError) -> str:
+    """What the operating system said, with the file that it is about where there is one."""
+    where = "" if error.filename is None else f"{error.filename}: "
+    return f"{where}{error.strerror or error}"
 
 
 def internal_error(error: BaseException, argv: Sequence[str]) -> str:

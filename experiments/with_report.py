@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from parplan._files import write_whole
+from parplan._files import is_folder, write_whole
 from parplan.errors import ParplanError
 from parplan.experiments.output.folder import MANIFEST
 
@@ -70,7 +70,7 @@ def run_with_report(command: Callable[[argparse.Namespace], int], args: argparse
     from parplan.experiments.report.render import LOG, REPORT, check_own_page, write_report
 
     folder = Path(args.output)
-    if not folder.is_dir():
+    if not is_folder(folder):
         sys.stderr.write(f"parplan: report: there is none, since {folder} was not written\n")
         return code
     check_own_page(folder / REPORT)

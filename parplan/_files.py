@@ -66,6 +66,21 @@ def read_regular(path: Path, most: int | None = MAX_FILE_BYTES) -> bytes:
     return bytes(content)
 
 
+def is_file(path: Path) -> bool:
+    """Whether a regular file is at `path`; a name that no file can have is none."""
+    return os.path.isfile(path)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is at `path`; a name that no folder can have is none."""
+    return os.path.isdir(path)
+
+
+def without_links(path: Path) -> Path:
+    """The absolute path behind all links; where they lead in a circle, up to there."""
+    return Path(os.path.realpath(path))
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Put `content` at `path` in one step; raises `ParplanError` and leaves what was there.
 

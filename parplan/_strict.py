@@ -116,9 +116,12 @@ def _finite_float(word: str) -> float:
 
 
 def read_text(path: Path, most: int = MAX_FILE_BYTES) -> str:
-    """The text of a UTF-8 file; raises `ParplanError` naming it when it can't be read."""
+    """The text of a UTF-8 file, without a byte order mark.
+
+    Raises `ParplanError` naming it when it can't be read.
+    """
     try:
-        return read_regular(path, most).decode("utf-8")
+        return read_regular(path, most).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ParplanError(f"{path}: not UTF-8 text") from None
 
@@ -225,6 +228,19 @@ def _check_size(value: object, where: str) -> None:
         raise ParplanError(f"{where}: at most {MOST_WHOLE}, got {short(value, 40)}")
     if isinstance(value, str) and not value.isprintable() and CONTROL.search(value):
         raise ParplanError(f"{where}: holds a control character: {short(value)}")
+
+
+def check_within(owner: object, limits: Mapping[str, tuple[float, float]]) -> None:
+    """Raise `ParplanError` for a field of `owner` outside its least and most; None is outside none.
+
+    A field that is a tuple is checked number by number.
+    """
+    for name, (least, most) in limits.items():
+        value = getattr(owner, name)
+        for one in value if isinstance(value, tuple) else (value,):
+            if one is not None and not least <= one <= most:
+                limit = f"at least {least:g}" if one < least else f"at most {most:g}"
+                raise ParplanError(f"{name}: must be {limit}, got {one:g}")
 
 
 def _is_finite(value: int | float) -> bool:

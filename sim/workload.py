@@ -9,8 +9,8 @@ from parplan._checked import checked
 from parplan._strict import build
 from parplan.errors import ParplanError
 from parplan.sim.models.find import find_model
-from parplan.sim.models.model import MOST_SIZE, Model
-from parplan.sim.models.parts import is_local
+from parplan.sim.models.model import Model
+from parplan.sim.models.parts import MOST_SIZE, is_local
 from parplan.sim.software import presets
 from parplan.sim.software.framework import (
     Framework,

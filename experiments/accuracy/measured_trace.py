@@ -1,6 +1,7 @@
 """Traces of torch.profiler (Kineto's Chrome JSON) beside a predicted timeline, in one file."""
 
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,12 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parplan.errors import ParplanError
+from parplan._files import read_regular
+from parplan.errors import ParplanError, short
 from parplan.sim.run import Run
 
 US_PER_S = 1e6
 STEP = "ProfilerStep#"
-MAX_TRACE_BYTES = 2 * 2**30
+MAX_TRACE_BYTES = 2**29
+"""Of a file; Python takes several times as much for what it holds."""
+
+MAX_UNPACKED_BYTES = MAX_TRACE_BYTES
+"""Of what a packed file holds."""
+
+MOST_US = 1e18
+"""Of times: 30,000 years."""
 
 KERNELS = ("kernel", "gpu_memcpy", "gpu_memset")
 
@@ -52,7 +61,7 @@ def read_trace(path: Path, step: int | None = None, number: int = 0) -> Measured
     which `step()` of a profile with a schedule marks.
     """
     table = _read(path)
-    events = [e for e in table["traceEvents"] if isinstance(e, Mapping)]
+    events = _events(table, path)
     host, device = _windows(events, device=False), _windows(events, device=True)
     windows = host | device
     if not windows:
@@ -73,11 +82,11 @@ def read_trace(path: Path, step: int | None = None, number: int = 0) -> Measured
     on_device = windows[name]
     distributed = table.get("distributedInfo")
     info = distributed if isinstance(distributed, Mapping) else {}
-    rank, ranks = info.get("rank", number), info.get("world_size")
+    rank, ranks = _number_of(info, "rank", number), _number_of(info, "world_size", None)
     busy = _busy(inside)
     return MeasuredTrace(
-        rank=int(rank),
-        num_ranks=ranks if isinstance(ranks, int) and ranks > 0 else None,
+        rank=rank or 0,
+        num_ranks=ranks or None,
         step=name,
         step_s=on_device[1] / US_PER_S,
         events=tuple(inside),
@@ -138,20 +147,43 @@ def _is_on_device(event: Mapping[str, Any]) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    content = read_regular(path, MAX_TRACE_BYTES)
     try:
-        if path.stat().st_size > MAX_TRACE_BYTES:
-            raise ParplanError(f"{path}: larger than the {MAX_TRACE_BYTES} bytes that are read")
-        content = path.read_bytes()
         if path.suffix == ".gz":
-            content = gzip.decompress(content)
+            with gzip.open(io.BytesIO(content)) as packed:
+                content = packed.read(MAX_UNPACKED_BYTES + 1)
+        if len(content) > MAX_UNPACKED_BYTES:
+            raise ParplanError(f"{path}: larger than the {MAX_UNPACKED_BYTES} bytes that are read")
+        # Names of kernels and their arguments: what is there twice, or is no number, is not used.
         table = json.loads(content)
-    except OSError as error:
-        raise ParplanError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, EOFError, zlib.error, RecursionError) as error:
+    except (OSError, ValueError, EOFError, zlib.error, RecursionError) as error:
         raise ParplanError(f"{path}: not a Chrome trace: {error}") from None
     if not isinstance(table, dict) or not isinstance(table.get("traceEvents"), list):
         raise ParplanError(f"{path}: not a Chrome trace: it has no traceEvents")
     return table
+
+
+def _events(table: Mapping[str, Any], path: Path) -> list[Mapping[str, Any]]:
+    """The events; raises `ParplanError` for one that took place at no time."""
+    events = [event for event in table["traceEvents"] if isinstance(event, Mapping)]
+    for number, event in enumerate(events):
+        for key in ("ts", "dur"):
+            value = event.get(key)
+            if event.get("ph") == "X" and value is not None and not _is_time(value):
+                raise ParplanError(
+                    f"{path}: event {number}: {key}: expected a number, got {short(value)}"
+                )
+    return events
+
+
+def _is_time(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) < MOST_US  # type: ignore[arg-type]
+
+
+def _number_of(info: Mapping[str, Any], key: str, default: int | None) -> int | None:
+    """A whole number of what a trace says of its run; what is none says nothing."""
+    value = info.get(key)
+    return value if type(value) is int and 0 <= value < MOST_US else default
 
 
 def _begins_in(event: Mapping[str, Any], window: Window) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from parplan._checked import value_of
+from parplan._files import is_folder
 from parplan.errors import ParplanError
 from parplan.experiments.api.inputs import PathLike, in_python, number_of, path_of
 from parplan.sim.models.find import find_model
@@ -67,7 +68,7 @@ def calibrate(
     `ParplanError` for a path that cannot be written, `RunFailedError` where a worker dies.
     """
     file = path_of("path", path)
-    if file.suffix != ".json" or file.is_dir():
+    if file.suffix != ".json" or is_folder(file):
         raise ParplanError(f"path: expected a file that ends in .json, got {file}")
     number_of("seq_len", seq_len)
     if processes is not None:

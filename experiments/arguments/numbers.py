@@ -14,11 +14,18 @@ from parplan.errors import ParplanError, short
 POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "b": 3, "t": 4}
 """Thousands by suffix; B is the billion of tokens and parameters."""
 
-_NUMBER = re.compile(r"(.*?)\s*([kmgbt]?)", flags=re.IGNORECASE)
+_NUMBER = re.compile(
+    r"([+-]?(?:(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]+)?)"
+    r"\s*([kmgbt]?)",
+    flags=re.IGNORECASE,
+)
+"""Digits, with commas before each three or none; then a power of ten, and a suffix."""
 
 MOST_DIGITS = 40
 
 MOST_PROCESSES = 4096
+
+MOST_FACTOR = 1e6
 
 MOST = 1e18
 """Of any option, above and below 0."""
@@ -70,11 +77,30 @@ def whole(text: str) -> int:
 def finite(text: str) -> float:
     """A number of an option; raises `argparse.ArgumentTypeError` for NaN and infinities too."""
     try:
-        value = float(text)
+        value = float(text) if text.isascii() and "_" not in text else None
     except ValueError:
-        raise argparse.ArgumentTypeError(f"invalid float value: {short(text)}") from None
+        value = None
+    if value is None:
+        raise argparse.ArgumentTypeError(f"invalid float value: {short(text)}")
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"expected a finite number, got {short(text)}")
+    return value
+
+
+def factor(text: str) -> float:
+    """What a part of a machine is multiplied by; raises `argparse.ArgumentTypeError` for others."""
+    try:
+        value = finite(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            f"expected a factor, as in 0.5 or 2, got {short(text)}"
+        ) from None
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"the factor has to be above 0, got {short(text)}")
+    if not 1 / MOST_FACTOR <= value <= MOST_FACTOR:
+        raise argparse.ArgumentTypeError(
+            f"the factor has to be from {1 / MOST_FACTOR:g} to {MOST_FACTOR:g}, got {short(text)}"
+        )
     return value
 
 
@@ -105,12 +131,10 @@ def amount(text: str) -> float:
 
 
 def _parsed(text: str, thousand: int) -> float | None:
-    match = _NUMBER.fullmatch(text.strip().replace(",", ""))
-    try:
-        number, suffix = (match[1], match[2]) if match else ("", "")
-        value = float(number) * thousand ** POWERS[suffix.lower()]
-    except ValueError:
+    match = _NUMBER.fullmatch(text.strip())
+    if match is None:
         return None
+    value = float(match[1].replace(",", "")) * thousand ** POWERS[match[2].lower()]
     return value if math.isfinite(value) else None
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from parplan.errors import ParplanError, unknown_name
 from parplan.experiments.arguments.money import DAY_S, PRICE, Bill, add_money_arguments, bill_of
+from parplan.experiments.arguments.numbers import finite
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.goal import STEP_TIME, Goal
 from parplan.planners.costs.objectives import (
@@ -175,8 +176,8 @@ def _disturbance(args: argparse.Namespace) -> Disturbance:
         return Disturbance(noise=args.noise)
     factor, _, share = args.straggler.partition(":")
     try:
-        numbers = float(factor), float(share)
-    except ValueError:
+        numbers = finite(factor), finite(share)
+    except argparse.ArgumentTypeError:
         raise ParplanError(
             f"--straggler: expected FACTOR:SHARE, as in 1.5:0.01; got {args.straggler!r}"
         ) from None

@@ -1,12 +1,11 @@
 """Published runs from files of one JSON object per line."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from parplan._strict import build, read_text
+from parplan._strict import build, parse_json, read_text
 from parplan.errors import ParplanError
 
 T = TypeVar("T")
@@ -203,10 +202,7 @@ def case_of(table: Mapping[str, Any], where: str) -> Case:
 
 
 def _object(line: str, where: str) -> Mapping[str, Any]:
-    try:
-        table = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ParplanError(f"{where}: not valid JSON: {error}") from None
+    table = parse_json(line, where)
     if not isinstance(table, dict):
         raise ParplanError(f"{where}: expected an object, got {type(table).__name__}")
     return table

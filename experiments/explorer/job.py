@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from parplan._files import is_file, is_folder
 from parplan._strict import read_json
 from parplan.errors import ParplanError
 from parplan.experiments.arguments.workload import requested_cluster
@@ -178,19 +179,15 @@ def from_folder(folder: Path) -> ExploredJob:
     Raises `ParplanError` for any other folder.
     """
     path, trials = folder / "plan.json", folder / "trials.csv"
-    try:
-        is_folder, is_whole = folder.is_dir(), path.is_file() and trials.is_file()
-    except OSError as error:
-        raise ParplanError(f"{folder}: cannot be read: {error.strerror}") from None
-    if not is_folder:
+    if not is_folder(folder):
         raise ParplanError(f"{folder}: is not a folder")
-    if not is_whole:
+    if not (is_file(path) and is_file(trials)):
         raise ParplanError(f"{folder}: holds no results of parplan plan (plan.json and trials.csv)")
     _, workload, name = read_plan(path)
     ratio, search, options = MEMORY_RATIO, "", None
     found = tuple(read_trials(trials))
     summary = folder / "summary.json"
-    if summary.is_file():
+    if is_file(summary):
         table = read_json(summary)
         memory = table.get("memory") if isinstance(table, dict) else None
         share = memory.get("limit_share") if isinstance(memory, dict) else None

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from parplan._strict import parse_json
 from parplan.errors import ParplanError
 from parplan.experiments.explorer.job import ExploredJob
 from parplan.experiments.explorer.page import library, page
@@ -143,8 +144,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not length.isdigit() or int(length) > MOST_BODY:
             raise ParplanError("a request of this length is not read")
         try:
-            body = json.loads(self.rfile.read(int(length)))
-        except (ValueError, RecursionError):
+            body = parse_json(self.rfile.read(int(length)), "")
+        except ParplanError:
             raise ParplanError("the request is no JSON") from None
         if not isinstance(body, dict):
             raise ParplanError("the request is no table")

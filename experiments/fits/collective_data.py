@@ -13,10 +13,9 @@ size is left out ("interpolated"). A point of a smaller group is never fitted ("
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from json import JSONDecodeError, loads
 from pathlib import Path
 
-from parplan._strict import build, read_toml
+from parplan._strict import build, parse_json, read_text, read_toml
 from parplan.errors import ParplanError
 from parplan.hardware.collectives.group import Group, group_of
 from parplan.hardware.collectives.times import LIBRARY, bus_factor
@@ -151,17 +150,9 @@ def read_sweeps(
 
 
 def _tables(path: Path) -> list[SweepTable]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ParplanError(f"{path}: cannot be read: {error}") from None
-    tables = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            tables.append(build(SweepTable, loads(line), f"{path}:{number}"))
-        except JSONDecodeError as error:
-            raise ParplanError(f"{path}:{number}: not valid JSON: {error}") from None
-    return tables
+    lines = enumerate(read_text(path).splitlines(), start=1)
+    places = ((line, f"{path}:{number}") for number, line in lines)
+    return [build(SweepTable, parse_json(line, where), where) for line, where in places]
 
 
 def _unusable(table: SweepTable) -> str | None:

@@ -5,11 +5,11 @@ Those in bf16 set `gemm_efficiency` of the presets, so the prediction can only b
 Rows of kind "gemm m=n=k" are square products on half a TPU v7x chip.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from parplan._strict import parse_json, read_text
 from parplan.errors import ParplanError
 from parplan.experiments.fits.microbench import DATA
 from parplan.hardware.estimates.kernel_times import kernel_s
@@ -52,8 +52,8 @@ def peak_errors(path: Path = DATA) -> list[tuple[str, str, float]]:
     Raises `ParplanError` naming file and line for one that is malformed.
     """
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        row = json.loads(line)
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        row = parse_json(line, f"{path}: line {number}")
         if row["kind"] in (PEAK, SQUARE):
             try:
                 device, kernel = _product(row)

@@ -8,12 +8,12 @@ products, 2 m n k operations; attention is causal, counted in full (2 b s^2 h (d
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from parplan._strict import parse_json, read_text
 from parplan.errors import ParplanError, unknown_name
 from parplan.hardware.kernels.kernel import Attention, Gemm, Layout
 
@@ -72,14 +72,10 @@ def measurements_of(
 
     Raises `ParplanError` naming file and line for what is no measurement, and where there is none.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ParplanError(f"{path}: cannot be read: {error}") from None
     found = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         try:
-            row = json.loads(line)
+            row = parse_json(line, "not a measurement")
             measured = read(row) if row["kind"] == kind else None
         except ParplanError as error:
             raise ParplanError(f"{path}: line {number}: {error}") from None

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from parplan._files import is_file, without_links
+
 _OWN_FOLDER = re.compile(r"^\$\(\.\.\.\)/|^\$[A-Za-z_]\w*/|^\./")
 
 
@@ -18,8 +20,8 @@ def beside(where: str, name: str) -> Path | None:
         return None
     path = folder / plain
     try:
-        inside = path.resolve().is_relative_to(folder.resolve())
-        return path if inside and path.is_file() and Path(where).is_file() else None
+        inside = without_links(path).is_relative_to(without_links(folder))
+        return path if inside and is_file(path) and is_file(Path(where)) else None
     except (OSError, ValueError):
         return None
 

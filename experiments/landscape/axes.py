@@ -1,12 +1,14 @@
 """The fields that a landscape varies, with their values."""
 
+import argparse
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from parplan.errors import ParplanError, unknown_name
+from parplan._strict import parse_json
+from parplan.errors import ParplanError, short, unknown_name
+from parplan.experiments.arguments.numbers import factor, whole
 from parplan.experiments.landscape.machine import CHANGES, changed
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.spaces.constraints import (
@@ -108,8 +110,8 @@ def _value(name: str, kind: Kind, word: str) -> Any:
     if name in NUMBERS:
         return _whole(name, word, 0 if name == "zero_stage" else 1)
     try:
-        value = json.loads(word.lower())
-    except json.JSONDecodeError:
+        value = parse_json(word.lower(), name)
+    except ParplanError:
         value = word
     try:
         # A plan says which values its fields may have; that they go together is said by cells.
@@ -122,19 +124,16 @@ def _value(name: str, kind: Kind, word: str) -> Any:
 
 def _factor(name: str, word: str) -> float:
     try:
-        value = float(word)
-    except ValueError:
-        raise ParplanError(f"{name}: expected a factor, as in 0.5 or 2, got {word!r}") from None
-    if not 0 < value < float("inf"):
-        raise ParplanError(f"{name}: the factor has to be above 0, got {word}")
-    return value
+        return factor(word)
+    except argparse.ArgumentTypeError as error:
+        raise ParplanError(f"{name}: {error}") from None
 
 
 def _whole(name: str, word: str, least: int) -> int:
     try:
-        value = int(word)
-    except ValueError:
-        raise ParplanError(f"{name}: expected a whole number, got {word!r}") from None
+        value = whole(word)
+    except argparse.ArgumentTypeError:
+        raise ParplanError(f"{name}: expected a whole number, got {short(word)}") from None
     if value < least:
         raise ParplanError(f"{name}: at least {least}, got {word}")
     return value

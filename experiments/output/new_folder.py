@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from parplan._files import FolderLock, remove_file, remove_parts
+from parplan._files import FolderLock, is_file, is_folder, remove_file, remove_parts
 from parplan._journal import read_journal
 from parplan._strict import read_json
 from parplan.experiments.output.folder import (
@@ -33,7 +33,7 @@ def add_output_arguments(parser: argparse.ArgumentParser, default: str) -> None:
 
 def is_done(path: Path) -> bool:
     """Whether a folder holds whole results."""
-    return (path / MANIFEST).is_file()
+    return is_file(path / MANIFEST)
 
 
 NOT_OF_THE_RESULTS = {
@@ -81,7 +81,7 @@ def new_folder(
     `unfinished`: files of work that was interrupted, which goes on, but with `force`. Raises
     `ParplanError` where the folder cannot be written to.
     """
-    if path.is_dir():
+    if is_folder(path):
         _lock = FolderLock(path)  # Until the folder that is returned has its own.
         if force or is_done(path):
             _clear(path, unfinished)
@@ -92,9 +92,9 @@ def _clear(path: Path, unfinished: Collection[str]) -> None:
     """Remove parplan's files; the manifest goes first, so that what is left is no whole result."""
     own = own_files(path)
     for name in unfinished:
-        if name.endswith(".jsonl") and (path / name).is_file():
+        if name.endswith(".jsonl") and is_file(path / name):
             read_journal(path / name)  # Raises for what is none.
             own.add(name)
     for name in sorted(own, key=lambda name: (name != MANIFEST, name)):
-        if not (path / name).is_dir():
+        if not is_folder(path / name):
             remove_file(path / name)

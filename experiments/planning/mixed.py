@@ -5,7 +5,8 @@ import sys
 from itertools import groupby
 from typing import Any
 
-from parplan.errors import ParplanError
+from parplan.errors import ParplanError, short
+from parplan.experiments.arguments.numbers import finite
 from parplan.experiments.arguments.workload import batches, requested_cluster, requested_workload
 from parplan.experiments.figures.gantt import gantt
 from parplan.experiments.output.folder import OutputFolder
@@ -73,9 +74,11 @@ def between(text: str | None, parts: list[Cluster]) -> Link:
         return min((part.tiers[-1].link for part in parts), key=lambda link: link.bytes_per_s)
     rate, _, latency = text.partition(":")
     try:
-        return Link(latency_s=float(latency) * 1e-6, bytes_per_s=float(rate) * GB)
-    except ValueError:
-        raise ParplanError(f"--between: expected GB/s:us, as in 25:5; got {text!r}") from None
+        latency_us, gb_per_s = finite(latency), finite(rate)
+    except argparse.ArgumentTypeError:
+        what = short(text)
+        raise ParplanError(f"--between: expected GB/s:us, as in 25:5; got {what}") from None
+    return Link(latency_s=latency_us * 1e-6, bytes_per_s=gb_per_s * GB)
 
 
 def _write(

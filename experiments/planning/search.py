@@ -104,8 +104,9 @@ class SearchRequest(NamedTuple):
     def depends_on(self) -> dict[str, str]:
         """What the results depend on beside the arguments: what the files hold that these name."""
         table = {"digest": self.record(0.0).digest}
-        if self.args.space.endswith(".toml"):
-            table["space"] = read_text(Path(self.args.space))
+        space = str(self.args.space or "")
+        if space.endswith(".toml"):
+            table["space"] = read_text(Path(space))
         return table
 
 

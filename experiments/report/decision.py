@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from parplan._files import is_file
 from parplan._strict import read_json
 from parplan.errors import ParplanError, short
 from parplan.experiments.report.page import cards, facts, paragraph
@@ -26,7 +27,7 @@ KINDS = {
 def decision(folder: Path) -> str:
     """The plan of `plan.json` and what is predicted of it; empty where there is none."""
     path = folder / "plan.json"
-    if not path.is_file():
+    if not is_file(path):
         return ""
     plan, workload, cluster = read_plan(path)
     predicted = _predicted(read_json(path).get("predicted", {}), str(path))
@@ -172,12 +173,12 @@ def _plan_of(folder: Path) -> Path | None:
     """The folder's plan, or the one that its manifest names."""
     named = _inputs(folder).get("plan")
     paths = [folder / "plan.json", *([Path(named)] if isinstance(named, str) else [])]
-    return next((path for path in paths if path.is_file()), None)
+    return next((path for path in paths if is_file(path)), None)
 
 
 def _inputs(folder: Path) -> Mapping[str, Any]:
     """Inputs according to the manifest."""
     path = folder / "manifest.json"
-    table = read_json(path) if path.is_file() else {}
+    table = read_json(path) if is_file(path) else {}
     inputs = table.get("inputs") if isinstance(table, dict) else None
     return inputs if isinstance(inputs, dict) else {}

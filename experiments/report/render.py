@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
-from parplan._files import check_replaceable, read_regular, write_whole
+from parplan._files import (
+    check_replaceable,
+    is_file,
+    is_folder,
+    read_regular,
+    without_links,
+    write_whole,
+)
 from parplan._strict import read_json, read_text
 from parplan.errors import ParplanError
 from parplan.experiments.report.decision import decision, evidence
@@ -92,7 +99,7 @@ def render(folder: Path) -> str:
     ]
     arguments = manifest.get("arguments")
     words = arguments if isinstance(arguments, list) else []
-    title = " ".join(["parplan", *map(str, words)]) if words else folder.resolve().name
+    title = " ".join(["parplan", *map(str, words)]) if words else without_links(folder).name
     subtitle = " · ".join(str(part) for part in (manifest.get("date"), folder) if part)
     return page(title, subtitle, [section for section in sections if section.body])
 
@@ -105,7 +112,7 @@ def _shown(folder: Path) -> list[Path]:
 
     found: list[Path] = []
     try:
-        if not folder.is_dir():
+        if not is_folder(folder):
             raise ParplanError(f"{folder}: is not a folder")
         for place, folders, names in os.walk(folder, onerror=refuse):
             folders[:] = [name for name in folders if not name.startswith(".")]
@@ -122,7 +129,7 @@ def _shown(folder: Path) -> list[Path]:
 
 def _is_within(path: Path, folder: Path) -> bool:
     """Whether a file lies in the folder itself, and is not elsewhere behind a link."""
-    return path.is_file() and path.resolve().is_relative_to(folder.resolve())
+    return is_file(path) and without_links(path).is_relative_to(without_links(folder))
 
 
 def check_own_page(path: Path) -> None:

@@ -1,9 +1,11 @@
 """One kind of machine at any size, and what if it were another one."""
 
+import argparse
 import re
 from dataclasses import dataclass
 
 from parplan.errors import ParplanError, unknown_name
+from parplan.experiments.arguments.numbers import factor
 from parplan.experiments.landscape.machine import CHANGES, changed
 from parplan.hardware.machines.presets import (
     accelerator_names,
@@ -90,10 +92,8 @@ def what_if(node: str, text: str) -> ScaledMachine:
     if name not in CHANGES:
         raise unknown_name("part of a machine", name, known)
     try:
-        factor = float(value)
-    except ValueError:
-        raise ParplanError(f"--what-if: {name}: expected a factor, got {value!r}") from None
-    if not factor > 0:
-        raise ParplanError(f"--what-if: {name}: the factor has to be above 0, got {value}")
-    label = f"{name.replace('_', ' ')} x {factor:g}"
-    return ScaledMachine(node=node, change=name, factor=factor, label=label)
+        times = factor(value)
+    except argparse.ArgumentTypeError as error:
+        raise ParplanError(f"--what-if: {name}: {error}") from None
+    label = f"{name.replace('_', ' ')} x {times:g}"
+    return ScaledMachine(node=node, change=name, factor=times, label=label)

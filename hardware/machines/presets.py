@@ -152,7 +152,7 @@ def _named(catalogue: _Catalogue, name: str) -> Cluster:
     known = catalogue.find("cluster", name)
     if known is not None:
         return _from_table(catalogue, known)
-    match = re.fullmatch(r"(\d{1,7})x(.+)", name, flags=re.IGNORECASE)
+    match = re.fullmatch(r"([0-9]{1,7})x(.+)", name, flags=re.IGNORECASE)
     count, part = (int(match[1]), match[2]) if match else (1, name)
     if count < 1:
         raise ParplanError(f"cluster {name!r}: needs at least one accelerator")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
+from parplan._strict import check_within
 from parplan.errors import ParplanError
 from parplan.hardware.kernels.accelerator import Accelerator, DenseRates
 from parplan.hardware.kernels.efficiency import kernel_efficiency
@@ -22,6 +23,13 @@ MIB = 2**20
 SYNCHRONOUS_ATTENTION_SHARE = {"nvidia-hopper": 0.35}
 """By family. FlashAttention-2 reaches 35 % of an H100's peak: Shah et al. 2024 (FlashAttention-3,
 arXiv:2407.08608), abstract."""
+
+
+MOST = 10**7
+"""Accelerators, nodes: as many as the names of clusters can say."""
+
+RATE, TIME, SHARE = (1e-9, 1e12), (0.0, 1e9), (1e-9, 1.0)
+"""The least and the most of rates, times and shares, in the units of their keys."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +65,15 @@ class AcceleratorTable:
     board_power_w: float | None = None
     aliases: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        rates = ("hbm", "link", "pcie")
+        keys = {k: RATE for k in self.__dataclass_fields__ if k.startswith(rates) and "gb_per" in k}
+        sizes = dict.fromkeys(("memory_gb", "usable_memory_mib", "board_power_w"), RATE)
+        shares = dict.fromkeys(("gemm_efficiency", "hbm_efficiency"), SHARE)
+        others = {"num_processors": (1, MOST), "kernel_launch_us": TIME}
+        check_within(self, {**keys, **sizes, **shares, **others})
+        check_within(self.dense_tflop_per_s, dict.fromkeys(DenseRates.__dataclass_fields__, RATE))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TierTable:
@@ -78,6 +95,11 @@ class TierTable:
     efficiency_class: str | None = None
     """A class of collective_efficiency.toml; that of the fabric where not given."""
 
+    def __post_init__(self) -> None:
+        rates = dict.fromkeys(("link_gb_per_s_per_direction", "peer_gb_per_s_per_direction"), RATE)
+        sizes = {"size": (1, MOST), "dims": (1, MOST)}
+        check_within(self, {**rates, **sizes, "latency_us": TIME, "efficiency": SHARE})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkTable:
@@ -96,9 +118,11 @@ class NetworkTable:
     efficiency_class: str | None = None
     """A class of collective_efficiency.toml; that of the fabric where not given."""
 
-
-MOST = 10**7
-"""Accelerators, nodes: as many as the names of clusters can say."""
+    def __post_init__(self) -> None:
+        sizes = {"nics_per_node": (1, MOST), "nodes_per_switch": (1, MOST)}
+        shares = {"efficiency": SHARE, "oversubscription": (1.0, 1e9)}
+        rate = {"nic_gb_per_s_per_direction": RATE}
+        check_within(self, {**sizes, **shares, **rate, "latency_us": TIME})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,9 +233,9 @@ def _dims(table: TierTable, size: int) -> tuple[int, ...]:
     if prod(table.dims) == size and table.dims:
         return table.dims
     peer = table.peer_gb_per_s_per_direction or table.link_gb_per_s_per_direction / 3
-    return torus_dims(
-        size, len(table.dims) or max(1, round(table.link_gb_per_s_per_direction / peer))
-    )
+    ways = table.link_gb_per_s_per_direction / peer
+    # More dimensions than halvings of it would all be 1.
+    return torus_dims(size, len(table.dims) or max(1, round(min(ways, size.bit_length()))))
 
 
 def _network(node: NodeTable, devices: int, classes: Mapping[str, EfficiencyTable]) -> Tier:

@@ -1,5 +1,6 @@
 """Search budgets and progress records."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -35,7 +36,7 @@ class Budget:
     def __post_init__(self) -> None:
         if self.evaluations is not None and self.evaluations < 1:
             raise ParplanError(f"budget: at least 1 evaluation, got {self.evaluations}")
-        if self.seconds is not None and not self.seconds > 0:
+        if self.seconds is not None and not 0 < self.seconds < math.inf:
             raise ParplanError(f"budget: more than 0 seconds, got {self.seconds}")
         if not 0 <= self.gap < 1:
             raise ParplanError(f"gap: at least 0 and below 100 %, got {self.gap:.0%}")
@@ -44,6 +45,8 @@ class Budget:
 def budget_of(text: str) -> Budget:
     """The budget that `500` (evaluations) or `30s` (seconds) says; raises `ParplanError` else."""
     try:
+        if not text.isascii() or "_" in text:
+            raise ValueError(text)
         if text.endswith("s"):
             return Budget(seconds=float(text[:-1]))
         return Budget(evaluations=int(text))

@@ -260,8 +260,10 @@ def find_planner(name: str) -> Planner:
     module, _, attribute = target.partition(":")
     try:
         planner = getattr(importlib.import_module(module), attribute)
-    except Exception as error:
-        raise ParplanError(f"planner {name}: cannot be imported: {error}") from None
+    except (Exception, SystemExit) as error:
+        raise ParplanError(
+            f"planner {name[:200]}: cannot be imported: {str(error)[:500]}"
+        ) from None
     if not callable(planner):
         raise ParplanError(f"planner {name}: expected a function, got {planner!r}")
     return planner  # type: ignore[no-any-return]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from parplan._files import without_links
 from parplan._strict import build, read_json
 from parplan.errors import ParplanError, unknown_name
 from parplan.sim.models.hf_families import FAMILIES
@@ -29,7 +30,7 @@ def model_from_hf(path: Path) -> Model:
     table = read_json(path)
     if not isinstance(table, Mapping):
         raise ParplanError(f"{path}: expected a table, got {type(table).__name__}")
-    name = path.resolve().parent.name if path.name == "config.json" else path.stem
+    name = without_links(path).parent.name if path.name == "config.json" else path.stem
     return model_from_table(table, name, str(path))
 
 

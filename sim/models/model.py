@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from parplan._checked import checked
-from parplan._strict import build, read_toml
+from parplan._files import is_folder
+from parplan._strict import build, check_within, read_toml
 from parplan.errors import ParplanError, unknown_name
 from parplan.sim.models.parts import (
+    MOST_SIZE,
     LatentAttention,
     LayerKind,
     LocalAttention,
@@ -32,8 +34,7 @@ PRESETS = Path(__file__).parent
 
 
 MOST_LAYERS = 100_000
-MOST_SIZE = 10**9
-"""Beyond these nothing is computed: the time and the memory that it would take have no bound."""
+"""As `MOST_SIZE`, of layers."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -114,8 +115,7 @@ class Model:
             number = getattr(self, name)
             if number is not None and not 0 < number < math.inf:
                 raise ParplanError(f"{name}: must be positive, got {number}")
-        if self.head_dim is not None and self.head_dim < 1:
-            raise ParplanError(f"head_dim: must be at least 1, got {self.head_dim}")
+        check_within(self, {"head_dim": (1, MOST_SIZE), "learned_positions": (0, MOST_SIZE)})
         if self.head_dim is None and self.mla is None and self.hidden_size % self.num_heads:
             raise ParplanError(
                 f"hidden_size {self.hidden_size} does not divide into {self.num_heads} heads"
@@ -276,7 +276,7 @@ def _shipped() -> dict[str, tuple[dict[str, Any], Path]]:
 def _tables(path: Path) -> dict[str, tuple[dict[str, Any], Path]]:
     """The table and the file of each model, by its name."""
     tables: dict[str, tuple[dict[str, Any], Path]] = {}
-    for file in sorted(path.glob("models*.toml")) if path.is_dir() else [path]:
+    for file in sorted(path.glob("models*.toml")) if is_folder(path) else [path]:
         for name, table in read_toml(file).items():
             if not isinstance(table, dict):
                 raise ParplanError(f"{file}: {name}: expected a table, got {table!r}")

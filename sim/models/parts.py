@@ -3,7 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from parplan._strict import check_within
 from parplan.errors import ParplanError
+
+MOST_SIZE = 10**9
+"""Beyond it nothing is computed: the time and the memory that it would take have no bound."""
 
 LayerKind = Literal["dense", "moe", "dense local", "moe local"]
 """What follows a layer's attention, and whether that attention sees a window only."""
@@ -36,12 +40,10 @@ class MixtureOfExperts:
     """Of the layers after them, each so-manieth has experts."""
 
     def __post_init__(self) -> None:
-        for name in ("num_experts", "top_k", "ffn_size", "every"):
-            if getattr(self, name) < 1:
-                raise ParplanError(f"{name}: must be at least 1, got {getattr(self, name)}")
-        for name in ("shared_experts", "first_dense_layers"):
-            if getattr(self, name) < 0:
-                raise ParplanError(f"{name}: must not be negative, got {getattr(self, name)}")
+        check_within(
+            self, dict.fromkeys(("num_experts", "top_k", "ffn_size", "every"), (1, MOST_SIZE))
+        )
+        check_within(self, dict.fromkeys(("shared_experts", "first_dense_layers"), (0, MOST_SIZE)))
         if self.top_k > self.num_experts:
             raise ParplanError(f"top_k: {self.top_k} of {self.num_experts} experts")
 
@@ -62,11 +64,8 @@ class LatentAttention:
     """Features of one head's value."""
 
     def __post_init__(self) -> None:
-        for name in ("kv_rank", "nope_size", "rope_size", "value_size"):
-            if getattr(self, name) < 1:
-                raise ParplanError(f"{name}: must be at least 1, got {getattr(self, name)}")
-        if self.query_rank < 0:
-            raise ParplanError(f"query_rank: must not be negative, got {self.query_rank}")
+        sizes = dict.fromkeys(("kv_rank", "nope_size", "rope_size", "value_size"), (1, MOST_SIZE))
+        check_within(self, {**sizes, "query_rank": (0, MOST_SIZE)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +81,7 @@ class LocalAttention:
     """Each so-manieth layer attends to all tokens; 0: none does."""
 
     def __post_init__(self) -> None:
-        if self.window < 1:
-            raise ParplanError(f"window: must be at least 1, got {self.window}")
-        if self.global_every < 0:
-            raise ParplanError(f"global_every: must not be negative, got {self.global_every}")
+        check_within(self, {"window": (1, MOST_SIZE), "global_every": (0, MOST_SIZE)})
 
     def holds(self, layer: int) -> bool:
         """Whether layer number `layer`, counted from 0, is a local one."""

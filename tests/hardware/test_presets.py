@@ -205,7 +205,7 @@ def test_a_cluster_of_the_users_own(tmp_path: Path) -> None:
         ("num_nodes = 2", "nodes = 2", "lab: unknown key 'nodes'"),
         ('node = "ours"', 'node = "our"', "unknown node 'our'; did you mean ours"),
         ('accelerator = "rtx-4090"', 'accelerator = "rtx"', "unknown accelerator 'rtx'"),
-        ("= 20\n", "= -20\n", "must be positive"),
+        ("= 20\n", "= -20\n", r"ours.network\[0\]: latency_us: must be at least 0"),
         ("latency_us = 5", "latency_us = nan", "expected a finite number"),
         ("[cluster.lab]", "[clusters.lab]", "unknown table 'clusters'"),
         ("[cluster.lab]", "[node.lab]", r"expected one \[cluster.NAME\], got 0"),

@@ -28,6 +28,32 @@ def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
             yield ast.unparse(node.func), node
 
 
+READERS = ("json.load", "json.loads", "tomllib.load", "tomllib.loads", "json.JSONDecoder")
+OWN_DATA = {
+    "planners/conformance.py": "what a process of its own printed",
+    "experiments/reproduce/published.py": "a shipped file",
+    "experiments/accuracy/measured_trace.py": "traces hold much that is not strict, and not used",
+    "experiments/output/new_folder.py": "what was written just before",
+    "experiments/output/journal.py": "what was written just before",
+    "experiments/benchmarks/planners.py": "what a process of its own printed",
+    "experiments/benchmarks/large_jobs.py": "what a process of its own printed",
+    "experiments/benchmarks/scripts.py": "a plan that it wrote itself",
+}
+"""Files that read JSON without `parplan._strict`, and what they read."""
+
+
+def test_what_users_give_is_read_strictly() -> None:
+    folders = ("hardware/", "sim/", "planners/", "experiments/")
+    lenient = {
+        name
+        for path in FILES
+        if (name := str(path.relative_to(ROOT))).startswith(folders)
+        for call, _ in calls(ast.parse(path.read_text(encoding="utf-8")))
+        if call in READERS
+    }
+    assert lenient == set(OWN_DATA)
+
+
 def forbidden(source: str) -> list[str]:
     found = []
     for name, call in calls(ast.parse(source)):

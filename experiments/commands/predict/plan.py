@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from parplan.errors import printable
+from parplan.errors import printable, short
 from parplan.experiments.arguments.dask import add_executor_argument
+from parplan.experiments.arguments.numbers import whole
 from parplan.experiments.arguments.objective import (
     FEWEST,
     add_objective_arguments,
@@ -190,9 +191,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _auto_or_int(text: str) -> int | str:
     try:
-        return text if text == "auto" else int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected auto or a number, got {text!r}") from None
+        return text if text == "auto" else whole(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"expected auto or a number, got {short(text)}") from None
 
 
 def _auto_or_bool(text: str) -> bool | str:

@@ -16,6 +16,7 @@ from parplan.experiments.arguments.dask import (
     requested_executor,
 )
 from parplan.experiments.arguments.money import add_money_arguments, bill_at, bill_text
+from parplan.experiments.arguments.numbers import whole
 from parplan.experiments.arguments.space import space_name
 from parplan.experiments.arguments.workload import (
     add_workload_arguments,
@@ -108,8 +109,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _sizes(text: str) -> list[int]:
     try:
-        sizes = [int(word) for word in text.split(",")]
-    except ValueError:
+        sizes = [whole(word) for word in text.split(",")]
+    except argparse.ArgumentTypeError:
         raise ParplanError(f"--sizes: expected numbers, as in 8,16,32, got {text!r}") from None
     if min(sizes) < 1 or sorted(set(sizes)) != sizes:
         raise ParplanError(f"--sizes: expected ascending numbers from 1 on, got {text}")

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from parplan.errors import ParplanError
+from parplan._strict import read_text
+from parplan.errors import ParplanError, short
 from parplan.experiments.accuracy.measured_trace import (
     MeasuredTrace,
     comparison_rows,
@@ -16,6 +17,7 @@ from parplan.experiments.accuracy.measured_trace import (
     with_measured,
 )
 from parplan.experiments.arguments.money import add_money_arguments, training_line
+from parplan.experiments.arguments.numbers import finite, whole
 from parplan.experiments.arguments.workload import add_software_argument, requested_cluster
 from parplan.experiments.cases.own.machine_factors import setting_named
 from parplan.experiments.commands.predict.simulate_collective import (
@@ -184,13 +186,16 @@ def _write_comparison(output: OutputFolder, result: Run, measured: Sequence[Meas
 
 
 def _slowdown(given: Sequence[str]) -> dict[int, float]:
-    slowdown = {}
+    slowdown: dict[int, float] = {}
     for text in given:
-        rank, _, factor = text.partition("=")
+        word, _, factor = text.partition("=")
         try:
-            slowdown[int(rank)] = float(factor)
-        except ValueError:
-            raise ParplanError(f"--slow: {text!r} is not RANK=FACTOR, such as 5=1.5") from None
+            rank, times = whole(word), finite(factor)
+        except argparse.ArgumentTypeError:
+            what = short(text)
+            raise ParplanError(f"--slow: {what} is not RANK=FACTOR, such as 5=1.5") from None
+        if slowdown.setdefault(rank, times) != times:
+            raise ParplanError(f"--slow: rank {rank} is given twice")
     return slowdown
 
 
@@ -213,11 +218,7 @@ def with_schedule(compiled: CompiledPlan, workload: Workload, path: Path) -> Com
 
 
 def _read_schedule(path: Path, plan: Plan) -> Program:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ParplanError(f"{path}: cannot be read: {error}") from None
-    program = read_program(text, str(path))
+    program = read_program(read_text(path), str(path))
     if len(program) != plan.num_stages:
         raise ParplanError(
             f"{path}: {len(program)} rows, but the plan has num_stages {plan.num_stages}"

@@ -7,7 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from parplan._files import check_writable
+from parplan._files import check_writable, is_folder
 from parplan.backend.calibration.calibrate import calibrate, is_whole, settings_here
 from parplan.backend.calibration.grid import CalibrationSettings
 from parplan.backend.calibration.partial_file import PartialFile, partial_path
@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, write, print a summary."""
     path: Path = args.output
-    if path.suffix != ".json" or path.is_dir():
+    if path.suffix != ".json" or is_folder(path):
         raise ParplanError(f"--output: expected a file that ends in .json, got {path}")
     model = find_model(args.model)
     grid = "quick" if args.quick else "full"

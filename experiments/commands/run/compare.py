@@ -1,6 +1,7 @@
 """`parplan compare`: what `parplan execute` or `parplan benchmark --execution` found, in detail."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -46,7 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, compare, print, write."""
-    output = OutputFolder(args.output, args.argv)
     found = [_read(folder) for folder in args.folders]
     executed = [e for execution in found for e in execution.executed]
     if args.plan is not None:
@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         executed = [e for e in executed if args.plan in short_name(e.plan)]
         if not executed:
             raise ParplanError(f"--plan: {args.plan!r} is in none of {', '.join(names)}")
+    output = OutputFolder(args.output, args.argv)
     print(executed_plans_text(executed))
     print("\nthe error by where it comes from, in % of the measured step; bubbles")
     print(attribution_table(executed))
@@ -75,6 +76,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _read(folder: Path) -> Execution:
     path = folder / "execution.json"
-    if not path.exists():
+    if not os.path.exists(path):
         raise ParplanError(f"{folder}: not there; parplan execute -o {folder} makes it")
     return Execution.from_json(read_json(path), str(path))

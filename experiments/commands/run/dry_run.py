@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from parplan.backend.executable import executable_only
 from parplan.backend.require import require_torch
 from parplan.errors import ParplanError
+from parplan.experiments.arguments.numbers import whole
 from parplan.sim.cost_model.stages import stage_parameters
 from parplan.sim.memory.moments import moments_of
 from parplan.sim.memory.peak import GB, RankMemory, rank_memory, stage_needs
@@ -129,8 +130,8 @@ def _stages(text: str, plan: Plan) -> Sequence[int]:
     if text == "ends":
         return sorted({0, min(1, plan.num_stages - 1), plan.num_stages - 1})
     try:
-        chosen = sorted({int(part) for part in text.split(",")})
-    except ValueError:
+        chosen = sorted({whole(part) for part in text.split(",")})
+    except argparse.ArgumentTypeError:
         raise ParplanError(
             f"--stages: expected ends, all, or some as in 0,3; got {text!r}"
         ) from None

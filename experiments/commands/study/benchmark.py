@@ -176,8 +176,6 @@ def _measures(args: argparse.Namespace) -> Iterator[benchmark.Measure]:
         jobs = large_jobs.JOBS[: 1 if args.small else None]
         found = benchmark_planners.measures(searched, args.samples, calculon=args.calculon)
         return chain(found, large_jobs.measures(jobs))
-    if args.calculon is not None:
-        raise ParplanError("--calculon: goes with --planners")
     small = (benchmark.SMALL,), benchmark.SMALL, 100, (benchmark.SMALL, 4)
     return benchmark.measures(*small) if args.small else benchmark.measures()
 

@@ -3,13 +3,12 @@
 A script gives `key=value` after the name of a YAML, of which those beside it are read.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from parplan._strict import read_text
+from parplan._strict import parse_json, read_text
 from parplan.errors import ParplanError
 from parplan.experiments.interop.beside import beside
 from parplan.experiments.interop.dialects.maxtext_model import maxtext_model
@@ -146,8 +145,8 @@ def _value(name: str, text: str, script: Script) -> Any:
             return script.scope.unknowns.shown(text)
         raise ParplanError(f"{script.where}: {name}: {unknown.why}")
     try:
-        return json.loads(text.lower() if text.lower() in ("true", "false") else text)
-    except (json.JSONDecodeError, RecursionError):
+        return parse_json(text.lower() if text.lower() in ("true", "false") else text, name)
+    except ParplanError:
         return text
 
 

@@ -1,11 +1,10 @@
 """How a Hugging Face trainer shards: its DeepSpeed or FSDP part."""
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from parplan._strict import read_text
+from parplan._strict import parse_json, read_text
 from parplan.errors import ParplanError
 from parplan.experiments.interop.beside import beside
 from parplan.experiments.interop.importers.asked import Asked
@@ -125,10 +124,7 @@ def _named(name: str, table: Asked, found: ImportedSettings) -> None:
 
 
 def _json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ParplanError(f"{where}: not valid JSON: {error}") from None
+    return parse_json(text, where)
 
 
 def _fsdp(table: Asked, found: ImportedSettings) -> None:

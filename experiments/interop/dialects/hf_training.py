@@ -4,13 +4,13 @@ Its TrainingArguments as YAML, JSON or the arguments of a script, TRL, LLaMA-Fac
 All have a model, a length, batches, precision, recomputation, adapters, and DeepSpeed or FSDP.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from parplan._strict import parse_json
 from parplan.errors import ParplanError
 from parplan.experiments.interop.dialects.accelerate_launch import take_launcher
 from parplan.experiments.interop.dialects.hf_sharding import sharding
@@ -184,10 +184,7 @@ def _table(text: str, where: str, given: Given) -> tuple[Mapping[str, Any], Flag
         flags = read_flags(text, where, given.variables)
         return _of_flags(flags), flags
     if where.endswith(".json"):
-        try:
-            table = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise ParplanError(f"{where}: not valid JSON: {error}") from None
+        table = parse_json(text, where)
         if not isinstance(table, Mapping):
             raise ParplanError(f"{where}: expected a table, got {type(table).__name__}")
         return table, None

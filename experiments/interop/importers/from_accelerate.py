@@ -4,6 +4,8 @@ FSDP 1 and 2, DDP, or its sections for DeepSpeed and Megatron-LM. Names and defa
 Accelerate 1.15.
 """
 
+import itertools
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -91,6 +93,9 @@ def _unused(table: Asked, kind: str, found: ImportedSettings) -> None:
             found.no_effect[name] = f"not read with distributed_type {kind}"
 
 
+MOST_DEPTH = 1000
+"""Brackets of a YAML text in each other; the time of reading grows with the square."""
+
 MOST_NODES = 200_000
 """Values of a YAML text with its aliases written out; more are refused before they are made."""
 
@@ -101,12 +106,15 @@ def read_yaml(text: str, where: str) -> Mapping[str, Any]:
         import yaml
     except ImportError:
         raise ParplanError(f"{where}: reading YAML needs PyYAML: pip install pyyaml") from None
+    if _depth(text) > MOST_DEPTH:
+        raise ParplanError(f"{where}: not valid YAML: nested too deeply")
     loader = None
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is not None and _size(node, {}) > MOST_NODES:
             raise ParplanError(f"{where}: not read: more than {MOST_NODES} values")
+        _check_keys(node, where)
         table = None if node is None else loader.construct_document(node)
     except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
         raise ParplanError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
@@ -118,6 +126,12 @@ def read_yaml(text: str, where: str) -> Mapping[str, Any]:
     return table
 
 
+def _depth(text: str) -> int:
+    """The most brackets that are open at once, also of those that text in quotes holds."""
+    steps = (1 if found in "[{" else -1 for found in re.findall(r"[][{}]", text))
+    return max(itertools.accumulate(steps), default=0)
+
+
 def _size(node: Any, known: dict[int, int]) -> int:
     """Values of a node of YAML's syntax tree, those behind aliases as often as they are named."""
     if id(node) not in known:
@@ -126,6 +140,28 @@ def _size(node: Any, known: dict[int, int]) -> int:
         parts = [part for item in inner for part in (item if isinstance(item, tuple) else (item,))]
         known[id(node)] = min(1 + sum(_size(part, known) for part in parts), MOST_NODES + 1)
     return known[id(node)]
+
+
+def _check_keys(top: Any, where: str) -> None:
+    """Raise `ParplanError` for a key that is there twice; YAML takes the last one without a word.
+
+    top: a node of YAML's syntax tree, without aliases to what they are in.
+    """
+    seen, left = set(), [top]
+    while left:
+        node = left.pop()
+        if node is None or id(node) in seen or not isinstance(node.value, list):
+            continue
+        seen.add(id(node))
+        names: set[str] = set()
+        for item in node.value:
+            left += item if isinstance(item, tuple) else (item,)
+            name = item[0].value if isinstance(item, tuple) else None
+            if isinstance(name, str) and name != "<<":
+                if name in names:
+                    line = item[0].start_mark.line + 1
+                    raise ParplanError(f"{where}: line {line}: the key {name} is there twice")
+                names.add(name)
 
 
 def _precision(table: Asked) -> str:

@@ -4,11 +4,11 @@ The model, the length of sequences and what the program does (pipelines, recompu
 it.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from parplan._strict import parse_json
 from parplan.errors import ParplanError
 from parplan.experiments.interop.importers.asked import Asked, refuse_other_format, report_rest
 from parplan.experiments.interop.importers.imported import Given, ImportedSettings
@@ -42,23 +42,11 @@ def engine_table(text: str, where: str) -> Mapping[str, Any]:
 
     Raises `ParplanError` for other text.
     """
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ParplanError(f"{where}: {twice!r} is there twice, which DeepSpeed refuses")
-        return dict(pairs)
-
     try:
-        table = json.loads(text, object_pairs_hook=once)
-    except (json.JSONDecodeError, RecursionError) as error:
+        table = parse_json(text, where)
+    except ParplanError:
         lines = [_COMMENT.sub("", line) for line in text[:MOST_TEXT].splitlines()]
-        plain = re.sub(r",(\s*[}\]])", r"\1", "\n".join(lines))
-        try:
-            table = json.loads(plain, object_pairs_hook=once)
-        except (json.JSONDecodeError, RecursionError):
-            raise ParplanError(f"{where}: not valid JSON: {error}") from None
+        table = parse_json(re.sub(r",(\s*[}\]])", r"\1", "\n".join(lines)), where)
     if not isinstance(table, Mapping):
         raise ParplanError(f"{where}: expected a table, got {type(table).__name__}")
     return table

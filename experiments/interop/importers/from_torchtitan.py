@@ -2,9 +2,9 @@
 
 import itertools
 import re
-import tomllib
 from typing import Any
 
+from parplan._strict import parse_toml
 from parplan.errors import ParplanError, unknown_name
 from parplan.experiments.interop.importers.asked import Asked, refuse_other_format, report_rest
 from parplan.experiments.interop.importers.imported import Given, ImportedSettings
@@ -34,11 +34,7 @@ OLD_SCHEDULES = {
 
 def from_torchtitan(text: str, where: str, given: Given) -> ImportedSettings:
     """The settings of a TOML."""
-    try:
-        tables = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ParplanError(f"{where}: not valid TOML: {error}") from None
-    root = Asked(tables, where)
+    root = Asked(parse_toml(text, where), where)
     known = (*SECTIONS, EXPERIMENTAL, *NO_EFFECT, *NOT_MODELLED)
     refuse_other_format(root, known, "a configuration of torchtitan")
     found = torchtitan_settings(root, given)

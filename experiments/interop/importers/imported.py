@@ -1,13 +1,12 @@
 """Imported configurations as plans with workloads."""
 
 import difflib
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from parplan._strict import build
+from parplan._strict import build, parse_json
 from parplan.errors import ParplanError
 from parplan.sim.models.model import Model
 from parplan.sim.plan import Plan
@@ -85,8 +84,8 @@ def finished(
         if name not in Plan.__dataclass_fields__ or name in ("data_parallel", "num_micro_batches"):
             raise ParplanError(f"--set {name}: not a field of a plan that can be set")
         try:
-            fields[name] = json.loads(text)
-        except json.JSONDecodeError:
+            fields[name] = parse_json(text, name)
+        except ParplanError:
             fields[name] = text
     _take(settings, given)
     model = _needed(settings.model, where, "the model", "--model")

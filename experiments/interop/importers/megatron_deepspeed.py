@@ -1,9 +1,8 @@
 """The stage of ZeRO of a launch of Megatron-DeepSpeed, which DeepSpeed's own JSON decides."""
 
-import json
 import re
 
-from parplan._strict import read_text
+from parplan._strict import parse_json, read_text
 from parplan.errors import ParplanError
 from parplan.experiments.interop.beside import beside
 from parplan.experiments.interop.importers.imported import ImportedSettings
@@ -66,8 +65,8 @@ def _text(name: str, flags: Flags) -> str | None:
 def _stage(text: str) -> int | None:
     """`zero_optimization.stage`; of a template that is not yet JSON by its only `"stage"`."""
     try:
-        table = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+        table = parse_json(text, "")
+    except ParplanError:
         found = {int(stage) for stage in _STAGE.findall(text)}
         return found.pop() if len(found) == 1 else None
     section = table.get("zero_optimization", {}) if isinstance(table, dict) else {}

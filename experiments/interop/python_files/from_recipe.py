@@ -2,11 +2,11 @@
 
 import ast
 import dataclasses
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from parplan._strict import parse_json
 from parplan.errors import ParplanError
 from parplan.experiments.interop.dialects.from_megatron_yaml import settings_of_tables
 from parplan.experiments.interop.dialects.hub_models import STATE_SPACE, hub_model, preset_of
@@ -76,8 +76,9 @@ def _arguments(function: ast.FunctionDef, variables: Mapping[str, str]) -> dict[
     for name, text in variables.items():
         if name in names:
             try:
-                found[name] = json.loads(text.lower() if text in ("True", "False") else text)
-            except json.JSONDecodeError:
+                word = text.lower() if text in ("True", "False") else text
+                found[name] = parse_json(word, name)
+            except ParplanError:
                 found[name] = text
     return found
 

@@ -67,7 +67,7 @@ def test_a_peer_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[
     with pytest.raises(ParplanError, match=r"calculon: .*No module named 'calculon'"):
         benchmark_planners.calculon_rate(tmp_path, 0.1)
     assert main(["benchmark", "--calculon", "x", "-o", str(tmp_path)]) != 0
-    assert "--calculon: goes with --planners" in capsys.readouterr().err
+    assert "--calculon: has an effect only with --planners" in capsys.readouterr().err
 
 
 def test_the_peer_tries_parts_of_its_space(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_interrupted_scaling_goes_on_and_bad_input_is_named(
         counted.append(1)
         return point(*given, **named)  # type: ignore[arg-type]
 
-    out, words = tmp_path / "out", ("--scaling", "strong")
+    out, words = tmp_path / "out", ("--scaling", "strong", "--workers", "1")
     monkeypatch.setattr(study, "point", interrupted)
     assert run(*words, out=out) == 130
     assert "2 searches done; the same command goes on" in capsys.readouterr().err

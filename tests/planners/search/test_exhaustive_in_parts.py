@@ -208,7 +208,7 @@ def test_the_command_streams_is_interrupted_and_resumed(
         if path.name != "manifest.json":
             assert path.read_bytes() == Path("again", path.name).read_bytes(), path.name
     assert not Path("again", "search.jsonl").exists()
-    assert main([*WORDS, "--detailed-log", "1", "-o", "x"]) == 2
+    assert main([*WORDS, "--detailed-log", "1", "--ap-log", "-o", "x"]) == 2
     assert "--detailed-log: says every candidate, of at most 60" in capsys.readouterr().err
     assert MOST_RECORDED == 1_000_000
 
