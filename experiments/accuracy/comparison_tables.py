@@ -66,18 +66,27 @@ def attribution_table(executed: Sequence[Executed]) -> str:
 
 def summary(found: SetComparison) -> str:
     """Summarise the set in a few lines."""
-    tau = "no two plans differ by more" if found.tau is None else f"{found.tau:.2f}"
     return "\n".join(
         [
             f"step time: mean absolute error {found.mean_absolute_error:.1%}, worst "
             f"{found.worst_error:+.1%} ({short_name(found.worst.plan)}); noise {found.noise:.1%}",
-            f"order: Kendall's tau {tau} ({found.pairs} of {found.all_pairs} pairs differ by more "
-            "than their noise)",
-            f"pick: {short_name(found.pick.plan)}, measured {found.regret:.1%} above the fastest "
-            f"({short_name(found.best.plan)})",
+            *_order(found),
             _memory_summary(found),
         ]
     )
+
+
+def _order(found: SetComparison) -> list[str]:
+    """Whether the plans are predicted in the measured order; nothing to say of a single one."""
+    if found.all_pairs == 0:
+        return []
+    tau = "unknown" if found.tau is None else f"{found.tau:.2f}"
+    return [
+        f"order: Kendall's tau {tau} ({found.pairs} of {found.all_pairs} pairs differ by more "
+        "than their noise)",
+        f"pick: {short_name(found.pick.plan)}, measured {found.regret:.1%} above the fastest "
+        f"({short_name(found.best.plan)})",
+    ]
 
 
 def _memory_summary(found: SetComparison) -> str:

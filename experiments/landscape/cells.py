@@ -15,7 +15,7 @@ from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.goal import STEP_TIME
 from parplan.planners.costs.objectives import TrainingRun
 from parplan.planners.costs.trial import Trial
-from parplan.planners.explain.why import plan_label
+from parplan.planners.explain.plan_words import plan_words
 from parplan.planners.search.evaluator import Evaluator
 from parplan.planners.search.run import run_planner
 from parplan.planners.spaces.constraints import DIMENSIONS, Constraints
@@ -127,7 +127,7 @@ class Worker:
             verdict="fits" if best.fits else "does not fit",
             reason=best.reason,
             plan=best.plan.to_json(),
-            label=plan_label(best.plan),
+            label=plan_words(best.plan),
             memory_gb=max(best.memory_bytes) / GB,
             limit_gb=self.request.base.memory_ratio * cluster.accelerator.memory_bytes / GB,
             metrics=measures(best, workload, cluster, self.request.run) if best.fits else {},

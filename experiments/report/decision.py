@@ -11,7 +11,7 @@ from parplan.experiments.report.page import cards, facts, paragraph
 from parplan.experiments.report.tables import Table, table_block
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.hardware.network.cluster import Cluster
-from parplan.planners.explain.why import plan_label
+from parplan.planners.explain.plan_words import plan_words
 from parplan.sim.analysis.residuals import ANY, family_of, read_residuals, setup_of
 from parplan.sim.memory.peak import GB
 from parplan.sim.plan import Plan
@@ -107,7 +107,7 @@ def _words(plan: Plan, workload: Workload, cluster: str) -> list[tuple[str, str]
     }
     fields = ", ".join(f"{name} {_text(value)}" for name, value in shown.items())
     return [
-        ("plan", plan_label(plan)),
+        ("plan", plan_words(plan)),
         ("fields", f"{fields or 'none'}; the others have their defaults"),
         ("model", f"{model.name}, {model.num_parameters / 1e9:.3g} billion parameters"),
         ("batch", f"{workload.global_batch} sequences of {workload.seq_len} tokens"),

@@ -160,7 +160,8 @@ def _value(plan: Plan, field: str) -> str:
         return "even"
     if field == "expert_tensor_parallel" and plan.expert_tensor_parallel is None:
         return str(plan.tensor_parallel)
-    return str(getattr(plan, field))
+    value = getattr(plan, field)
+    return "all" if value is None else str(value)
 
 
 def binding(found: Sequence[Change]) -> str:

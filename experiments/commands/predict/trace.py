@@ -135,7 +135,7 @@ def _run_script(args: argparse.Namespace) -> int:
         f"{found.model.num_parameters:,} ({found.difference:+.2%})"
     )
     print(
-        f"parplan plan {shlex.quote(str(output))} --seq-len {found.seq_len} "
+        f"next: parplan plan {shlex.quote(str(output))} --cluster 8xh100 --seq-len {found.seq_len} "
         f"--global-batch {found.batch} --precision {caught.precision}"
     )
     return 0
