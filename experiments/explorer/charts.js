@@ -4,19 +4,12 @@
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f",
   "#b8a100", "#8c5a3c", "#5e4fa2"];
 const KIND_COLOURS = { forward: "#56b4e9", backward: "#0072b2", "input backward": "#0072b2",
-  "weight backward": "#009e73", optimizer: "#cc79a7", message: "#e69f00",
+  "weight backward": "#009e73", optimizer: "#cc79a7", message: "#e69f00", "exchange within layers": "#b8a100",
   "data-parallel": "#d55e00", other: "#7f7f7f" };
 const PART_COLOURS = { compute: "#0072b2", recomputation: "#56b4e9", bubble: "#a6a6a6",
   "tensor exchange": "#d55e00", "context exchange": "#b8a100", "expert exchange": "#cc79a7",
   "gradient reduction": "#e69f00", "parameter gather": "#8c5a3c", messages: "#009e73",
   launch: "#5e4fa2", software: "#c0b090", optimizer: "#7f7f7f" };
-const MOST_MISFITS = 2000;
-
-const hasWebGL = (() => {
-  try { return Boolean(document.createElement("canvas").getContext("webgl")); }
-  catch (error) { return false; }
-})();
-
 function layoutOf(dark, more) {
   const ink = dark ? "#e4e9f0" : "#1c2430", line = dark ? "#323c4a" : "#d9dee5";
   const layout = {
@@ -76,65 +69,6 @@ function logTicks(places, values, more = []) {
   return { tickvals, ticktext: tickvals.map(String) };
 }
 
-// The memory that may be used and that there is, and rings around the chosen and compared plan.
-function scatterShapes(table, chosen, compared, dark) {
-  const line = (y, dash) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y,
-    line: { color: dark ? "#ffab7a" : "#a33b00", width: 1, dash } });
-  const ring = (place, dash) => ({ type: "circle", xsizemode: "pixel", ysizemode: "pixel",
-    xanchor: table.step_s[place], yanchor: table.memory_gb[place], x0: -9, x1: 9, y0: -9, y1: 9,
-    line: { color: dark ? "#fff" : "#000", width: 2.5, dash } });
-  const known = [[compared, "dot"], [chosen, "solid"]].filter(([place]) =>
-    place !== null && table.memory_gb[place] !== null && table.step_s[place] !== null);
-  return [line(table.limit_gb, "dot"), line(table.device_gb, "solid"),
-    ...known.map(([place, dash]) => ring(place, dash))];
-}
-
-function drawScatter(element, table, shown, colour, chosen, compared, hover, dark) {
-  const field = table.fields[colour];
-  const groups = new Map();
-  const misfits = [];
-  for (const place of shown) {
-    if (table.step_s[place] === null) {
-      if (table.memory_gb[place] !== null) { misfits.push(place); }
-      continue;
-    }
-    const key = field ? field.of[place] : 0;
-    if (!groups.has(key)) { groups.set(key, []); }
-    groups.get(key).push(place);
-  }
-  const kind = hasWebGL && shown.length > 1500 ? "scattergl" : "scatter";
-  const trace = (places, name, marker, axis) => ({
-    type: kind, mode: "markers", name, customdata: places,
-    x: axis === "x2" ? places.map((_, i) => (i * 0.618034) % 1) : places.map((p) => table.step_s[p]),
-    y: places.map((p) => table.memory_gb[p]), xaxis: axis, marker,
-    text: places.map(hover), hovertemplate: "%{text}<extra></extra>",
-  });
-  const traces = [...groups.keys()].sort((a, b) => a - b).map((key, i, keys) => trace(
-    groups.get(key), field ? plain(field.values[key]) : "plans",
-    { size: 7, opacity: 0.75,
-      color: COLOURS[(keys.length > COLOURS.length ? i : field ? key : 0) % COLOURS.length] }, "x"));
-  const every = Math.max(1, Math.ceil(misfits.length / MOST_MISFITS));
-  const few = misfits.filter((_, i) => i % every === 0);
-  if (few.length) {
-    traces.push(trace(few, "does not fit",
-      { size: 5, opacity: 0.5, symbol: "x-thin", line: { width: 1, color: "#8a8f98" },
-        color: "#8a8f98" }, "x2"));
-  }
-  return draw(element, traces, layoutOf(dark, {
-    uirevision: "scatter", hovermode: "closest", dragmode: "zoom",
-    xaxis: { title: { text: "step [s]" }, type: "log", ...logTicks(shown, table.step_s),
-      domain: [0, few.length ? 0.84 : 1] },
-    xaxis2: { visible: Boolean(few.length), domain: [0.87, 1], range: [-0.1, 1.1],
-      showticklabels: false, title: { text: "does not<br>fit" }, fixedrange: true },
-    yaxis: { title: { text: "memory of the fullest device [GB]" }, type: "log",
-      ...logTicks(shown, table.memory_gb, [table.limit_gb, table.device_gb]) },
-    shapes: scatterShapes(table, chosen, compared, dark),
-    annotations: [{ xref: "paper", x: 0, y: Math.log10(table.limit_gb), xanchor: "left",
-      yanchor: "bottom", showarrow: false, font: { size: 11 },
-      text: `a plan may use ${table.limit_gb.toFixed(1)} GB` }],
-  }));
-}
-
 function drawLandscape(element, table, shown, across, up, dark) {
   const x = table.fields[across], y = table.fields[up];
   const best = y.values.map(() => x.values.map(() => null));
@@ -174,12 +108,14 @@ function drawSplit(element, plans, dark) {
 
 function drawGantt(element, plan, dark) {
   const row = new Map(plan.ranks.map((rank, i) => [rank, i]));
+  // Below the computations of a rank a lane for each kind of communication. Bars of many short ones
+  // are as high as the share of the time that these take.
+  const lanes = { "exchange within layers": 0.22, message: 0.33, "data-parallel": 0.44 };
   const traces = Object.entries(plan.bars).map(([kind, bars]) => {
-    const thin = kind === "message" || kind === "data-parallel";
     const x = [], y = [];
-    for (const [rank, start, end] of bars) {
-      const top = row.get(rank) + (kind === "message" ? 0.2 : kind === "data-parallel" ? 0.33 : -0.42);
-      const bottom = top + (thin ? 0.12 : 0.6);
+    for (const [rank, start, end, share] of bars) {
+      const bottom = row.get(rank) + (lanes[kind] ?? 0.1);
+      const top = bottom - (kind in lanes ? 0.1 : 0.52) * share;
       x.push(start, end, end, start, start, null);
       y.push(top, top, bottom, bottom, top, null);
     }

@@ -10,6 +10,7 @@ from parplan.experiments.interop.exporters.targets import TARGETS
 from parplan.experiments.planning.alternatives import grouped
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.explain.plan_words import plan_words
+from parplan.sim.analysis.streams import with_streams
 from parplan.sim.analysis.time_split import time_split
 from parplan.sim.cost_model.stage_costs import message_bytes
 from parplan.sim.memory.over_time import MemoryOverTime, memory_over_time
@@ -27,6 +28,9 @@ PIXELS = 1500
 
 POINTS = 400
 """Of each rank's memory curve."""
+
+EXCHANGES = ("tensor-parallel", "context-parallel", "expert-parallel")
+"""Streams within computations, which overlapped ones may lie beside."""
 
 KINDS = {"F": "forward", "B": "backward", "I": "input backward", "W": "weight backward"}
 
@@ -54,7 +58,7 @@ def details(workload: Workload, cluster: Cluster, plan: Plan) -> dict[str, Any]:
         ],
         "num_ranks": run.num_ranks,
         "ranks": shown,
-        "bars": _bars(run, shown),
+        "bars": _bars(with_streams(run, workload, cluster, plan), shown),
         "memory": [_curve(memory[rank], run.end_s) for rank in shown[:8]],
         "exports": {name: _export(workload, cluster, plan, name) for name in TARGETS},
     }
@@ -66,6 +70,8 @@ def _spread(count: int, most: int) -> list[int]:
 
 
 def _kind(stream: str, name: str) -> str:
+    if stream in EXCHANGES:
+        return "exchange within layers"
     if stream != "compute":
         return "data-parallel" if stream == "data-parallel" else "message"
     if name.startswith("optimizer"):
@@ -74,10 +80,14 @@ def _kind(stream: str, name: str) -> str:
 
 
 def _bars(run: Run, shown: list[int]) -> dict[str, Any]:
-    """Bars by kind: rank, start, end; what lies within a pixel of each other is one bar."""
+    """Bars by kind: rank, start, end, share.
+
+    Short ones within a pixel of each other are one bar, with the share of its time that they take.
+    """
     gap = run.step_s / PIXELS
     found: dict[str, list[list[float]]] = {}
     last: dict[tuple[int, str], list[float]] = {}
+    is_small: dict[tuple[int, str], bool] = {}
     kept = set(shown)
     for event in sorted(run.events, key=lambda e: e.start_s):
         if event.rank not in kept or event.end_s <= event.start_s:
@@ -85,13 +95,24 @@ def _bars(run: Run, shown: list[int]) -> dict[str, Any]:
         kind = _kind(event.stream, event.name)
         bar = last.get((event.rank, kind))
         small = event.end_s - event.start_s < gap
-        if bar is not None and event.start_s - bar[2] < gap and (small or bar[3]):
-            bar[2], bar[3] = max(bar[2], event.end_s), 1.0
+        if (
+            bar is not None
+            and event.start_s - bar[2] < gap
+            and (small or is_small[event.rank, kind])
+        ):
+            bar[3] += max(0.0, event.end_s - max(bar[2], event.start_s))
+            bar[2] = max(bar[2], event.end_s)
+            is_small[event.rank, kind] = True
             continue
-        bar = [event.rank, event.start_s, event.end_s, float(small)]
-        last[event.rank, kind] = bar
+        bar = [event.rank, event.start_s, event.end_s, event.end_s - event.start_s]
+        last[event.rank, kind], is_small[event.rank, kind] = bar, small
         found.setdefault(kind, []).append(bar)
-    return {kind: [bar[:3] for bar in bars] for kind, bars in found.items()}
+    return {
+        kind: [
+            [rank, start, end, round(busy / (end - start), 2)] for rank, start, end, busy in bars
+        ]
+        for kind, bars in found.items()
+    }
 
 
 def _curve(memory: MemoryOverTime, end_s: float) -> dict[str, Any]:

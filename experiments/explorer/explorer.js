@@ -12,7 +12,7 @@ const SIZES = {
   network_bandwidth: "speed of the network", node_bandwidth: "speed of links in a node",
   compute: "speed of devices", memory: "memory of devices" };
 const FACTORS = [0.25, 0.5, 1, 2, 4];
-const MOST_ROWS = 200;
+const MOST_ROWS = 100;
 
 const $ = (id) => document.getElementById(id);
 const make = (name, text = "", properties = {}) =>
@@ -174,6 +174,8 @@ const parallel = new Parallel($("parallel"), (name, range) => {
   update();
 });
 
+const points = new Points($("points"), (place) => choose(place));
+
 // ---- drawing
 
 function update() {
@@ -195,7 +197,8 @@ function update() {
 }
 
 function showScatter() {
-  drawScatter($("scatter"), table, shown, state.colour, state.chosen, state.compared, hover, state.dark);
+  Object.assign(points, { chosen: state.chosen, compared: state.compared });
+  points.draw(table, shown, state.colour, hover, state.dark);
 }
 
 function showLandscape() {
@@ -207,8 +210,7 @@ function showLandscape() {
 // What is chosen or compared changes marks alone.
 function mark() {
   keepState();
-  Plotly.relayout($("scatter"),
-    { shapes: scatterShapes(table, state.chosen, state.compared, state.dark) });
+  points.mark(state.chosen, state.compared);
   for (const row of $("plans").tBodies[0].rows) {
     const place = Number(row.dataset.place);
     row.setAttribute("aria-selected", place === state.chosen);
@@ -572,7 +574,6 @@ function connect() {
 }
 
 function connectCharts() {
-  $("scatter").on("plotly_click", ({ points }) => choose(points[0].customdata));
   $("landscape").on?.("plotly_click", ({ points }) => {
     if (points[0].customdata !== null) { choose(points[0].customdata); }
   });

@@ -11,7 +11,7 @@ from parplan.experiments.explorer.job import ExploredJob
 DETAILED = 12
 """Candidates whose details a file has."""
 
-SCRIPTS = ("charts.js", "parallel.js", "explorer.js")
+SCRIPTS = ("charts.js", "parallel.js", "points.js", "explorer.js")
 STYLE = "explorer.css"
 
 

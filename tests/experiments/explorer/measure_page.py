@@ -115,24 +115,22 @@ def _hovered(tab: Any, i: int) -> tuple[float, float]:
     """From the mouse on a point until its text is there."""
     x, y = tab.evaluate(
         """(i) => {
-          const chart = document.getElementById('scatter'), box = chart.getBoundingClientRect();
-          const {xaxis, yaxis} = chart._fullLayout, place = rows[10 * i];
-          window.hoveredFrom = null;
-          return [box.left + xaxis._offset + xaxis.d2p(table.step_s[place]),
-                  box.top + yaxis._offset + yaxis.d2p(table.memory_gb[place])];
+          const { left, top } = document.getElementById('points').getBoundingClientRect();
+          const [x, y] = points.where({ place: rows[10 * i] });
+          return [left + x, top + y];
         }""",
         i,
     )
     tab.mouse.move(5, 5)
     tab.wait_for_timeout(200)
     waits = tab.evaluate_handle(
-        """() => { const start = {}; const done = new Promise((tell) => {
-          document.getElementById('scatter').addEventListener('mousemove',
-            () => { start.at ??= performance.now(); }, { capture: true });
-          document.getElementById('scatter').once('plotly_hover', () =>
-            requestAnimationFrame(() => requestAnimationFrame(
-              () => tell(performance.now() - start.at))));
-        }); return { done }; }"""
+        """() => { const box = document.getElementById('points');
+          const done = new Promise((tell) => box.addEventListener('mousemove', () => {
+            const start = performance.now();
+            requestAnimationFrame(() => requestAnimationFrame(() => tell(
+              box.querySelector('.tip').hidden ? Infinity : performance.now() - start)));
+          }, { once: true }));
+          return { done }; }"""
     )
     tab.mouse.move(x, y)
     took = float(tab.evaluate("(waits) => waits.done", waits))

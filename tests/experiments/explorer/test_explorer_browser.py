@@ -156,20 +156,21 @@ def test_mouse_keys_and_dark_mode(url: str, opened: Any) -> None:
         }"""
     )
     tab.mouse.move(*where)
-    tab.wait_for_selector("#scatter .hoverlayer .hovertext")
-    said = tab.text_content("#scatter .hoverlayer")
+    tab.wait_for_selector("#points .tip:not([hidden])")
+    said = tab.inner_text("#points .tip")
     assert "DP" in said
     assert "MFU" in said
 
     text = tab.evaluate("hover(fastestPlace)")
     assert "the fastest" in text
     assert "GB" in text
-    tab.evaluate(
-        "document.getElementById('scatter').emit('plotly_click', {points: [{customdata: rows[4]}]})"
-    )
-    tab.wait_for_function(
-        "document.getElementById('chosen-words').textContent === table.text[rows[4]]"
-    )
+    far = tab.evaluate("rows[rows.length - 1]")
+    x, y = tab.evaluate(f"points.where({{place: {far}}})")
+    box = tab.locator("#points").bounding_box()
+    tab.mouse.click(box["x"] + x, box["y"] + y)
+    nearest = tab.evaluate(f"points.nearest({x}, {y})")
+    tab.wait_for_function(f"state.chosen === {nearest}")
+    assert tab.inner_text("#chosen-words") == tab.evaluate(f"table.text[{nearest}]")
     tab.wait_for_selector("#gantt .scatterlayer path")
     tab.wait_for_selector("#memory .scatterlayer path")
 

@@ -112,8 +112,12 @@ def test_a_plan_in_detail_adds_up(job: ExploredJob) -> None:
     assert all(
         0 <= start < end <= found["step_s"] * (1 + 1e-9)
         for bars in found["bars"].values()
-        for _, start, end in bars
+        for _, start, end, _ in bars
     )
+    shares = [bar[3] for bars in found["bars"].values() for bar in bars]
+    assert all(0 < share <= 1 for share in shares)
+    split = next(p for p in table["plans"] if p.get("tensor_parallel", 1) > 1)
+    assert "exchange within layers" in job.of_plan(split)["bars"]
     peak = max(max(curve["gb"]) for curve in found["memory"])
     assert peak == pytest.approx(table["memory_gb"][place], rel=0.02)
     assert "megatron" in found["exports"]
