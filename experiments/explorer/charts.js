@@ -108,22 +108,24 @@ function drawSplit(element, plans, dark) {
 
 function drawGantt(element, plan, dark) {
   const row = new Map(plan.ranks.map((rank, i) => [rank, i]));
-  // Below the computations of a rank a lane for each kind of communication. Bars of many short ones
-  // are as high as the share of the time that these take.
-  const lanes = { "exchange within layers": 0.22, message: 0.33, "data-parallel": 0.44 };
+  // Below the computations of a rank a lane for each kind of communication. The less of its time the
+  // many short ones in a bar take, the lower it is.
+  const lanes = { "exchange within layers": 0.22, message: 0.34, "data-parallel": 0.46 };
   const traces = Object.entries(plan.bars).map(([kind, bars]) => {
     const x = [], y = [];
     for (const [rank, start, end, share] of bars) {
       const bottom = row.get(rank) + (lanes[kind] ?? 0.1);
-      const top = bottom - (kind in lanes ? 0.1 : 0.52) * share;
+      const top = bottom - (kind in lanes ? 0.11 : 0.52) * (0.3 + 0.7 * share);
       x.push(start, end, end, start, start, null);
       y.push(top, top, bottom, bottom, top, null);
     }
     return { type: "scatter", mode: "lines", fill: "toself", name: kind, x, y, hoverinfo: "skip",
-      line: { width: 0.4, color: dark ? "#12171e" : "#ffffff" },
+      line: kind in lanes ? { width: 0.8, color: KIND_COLOURS[kind] }
+        : { width: 0.4, color: dark ? "#12171e" : "#ffffff" },
       fillcolor: KIND_COLOURS[kind] || "#7f7f7f" };
   });
-  element.style.height = `${Math.min(640, 110 + 30 * plan.ranks.length)}px`;
+  const legend = element.clientWidth > 520 ? 110 : 210;
+  element.style.height = `${legend + Math.min(640, 42 * plan.ranks.length)}px`;
   return draw(element, traces, layoutOf(dark, { dragmode: "zoom",
     xaxis: { title: { text: "time [s]" }, range: [0, plan.step_s] },
     yaxis: { tickvals: plan.ranks.map((_, i) => i), ticktext: plan.ranks.map((r) => `rank ${r}`),

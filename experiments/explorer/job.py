@@ -35,6 +35,9 @@ MEMORY_RATIO = 0.8
 FACTORS = ("network_bandwidth", "node_bandwidth", "compute", "memory")
 """Parts of the machine that sliders scale."""
 
+LEAST_FACTOR = 0.001
+"""By which they may be scaled; the most is its reciprocal."""
+
 
 NARROWING = (
     *("num_stages", "num_micro_batches", "activation_recomputation", "distribute_parameter"),
@@ -152,6 +155,10 @@ class ExploredJob:
             factor = sizes.get(name, 1)
             if not isinstance(factor, int | float) or isinstance(factor, bool):
                 raise ParplanError(f"{name}: expected a number")
+            if not LEAST_FACTOR <= factor <= 1 / LEAST_FACTOR:
+                raise ParplanError(
+                    f"{name}: expected {LEAST_FACTOR:g} to {1 / LEAST_FACTOR:g}, got {factor}"
+                )
             if factor != 1:
                 cluster = changed(cluster, name, float(factor))
         return replace(self, workload=workload, cluster=cluster, trials=())

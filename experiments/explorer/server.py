@@ -6,6 +6,7 @@ requests need it, a Host header of the loopback, and no other origin. Nothing is
 
 import json
 import math
+import re
 import secrets
 import threading
 import time
@@ -15,7 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from parplan._strict import parse_json
-from parplan.errors import ParplanError
+from parplan.errors import ParplanError, one_line
 from parplan.experiments.explorer.job import ExploredJob
 from parplan.experiments.explorer.page import library, page
 
@@ -105,6 +106,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(200, answer(body))
         except ParplanError as error:
             self._refuse(400, str(error))
+        except OSError:  # The page was closed in between.
+            raise
+        except Exception as error:
+            said = one_line(f"{type(error).__name__}: {error}")
+            self._refuse(500, f"internal error: {said}; this is a mistake in parplan")
 
     def _details(self, body: dict[str, Any]) -> dict[str, Any]:
         """Of a plan, on the job with the sizes that the page has now."""
@@ -141,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self) -> dict[str, Any]:
         length = self.headers.get("Content-Length", "")
-        if not length.isdigit() or int(length) > MOST_BODY:
+        if not re.fullmatch(r"[0-9]{1,9}", length) or int(length) > MOST_BODY:
             raise ParplanError("a request of this length is not read")
         try:
             body = parse_json(self.rfile.read(int(length)), "")

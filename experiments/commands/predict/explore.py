@@ -61,6 +61,10 @@ def run(args: argparse.Namespace) -> int:
     if not 0 <= args.port <= MOST_PORT:
         raise ParplanError(f"--port: 0 to {MOST_PORT}, got {args.port}")
     if args.global_batch is None and args.seq_len is None:
+        if not Path(args.model).is_dir():
+            raise ParplanError(
+                f"{args.model}: is not a folder; a model needs --seq-len, --global-batch, --cluster"
+            )
         job = from_folder(Path(args.model))
     else:
         job = searched(*_asked(args))

@@ -130,7 +130,11 @@ def test_other_sizes_are_searched_and_wrong_ones_refused(job: ExploredJob) -> No
     assert rates[0].of("bf16") == 2 * rates[1].of("bf16")
     assert any(trial.step_s for trial in doubled.trials)
     assert job.asked({"num_accelerators": 16}).cluster.num_accelerators == 16
-    for sizes in ({"seq_len": 0}, {"batch": 3}, {"compute": "x"}, {"num_accelerators": 10**7}):
+    wrong: list[dict[str, Any]] = [
+        *({"seq_len": 0}, {"batch": 3}, {"compute": "x"}, {"num_accelerators": 10**7}),
+        *({"compute": value} for value in (math.inf, math.nan, 1e300, 1e-300, 0, -1, True)),
+    ]
+    for sizes in wrong:
         with pytest.raises(ParplanError):
             job.asked(sizes)
 
@@ -268,6 +272,26 @@ def test_what_is_asked_wrongly_gets_one_line(
     assert found == code
     (line,) = json.loads(text).values()
     assert "\n" not in line
+    assert ask(server, "/")[0] == 200
+
+
+@pytest.mark.parametrize("length", ["\xb2", "-5", "+5", "1e3", "9" * 5000, ""])
+def test_a_length_that_is_none_is_refused(server: ExplorerServer, length: str) -> None:
+    code, _, text = ask(server, "/details", b"", {"Content-Length": length})
+    assert code == 400
+    assert "of this length" in text
+
+
+def test_a_mistake_of_parplan_is_told_and_the_page_stays(
+    server: ExplorerServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: ExploredJob, sizes: Any) -> ExploredJob:
+        raise ZeroDivisionError("by nought")
+
+    monkeypatch.setattr(ExploredJob, "resized", fails)
+    code, _, text = ask(server, "/details", {"plan": {}, "sizes": {}})
+    assert code == 500
+    assert "internal error: ZeroDivisionError: by nought" in json.loads(text)["error"]
     assert ask(server, "/")[0] == 200
 
 
