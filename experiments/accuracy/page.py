@@ -8,6 +8,7 @@ from parplan.errors import ParplanError
 COMMAND = "parplan validate"
 STUDY = "parplan validate --fit-study"
 WORST = "parplan validate --worst"
+KINDS = "parplan validate --by-kind"
 LEAVE_ONE_OUT = "parplan validate --leave-one-source-out"
 
 END = "<!-- end -->"

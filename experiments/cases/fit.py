@@ -75,6 +75,9 @@ ANCHOR = 0.01
 that much: one that the runs tell nothing about stays there."""
 
 
+NOT_FITTED = "tensor_hidden_share by Lee et al. 2025, arXiv:2507.03114; overlapped_share assumed"
+"""What the runs tell nothing about."""
+
 Bounds = Mapping[str, tuple[float, float]]
 
 
@@ -165,7 +168,7 @@ def fit_framework(
     groups = ", ".join(sorted({case.group for case, _ in rows}))
     source = (
         f"fitted to {len(rows)} runs of {groups} (experiments/papers/published_calibration.jsonl) "
-        f"by parplan validate --fit-frameworks; median error {median:.1%}; overlapped_share assumed"
+        f"by parplan validate --fit-frameworks; median error {median:.1%}; {NOT_FITTED}"
     )
     return _framework(name, result.x * scale, source)
 

@@ -16,6 +16,8 @@ from parplan.sim.software.framework import framework
 from parplan.sim.workload import Precision, Workload
 
 GATED = ("swiglu", "gated-gelu", "geglu")
+LIKE_GPT = "gelu"
+"""The MLP of models like GPT-2 and GPT-3: a table of positions, layer norms, biases, tied ends."""
 
 LOW_PRECISION = ("fp8", "fp4", "int8")
 
@@ -44,7 +46,7 @@ def request_of(case: Case) -> CaseRequest:
 
 def _workload(case: Case, stack: Stack, cluster: Cluster) -> Workload:
     return Workload(
-        model=model_of(case.model),
+        model=model_of(case.model, stack),
         seq_len=_given(case.model.seq_len, "model.seq_len"),
         global_batch=_given(case.parallel.global_batch, "parallel.global_batch"),
         precision=_precision(case.precision, cluster),
@@ -59,11 +61,14 @@ def _workload(case: Case, stack: Stack, cluster: Cluster) -> Workload:
     )
 
 
-def model_of(m: CaseModel) -> Model:
-    """The architecture of a case; raises `ParplanError` naming what is not given."""
+def model_of(m: CaseModel, stack: Stack | None = None) -> Model:
+    """The architecture of a case; raises `ParplanError` naming what is not given.
+
+    Of a model like GPT-3 positions are a learned table; of all others, rotations.
+    """
     if m.hybrid:
         raise ParplanError(f"model.hybrid: {m.hybrid} is not a transformer alone")
-    gated = m.mlp in GATED
+    gated, gpt = m.mlp in GATED, m.mlp == LIKE_GPT
     heads = _given(m.heads, "model.heads")
     experts = _experts(m)
     return Model(
@@ -73,11 +78,12 @@ def model_of(m: CaseModel) -> Model:
         num_heads=heads,
         num_kv_heads=m.kv_heads or heads,
         ffn_size=_given(m.ffn or (experts.ffn_size if experts else None), "model.ffn"),
-        vocab_size=_given(m.vocab, "model.vocab"),
+        vocab_size=_given((stack and stack.vocab_size) or m.vocab, "model.vocab"),
         mlp="gated" if gated else "plain",
         norm="rmsnorm" if gated else "layernorm",
-        bias=not gated,
-        tied_embeddings=not gated,
+        bias=gpt,
+        tied_embeddings=gpt,
+        learned_positions=_given(m.seq_len, "model.seq_len") if gpt else 0,
         head_dim=m.head_dim,
         moe=experts,
         mla=_latent(m.attention),

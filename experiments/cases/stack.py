@@ -53,6 +53,8 @@ class Stack:
     reported_memory: Literal["allocated", "reserved", "device"] = "allocated"
     """What a source's figures of memory count: what the allocator gave out, what it reserved, or
     all of the device that is used (nvidia-smi)."""
+    vocab_size: int | None = None
+    """The vocabulary where a source does not print it and the case's is a guess."""
     source: str
 
 

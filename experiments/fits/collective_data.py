@@ -1,6 +1,6 @@
 """Published sweeps of collectives over sizes, and which of them a fit may see.
 
-Not used: sweeps that give a share of a bandwidth which is not stated, or no message size; runs that
+Not used: sweeps that give a share of a bandwidth which is not known, or no message size; runs that
 are there twice; other conventions. Values printed with two decimals are dropped where rounding
 alone is worse than 5 %.
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from parplan._strict import build, parse_json, read_text, read_toml
 from parplan.errors import ParplanError
 from parplan.hardware.collectives.group import Group, group_of
-from parplan.hardware.collectives.times import LIBRARY, bus_factor
+from parplan.hardware.collectives.times import LIBRARY, PROTOCOLS, bus_factor
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.hardware.network.cluster import Cluster
 from parplan.hardware.network.collective_efficiency import EfficiencyTable, class_of
@@ -32,9 +32,12 @@ OPS = {
     "all2all": "all_to_all",
     "all_reduce (NVLS)": "all_reduce",
     "all_reduce (ring)": "all_reduce",
+    "NIC path": "all_gather",
 }
-"""Names of the sources for ours, where they differ."""
+"""Names of the sources for ours, where they differ. Shares of the path through the interfaces are
+the same for all collectives that go round a ring."""
 
+SHARES = "efficiency_fraction"
 CURVE_SIZES = 5
 SMALLEST_PRINTED = 0.1
 """Bandwidths below are rounded by more than 5 % when two decimals are printed."""
@@ -72,6 +75,10 @@ class MachineTable:
     hardware: tuple[str, ...]
     node: str
     network_gb_per_s: float | None = None
+    shares_of_gb_per_s: float | None = None
+    """What sweeps are given as shares of."""
+    protocols: tuple[str, ...] = PROTOCOLS
+    """Among which the library chose."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +108,7 @@ class Sweep:
     inside_class: str | None
     across_class: str | None
     algorithms: tuple[str, ...]
+    protocols: tuple[str, ...]
     host_timed: bool
     """Timed around the calls of a framework, not by the library's own benchmark."""
     num_bytes: tuple[float, ...]
@@ -133,17 +141,20 @@ def read_sweeps(
     clusters: dict[tuple[str, int], Cluster] = {}
     sweeps = []
     for line, table in enumerate(_tables(path), start=1):
-        reason = unusable.get(table.id) or _unusable(table)
+        machine = known.get(table.hardware)
+        whole = None if machine is None else machine.shares_of_gb_per_s
+        reason = unusable.get(table.id) or _unusable(table, whole)
         if reason:
             unusable[table.id] = reason
-        elif table.hardware not in known:
+        elif machine is None:
             raise ParplanError(f"{path}:{line}: {table.hardware!r} is not in {MACHINES.name}")
         else:
             try:
                 key = table.hardware, table.n_nodes
                 if key not in clusters:
-                    clusters[key] = _cluster(known[table.hardware], table.n_nodes)
-                sweeps.append(_sweep(table, clusters[key], classes))
+                    clusters[key] = _cluster(machine, table.n_nodes)
+                own = _with_bandwidths(table, whole)
+                sweeps.append(_sweep(own, clusters[key], classes, machine.protocols))
             except ParplanError as error:
                 raise ParplanError(f"{path}:{line}: {error}") from None
     return split(sweeps), unusable
@@ -155,15 +166,29 @@ def _tables(path: Path) -> list[SweepTable]:
     return [build(SweepTable, parse_json(line, where), where) for line, where in places]
 
 
-def _unusable(table: SweepTable) -> str | None:
-    if table.metric not in ("busbw_GBps", "algbw_GBps", "time_us"):
+def _with_bandwidths(table: SweepTable, whole: float | None) -> SweepTable:
+    """With bandwidths in place of shares of `whole` GB/s."""
+    if whole is None or table.metric != SHARES:
+        return table
+    points = tuple(replace(p, value=whole * p.value) for p in table.points)
+    return replace(table, metric="busbw_GBps", points=points)
+
+
+def _unusable(table: SweepTable, whole: float | None) -> str | None:
+    metrics = ("busbw_GBps", "algbw_GBps", "time_us", *([SHARES] if whole else []))
+    if table.metric not in metrics:
         return "a share of a bandwidth that is not stated"
     if any(point.size_bytes is None for point in table.points):
         return "message size not stated"
     return None
 
 
-def _sweep(table: SweepTable, cluster: Cluster, classes: Mapping[str, EfficiencyTable]) -> Sweep:
+def _sweep(
+    table: SweepTable,
+    cluster: Cluster,
+    classes: Mapping[str, EfficiencyTable],
+    protocols: tuple[str, ...],
+) -> Sweep:
     op = OPS.get(table.op, table.op)
     per_node = cluster.num_accelerators // table.n_nodes
     used, rest = divmod(table.n_accelerators, table.n_nodes)
@@ -187,6 +212,7 @@ def _sweep(table: SweepTable, cluster: Cluster, classes: Mapping[str, Efficiency
         inside_class=class_of(inner, classes) if inner else None,
         across_class=class_of(outer, classes) if outer and table.n_nodes > 1 else None,
         algorithms=("ring",) if ring else LIBRARY,
+        protocols=protocols,
         host_timed="torch" in table.notes,
         num_bytes=tuple(size for size, _ in points),
         seconds=tuple(seconds for _, seconds in points),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from parplan.experiments.fits.collective_data import Sweep
 from parplan.hardware.collectives.group import Group, GroupLink
-from parplan.hardware.collectives.times import PROTOCOLS, available, work_s
+from parplan.hardware.collectives.times import available, work_s
 from parplan.hardware.collectives.work import work
 from parplan.hardware.network.collective_efficiency import PLAIN, CollectiveEfficiency
 
@@ -84,7 +84,13 @@ BLOCKS = (
         fixed_source="low-latency protocol as in NCCL's src/graph/tuning.cc",
     ),
     FitBlock(free={"xgmi-mesh": ("bandwidth_share",)}, shared={}),
-    FitBlock(free={"infiniband": (*RAMP, *LOW_LATENCY)}, shared={}),
+    FitBlock(
+        free={"infiniband": (*RAMP, LOW_LATENCY[0])},
+        shared={},
+        fixed={"low_latency_share": 0.09},
+        fixed_source="bandwidth of the low-latency protocol as in NCCL's src/graph/tuning.cc (LL "
+        "between more than two nodes: 19 of 200 GB/s of an A100 node, 35 of 400 GB/s of an H100's)",
+    ),
     FitBlock(free={"efa": (*RAMP, *LOW_LATENCY)}, shared={}),
 )
 
@@ -111,7 +117,7 @@ def predicted_s(sweep: Sweep, constants: Constants) -> Array:
         work_s(done, group, sweep.op, algorithm, protocol)
         for algorithm in sweep.algorithms
         if (done := work(sweep.op, algorithm, group.num_ranks, group.num_nodes, sizes))  # type: ignore[arg-type]
-        for protocol in PROTOCOLS
+        for protocol in sweep.protocols
         if available(group, algorithm, protocol)
     ]
     extra_s = constants.host_call_us * 1e-6 if sweep.host_timed else 0.0

@@ -2,10 +2,11 @@
 
 Of an operation the model has
 
-    seconds = launch + forward / (B f share) + backward / (B f share')
+    seconds = launch + forward / (B f w share) + backward / (B f w share')
 
-with the bandwidth B of the data sheet, the shares of its family and provider, and the factor f of
-its accelerator's family and provider. Rows that the host of the benchmark limits are left out
+with the bandwidth B of the data sheet, the shares of its family and provider, the factor f of
+its accelerator's family and provider, and where its values have 32 bits the factor w of its
+provider. Rows that the host of the benchmark limits are left out
 (`memory_microbench.bound_by_host`): what the host takes is a constant of the training software.
 """
 
@@ -41,6 +42,9 @@ SOFT = 0.15
 PULL = 0.02
 """Relative error that a constant costs which is a factor e from its start."""
 START_SHARE = 0.6
+WIDE = ("torch", "triton")
+"""Providers whose factor for values of 32 bits is fitted. A chain of kernels casts its values, and
+what it moves is counted so."""
 
 HEADER = """\
 # Shares of the memory bandwidth that kernels bound by memory reach
@@ -62,6 +66,8 @@ class MemoryFit:
                     names["share", row.family, row.provider, direction] = START_SHARE
             if GENERATION[row.accelerator] != BASE:
                 names["factor", GENERATION[row.accelerator], row.provider] = 1.0
+            if row.wide and row.provider in WIDE:
+                names["wide", row.provider] = 1.0
         self.names = {name: at for at, name in enumerate(names)}
         self.start: Logs = np.log(np.array(list(names.values())))
         self.logs = self.start
@@ -88,12 +94,15 @@ class MemoryFit:
                     for r in rows
                 ]
             ),
+            "wide": np.array(
+                [self.names.get(("wide", r.provider), one) if r.wide else one for r in rows]
+            ),
         }
 
     def seconds(self, columns: Mapping[str, Any], logs: Logs) -> Logs:
         """Of each row; a constant that was not fitted is 1."""
         values = np.append(np.exp(logs), 1.0)
-        rate = columns["bandwidth"] * values[columns["factor"]]
+        rate = columns["bandwidth"] * values[columns["factor"]] * values[columns["wide"]]
         device: Logs = columns["launch"] + sum(
             columns[d] / (rate * values[columns[f"share {d}"]]) for d in ("forward", "backward")
         )
@@ -131,6 +140,8 @@ def memory_toml(fit: MemoryFit, measurements: Sequence[MemoryMeasurement]) -> st
         for direction in ("forward", "backward"):
             found = values["share", family, provider, direction]
             lines.append(f"{direction} = {found:.3g}")
+    lines += ["", "[wide]"]
+    lines += [f"{n[1]} = {v:.3g}" for n, v in sorted(values.items()) if n[0] == "wide"]
     for generation in dict.fromkeys(GENERATION.values()):
         lines += ["", f"[accelerators.{json.dumps(generation)}]"]
         lines += [

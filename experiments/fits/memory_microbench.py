@@ -35,6 +35,9 @@ VOCABULARIES = {
     "qwen2.5_72b": 152064,
 }
 """Of the models that some rows name: their published config.json (vocab_size)."""
+CACHE_BYTES = {"a100": 40e6, "h100": 50e6, "b200": 126e6, "rtx4090": 72e6, "rtx3090": 6e6}
+"""Second-level caches (NVIDIA's white papers of the architectures; the B200's as torch's device
+properties print it)."""
 UNEXPLAINED = ("NVIDIA B200", "fused_add_rms_norm")
 """Left out where sum and normalisation are kernels of their own: they take 10 times what the fused
 one takes there, and twice on an H100."""
@@ -66,6 +69,8 @@ class MemoryMeasurement:
     shape: str
     series: str
     """The shape without the size that a table of the benchmark runs over."""
+    wide: bool = False
+    """Whether its values have 32 bits."""
 
     @property
     def num_bytes(self) -> float:
@@ -140,6 +145,7 @@ def _measurement(row: Mapping[str, Any]) -> MemoryMeasurement:
         seconds=row["time_ms"] * 1e-3,
         shape=f"{kernel} {row['x_name']}={row['x_value']} {json.dumps(sizes, sort_keys=True)}",
         series=f"{row['x_name']} {json.dumps(sizes, sort_keys=True)}",
+        wide=_value_bytes(row) == 4,
     )
 
 
@@ -151,6 +157,9 @@ _Traffic = tuple[float, float, str, str]
 
 
 def _value_bytes(row: Mapping[str, Any]) -> int:
+    # The tables of losses on an A100 have logits in fp32, others in 16 bits.
+    if row["kernel"] == "cross_entropy" and row["x_name"] == "V":
+        return 4
     return 4 if "float32" in row["config"].get("dtype", "bfloat16") else 2
 
 
@@ -221,8 +230,7 @@ def _loss(row: Mapping[str, Any]) -> _Traffic:
         values = float(VOCABULARIES[x] * config["seq_len"] * config["bsz"])
     else:
         values = x * config["vocab_size"]
-    # The tables of A100 have logits in fp32, others in 16 bits.
-    size = 4 if row["kernel"] == "cross_entropy" and row["x_name"] == "V" else 2
+    size = _value_bytes(row)
     if provider.startswith("megatron"):
         return (size + 12) * values, (size + 4) * values, "loss", "megatron"
     if "liger" in provider:
@@ -232,10 +240,13 @@ def _loss(row: Mapping[str, Any]) -> _Traffic:
 
 
 def _embedding(row: Mapping[str, Any]) -> _Traffic:
+    """Rows that are read again come from the second-level cache as far as it holds the table."""
     config = row["config"]
     size = 4.0 * config["B"] * config["T"] * config["D"]
     table = 4.0 * row["x_value"] * config["D"]
-    return 2 * size, 3 * size + table, "embedding", _provider(row["provider"])
+    missed = 1 - min(1.0, CACHE_BYTES[ACCELERATORS[row["accelerator"]]] / table)
+    read = min(size, table) + max(0.0, size - table) * missed
+    return size + read, 2 * size + read + table, "embedding", _provider(row["provider"])
 
 
 _READERS: Mapping[str, Any] = {

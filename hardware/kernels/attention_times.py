@@ -58,12 +58,18 @@ def unfused_attention(kernel: Attention) -> tuple[Kernel, ...]:
     def product(m: int, n: int, terms: int, layout: Layout) -> Gemm:
         return Gemm(m=m, n=n, k=terms, batch=batch, dtype=kernel.dtype, transposed=layout)
 
-    scores_bytes = float(BYTES[kernel.dtype] * batch * q * k)
+    scores_bytes, wide = float(BYTES[kernel.dtype] * batch * q * k), BYTES[kernel.dtype] == 4
     if kernel.direction == "forward":
-        softmax = MemoryBound(num_bytes=2 * scores_bytes, family="softmax", provider="triton")
+        softmax = MemoryBound(
+            num_bytes=2 * scores_bytes, family="softmax", provider="triton", wide=wide
+        )
         return (product(q, k, head, "TN"), softmax, product(q, value, k, "NN"))
     softmax = MemoryBound(
-        num_bytes=3 * scores_bytes, family="softmax", provider="triton", direction="backward"
+        num_bytes=3 * scores_bytes,
+        family="softmax",
+        provider="triton",
+        direction="backward",
+        wide=wide,
     )
     of_values = (product(q, k, value, "TN"), product(k, value, q, "NT"))
     of_scores = (product(q, head, k, "NN"), product(k, head, q, "NT"))

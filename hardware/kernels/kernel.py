@@ -147,6 +147,8 @@ class MemoryBound:
     provider: Provider = "copy"
     """Where it comes from; `copy`: a kernel that streams as a copy does."""
     direction: Direction = "forward"
+    wide: bool = False
+    """Whether its values have 32 bits: of these it moves more bytes for each that it computes."""
 
     def __post_init__(self) -> None:
         if self.num_bytes < 0:

@@ -1,8 +1,8 @@
 """Fitted shares of the memory bandwidth that kernels bound by memory reach.
 
 `memory_efficiency.toml` has a share for each family of operations, provider of its kernels and
-direction, and a factor for each family of accelerators and provider. `parplan hardware fit-kernels`
-writes it.
+direction, a factor for each family of accelerators and provider, and one for each provider where
+values have 32 bits. `parplan hardware fit-kernels` writes it.
 """
 
 from collections.abc import Mapping
@@ -43,6 +43,9 @@ class MemoryEfficiency:
     """By family and provider, as in `norm.triton`."""
     factors: Mapping[str, float] = field(hash=False)
     """By provider, over those of an A100."""
+    wide: Mapping[str, float] = field(hash=False)
+    """By provider, of kernels on values of 32 bits over those on 16: what they compute takes its
+    time by the value, not by the byte."""
 
     def share(self, kernel: MemoryBound) -> float | None:
         """The share of the bandwidth that `kernel` reaches; None: nothing is known of its kind."""
@@ -50,7 +53,8 @@ class MemoryEfficiency:
         if found is None:
             return None
         share = found.forward if kernel.direction == "forward" else found.backward
-        return share * self.factors.get(kernel.provider, 1.0)
+        wide = self.wide.get(kernel.provider, 1.0) if kernel.wide else 1.0
+        return share * self.factors.get(kernel.provider, 1.0) * wide
 
 
 @cache
@@ -68,10 +72,16 @@ def memory_efficiency(family: str, path: Path = CONSTANTS) -> MemoryEfficiency |
         for of, providers in tables.get("share", {}).items()
         for provider, table in providers.items()
     }
-    own = factors[family]
-    for provider, factor in own.items():
+    wide = _positive(tables.get("wide", {}), f"{path}: wide")
+    own = _positive(factors[family], f"{path}: accelerators.{family}")
+    return MemoryEfficiency(shares=shares, factors=own, wide=wide)
+
+
+def _positive(table: Mapping[str, object], where: str) -> Mapping[str, float]:
+    """A factor for each provider."""
+    found = {}
+    for provider, factor in table.items():
         if isinstance(factor, bool) or not isinstance(factor, int | float) or factor <= 0:
-            raise ParplanError(
-                f"{path}: accelerators.{family}.{provider}: expected a positive number"
-            )
-    return MemoryEfficiency(shares=shares, factors=own)
+            raise ParplanError(f"{where}.{provider}: expected a positive number")
+        found[provider] = float(factor)
+    return found

@@ -14,14 +14,10 @@ from parplan.hardware.kernels.kernel import Kernel
 from parplan.hardware.network.cluster import Cluster, Link
 from parplan.sim.layers.ops import Exchange
 from parplan.sim.plan import Plan
+from parplan.sim.software.framework import SLOWED_SHARE
 from parplan.sim.software.habits import Software
 
 NO_TIME = Link(latency_s=0.0, bytes_per_s=float("inf"))
-
-
-SLOWED_SHARE = 1 - 1 / 1.189
-"""Of the time of a collective, what kernels that run beside it take longer: they are 18.9 % slower
-in the mean over A100, H100, MI210 and MI250 (Lee et al. 2025, arXiv:2507.03114, abstract)."""
 
 
 def slowed_share(cluster: Cluster, software: Software) -> float:

@@ -92,6 +92,7 @@ def _query_key_norm(x: Shapes) -> Op:
         parameters=2 * m.head_size,
         family="norm",
         provider=fused_provider(x),
+        wide=x.is_wide,
     )
 
 
@@ -104,13 +105,13 @@ def _projections(x: Shapes) -> tuple[Op, ...]:
     values = x.tokens * (m.query_size + m.kv_size) / x.split
     if x.fused_elementwise:
         rotated = 2 * x.value_bytes * values
-        return product, _rotary(rotated)
+        return product, _rotary(x, rotated)
     # Times the cosine; half of it negated and joined to the other half; times the sine; the sum.
     passes = [x.value_bytes * each for each in (2, 1, 2, 2, 3)]
     return product, chain("rotary", values, passes, passes, family="rotary")
 
 
-def _rotary(num_bytes: float) -> Op:
+def _rotary(x: Shapes, num_bytes: float) -> Op:
     """Rotary positions in one kernel, which moves so many bytes in each direction."""
     return elementwise(
         "rotary",
@@ -118,6 +119,7 @@ def _rotary(num_bytes: float) -> Op:
         backward_bytes=num_bytes,
         family="rotary",
         provider="triton",
+        wide=x.is_wide,
     )
 
 
@@ -143,7 +145,7 @@ def _latent_projections(x: Shapes) -> tuple[Op, ...]:
         *queries,
         linear(x, "kv down", x.tokens, m.hidden_size, down, keeps_input=False),
         linear(x, "kv up", x.tokens, latent.kv_rank, up),
-        _rotary(rotated + joined),
+        _rotary(x, rotated + joined),
     )
 
 

@@ -29,13 +29,20 @@ def embedding_ops(x: Shapes) -> tuple[Op, ...]:
         backward_bytes=0.0,
         family="embedding",
         provider="torch",
+        wide=x.is_wide,
     )
     # The gradient is scattered into rows of zeros: read, and added to what is there. The whole
     # table is then added to that of earlier micro-batches.
     table = x.value_bytes * rows * m.hidden_size
     scatter = (
         *(
-            MemoryBound(num_bytes=n, family="embedding", provider="torch", direction="backward")
+            MemoryBound(
+                num_bytes=n,
+                family="embedding",
+                provider="torch",
+                direction="backward",
+                wide=x.is_wide,
+            )
             for n in (table, 3 * size)
         ),
         *accumulated(x, rows * m.hidden_size),

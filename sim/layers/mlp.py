@@ -98,6 +98,7 @@ def _activation(x: Shapes, name: str, values: float) -> Op:
             input_bytes=ups * size * values,
             family="activation" if ups > 1 else "copy",
             provider="triton" if ups > 1 else "copy",
+            wide=x.is_wide,
         )
     # The function, then the product; backward two products, then the function's own. The function's
     # result is kept as well.

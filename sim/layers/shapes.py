@@ -66,6 +66,11 @@ class Shapes:
         return self.batch * self.seq_len // self.context
 
     @property
+    def is_wide(self) -> bool:
+        """Whether values have 32 bits."""
+        return self.value_bytes == 4
+
+    @property
     def own_tokens(self) -> float:
         """Tokens outside of them: sequence parallelism splits these too."""
         return self.tokens / (self.split if self.sequence_parallel else 1)
@@ -188,10 +193,11 @@ def elementwise(
     parameters: float = 0.0,
     family: Family = "copy",
     provider: Provider = "copy",
+    wide: bool = False,
 ) -> Op:
     """A kernel forward and one backward, both bound by the memory."""
     forward, backward = (
-        _moves(num_bytes, family, provider, direction)
+        _moves(num_bytes, family, provider, direction, wide)
         for num_bytes, direction in ((forward_bytes, FORWARD), (backward_bytes, BACKWARD))
     )
     return Op(
@@ -225,9 +231,15 @@ def chain(
 
 
 def _moves(
-    num_bytes: float, family: Family, provider: Provider, direction: Direction
+    num_bytes: float,
+    family: Family,
+    provider: Provider,
+    direction: Direction,
+    wide: bool = False,
 ) -> MemoryBound:
-    return MemoryBound(num_bytes=num_bytes, family=family, provider=provider, direction=direction)
+    return MemoryBound(
+        num_bytes=num_bytes, family=family, provider=provider, direction=direction, wide=wide
+    )
 
 
 def norm(x: Shapes, name: str) -> Op:
@@ -246,6 +258,7 @@ def norm(x: Shapes, name: str) -> Op:
             parameters=x.model.norm_parameters,
             family="norm",
             provider=fused_provider(x),
+            wide=x.is_wide,
         )
     values = x.own_tokens * x.model.hidden_size
     narrow = x.value_bytes

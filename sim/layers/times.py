@@ -159,8 +159,10 @@ def _exposed(
         seconds = alone * timing.exchange_s(exchange)
         where[exchange.group] = where.get(exchange.group, 0.0) + seconds
     each = timing.framework
-    share = each.overlapped_share if timing.overlap_exchanges else each.hidden_share
     for group, seconds in overlapping.items():
+        share = each.tensor_hidden_share if group == "tensor" else each.hidden_share
+        if timing.overlap_exchanges:
+            share = each.overlapped_share
         hidden_s = share * min(seconds, beside_s)
         beside_s -= hidden_s
         left_s = seconds - hidden_s

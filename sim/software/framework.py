@@ -22,6 +22,12 @@ NOT_NEGATIVE = (
     "expert_layer_s",
 )
 
+LARGER_IS_BETTER = ("hidden_share", "tensor_hidden_share", "overlapped_share")
+
+SLOWED_SHARE = 1 - 1 / 1.189
+"""Of the time of a collective, what kernels that run beside it take longer: they are 18.9 % slower
+in the mean over A100, H100, MI210 and MI250 (Lee et al. 2025, arXiv:2507.03114, abstract)."""
+
 FRAMEWORKS = Path(__file__).parent / "frameworks.toml"
 
 
@@ -47,7 +53,10 @@ class Framework:
     """Added to the forward and to the backward of a layer with experts: the host waits to learn
     how many tokens each expert gets."""
     hidden_share: float
-    """How much of an exchange that overlaps with kernels costs nothing: the rest slows them."""
+    """How much of an exchange of context-parallel ranks that overlaps with kernels costs nothing:
+    the rest slows them."""
+    tensor_hidden_share: float = 1 - SLOWED_SHARE
+    """The same of a tensor-parallel exchange beside the products of a backward."""
     overlapped_share: float
     """The same where a plan asks for overlap in the forward too (`overlap_tensor_parallel`), by
     products that are cut so that their exchange goes along."""
@@ -59,7 +68,7 @@ class Framework:
                 raise ParplanError(f"{name}: must not be negative, got {getattr(self, name)}")
         if self.kernel_slowdown <= 0:
             raise ParplanError(f"kernel_slowdown: must be positive, got {self.kernel_slowdown}")
-        for name in ("hidden_share", "overlapped_share"):
+        for name in LARGER_IS_BETTER:
             if not 0 <= getattr(self, name) <= 1:
                 raise ParplanError(f"{name}: must be in [0, 1], got {getattr(self, name)}")
 
@@ -74,6 +83,7 @@ NO_OVERHEAD = Framework(
     kernel_slowdown=1.0,
     expert_layer_s=0.0,
     hidden_share=1.0,
+    tensor_hidden_share=1.0,
     overlapped_share=1.0,
     source="assumed: a host that is never late, and perfect overlap",
 )
@@ -93,7 +103,6 @@ def framework(name: str, path: Path = FRAMEWORKS) -> Framework:
 
 
 SMALLER_IS_BETTER = (*NOT_NEGATIVE, "kernel_slowdown")
-LARGER_IS_BETTER = ("hidden_share", "overlapped_share")
 
 FUSED = "fused"
 """The constants of software with few kernels a layer."""

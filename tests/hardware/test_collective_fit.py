@@ -23,7 +23,7 @@ from parplan.experiments.fits.collective_fit import (
 )
 from parplan.experiments.fits.collective_report import bandwidth_figure, median_error, rounded
 from parplan.hardware.collectives.group import group_of
-from parplan.hardware.collectives.times import LIBRARY, Collective, collective_s
+from parplan.hardware.collectives.times import LIBRARY, PROTOCOLS, Collective, collective_s
 from parplan.hardware.machines.presets import cluster_preset
 from parplan.hardware.network.collective_efficiency import (
     EFFICIENCIES,
@@ -56,6 +56,7 @@ def synthetic(num_ranks: int, op: str = "all_reduce") -> Sweep:
         inside_class=A100,
         across_class=None,
         algorithms=LIBRARY,
+        protocols=PROTOCOLS,
         host_timed=False,
         num_bytes=tuple(2.0**power for power in range(12, 33)),
         seconds=(),
@@ -127,6 +128,20 @@ def test_every_sweep_is_used_or_says_why_not(
     ids = {json.loads(line)["id"] for line in SWEEPS.read_text().splitlines()}
     assert {sweep.id for sweep in sweeps} | set(unusable) == ids
     assert not {sweep.id for sweep in sweeps} & set(unusable)
+
+
+def test_shares_of_a_known_bandwidth_are_sweeps(sweeps: list[Sweep]) -> None:
+    """Of 400 GB/s, by SimAI's file: more nodes need longer messages for the same share."""
+    whole = {s.id: s for s in sweeps if s.hardware.startswith("Alibaba")}
+    assert sorted(whole) == [f"coll-0{number}" for number in range(50, 57)]
+    few = whole["coll-050"]
+    assert few.op == "all_gather"
+    size, seconds = few.num_bytes[-1], few.seconds[-1]
+    assert seconds == pytest.approx(15 / 16 * size / (0.96 * 400e9))
+    at = [s.num_bytes.index(536870912) for s in whole.values()]
+    times = [s.seconds[i] for s, i in zip(whole.values(), at, strict=True)]
+    assert times == sorted(times)
+    assert all(sweep.protocols == ("simple",) for sweep in whole.values())
 
 
 def test_errors_on_sweeps_that_were_not_fitted(sweeps: list[Sweep], constants: Constants) -> None:

@@ -89,6 +89,9 @@ def test_a_kernel_takes_its_bytes_at_its_share() -> None:
     share = constants.shares["norm.triton"].backward * constants.factors["triton"]
     expected = device.kernel_launch_s + 1e9 / (device.hbm_bytes_per_s * share)
     assert kernel_s(device, kernel) == pytest.approx(expected)
+    wide_s = kernel_s(device, dataclasses.replace(kernel, wide=True)) - device.kernel_launch_s
+    assert constants.wide["triton"] > 1
+    assert wide_s * constants.wide["triton"] == pytest.approx(expected - device.kernel_launch_s)
     forward = dataclasses.replace(kernel, direction="forward")
     assert kernel_s(device, forward) < kernel_s(device, kernel)
     plain = kernel_s(dataclasses.replace(device, memory=None), kernel)
@@ -120,6 +123,7 @@ def test_every_row_has_a_source_and_mistakes_a_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "error"),
     [
+        ("[accelerators.a]\n[wide]\ntorch = -1", "wide.torch: expected a positive number"),
         ("[accelerators.a]\ntriton = 0", "accelerators.a.triton: expected a positive number"),
         ("[accelerators.a]\n[share.norm.triton]\nforward = 0.5", "missing key 'backward'"),
         ("[accelerators.a]\n[share.norm.triton]\nforward = 9\nbackward = 1", "share up to 4"),

@@ -36,6 +36,7 @@ OWN_CONSTANTS = (
     OwnConstant(name="kernel_slowdown", width=0.1, least=0.7, most=2.0),
     OwnConstant(name="expert_layer_s", width=1e-3, least=0.0, most=1e-2),
     OwnConstant(name="hidden_share", width=0.3, least=0.0, most=1.0),
+    OwnConstant(name="tensor_hidden_share", width=0.2, least=0.0, most=1.0),
     OwnConstant(name="overlapped_share", width=0.2, least=0.0, most=1.0),
     OwnConstant(name="products_factor", width=0.15, least=0.3, most=2.0, is_factor=True),
     OwnConstant(name="network_factor", width=0.3, least=0.1, most=3.0, is_factor=True),

@@ -9,7 +9,8 @@ from pathlib import Path
 from parplan._files import check_writable, write_whole
 from parplan.errors import ParplanError
 from parplan.experiments.accuracy.figure import figure
-from parplan.experiments.accuracy.page import COMMAND, LEAVE_ONE_OUT, WORST, written_page
+from parplan.experiments.accuracy.kinds import kinds
+from parplan.experiments.accuracy.page import COMMAND, KINDS, LEAVE_ONE_OUT, WORST, written_page
 from parplan.experiments.accuracy.table import FITTED, row, summary, summary_rows
 from parplan.experiments.accuracy.worst import worst
 from parplan.experiments.arguments.dask import add_executor_argument, requested_executor
@@ -80,6 +81,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="print the runs with the largest errors instead of the table",
     )
     parser.add_argument(
+        "--by-kind",
+        action="store_true",
+        help="print the bias for each kind of plan on each architecture instead of the table",
+    )
+    parser.add_argument(
         "--search",
         action="store_true",
         help="instead: search the job of each run, and compare the answer with the plan that was "
@@ -140,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
     if args.leave_one_source_out:
         return _leave_one_out(args, cases)
     if args.write_docs is not None:
-        for command in (COMMAND, WORST):  # So that a page without a place is found at once.
+        for command in (COMMAND, WORST, KINDS):  # So that a page without a place is found at once.
             written_page(args.write_docs, "", command)
     output = OutputFolder(args.output, args.argv)
     outcomes, is_whole = evaluated(cases, args.jobs, args.dask)
@@ -148,19 +154,20 @@ def run(args: argparse.Namespace) -> int:
         _keep_part(output, outcomes, len(cases))
         raise KeyboardInterrupt
     table = summary(outcomes)
-    print(worst(outcomes) if args.worst else table)
+    shown = kinds if args.by_kind else worst
+    print(shown(outcomes) if args.by_kind or args.worst else table)
     output.write_csv("summary.csv", summary_rows(outcomes))
     output.write_csv("predictions.csv", [row(outcome) for outcome in outcomes])
     output.remove(PARTIAL)
     output.write_figure("accuracy.png", lambda: figure(outcomes))
     output.write_manifest({"files": [str(path) for path in args.files], "groups": args.group})
     if args.write_docs is not None:
-        page = written_page(args.write_docs, table)
-        write_whole(args.write_docs, page.encode())
-        page = written_page(args.write_docs, worst(outcomes), WORST)
+        tables = {COMMAND: table, WORST: worst(outcomes), KINDS: kinds(outcomes)}
+        for command, text in tables.items():
+            page = written_page(args.write_docs, text, command)
+            write_whole(args.write_docs, page.encode())
         picture = (output.path / "accuracy.png").read_bytes()
         write_whole(args.write_docs.with_suffix(".png"), picture)
-        write_whole(args.write_docs, page.encode())
     print(f"parplan: results: {output.path}/ ({', '.join(sorted(output.files))})", file=sys.stderr)
     return 0
 

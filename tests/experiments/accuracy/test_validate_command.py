@@ -11,6 +11,7 @@ from parplan.errors import ParplanError
 from parplan.experiments.accuracy.page import (
     BEGIN,
     END,
+    KINDS,
     WORST,
     begin,
     shown_table,
@@ -167,6 +168,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "accuracy.md"
 def page(tmp_path: Path) -> Path:
     path = tmp_path / "page.md"
     places = f"{BEGIN}\nan old table\n{END}\n\n{begin(WORST)}\nold runs\n{END}"
+    places += f"\n\n{begin(KINDS)}\nold kinds\n{END}"
     path.write_text(f"Before.\n\n{places}\n\nAfter.\n")
     return path
 
@@ -182,6 +184,7 @@ def test_the_table_is_put_into_a_page(
     assert "an old table" not in text
     assert shown_table(text) == capsys.readouterr().out.rstrip("\n")
     assert shown_table(text, WORST).splitlines()[0].split()[0] == "run"
+    assert shown_table(text, KINDS).split()[0] == "architecture"
     assert page.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     # Once more changes nothing.
     assert written_page(page, shown_table(text)) == text

@@ -95,7 +95,8 @@ def test_known_constants_are_recovered(truth: dict[str, float], noise: float) ->
     errors = standard_errors(fit.setting, fit.covariance)
     for i in fit.moved:
         off = value_of(fit.setting, OWN_CONSTANTS[i]) - value_of(true, OWN_CONSTANTS[i])
-        assert abs(off) <= errors[i], OWN_CONSTANTS[i].name
+        # Of noise one draw is seen, which two standard errors hold in 95 of 100.
+        assert abs(off) <= (2 if noise else 1) * errors[i], OWN_CONSTANTS[i].name
     assert checked.is_better
     assert checked.setting == fit.setting
     assert np.mean(np.abs(checked.fitted)) < 0.3 * np.mean(np.abs(checked.shipped))

@@ -15,13 +15,19 @@ from parplan.hardware.network.cluster import Cluster
 from parplan.sim.models.model import MixtureOfExperts, Model
 from parplan.sim.plan import Plan
 from parplan.sim.prediction.predict import compile_plan, predict
-from parplan.sim.software.framework import FRAMEWORKS, NO_OVERHEAD, Framework, framework
+from parplan.sim.software.framework import (
+    FRAMEWORKS,
+    LARGER_IS_BETTER,
+    NO_OVERHEAD,
+    Framework,
+    framework,
+)
 from parplan.sim.workload import Workload
 
 GROWING = [
     field.name
     for field in dataclasses.fields(Framework)
-    if field.name not in ("name", "source", "hidden_share", "overlapped_share")
+    if field.name not in ("name", "source", *LARGER_IS_BETTER)
 ]
 """Constants of which more makes a step longer; of the shares that are hidden it is less."""
 
@@ -64,7 +70,7 @@ def test_what_is_fitted_is_what_there_is() -> None:
     assert {constant.name for constant in CONSTANTS} == {
         *GROWING,
         "hidden_share",
-    }  # and one that is assumed
+    }  # and two that are not fitted
 
 
 def written(tmp_path: Path, **changes: object) -> Path:
@@ -95,6 +101,7 @@ def test_a_file_of_ones_own_is_read(tmp_path: Path) -> None:
         ({"kernel_slowdown": 0.0}, "kernel_slowdown: must be positive"),
         ({"hidden_share": 1.5}, "hidden_share: must be in [0, 1]"),
         ({"hidden_share": -0.5}, "hidden_share: must be in [0, 1]"),
+        ({"tensor_hidden_share": 1.5}, "tensor_hidden_share: must be in [0, 1]"),
     ],
 )
 def test_a_malformed_table_is_named_by_file_and_key(
@@ -143,7 +150,7 @@ SIZES = st.floats(min_value=0, max_value=1e-3)
 @settings(max_examples=25, deadline=None)
 @given(
     start=st.tuples(*[SIZES for _ in GROWING]),
-    name=st.sampled_from([*GROWING, "hidden_share"]),
+    name=st.sampled_from([*GROWING, "tensor_hidden_share"]),
     more=st.floats(min_value=0, max_value=1),
     hidden=st.floats(min_value=0, max_value=1),
 )
@@ -152,7 +159,8 @@ def test_more_of_a_constant_never_makes_a_step_shorter(
 ) -> None:
     fields = dict(zip(GROWING, start, strict=True))
     fields["kernel_slowdown"] += 1.0
-    base = dataclasses.replace(NO_OVERHEAD, name="base", hidden_share=hidden, **fields)
-    value = hidden * (1 - more) if name == "hidden_share" else getattr(base, name) + more
+    base = dataclasses.replace(NO_OVERHEAD, name="base", tensor_hidden_share=hidden, **fields)
+    less = name == "tensor_hidden_share"
+    value = hidden * (1 - more) if less else getattr(base, name) + more
     changed = dataclasses.replace(base, **{name: value})
     assert step_s(cluster, changed) >= step_s(cluster, base)

@@ -67,7 +67,7 @@ def step_s(framework: Any = NO_OVERHEAD, **software: bool) -> float:
     ],
 )
 def test_what_megatron_saves_costs_time_without_it(name: str) -> None:
-    partly = dataclasses.replace(NO_OVERHEAD, hidden_share=0.5)
+    partly = dataclasses.replace(NO_OVERHEAD, tensor_hidden_share=0.5)
     assert step_s(partly, **{name: False}) > step_s(partly)
 
 

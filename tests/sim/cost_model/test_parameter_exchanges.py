@@ -9,11 +9,7 @@ from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.cost_tables import CostTables
 from parplan.planners.costs.minimum_tables import RelaxedParts
 from parplan.planners.spaces.constraints import Constraints
-from parplan.sim.cost_model.communication import (
-    SLOWED_SHARE,
-    Communication,
-    slowed_share,
-)
+from parplan.sim.cost_model.communication import Communication, slowed_share
 from parplan.sim.cost_model.parameter_exchanges import (
     BUCKET_PARAMETERS,
     backward_gathers,
@@ -31,6 +27,7 @@ from parplan.sim.cost_model.stages import StageParameters, stage_parameters
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.prediction.predict import compile_plan, predict
+from parplan.sim.software.framework import SLOWED_SHARE
 from parplan.sim.software.habits import Software
 from parplan.sim.workload import Workload
 

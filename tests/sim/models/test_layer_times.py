@@ -70,7 +70,7 @@ def test_a_slow_host_sets_the_pace() -> None:
 
 
 def test_what_does_not_hide_slows_the_kernels() -> None:
-    half = dataclasses.replace(NO_OVERHEAD, hidden_share=0.5)
+    half = dataclasses.replace(NO_OVERHEAD, tensor_hidden_share=0.5)
     hidden = dataclasses.replace(PLAIN, backward_exchanges=exchange(5, overlaps=True))
     costs = layer_costs([hidden], NONE, dataclasses.replace(TIMING, framework=half))
     assert costs.input_gradient_s == 2 + 2.5
