@@ -33,8 +33,8 @@ class _Opened(NamedTuple):
     """Where the plans of the table are in the whole space."""
     bounds: Floats
     """Of the plans of the table."""
-    judged: set[ScheduleKey]
-    """Schedules whose lists were compared with the memory."""
+    unjudged: set[ScheduleKey]
+    """Schedules of these plans whose lists were not compared with the memory yet."""
 
 
 class BoundsByLayout:
@@ -122,7 +122,7 @@ class BoundsByLayout:
         bounds = table.wanted_bounds()
         tighten(table, bounds, ceiling, self._moments_of)
         self.of_plans[rows] = bounds
-        self._tables.append(_Opened(table, rows, bounds, set()))
+        self._tables.append(_Opened(table, rows, bounds, table.schedule_keys()))
         order = np.lexsort((rows, self._turns(layouts, rows), bounds))
         found: list[int] = rows[order[: int(np.isfinite(bounds).sum())]].tolist()
         return found
@@ -193,13 +193,13 @@ class BoundsByLayout:
 
     def is_judged(self, key: ScheduleKey) -> bool:
         """Whether `rule_out` has nothing more to find for the lists of this schedule."""
-        return all(key in opened.judged for opened in self._tables)
+        return not any(key in opened.unjudged for opened in self._tables)
 
     def rule_out(self, key: ScheduleKey, moments: Sequence[Moments]) -> None:
         """Make the bounds infinite of all opened plans with this `schedule_key` that do not fit."""
         for opened in self._tables:
-            if key not in opened.judged:
-                opened.judged.add(key)
+            if key in opened.unjudged:
+                opened.unjudged.remove(key)
                 opened.table.rule_out(key, moments, opened.bounds)
                 self.of_plans[opened.rows] = opened.bounds
 

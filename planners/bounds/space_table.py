@@ -142,6 +142,11 @@ class SpaceTable:
             if fits.any():
                 yield tape, stages_of_rows(ticks, row_of[at[fits]], rows.place), to[fits]
 
+    def schedule_keys(self) -> set[ScheduleKey]:
+        """What tells the lists of all plans."""
+        blocks = (block for rows in self.by_shape.values() for block in rows.blocks)
+        return {block.schedule_key(number) for block in blocks for number, _ in block.numbers}
+
     def rule_out(
         self, key: tuple[str, int, int, int], moments: Sequence[Moments], bounds: Floats
     ) -> None:
