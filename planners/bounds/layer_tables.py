@@ -130,12 +130,12 @@ class LayerTables:
     def stacked(self, key: ScheduleKey, place: Ints) -> tuple[Key, StackedMoments]:
         """The moments of a schedule on such stages, and what tells them from others."""
         if schedule_kind(key[0]).by_times:
-            return self.stacked_of_one(key, place)
+            return self._stacked_of(before_backward(key), place)
         return self._stacked_of(self._moments_of(key), place)
 
     def stacked_of_one(self, key: ScheduleKey, place: Ints) -> tuple[Key, StackedMoments]:
         """The same of a moment that every schedule has, of one micro-batch."""
-        return self._stacked_of(one_micro_batch(key), place)
+        return self._stacked_of(before_backward(key, every=True), place)
 
     def _stacked_of(self, moments: Sequence[Moments], place: Ints) -> tuple[Key, StackedMoments]:
         alike = *((rank.stages, rank.counts.tobytes()) for rank in moments), place.tobytes()
@@ -144,14 +144,16 @@ class LayerTables:
         return alike, self._stacked[alike]
 
 
-def one_micro_batch(key: ScheduleKey) -> list[Moments]:
-    """A moment that the ranks of every schedule have, for lists that take long to make.
+def before_backward(key: ScheduleKey, *, every: bool = False) -> list[Moments]:
+    """A moment of each rank that is known without the lists of a schedule, which may take long.
 
-    A micro-batch has gone forward through all stages, and not backward yet.
+    So many micro-batches have gone forward through its stages, and none backward yet. `every`: as
+    many as every schedule has, which is one.
     """
-    name, ranks, virtual, _ = key
-    found = []
-    for own in stages_by_rank(schedule_kind(name), ranks, ranks * virtual).tolist():
-        counts = [*([1] * len(own)), *([0] * (2 * len(own)))]
+    name, ranks, virtual, count = key
+    kind, found = schedule_kind(name), []
+    for rank, own in enumerate(stages_by_rank(kind, ranks, ranks * virtual).tolist()):
+        ahead = 1 if every else min(count, kind.ahead(ranks, rank))
+        counts = [*([ahead] * len(own)), *([0] * (2 * len(own)))]
         found.append(Moments(tuple(own), np.array([counts], dtype=np.int64)))
     return found

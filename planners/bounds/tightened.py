@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from parplan.planners.bounds.depths import Depths, StackedMoments, depths_of, least_depths
-from parplan.planners.bounds.layer_tables import one_micro_batch
+from parplan.planners.bounds.layer_tables import before_backward
 from parplan.planners.bounds.schedule_bounds import stages_of_rows, step_bounds_s
 from parplan.planners.bounds.space_rows import RowBlock, Rows
 from parplan.planners.bounds.space_table import IMPOSSIBLE, ScheduleKey, SpaceTable
@@ -55,7 +55,7 @@ def tighten(table: SpaceTable, bounds: Floats, ceiling: float, moments_of: Momen
                 key = name, rows.num_ranks, block.virtual, block.group.num_micro_batches
                 if key not in known:
                     by_times = schedule_kind(name).by_times
-                    own = one_micro_batch(key) if by_times else moments_of(key)
+                    own = before_backward(key) if by_times else moments_of(key)
                     known[key] = StackedMoments(own, rows.place)
                 found = _of_ordering(table, block, number, depths, known[key], bounds, ceiling)
                 if len(found.places):

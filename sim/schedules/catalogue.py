@@ -31,6 +31,20 @@ ONE, TWO = range(1, 2), range(2, 3)
 ANY, EVEN = range(1, sys.maxsize), range(2, sys.maxsize, 2)
 
 
+def _one(num_ranks: int, rank: int) -> int:
+    return 1
+
+
+def _as_zb_h1(num_ranks: int, rank: int) -> int:
+    """The number of ZB-H1.
+
+    Each of the other schedules of which `zero_bubble` takes the best has no fewer: a rank that
+    nothing has come back to goes forward until that is due, which is after 2 (ranks - rank) - 1 of
+    equal times.
+    """
+    return num_ranks - rank
+
+
 def _no_limit(num_ranks: int, num_micro_batches: int, virtual_stages: int) -> str:
     return ""
 
@@ -58,6 +72,9 @@ class ScheduleKind:
     steady: Callable[[int, int, int], int] = as_many
     """(ranks, micro-batches, virtual stages) -> fewer micro-batches with equal fullest moments
     (`parplan.sim.schedules.limits`)."""
+    ahead: Callable[[int, int], int] = _one
+    """(ranks, rank) -> micro-batches that go forward on a rank before the first goes backward
+    there, at least, where there are so many."""
     keeps_all: bool = False
     """Whether all forwards come before the first backward, so that the fullest moments hold the
     activations of all micro-batches in place of one."""
@@ -82,7 +99,9 @@ CATALOGUE: dict[str, ScheduleKind] = {
     "hanayo": ScheduleKind(function=hanayo, placement="v", virtual_stages=EVEN, steady=repeated),
     "zb-h1": ScheduleKind(function=zb_h1, splits_backward=True, steady=one_per_rank),
     "zb-h2": ScheduleKind(function=zb_h2, splits_backward=True, steady=two_per_rank),
-    "zb-auto": ScheduleKind(function=zero_bubble, splits_backward=True, by_times=True),
+    "zb-auto": ScheduleKind(
+        function=zero_bubble, splits_backward=True, by_times=True, ahead=_as_zb_h1
+    ),
     "interleaved-zb": ScheduleKind(
         function=interleaved_zb,
         virtual_stages=ANY,

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from parplan.errors import ParplanError
-from parplan.sim.programs.instructions import Schedule, read_csv, write_csv
+from parplan.sim.programs.instructions import Schedule, computations, read_csv, write_csv
 from parplan.sim.schedules import (
     CATALOGUE,
     MOST_ACTIONS,
@@ -348,3 +348,23 @@ def test_the_orders_of_the_greedy_plays_are_as_they_were() -> None:
     assert digest(simulated) == "f59ff47b462af74a"
     waves = [hanayo(p, m, v) for (p, m), v in itertools.product(sizes, (2, 4, 6))]
     assert digest(waves) == "0ba251f44b584e54"
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_so_many_go_forward_before_the_first_comes_back(name: str) -> None:
+    """What is said of that without lists is never more than what they have."""
+    kind, seen = schedule_kind(name), 0
+    for ranks in range(2, 9):
+        for count in (1, 2, ranks - 1, ranks, ranks + 1, 2 * ranks, 4 * ranks, 5 * ranks + 1):
+            for virtual in (1, 2):
+                if virtual not in kind.virtual_stages or why_not(name, ranks, count, virtual):
+                    continue
+                for rank, actions in enumerate(
+                    computations(make_program(name, ranks, count, virtual))
+                ):
+                    ops = "".join(op for _, op, _ in actions)
+                    first = min(ops.find(op) for op in "BI" if op in ops)
+                    held = len({(s, m) for s, op, m in actions[:first] if op == "F"})
+                    assert held >= min(count, kind.ahead(ranks, rank))
+                    seen += 1
+    assert seen > 20
