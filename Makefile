@@ -34,7 +34,7 @@ quick: $(VENV)/ready typing
 test-all: check
 	$(BIN)/python -m pytest -q -m "long or not long" --timeout 3600
 
-# Over 20,000 inputs that are nearly right.
+# Over 40,000 inputs that are nearly right.
 fuzz: $(VENV)/ready typing
 	$(BIN)/python -m pytest -q -s -m long --timeout 3600 tests/system/test_fuzz.py
 

@@ -155,9 +155,9 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    _set_up_figures()
     with clean_output():
         try:
+            _set_up_figures()
             code = _run(argv)
             sys.stdout.flush()
             return code

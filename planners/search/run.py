@@ -172,7 +172,7 @@ def run_planner(
         shared=costs,
         goal=goal,
         known=known,
-        watch=watch,
+        watch=None if watch is None else partial(_watched, watch),
         spread=None if workers == 1 and executor is None else spread,
     )
     with spread:
@@ -216,6 +216,21 @@ def _limited(budget: Budget) -> Budget:
     return replace(budget, evaluations=min(budget.evaluations or MOST_RECORDED, MOST_RECORDED))
 
 
+class _WatchError(BaseException):
+    """What watches a search failed, as a full disk does: no mistake of the planner."""
+
+    def __init__(self, error: ParplanError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _watched(watch: Callable[[Evaluator], None], evaluator: Evaluator) -> None:
+    try:
+        watch(evaluator)
+    except ParplanError as error:
+        raise _WatchError(error) from error
+
+
 def _run(function: Planner, space: Space, evaluator: Evaluator, seed: int) -> str:
     try:
         function(space, evaluator, Random(seed))
@@ -225,6 +240,8 @@ def _run(function: Planner, space: Space, evaluator: Evaluator, seed: int) -> st
         return "interrupted"
     except RunFailedError:
         raise  # Workers were lost: no mistake of the planner.
+    except _WatchError as failed:
+        raise failed.error from None
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         return f"failed: {type(error).__name__}: {error} ({where.filename}, line {where.lineno})"

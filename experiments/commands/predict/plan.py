@@ -399,9 +399,10 @@ def _nothing_fits(
 
 
 def _manifest(asked: SearchRequest, report: Report) -> dict[str, Any]:
-    """The inputs of the results; an interrupted search says so, and is not taken as finished."""
+    """The inputs of the results; one that was interrupted, or failed, says so: it is not whole."""
     whole = {**_inputs(asked.args), "depends_on": digest(asked.depends_on())}
-    return whole | ({"interrupted": True} if report.stopped == "interrupted" else {})
+    kind = report.stopped.partition(":")[0]
+    return whole | ({kind: True} if kind in ("interrupted", "failed") else {})
 
 
 def _inputs(args: argparse.Namespace) -> dict[str, Any]:
