@@ -11,6 +11,7 @@ import re
 import stat
 import tempfile
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 try:
@@ -36,10 +37,15 @@ _KINDS = (
 )
 
 
-def read_regular(path: Path, most: int | None = MAX_FILE_BYTES) -> bytes:
+def read_regular(
+    path: Path,
+    most: int | None = MAX_FILE_BYTES,
+    check_begin: Callable[[bytes], None] = lambda begin: None,
+) -> bytes:
     """The content of a regular file of at most `most` bytes.
 
-    Raises `ParplanError` naming it for any other: a device or a pipe may never end.
+    `check_begin`: raises `ParplanError` for the first MiB, or less, of a file that need not be read
+    to its end. Raises `ParplanError` naming it for any other: a device or a pipe may never end.
     """
     try:
         # Without waiting for the other end of a pipe.
@@ -54,6 +60,8 @@ def read_regular(path: Path, most: int | None = MAX_FILE_BYTES) -> bytes:
                 )
             content = bytearray()
             while part := os.read(file, 1 << 20):
+                if not content:
+                    check_begin(part)
                 content += part
                 if most is not None and len(content) > most:
                     raise ParplanError(f"{path}: larger than the {most} bytes that are read")

@@ -12,6 +12,7 @@ import time
 import weakref
 import zlib
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -40,8 +41,7 @@ class Journal:
         self._file = open_to_add(path)
         try:
             lock_file(self._file, path)
-            content = _content(self._file)
-            _check_is_journal(path, content)
+            content = _content(self._file, path)
             if anew:
                 os.ftruncate(self._file, 0)
                 content = b""
@@ -132,8 +132,7 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
 
     Raises `ParplanError` where it cannot be read or is damaged.
     """
-    content = read_regular(path, most=None)
-    _check_is_journal(path, content)
+    content = read_regular(path, None, partial(_check_is_journal, path))
     return _whole_rows(path, content)[0]
 
 
@@ -175,18 +174,23 @@ def _sum(number: int, text: str) -> str:
     return f"{zlib.crc32(f'{number} {text}'.encode()):08x}"
 
 
-def _content(file: int) -> bytes:
-    parts = []
+def _content(file: int, path: Path) -> bytes:
+    parts = list[bytes]()
     while part := os.read(file, 1 << 20):
+        if not parts:
+            _check_is_journal(path, part)
         parts.append(part)
     return b"".join(parts)
 
 
 def _check_is_journal(path: Path, content: bytes) -> None:
-    """Raise `ParplanError` for a file that parplan did not begin: it is not touched."""
+    """Raise `ParplanError` for a file that parplan did not begin: it is not touched.
+
+    `content`: the first MiB of it, or less. A power cut leaves no more than that of zeros alone.
+    """
     begin = b'{"line": '
     first = content.rstrip(b"\0")[: len(begin)]
-    if not begin.startswith(first):
+    if not begin.startswith(first) or (not first and len(content) >= 1 << 20):
         raise ParplanError(f"{path}: not a journal of this version of parplan")
 
 

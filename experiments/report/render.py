@@ -137,8 +137,13 @@ def check_own_page(path: Path) -> None:
     if not os.path.lexists(path):
         return
     check_replaceable(path)
-    if MARK.encode() not in read_regular(path, most=None)[:2000]:
-        raise ParplanError(f"{path}: is there already, and is no report of parplan")
+
+    def check_mark(begin: bytes) -> None:
+        if MARK.encode() not in begin[:2000]:
+            raise ParplanError(f"{path}: is there already, and is no report of parplan")
+
+    if not read_regular(path, None, check_mark):
+        check_mark(b"")
 
 
 def _manifest(folder: Path) -> dict[str, object]:

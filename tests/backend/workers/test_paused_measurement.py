@@ -122,28 +122,28 @@ def running() -> Iterator[list[subprocess.Popen[str]]]:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(500)
 def test_a_real_run_whose_workers_are_stopped_for_a_while(
     tmp_path: Path, running: list[subprocess.Popen[str]]
 ) -> None:
     words = ("execute", "gpt-tiny", "--layers", "2", "--seq-len", "16", "--global-batch", "8")
-    process = start(*words, "--processes", "2", "--repeats", "60", "-o", "out", cwd=tmp_path)
+    process = start(*words, "--processes", "2", "--repeats", "12", "-o", "out", cwd=tmp_path)
     running.append(process)
     said = lines_of(process)
     wait_for(lambda: any("step 5 of" in line for line in said), process)
     stopped_once(process, STOPPED_S)
-    assert process.wait(timeout=180) == 0, said
+    assert process.wait(timeout=300) == 0, said
     text = "".join(said)
     assert "all workers are stopped (by a signal); this run waits until they go on" in text
     assert "the steps of this round are measured again" in text
     table = json.loads((tmp_path / "out" / "execution.json").read_text())
     for executed in table["executed"]:
-        assert len(executed["samples_s"]) == 60
+        assert len(executed["samples_s"]) == 12
         assert max(executed["samples_s"]) < STOPPED_S / 4
 
 
 @pytest.mark.long
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(500)
 def test_a_real_calibration_whose_workers_are_stopped_for_a_while(
     tmp_path: Path, running: list[subprocess.Popen[str]]
 ) -> None:
