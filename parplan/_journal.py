@@ -39,6 +39,7 @@ class Journal:
     def __init__(self, path: Path, head: Row, *, anew: bool = False) -> None:
         self.path = path
         self._file = open_to_add(path)
+        self._unsynced: OSError | None = None
         try:
             lock_file(self._file, path)
             content = _content(self._file, path)
@@ -100,10 +101,14 @@ class Journal:
                 os.close(self._file)
         except OSError as error:
             raise self._unwritten(error) from None
+        if self._unsynced is not None:
+            raise self._unwritten(self._unsynced)
 
     def _write(self, rows: list[Row]) -> None:
         lines = [_line(number, _text(row)) for number, row in enumerate(rows, start=self._number)]
         content = "".join(lines).encode()
+        if self._unsynced is not None:
+            raise self._unwritten(self._unsynced)
         try:
             os.lseek(self._file, self._end, os.SEEK_SET)
             write_all(self._file, content)
@@ -115,11 +120,12 @@ class Journal:
         self._end += len(content)
         self._number += len(rows)
         if time.monotonic() >= self._synced_s + SYNC_EVERY_S:
+            self._synced_s = time.monotonic()
             try:
                 os.fsync(self._file)
             except OSError as error:
-                raise self._unwritten(error) from None
-            self._synced_s = time.monotonic()
+                # The lines are there, once; the next call says it, since a later sync may not.
+                self._unsynced = error
 
     def _unwritten(self, error: OSError) -> ParplanError:
         return ParplanError(

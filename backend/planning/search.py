@@ -86,7 +86,7 @@ def search(costs: PlanCosts, candidates: Sequence[Plan], options: Options) -> Ch
     LOG.info(log.GOT_DATABASES)
     LOG.info(log.num_candidates(len(candidates)))
     LOG.info(log.COMPILE_START)
-    report = try_all(costs, candidates, memory_ratio=options.memory_ratio)
+    report = try_all(costs, candidates, memory_ratio=options.memory_ratio).whole()
     LOG.info(log.compile_time(report.compile_s))
     LOG.info(log.COMPILE_FINISHED)
     LOG.info(log.num_possible(report.num_possible))

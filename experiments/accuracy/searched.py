@@ -75,7 +75,7 @@ def searched(case: Case, seconds: float) -> SearchedRun:
     if not seconds:
         return found
     budget = Budget(seconds=seconds, gap=GAP)
-    report = run_planner("branch-and-bound", space, budget=budget, with_gap=True)
+    report = run_planner("branch-and-bound", space, budget=budget, with_gap=True).whole()
     if report.best is None:
         return replace(found, reason=reason or "the search found no plan that fits")
     gathers = request.plan.overlap_parameter_gather

@@ -58,7 +58,7 @@ def compare(
     `parplan.planners.search.workers.WorkerPool` has it;
     each is on one process, so that its times are those of one.
     """
-    best = run_planner("branch-and-bound", space).best
+    best = run_planner("branch-and-bound", space).whole().best
     if best is None or best.step_s is None:
         return None
     reports: list[SearchReport] = []
@@ -72,7 +72,10 @@ def compare(
 
 def _search(space: Space, budget: Budget, asked: tuple[str, int]) -> SearchReport:
     planner, seed = asked
-    return run_planner(planner, space, budget=budget, seed=seed)
+    report = run_planner(planner, space, budget=budget, seed=seed)
+    if report.stopped == "interrupted":
+        raise KeyboardInterrupt
+    return report
 
 
 def evaluations_until_near(comparison: Comparison, report: SearchReport) -> float:

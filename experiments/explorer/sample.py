@@ -39,7 +39,9 @@ def sampled(workload: Workload, cluster: Cluster, options: Options) -> tuple[lis
     check_candidates(workload, cluster, plans)
 
     def tried(some: Sequence[Plan]) -> list[Trial]:
-        report = exhaustive(workload, cluster, some, memory_ratio=options.memory_ratio, workers=1)
+        report = exhaustive(
+            workload, cluster, some, memory_ratio=options.memory_ratio, workers=1
+        ).whole()
         return list(report.trials)
 
     if len(plans) <= MOST:

@@ -157,7 +157,7 @@ class Worker:
         narrow: dict[str, Any] = {name: (value,) for name, value in fixed.items()}
         space = make_space(workload, cluster, replace(base, **narrow))
         if not other:
-            best = run_planner("branch-and-bound", space, shared=shared).best
+            best = run_planner("branch-and-bound", space, shared=shared).whole().best
             if best is not None and _has(best.plan, fixed):
                 return [best]
         plans = list(_with(space, fixed, other))

@@ -242,7 +242,7 @@ def _good_plans(space: Space, budget: Budget, goal: Goal, shared: SharedCosts) -
         budget=Budget(seconds=seconds, gap=DEFAULT_GAP),
         goal=goal,
         shared=shared,
-    )
+    ).whole()
     return () if report.best is None else (report.best.plan,)
 
 

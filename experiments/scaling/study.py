@@ -155,7 +155,7 @@ def _best(workload: Workload, cluster: Cluster, base: Constraints) -> tuple[Tria
     """The fastest plan; where nothing fits, what the nearest lacks."""
     space = make_space(workload, cluster, base)
     shared = SharedCosts(workload, cluster)
-    best = run_planner("branch-and-bound", space, shared=shared).best
+    best = run_planner("branch-and-bound", space, shared=shared).whole().best
     if best is not None:
         return best, ""
     trials = [shared.judge(plan, base.memory_ratio) for plan in space]

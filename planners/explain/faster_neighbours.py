@@ -65,7 +65,9 @@ def better_plans(
     `plan`. `step_s`: that of `plan`; infinite where it does not fit, for the fastest that does.
     """
     candidates = tuple(dict.fromkeys(_candidates(workload, cluster, plan)))
-    report = exhaustive(workload, cluster, candidates, memory_ratio=memory_ratio, progress=progress)
+    report = exhaustive(
+        workload, cluster, candidates, memory_ratio=memory_ratio, progress=progress
+    ).whole()
     return _frontier(plan, step_s, report.trials), len(candidates)
 
 

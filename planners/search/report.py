@@ -3,7 +3,9 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
+from parplan.errors import RunFailedError
 from parplan.planners.costs.goal import STEP_TIME, Goal
 from parplan.planners.costs.plan_costs import PlanCosts
 from parplan.planners.costs.trial import Trial
@@ -33,6 +35,18 @@ class Report:
     """Candidates that were tried, where not all were held."""
     num_fitting: int | None = None
     """Of these, those that fit in memory."""
+
+    def whole(self) -> Self:
+        """This report, for what stands on all of the search.
+
+        Raises `KeyboardInterrupt` where it was interrupted: the search keeps that for itself, and
+        its best is none. Raises `RunFailedError` where the planner failed.
+        """
+        if self.stopped == "interrupted":
+            raise KeyboardInterrupt
+        if self.stopped.startswith("failed"):
+            raise RunFailedError(f"the search {self.stopped}")
+        return self
 
     @property
     def num_possible(self) -> int:

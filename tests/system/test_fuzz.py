@@ -21,7 +21,10 @@ from tests.system.fuzz.world import WORLD
 from tests.system.fuzz_targets import TARGETS
 
 LIMIT_S = 20
-"""An input that takes longer hangs."""
+"""An input that takes longer to compute hangs."""
+
+WAIT_S = 300
+"""And one that takes longer on a busy machine waits for something."""
 
 ALL = {**TARGETS, **WORLD}
 
@@ -38,15 +41,18 @@ LONG = int(os.environ.get("PARPLAN_FUZZ", "4100"))
 @contextmanager
 def alarm(seconds: int) -> Iterator[None]:
     def ring(*_: object) -> None:
-        raise AssertionError(f"hangs: took over {seconds} s")
+        raise AssertionError(f"hangs: computed for over {seconds} s, or waited {WAIT_S} s")
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(seconds)
+    before = [signal.signal(signum, ring) for signum in (signal.SIGALRM, signal.SIGPROF)]
+    signal.alarm(WAIT_S)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
         signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGALRM, before[0])
+        signal.signal(signal.SIGPROF, before[1])
 
 
 def tried(name: str, count: int, seen: Counter[str], *, fixed: bool) -> None:

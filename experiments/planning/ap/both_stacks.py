@@ -90,7 +90,9 @@ def compared(
     memory_ratio: float,
 ) -> BothStacks:
     """The verdicts of the default stack beside `trials`, those of AP's; `workload`: by default."""
-    report = exhaustive(workload, cluster, [t.plan for t in trials], memory_ratio=memory_ratio)
+    report = exhaustive(
+        workload, cluster, [t.plan for t in trials], memory_ratio=memory_ratio
+    ).whole()
     return BothStacks(version=version, platform=trials, default=report.trials)
 
 
