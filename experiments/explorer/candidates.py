@@ -8,6 +8,7 @@ from typing import Any
 
 from parplan._strict import read_text
 from parplan.errors import ParplanError
+from parplan.experiments.output.tables import WORDS, in_a_cell
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.trial import Trial
 from parplan.planners.explain.plan_words import plan_words
@@ -102,7 +103,7 @@ def _fields(plan: Plan) -> dict[str, Any]:
         if isinstance(value, bool):
             found[name] = "yes" if value else "no"
         elif isinstance(value, tuple | list):
-            found[name] = " ".join(map(str, value))
+            found[name] = in_a_cell(value)
         else:
             found[name] = "all" if value is None else value
     found["zero_stage"] = plan.zero_stage
@@ -133,7 +134,7 @@ def _trial(row: dict[str, str]) -> Trial:
         elif name in TEXTS:
             fields[name] = text
         elif name == "recomputed_ops":
-            fields[name] = text.split()
+            fields[name] = text.split(WORDS)
         elif name in LISTS:
             fields[name] = [int(word) for word in text.split()] or None
         else:

@@ -6,6 +6,7 @@ from typing import Any
 from parplan.experiments.figures.cost_landscape import cost_landscape
 from parplan.experiments.figures.gantt import gantt
 from parplan.experiments.output.folder import OutputFolder
+from parplan.experiments.output.tables import in_a_cell
 from parplan.experiments.planning.ap.both_stacks import BothStacks
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.trial import Trial
@@ -47,19 +48,12 @@ def trial_row(number: int, trial: Trial) -> dict[str, Any]:
     """A candidate as a row of `trials.csv`."""
     return {
         "candidate": number,
-        **{name: _cell(value) for name, value in trial.plan.to_json().items()},
+        **{name: in_a_cell(value) for name, value in trial.plan.to_json().items()},
         "verdict": "fits" if trial.fits else "does not fit",
         "reason": trial.reason,
         "memory_bytes_per_stage": " ".join(f"{b:.0f}" for b in trial.memory_bytes),
         "step_s": "" if trial.step_s is None else repr(trial.step_s),
     }
-
-
-def _cell(value: Any) -> Any:
-    """A list as its items with spaces between them."""
-    if isinstance(value, tuple | list):
-        return " ".join(map(str, value))
-    return "" if value is None else value
 
 
 def write_plan(

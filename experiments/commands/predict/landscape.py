@@ -44,6 +44,7 @@ from parplan.experiments.output.new_folder import (
 )
 from parplan.experiments.output.progress import ProgressLine
 from parplan.experiments.output.sweep import swept
+from parplan.experiments.output.tables import in_a_cell
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.costs.objectives import TrainingRun
 from parplan.planners.spaces.constraints import Constraints, read_constraints
@@ -252,7 +253,7 @@ def cell_row(cell: Cell, land: Landscape) -> dict[str, Any]:
     """A cell as a row of `landscape.csv`."""
     metrics = {name: cell.metrics.get(name, "") for name in METRICS}
     known = {name for other in land.cells for name in other.metrics} | {land.name}
-    plan = {f"plan.{k}": _words_of(v) for k, v in (cell.plan or Plan().to_json()).items()}
+    plan = {f"plan.{k}": in_a_cell(v) for k, v in (cell.plan or Plan().to_json()).items()}
     return {
         **cell.values,
         "verdict": cell.verdict,
@@ -263,11 +264,6 @@ def cell_row(cell: Cell, land: Landscape) -> dict[str, Any]:
         "plan": cell.label,
         **(plan if cell.plan is not None else dict.fromkeys(plan, "")),
     }
-
-
-def _words_of(value: Any) -> Any:
-    """A field of a plan: of several values the words, whether they were read again or not."""
-    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
 
 
 def summary(land: Landscape) -> Iterator[str]:

@@ -140,5 +140,6 @@ def _shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple | list):
-        return " ".join(map(str, value)) if len(value) <= 16 else f"{len(value)} values"
+        between = ", " if any(isinstance(item, str) for item in value) else " "
+        return between.join(map(str, value)) if len(value) <= 16 else f"{len(value)} values"
     return str(value)

@@ -1,5 +1,6 @@
 """The page of `parplan explore` without a browser: its data, its file, what the server refuses."""
 
+import csv
 import http.client
 import json
 import math
@@ -18,6 +19,7 @@ from parplan.experiments.explorer.candidates import candidate_table, read_trials
 from parplan.experiments.explorer.job import ExploredJob, from_folder
 from parplan.experiments.explorer.page import page
 from parplan.experiments.explorer.server import ExplorerServer
+from parplan.experiments.planning.files import trial_row
 from parplan.planners.costs.trial import Trial
 from parplan.sim.analysis.time_split import BUBBLE, PARTS
 from parplan.sim.plan import Plan
@@ -329,3 +331,21 @@ def test_a_port_that_is_taken(
 ) -> None:
     assert main(["explore", str(folder), "--port", str(server.server_port)]) == 2
     assert "cannot be served on" in capsys.readouterr().err
+
+
+def test_plans_that_recompute_several_operations_are_read_as_they_were_written(
+    tmp_path: Path,
+) -> None:
+    sets = (("attention norm", "mlp norm"), ("mlp activation",), ("attention",))
+    trials = [
+        Trial(plan=Plan(recomputation="selective", recomputed_ops=ops), memory_bytes=(2.0,))
+        for ops in sets
+    ]
+    path = tmp_path / "trials.csv"
+    with path.open("w", newline="") as file:
+        rows = [trial_row(i, trial) for i, trial in enumerate(trials)]
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    assert "attention norm; mlp norm" in path.read_text()
+    assert [trial.plan for trial in read_trials(path)] == [trial.plan for trial in trials]
