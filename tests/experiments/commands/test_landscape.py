@@ -244,7 +244,7 @@ def test_a_landscape_without_a_plan_is_drawn_and_explained(
         (("--x", "num_stages=a"), "--x: num_stages: expected a whole number, got 'a'"),
         (("--x", "num_stages=0"), "at least 1, got 0"),
         (("--x", "num_stages=1,1"), "a value is there twice"),
-        (("--x", "memory=-1"), "above 0, got -1"),
+        (("--x", "memory=-1"), "above 0, got '-1'"),
         (("--x", "schedule=1f2b"), "did you mean 1f1b"),
         (("--x", "recomputation=some"), "is not one of none, selective, full"),
         (("--x", "shard_group"), "needs its values"),
