@@ -73,6 +73,14 @@ AXOLOTL = Dialect(
     needs=("base_model",),
 )
 
+OTHERS = {
+    "swift": "ms-swift: not known here",
+    "xtuner": "XTuner: not known here",
+    "tune": "torchtune: not known here",
+    "axolotl": "Axolotl: import its YAML --from axolotl",
+}
+"""Commands whose flags look like those of a Hugging Face trainer, with defaults of their own."""
+
 UNTRAINED = ("infer_backend", "export_dir", "do_predict")
 """Settings of what LLaMA-Factory does beside training."""
 
@@ -114,6 +122,8 @@ def _imported(text: str, where: str, given: Given, dialect: Dialect) -> Imported
     values, flags = _table(text, where, given)
     if dialect is TRANSFORMERS and "finetuning_type" in values:
         raise ParplanError(f"{where}: a launch of LLaMA-Factory: --from llama-factory")
+    if flags is not None and dialect is TRANSFORMERS and flags.command in OTHERS:
+        raise ParplanError(f"{where}: a launch of {OTHERS[flags.command]}")
     second = dialect is LLAMA_FACTORY and is_v1(values)
     if second:
         values = in_older_names(values, where)

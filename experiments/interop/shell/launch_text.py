@@ -40,6 +40,8 @@ class Flags:
 
     where: str
     words: dict[str, list[str]] = field(default_factory=dict)
+    command: str = ""
+    """The first word of the launch, without folders."""
     program: str = ""
     """The Python file that is started, as the launch names it."""
     starters: tuple[str, ...] = ()
@@ -109,6 +111,7 @@ def read_flags(text: str, where: str, variables: Mapping[str, str]) -> Flags:
     flags = Flags(where=where, unknowns=script.scope.unknowns, files=script.files)
     flags.notes = script.notes
     _launcher(_directives(text), flags)
+    flags.command = next(iter(chosen), "").rpartition("/")[2]
     start = _program(chosen)
     flags.program = next((word for word in chosen[start:][:1] if _PROGRAM.fullmatch(word)), "")
     _launcher(chosen[:start], flags)
