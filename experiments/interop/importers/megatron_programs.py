@@ -50,6 +50,7 @@ def check_program(flags: Flags, found: ImportedSettings) -> None:
             continue
         if re.search(_WORD.format(words), program.rpartition("/")[2]):
             raise ParplanError(f"{flags.where}: {flags.program.rpartition('/')[2]}: {why}")
+    named = "/".join(program.split("/")[-2:])
     for words, why in OTHERWISE.items():
-        if re.search(_WORD.format(words), program):
+        if re.search(_WORD.format(words), named):
             found.misread(flags.program.rpartition("/")[2], why)
