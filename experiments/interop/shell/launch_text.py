@@ -20,6 +20,9 @@ _VALUED = re.compile(
 )
 """Names of flags with a value: an unset variable behind one is that value, not further flags."""
 
+OF_TRAINERS = ("--per-device-train-batch-size", "--per-gpu-train-batch-size")
+"""The same of a Hugging Face trainer."""
+
 _OF_SLURM = {
     "--nodes": ("SLURM_NNODES", "SLURM_JOB_NUM_NODES"),
     "--ntasks": ("SLURM_NTASKS", "SLURM_NPROCS"),
@@ -146,7 +149,7 @@ def _launch(launches: list[list[str]], script: Script) -> list[str]:
     """The words of the command that trains; of all together where only flags are there."""
 
     def strong(words: list[str]) -> int:
-        names = {word.partition("=")[0].replace("_", "-") for word in words}
+        names = set(_names(words))
         return sum(name in names for name in OF_MODELS)
 
     found = [words for words in launches if any(_FLAG.fullmatch(word) for word in words)]
@@ -154,6 +157,8 @@ def _launch(launches: list[list[str]], script: Script) -> list[str]:
         return [word for words in found for word in words]
     most = max((strong(words) for words in found), default=0)
     training = [words for words in found if most and strong(words) == most]
+    if not most:
+        training = [words for words in found if any(one in OF_TRAINERS for one in _names(words))]
     if training and MARK.fullmatch(branch := training[0][-1]):
         training = [
             words for words in found if words in training or (words[-1] == branch and strong(words))
@@ -175,6 +180,11 @@ def _launch(launches: list[list[str]], script: Script) -> list[str]:
     if strong(kept):
         return kept
     return max(found, key=len, default=kept)
+
+
+def _names(words: list[str]) -> list[str]:
+    """Words as the names of flags, without values."""
+    return [word.partition("=")[0].replace("_", "-") for word in words]
 
 
 def _why(launches: list[list[str]], script: Script) -> str:
