@@ -232,6 +232,21 @@ def _phi(k: Keys) -> Fields:
     }
 
 
+def _internlm3(k: Keys) -> Fields:
+    k.only("bias", False, False)
+    return _llama(k) | {"qkv_bias": k.flag("qkv_bias", False)}
+
+
+def _ministral3(k: Keys) -> Fields:
+    """Mistral, whose window is off unless it is said."""
+    return FAMILIES["mistral"](k if "sliding_window" in k.table else _with(k, sliding_window=None))
+
+
+def _granite_moe(k: Keys) -> Fields:
+    k.only("attention_bias", False, False)
+    return FAMILIES["mixtral"](k)
+
+
 MORE: dict[str, Callable[[Keys], Fields]] = {
     "gemma3": _text(_gemma3_text),
     "llama4": _text(_llama4),
@@ -261,5 +276,10 @@ MORE: dict[str, Callable[[Keys], Fields]] = {
     "nemotron": _nemotron,
     "phi": _phi,
     "smollm3": _llama,
+    "helium": _llama,
+    "internlm3": _internlm3,
+    "seed_oss": _qwen2,
+    "ministral3": _ministral3,
+    "granitemoe": _granite_moe,
 }
 """By `model_type`."""
