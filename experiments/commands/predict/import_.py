@@ -41,7 +41,10 @@ from parplan.sim.workload import Workload
 
 MOST_TEXT = 4_000_000
 
-SCRIPTS = ("megatron", "transformers", "torchtitan", "megatron-bridge", "nemo", "maxtext")
+SCRIPTS = (
+    *("megatron", "transformers", "llama-factory", "torchtitan"),
+    *("megatron-bridge", "nemo", "maxtext"),
+)
 """Sources whose launches have variables, or a choice of configurations."""
 
 

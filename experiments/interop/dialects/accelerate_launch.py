@@ -6,6 +6,7 @@ from typing import Any
 from parplan._strict import read_text
 from parplan.experiments.interop.beside import beside
 from parplan.experiments.interop.dialects.hf_sharding import NAMED
+from parplan.experiments.interop.importers.asked import Asked
 from parplan.experiments.interop.importers.from_accelerate import accelerate_settings, read_yaml
 from parplan.experiments.interop.importers.imported import Given, ImportedSettings
 from parplan.sim.plan import zero_fields
@@ -27,6 +28,15 @@ OF_KIND = {
     "use_megatron_lm": "MEGATRON_LM",
     "multi_gpu": "MULTI_GPU",
 }
+
+OF_TRL = {
+    **{f"zero{n}": {"--use-deepspeed": "", "--zero-stage": str(n)} for n in (1, 2, 3)},
+    "fsdp1": {"--use-fsdp": "", "--fsdp-version": "1"},
+    "fsdp2": {"--use-fsdp": "", "--fsdp-version": "2"},
+    "multi_gpu": {"--multi-gpu": ""},
+    "single_gpu": {},
+}
+"""Configurations that TRL brings, by name, as flags of `accelerate launch`."""
 
 PLAIN = ("mixed_precision", "num_machines", "gradient_accumulation_steps")
 
@@ -65,6 +75,19 @@ def take_launcher(
     found.notes += [note for note in inner.notes if not note.startswith(IGNORED)]
     found.no_effect |= {f"accelerate {name}": why for name, why in inner.no_effect.items()}
     found.not_understood |= inner.not_understood
+
+
+def launcher_of_trl(table: Asked) -> dict[str, str]:
+    """What `trl sft` passes on to `accelerate launch`, as its flags."""
+    found = {}
+    if count := table.number("num_processes", least=1):
+        found["--num-processes"] = str(count)
+    name = table.text("accelerate_config")
+    if name in OF_TRL:
+        found |= OF_TRL[name]
+    elif name:
+        found["--config-file"] = name
+    return found
 
 
 def _over(values: dict[str, Any], flags: Mapping[str, str]) -> None:

@@ -4,6 +4,7 @@ Its TrainingArguments as YAML, JSON or the arguments of a script, TRL, LLaMA-Fac
 All have a model, a length, batches, precision, recomputation, adapters, and DeepSpeed or FSDP.
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Any
 
 from parplan._strict import parse_json
 from parplan.errors import ParplanError
-from parplan.experiments.interop.dialects.accelerate_launch import take_launcher
+from parplan.experiments.interop.dialects.accelerate_launch import launcher_of_trl, take_launcher
 from parplan.experiments.interop.dialects.hf_sharding import sharding
 from parplan.experiments.interop.dialects.hub_models import hub_model
 from parplan.experiments.interop.dialects.llama_factory_megatron import NO_EFFECT as MEGATRON
@@ -129,6 +130,10 @@ def _imported(text: str, where: str, given: Given, dialect: Dialect) -> Imported
         values = in_older_names(values, where)
     elif dialect is LLAMA_FACTORY and "do_train" not in values and any(map(values.get, UNTRAINED)):
         raise ParplanError(f"{where}: it trains no model: do_train is not said")
+    if flags is not None and flags.command == "trl":
+        dialect = dataclasses.replace(dialect, title="TRL", recomputes=True)
+        if not {"bf16", "fp16"} & set(values):
+            values = {**values, "bf16": True}
     table = Asked(values, where)
     if not any(name in values for name in dialect.needs):
         raise ParplanError(
@@ -162,7 +167,9 @@ def _imported(text: str, where: str, given: Given, dialect: Dialect) -> Imported
         found.note("the command", "sft is taken: the file does not say it")
     sharding(table, found, given, auto)
     if not any(table.get(name) for name in ("deepspeed", "fsdp", "fsdp_config")):
-        if flags is not None and "accelerate" in flags.starters:
+        if flags is not None and flags.command == "trl":
+            take_launcher(launcher_of_trl(table), where, given, found)
+        elif flags is not None and "accelerate" in flags.starters:
             shown = {k: flags.unknowns.shown(word) for k, word in flags.launcher.items()}
             take_launcher(shown, where, given, found)
         else:
