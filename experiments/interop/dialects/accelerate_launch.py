@@ -45,16 +45,22 @@ IGNORED = ("the DataLoader", "the program", "gradient_accumulation_steps", "proc
 
 
 def take_launcher(
-    launcher: Mapping[str, str], where: str, given: Given, found: ImportedSettings
+    launcher: Mapping[str, str],
+    where: str,
+    given: Given,
+    found: ImportedSettings,
+    files: Mapping[str, str],
 ) -> None:
     """Set what `accelerate launch` decides, unless the trainer has a sharding of its own.
 
-    launcher: its flags with their values.
+    launcher: its flags with their values. files: texts that the script writes, by name.
     """
     flags = {name.removeprefix("--").replace("-", "_"): word for name, word in launcher.items()}
     values: dict[str, Any] = {}
     name = flags.get("config_file")
-    if name is not None:
+    if name is not None and name in files:
+        values = dict(read_yaml(files[name], f"{where}: {name}"))
+    elif name is not None:
         path = beside(where, name)
         if path is None:
             _not_there(name, found)

@@ -131,15 +131,7 @@ def _fsdp(table: Asked, found: ImportedSettings) -> None:
     words = table.get("fsdp") or []
     words = words.split() if isinstance(words, str) else words if isinstance(words, list) else []
     names = {str(word).lower() for word in words}
-    config = table.get("fsdp_config")
-    if isinstance(config, str):
-        path = beside(table.where, config)
-        if path is None:
-            found.misread(f"fsdp_config {config}", "not beside the file; its defaults are taken")
-        section = Asked(
-            _json(read_text(path), str(path)) if path else {}, table.where, "fsdp_config."
-        )
-        table.sections["fsdp_config"] = section
+    _read_config(table, found)
     section = table.section("fsdp_config")
     stage = _stage(names, section, table, found)
     found.plan |= {**zero_fields(stage), "overlap_parameter_gather": stage > 0}
@@ -161,6 +153,23 @@ def _fsdp(table: Asked, found: ImportedSettings) -> None:
     if stage == 3 and not wrapped:
         found.plan |= {**zero_fields(2), "overlap_parameter_gather": False}
         found.note("fsdp", "without auto_wrap the whole model is gathered at once, as in ZeRO-2")
+
+
+def _read_config(table: Asked, found: ImportedSettings) -> None:
+    """Put `fsdp_config` in the place of a text or of the file that it names."""
+    config = table.get("fsdp_config")
+    if not isinstance(config, str):
+        return
+    inner: Any = {}
+    if config.lstrip().startswith("{"):
+        inner = _json(config, f"{table.where}: fsdp_config")
+    elif (path := beside(table.where, config)) is not None:
+        inner = _json(read_text(path), str(path))
+    else:
+        found.misread(f"fsdp_config {config}", "not beside the file; its defaults are taken")
+    if not isinstance(inner, Mapping):
+        raise ParplanError(f"{table.where}: fsdp_config: expected a table, got {config:.60}")
+    table.sections["fsdp_config"] = Asked(inner, table.where, "fsdp_config.")
 
 
 def _either(section: Asked, name: str) -> Any:

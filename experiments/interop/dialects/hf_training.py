@@ -168,10 +168,10 @@ def _imported(text: str, where: str, given: Given, dialect: Dialect) -> Imported
     sharding(table, found, given, auto)
     if not any(table.get(name) for name in ("deepspeed", "fsdp", "fsdp_config")):
         if flags is not None and flags.command == "trl":
-            take_launcher(launcher_of_trl(table), where, given, found)
+            take_launcher(launcher_of_trl(table), where, given, found, flags.files)
         elif flags is not None and "accelerate" in flags.starters:
             shown = {k: flags.unknowns.shown(word) for k, word in flags.launcher.items()}
-            take_launcher(shown, where, given, found)
+            take_launcher(shown, where, given, found, flags.files)
         else:
             found.note("deepspeed, fsdp", "neither is said: weights are whole on every device")
     if (experts := table.whole("expert_parallel_size", 1, least=1)) > 1:
@@ -219,6 +219,8 @@ def _of_flags(flags: Flags) -> dict[str, Any]:
                     raise ParplanError(f"{flags.where}: {name}: {unknown.why}")
         key = name.removeprefix("--").replace("-", "_")
         shown = [flags.unknowns.shown(word) for word in words]
+        if name in ("--deepspeed", "--fsdp-config") and len(words) == 1:
+            shown = [flags.files.get(words[0], shown[0]).strip()]
         table[key] = True if not shown else shown[0] if len(shown) == 1 else " ".join(shown)
     return table
 

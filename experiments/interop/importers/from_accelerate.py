@@ -178,7 +178,11 @@ def _precision(table: Asked) -> str:
 def _fsdp(section: Asked, machines: int, found: ImportedSettings) -> None:
     again = section.get("fsdp_reshard_after_forward")
     if section.text("fsdp_version", "1") == "2":
-        section.get("fsdp_sharding_strategy")
+        if strategy := section.text("fsdp_sharding_strategy"):
+            found.note(
+                section.named("fsdp_sharding_strategy"),
+                f"{strategy}: FSDP 2 goes by fsdp_reshard_after_forward alone",
+            )
         stage = 3 if section.true("fsdp_reshard_after_forward", default=True) else 2
     else:
         # Accelerate 1.x writes the strategy of FSDP 1 under the name of FSDP 2's setting.
