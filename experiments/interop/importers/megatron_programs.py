@@ -11,7 +11,7 @@ _WORD = r"(?:^|[_/\-])(?:{})(?:[_.\-]|$)"
 UNTRAINED = "it trains no model"
 
 REFUSED = {
-    "t5|t0|nmt|encoder_decoder": "not modelled: encoders with decoders",
+    "t5|nmt|encoder_decoder": "not modelled: encoders with decoders",
     "mamba|hybrid|griffin|recurrentgemma|hyena|evo2": "not modelled: state-space layers",
     "vision|vit|dino|swin|inpaint|imagenet|classify": "not modelled: models of images",
     "generation|generate|inference|server|convert|converter|preprocess|export|quantize|ptq|"
