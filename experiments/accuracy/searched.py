@@ -1,7 +1,8 @@
 """What the search answers for published jobs, beside the plans that were run."""
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -9,6 +10,7 @@ from parplan.errors import ParplanError
 from parplan.experiments.cases.read import Case
 from parplan.experiments.cases.request import CaseRequest, request_of
 from parplan.experiments.output.tables import columns
+from parplan.experiments.planning.alternatives import MAIN, grouped
 from parplan.hardware.network.cluster import Cluster
 from parplan.planners.search.budget import Budget
 from parplan.planners.search.run import run_planner
@@ -21,16 +23,20 @@ from parplan.sim.prediction.predict import compile_plan, predict
 from parplan.sim.workload import Workload
 
 MEMORY_RATIO = 0.95
-"""Share of each device's memory that answers may use: runs of vendors fill it."""
+"""Share of each device's memory that answers may use at least: runs of vendors fill it. Where what
+was run takes more, and fits, they may use as much."""
 
 GAP = 0.01
-"""A search of a job ends where no more can be gained."""
+"""A search of a job ends where no more can be gained; answers worse by less are not worse."""
 
 CLAIM = 0.1
 """An answer that is said to be faster than what was run by more than this is a finding."""
 
 SOFTWARE = ("gradient_dtype", "overlap_gradient_reduction", "overlap_tensor_parallel")
 """Fields of a plan that a training stack sets: an answer has those of the run."""
+
+DERIVED = ("data_parallel", "num_micro_batches", "recomputed_of_stages")
+"""Fields that are no dimensions of a space, and are told where they differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,63 +47,114 @@ class SearchedRun:
     request: CaseRequest | None = None
     in_space: bool = False
     reason: str = ""
-    """Why it cannot be laid out, or what its plan has that the space does not."""
+    """Why it cannot be laid out, what its plan has that the space does not, or why there is no
+    answer to compare it with."""
     run_step_s: float | None = None
     """Predicted for the plan that was run."""
+    run_memory: float = 0.0
+    """Predicted for the fullest device of what was run, over the memory that it has."""
     best: Plan | None = None
     best_step_s: float | None = None
     gap: float | None = None
     """What may still be gained over the answer."""
     differs: str = ""
-    term: str = ""
-    """The part of the step in which the answer saves the most."""
+    terms: Mapping[str, float] | None = None
+    """Seconds that the answer saves, by part of the step; negative: that it takes longer."""
 
     @property
     def claim(self) -> float | None:
-        """The share of the predicted step that the answer claims to save."""
-        if self.run_step_s is None or self.best_step_s is None:
+        """The share of the predicted step that the answer claims to save.
+
+        None where there is no answer, or where what was run does not fit by the memory model: it is
+        then not what ran (a setting that its source leaves out).
+        """
+        if self.run_step_s is None or self.best_step_s is None or self.run_memory > 1:
             return None
         return 1 - self.best_step_s / self.run_step_s
 
+    @property
+    def term(self) -> str:
+        """The parts of the step in which the answer saves, and that in which it loses the most."""
+        saved = dict(self.terms or {})
+        total = sum(value for value in saved.values() if value > 0)
+        named = sorted((p for p in saved if saved[p] >= MAIN * total > 0), key=lambda p: -saved[p])
+        least = min(saved, key=saved.__getitem__, default="")
+        named += [least] if saved and saved[least] <= -MAIN * total < 0 else []
+        return ", ".join(f"{part} {-saved[part]:+.3g} s" for part in named)
+
 
 def searched(case: Case, seconds: float) -> SearchedRun:
-    """One run; `seconds`: for the search of its job, 0 for none."""
+    """One run; `seconds`: processor time for the search of its job, 0 for none."""
     try:
         request = request_of(case)
-        run_s, split = _step(request.workload, request.cluster, request.plan)
-        space = space_of(request)
+        run_s, memory, split = _step(request.workload, request.cluster, request.plan)
+        space = space_of(request, memory)
     except ParplanError as error:
         return SearchedRun(case=case, reason=str(error))
     reason = why_not_in(space, request.plan)
     found = SearchedRun(
-        case=case, request=request, in_space=not reason, reason=reason, run_step_s=run_s
+        case=case,
+        request=request,
+        in_space=not reason,
+        reason=reason,
+        run_step_s=run_s,
+        run_memory=memory,
     )
     if not seconds:
         return found
+    if memory > 1:
+        lacking = f"what was run takes {memory:.0%} of the memory as predicted: not compared"
+        return replace(found, reason=reason or lacking)
     budget = Budget(seconds=seconds, gap=GAP)
-    report = run_planner("branch-and-bound", space, budget=budget, with_gap=True).whole()
+    report = run_planner(
+        "branch-and-bound", space, budget=budget, with_gap=True, clock=time.process_time
+    ).whole()
     if report.best is None:
-        return replace(found, reason=reason or "the search found no plan that fits")
+        return replace(found, reason=reason or f"no plan that fits was found ({report.stopped})")
     gathers = request.plan.overlap_parameter_gather
     best = replace(report.best.plan, overlap_parameter_gather=gathers)
-    best_s, own = _step(request.workload, request.cluster, best)
-    saved = {part: split.seconds[part] - own.seconds[part] for part in own.seconds}
-    part = max(saved, key=saved.__getitem__)
+    best_s, _, own = _step(request.workload, request.cluster, best)
+    before, after = grouped(split), grouped(own)
     return replace(
         found,
         best=best,
         best_step_s=best_s,
         gap=report.gap,
-        differs=differences(request.plan, best),
-        term=f"{part} {-saved[part]:+.3g} s" if saved[part] > 0 else "",
+        differs=differences(with_effect(request.plan), with_effect(best)),
+        terms={part: before[part] - after[part] for part in before},
     )
 
 
-def space_of(request: CaseRequest) -> Space:
-    """The default space of the job, with what the training stack of the run sets."""
-    own = {name: (getattr(request.plan, name),) for name in SOFTWARE}
-    allowed = everything(request.workload, request.cluster)
-    allowed = replace(allowed, memory_ratio=MEMORY_RATIO, **own)  # type: ignore[arg-type]
+def sampled(cases: Sequence[Case], count: int) -> list[Case]:
+    """So many different runs that can be laid out, of each source alike, spread over its list."""
+    groups: dict[str, dict[Any, Case]] = {}
+    for case in cases:
+        try:
+            request = request_of(case)
+        except ParplanError:
+            continue
+        key = request.workload, request.cluster.name, request.plan
+        groups.setdefault(case.group, {}).setdefault(key, case)
+    wanted = dict.fromkeys(groups, 0)
+    for _ in range(min(count, sum(map(len, groups.values())))):
+        free = [name for name in groups if wanted[name] < len(groups[name])]
+        wanted[min(free, key=lambda name: wanted[name])] += 1
+    chosen = []
+    for name, number in wanted.items():
+        own = list(groups[name].values())
+        chosen += [own[(2 * i + 1) * len(own) // (2 * number)] for i in range(number)]
+    return chosen
+
+
+def space_of(request: CaseRequest, memory: float = 0.0) -> Space:
+    """The default space of the job, with what the training stack of the run sets and has.
+
+    `memory`: the share that the plan that was run takes.
+    """
+    own: dict[str, Any] = {name: (getattr(request.plan, name),) for name in SOFTWARE}
+    own["schedule"] = tuple(dict.fromkeys((*request.stack.schedules, request.plan.schedule)))
+    own["memory_ratio"] = max(MEMORY_RATIO, memory) if memory <= 1 else MEMORY_RATIO
+    allowed = replace(everything(request.workload, request.cluster), **own)
     return make_space(request.workload, request.cluster, allowed)
 
 
@@ -131,22 +188,33 @@ def with_effect(plan: Plan) -> Plan:
 
 
 def differences(plan: Plan, other: Plan) -> str:
-    """The fields in which two plans differ, with both values."""
+    """The dimensions in which two plans differ, with both values."""
+    one, two = _values(plan), _values(other)
     return "; ".join(
-        f"{field.name} {_said(getattr(plan, field.name))} -> {_said(getattr(other, field.name))}"
-        for field in fields(Plan)
-        if getattr(plan, field.name) != getattr(other, field.name)
+        f"{name} {_said(one[name])} -> {_said(two[name])}" for name in one if one[name] != two[name]
     )
+
+
+def _values(plan: Plan) -> dict[str, Any]:
+    point = point_of(plan)
+    found = {**point.values(), **{name: getattr(plan, name) for name in DERIVED}}
+    chunks = f" x {point.ordering.virtual_stages}" if point.ordering.virtual_stages > 1 else ""
+    found["schedule"] = f"{point.ordering.schedule}{chunks}"
+    found["layers of stages"] = plan.stage_layers
+    del found["ordering"]
+    return found
 
 
 def _said(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _step(workload: Workload, cluster: Cluster, plan: Plan) -> tuple[float, TimeSplit]:
+def _step(workload: Workload, cluster: Cluster, plan: Plan) -> tuple[float, float, TimeSplit]:
+    """Seconds of a step, share of the memory that it takes, and where the time goes."""
     compiled = compile_plan(workload, cluster, plan)
     run = predict(compiled)
-    return run.step_s, time_split(workload, cluster, compiled, run)
+    memory = compiled.peak_bytes / cluster.accelerator.memory_bytes
+    return run.step_s, memory, time_split(workload, cluster, compiled, run)
 
 
 def search_row(found: SearchedRun) -> dict[str, Any]:
@@ -161,6 +229,7 @@ def search_row(found: SearchedRun) -> dict[str, Any]:
         "best_step_s": _number(found.best_step_s),
         "gap": _number(found.gap),
         "measured_step_s": _number(found.case.step_s),
+        "run_memory": _number(found.run_memory),
         "claim": _number(found.claim),
         "differs": found.differs,
         "term": found.term,
@@ -201,7 +270,7 @@ def _line(name: str, results: Iterable[SearchedRun]) -> tuple[str, ...]:
     return (
         *said,
         str(len(claims)),
-        _share(sum(c >= -1e-9 for c in claims.values()), len(claims)),
+        _share(sum(c >= -GAP for c in claims.values()), len(claims)),
         f"{median(claims.values()):.1%}",
         str(sum(c > CLAIM for c in claims.values())),
         "{}/{}".format(
@@ -215,7 +284,7 @@ def _share(part: int, whole: int) -> str:
     return f"{part / whole:.1%}" if whole else "-"
 
 
-def findings(results: Iterable[SearchedRun]) -> list[str]:
+def findings(results: Sequence[SearchedRun]) -> list[str]:
     """A line for each plan that the space does not have, then for each claim above `CLAIM`."""
     missing: Mapping[str, str] = {
         f"{r.case.group}: {r.reason}": r.case.id
@@ -223,9 +292,23 @@ def findings(results: Iterable[SearchedRun]) -> list[str]:
         if r.request is not None and not r.in_space
     }
     lines = [f"not in the space: {what} ({case_id})" for what, case_id in missing.items()]
+    lines += terms_of_claims(results)
     lines += [
         f"claims {r.claim:.0%} over {r.case.id}: {r.term}; {r.differs}"
         for r in results
         if r.claim is not None and r.claim > CLAIM
     ]
     return lines
+
+
+def terms_of_claims(results: Iterable[SearchedRun]) -> list[str]:
+    """A line that says in how many claims above `CLAIM` each part of the step saves the most."""
+    carried: dict[str, int] = {}
+    for found in results:
+        if found.claim is not None and found.claim > CLAIM and found.terms:
+            part = max(found.terms, key=found.terms.__getitem__)
+            carried[part] = carried.get(part, 0) + 1
+    if not carried:
+        return []
+    said = ", ".join(f"{part} {n}" for part, n in sorted(carried.items(), key=lambda i: -i[1]))
+    return [f"claims > {CLAIM:.0%} by the part of the step that saves the most: {said}"]

@@ -45,6 +45,8 @@ class Stack:
     framework: str
     """A table of `sim/software/frameworks.toml`."""
     software: Software = MEGATRON
+    schedules: tuple[str, ...] = ("1f1b", "interleaved-1f1b")
+    """Of pipelines that it has (Megatron-LM: megatron/core/pipeline_parallel/schedules.py)."""
     pipelines_keep_parameters: bool = False
     """Whether a pipeline of fully sharded stages gathers parameters once a step (ZeRO-2)."""
     ends_as_layers: int = 0

@@ -7,9 +7,8 @@ from parplan.experiments.planning.explain import PlanChoice
 from parplan.planners.costs.goal import Goal
 from parplan.planners.costs.trial import Trial
 from parplan.planners.explain.plan_words import SEPARATOR, plan_parts, words_that_differ
-from parplan.planners.explain.why import EQUAL, Change, pace_of
+from parplan.planners.explain.why import EQUAL, Change, OtherPlan
 from parplan.sim.analysis.time_split import BUBBLE, PARTS, TimeSplit, time_split
-from parplan.sim.memory.peak import GB
 from parplan.sim.plan import Plan
 from parplan.sim.prediction.predict import compile_plan, predict
 
@@ -21,21 +20,12 @@ MAIN = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Alternative:
-    """A plan that was not chosen."""
+class Alternative(OtherPlan):
+    """A plan that was not chosen, and why."""
 
-    trial: Trial
     differs: str
     """What its line says otherwise than that of the chosen plan."""
-    extra_share: float
-    """Of the chosen plan's step, how much longer its own is; negative: shorter."""
-    fits: bool
     reason: str
-
-    @property
-    def pace(self) -> str:
-        """How fast it is beside the chosen plan."""
-        return pace_of(self.extra_share)
 
 
 def nearest(
@@ -70,13 +60,13 @@ def _kind(plan: Plan) -> str:
 
 
 def _lacking(best: Trial, change: Change) -> Alternative:
-    lack = max(0.1, change.missing_bytes / GB)
     return Alternative(
         trial=change.trial,
         differs=words_that_differ(best.plan, change.trial.plan),
         extra_share=change.extra_share,
-        fits=False,
-        reason=f"does not fit: {change.fullest} lacks {lack:.1f} GB",
+        missing_bytes=change.missing_bytes,
+        fullest=change.fullest,
+        reason=f"does not fit: {change.fullest} lacks {change.missing}",
     )
 
 
@@ -87,7 +77,6 @@ def _fitting(choice: PlanChoice, trial: Trial, own: TimeSplit) -> Alternative:
         trial=trial,
         differs=words_that_differ(choice.best.plan, trial.plan),
         extra_share=(trial.step_s or 0.0) / (choice.best.step_s or 1.0) - 1,
-        fits=True,
         reason=why_slower(own, split),
     )
 

@@ -11,6 +11,7 @@ SELECTIVE_WORDS = {
     "latent projections": "of latent projections",
     "latent projections, mlp": "of latent projections and MLP",
     "latent projections, mlp, experts": "of latent projections, MLP and experts",
+    "norms": "of norms",
     "norms, expert activations": "of norms and expert activations",
     "mlp": "of MLP",
     "experts": "of experts",

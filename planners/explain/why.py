@@ -27,18 +27,13 @@ def pace_of(extra_share: float) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """Another value of one dimension of the plan, and what it would cost."""
+class OtherPlan:
+    """A plan beside the chosen one."""
 
-    field: str
-    before: str
-    after: str
     trial: Trial
-    """Of the changed plan, with its step time also where it does not fit."""
-    extra_s: float
-    """Seconds that a step would take longer; negative: faster."""
+    """With its step time also where it does not fit."""
     extra_share: float
-    """The same over the step of the chosen plan."""
+    """How much longer its step takes, over that of the chosen plan; negative: faster."""
     missing_bytes: float = 0.0
     """Memory that the fullest device lacks; 0 where it fits."""
     fullest: str = ""
@@ -46,7 +41,7 @@ class Change:
 
     @property
     def fits(self) -> bool:
-        """Whether the changed plan is possible."""
+        """Whether it is possible."""
         return self.trial.fits
 
     @property
@@ -55,11 +50,27 @@ class Change:
         return pace_of(self.extra_share)
 
     @property
+    def missing(self) -> str:
+        """What the fullest device lacks, in words."""
+        return f"{max(0.1, self.missing_bytes / GB):.1f} GB"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change(OtherPlan):
+    """Another value of one dimension of the plan, and what it would cost."""
+
+    field: str
+    before: str
+    after: str
+    extra_s: float
+    """Seconds that a step would take longer; negative: faster."""
+
+    @property
     def verdict(self) -> str:
         """Describe what speaks against it."""
         if self.fits:
             return self.pace
-        lack = f"{max(0.1, self.missing_bytes / GB):.1f} GB more on {self.fullest}"
+        lack = f"{self.missing} more on {self.fullest}"
         return f"{self.pace}, {'but' if self.extra_share < EQUAL else 'and'} needs {lack}"
 
     def __str__(self) -> str:

@@ -36,6 +36,7 @@ BUILT_IN = {
     "beam": "parplan.planners.algorithms.heuristic.beam:beam",
     "nsga2": "parplan.planners.algorithms.heuristic.nsga2:nsga2",
     "bayesian": "parplan.planners.algorithms.heuristic.bayesian:bayesian",
+    "tpe": "parplan.planners.algorithms.heuristic.tpe:tpe",
     "as-ap": "parplan.planners.algorithms.heuristic.as_ap:as_ap",
     "dynamic-programming": (
         "parplan.planners.algorithms.exact.dynamic_programming:dynamic_programming"
@@ -46,7 +47,7 @@ BUILT_IN = {
 
 ONE_BY_ONE = (
     *("branch-and-bound", "annealing", "mcmc", "dynamic-programming", "integer-program"),
-    "pareto-front",
+    *("pareto-front", "tpe"),
 )
 """Those that ask about one plan after the other, so that there is nothing to spread."""
 

@@ -36,6 +36,8 @@ def everything(workload: Workload, cluster: Cluster, *, offloading: bool = False
     """
     is_long = workload.seq_len >= LONG_SEQUENCE
     per_node = cluster.num_accelerators // cluster.num_nodes
+    # Norms are recomputed with what lies between the products of experts, where there are any.
+    unlike = "norms" if workload.model.moe is not None else "norms, expert activations"
     has_host = offloading and cluster.accelerator.host_bytes_per_s is not None
     return Constraints(
         tensor_parallel=Range(max=max(MOST_TENSOR, 2 * per_node)),
@@ -47,7 +49,7 @@ def everything(workload: Workload, cluster: Cluster, *, offloading: bool = False
         unequal_chunks=True,
         stage_ends=(0, 2, 3),
         schedule=SIMULATED,
-        recomputation=tuple(RECOMPUTED),
+        recomputation=tuple(name for name in RECOMPUTED if name != unlike),
         recomputed_layers=Range(min=1),
         shard_group=Range(min=1),
         offload_optimizer=(False, True) if has_host else (False,),

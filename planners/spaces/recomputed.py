@@ -46,6 +46,7 @@ RECOMPUTED: dict[str, tuple[Recomputation, tuple[str, ...]]] = {
         "selective",
         (*MODULES["mla_up_proj"], *MODULES["mlp"], *MODULES["moe"]),
     ),
+    "norms": ("selective", MODULES["layernorm"]),
     "norms, expert activations": ("selective", (*MODULES["layernorm"], *MODULES["moe_act"])),
     "mlp": ("selective", MODULES["mlp"]),
     "experts": ("selective", MODULES["moe"]),

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from parplan.errors import ParplanError
@@ -29,6 +30,11 @@ from parplan.planners.spaces.checks import check_request
 from parplan.planners.spaces.options import Options
 
 
+def _left_out() -> set[str]:
+    """Planners that are compared only where they are named: what they need may be missing."""
+    return {"exhaustive"} | ({"tpe"} if find_spec("optuna") is None else set())
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `parplan compare-planners`."""
     add_workload_arguments(parser)
@@ -41,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--planners",
         metavar="NAMES",
-        default=",".join(name for name in BUILT_IN if name != "exhaustive"),
+        default=",".join(name for name in BUILT_IN if name not in _left_out()),
         help="planners, separated by commas (default %(default)s)",
     )
     parser.add_argument(

@@ -96,8 +96,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=20.0,
         metavar="S",
-        help="most seconds for the search of a job; 0: only say whether the plans that were run "
-        "are in the default space (default %(default)s)",
+        help="most seconds of processor time for the search of a job; 0: only say whether the "
+        "plans that were run are in the default space (default %(default)s)",
+    )
+    parser.add_argument(
+        "--sample",
+        type=int,
+        metavar="N",
+        help="with --search: only N different runs, of each source alike",
     )
     parser.add_argument(
         "--leave-one-source-out",

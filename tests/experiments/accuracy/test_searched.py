@@ -9,6 +9,7 @@ import pytest
 from parplan.experiments.accuracy.searched import (
     differences,
     findings,
+    sampled,
     search_summary,
     searched,
     space_of,
@@ -58,8 +59,37 @@ def test_an_answer_is_no_worse_than_the_gap_allows_and_is_compared_in_full() -> 
     assert (1 - found.claim) * (1 - found.gap) <= 1 + 1e-9
     table = search_summary([found])
     assert table.splitlines()[-1].split()[:4] == ["all", "1", "1", "100.0%"]
-    claimed = replace(found, best_step_s=0.5 * run_s)
-    assert findings([claimed]) == [f"claims 50% over {SMALL.id}: {found.term}; {found.differs}"]
+    claimed = replace(found, best_step_s=0.5 * run_s, terms={"compute": 3.0, "bubble": -1.0})
+    assert findings([claimed]) == [
+        "claims > 10% by the part of the step that saves the most: compute 1",
+        f"claims 50% over {SMALL.id}: compute -3 s, bubble +1 s; {found.differs}",
+    ]
+    assert sum((found.terms or {}).values()) == pytest.approx(run_s - best_s)
+
+
+def test_what_does_not_fit_by_the_model_is_not_compared() -> None:
+    found = searched(SMALL, 0.0)
+    assert 0 < found.run_memory < 1
+    ran = replace(found, best_step_s=1.0, run_memory=1.2)
+    assert ran.claim is None
+    assert replace(ran, run_memory=0.99).claim is not None
+
+
+def test_answers_have_schedules_of_the_stack_and_that_of_the_run() -> None:
+    request = request_of(SMALL)
+    odd = replace(request.plan, schedule="gpipe")
+    names = space_of(replace(request, plan=odd)).constraints.schedule
+    assert names == (*request.stack.schedules, "gpipe")
+
+
+def test_a_sample_has_as_many_runs_of_each_source() -> None:
+    cases = [case for case in CASES.values() if case.group in ("torchtitan", "megascale", "zb")]
+    chosen = sampled(cases, 12)
+    assert [case.group for case in chosen].count("zb") == 4
+    assert len({case.id for case in chosen}) == 12
+    assert sampled(cases, 12) == chosen
+    every = sampled(cases, 10**6)
+    assert len({request_of(case).plan for case in every}) <= len(every) < len(cases)
 
 
 def test_the_command_writes_a_row_for_each_run(
@@ -78,3 +108,5 @@ def test_the_command_writes_a_row_for_each_run(
     assert "torchtitan-a100" in capsys.readouterr().out
     assert main(["validate", "--search", "--search-seconds", "-1"]) == 2
     assert "--search-seconds: at least 0" in capsys.readouterr().err
+    assert main(["validate", "--search", "--sample", "0"]) == 2
+    assert "--sample: at least 1, got 0" in capsys.readouterr().err

@@ -36,7 +36,7 @@ def test_with_time_enough_a_planner_finds_the_fastest_or_nearly() -> None:
     times = sorted(t.step_s for t in everything.trials if t.step_s is not None)
     for planner in BUILT_IN:
         # A model of hundreds of trials takes long, and a better choice needs fewer of them.
-        few = Budget(evaluations=120) if planner == "bayesian" else None
+        few = Budget(evaluations=120) if planner in ("bayesian", "tpe") else None
         best = run_planner(planner, space, budget=few).best
         assert best is not None
         if planner in ("branch-and-bound", "random", "grid", "pareto-front"):

@@ -1,5 +1,6 @@
 """The evaluator and the runner: what they count, keep, stop and report."""
 
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -171,6 +172,15 @@ def test_built_in_planners_are_listed_once() -> None:
     table = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
     assert GROUP not in table["project"].get("entry-points", {})
     assert all(find_planner(name) for name in BUILT_IN)
+
+
+def test_a_planner_whose_library_is_missing_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    monkeypatch.delitem(sys.modules, "parplan.planners.algorithms.heuristic.tpe", raising=False)
+    with pytest.raises(ParplanError, match=r"planner tpe: .*pip install 'parplan\[optuna\]'"):
+        find_planner("tpe")
 
 
 def test_a_planner_can_be_registered_once() -> None:
