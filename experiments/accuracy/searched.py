@@ -11,7 +11,10 @@ from parplan.experiments.cases.read import Case
 from parplan.experiments.cases.request import CaseRequest, request_of
 from parplan.experiments.output.tables import columns
 from parplan.experiments.planning.alternatives import MAIN, grouped
+from parplan.experiments.planning.search import begun_well
 from parplan.hardware.network.cluster import Cluster
+from parplan.planners.costs.cost_cache import SharedCosts
+from parplan.planners.costs.goal import STEP_TIME
 from parplan.planners.search.budget import Budget
 from parplan.planners.search.run import run_planner
 from parplan.planners.spaces.everything import everything
@@ -105,9 +108,14 @@ def searched(case: Case, seconds: float) -> SearchedRun:
     if memory > 1:
         lacking = f"what was run takes {memory:.0%} of the memory as predicted: not compared"
         return replace(found, reason=reason or lacking)
-    budget = Budget(seconds=seconds, gap=GAP)
+    clock, shared = time.process_time, SharedCosts(space.workload, space.cluster)
+    budget = begun_well(space, Budget(seconds=seconds, gap=GAP), STEP_TIME, shared, clock)
     report = run_planner(
-        "branch-and-bound", space, budget=budget, with_gap=True, clock=time.process_time
+        *("branch-and-bound", space),
+        budget=budget,
+        with_gap=True,
+        clock=clock,
+        shared=shared,
     ).whole()
     if report.best is None:
         return replace(found, reason=reason or f"no plan that fits was found ({report.stopped})")

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,7 +26,7 @@ from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.goal import Goal
 from parplan.planners.costs.trial import Trial
 from parplan.planners.explain.why import CLOSE
-from parplan.planners.search.budget import Budget, budget_of
+from parplan.planners.search.budget import Budget, Clock, budget_of
 from parplan.planners.search.exhaustive import exhaustive, exhaustive_in_parts
 from parplan.planners.search.limits import MOST_RECORDED, check_record
 from parplan.planners.search.report import Report
@@ -200,9 +201,9 @@ def _by_planner(asked: SearchRequest, planner: str | Planner) -> Search:
         return report
 
     def begun(space: Space, shared: SharedCosts) -> Budget | None:
-        if budget is None or planner != DEFAULT_PLANNER or len(space) < LARGE_SPACE:
+        if budget is None or planner != DEFAULT_PLANNER:
             return budget
-        return replace(budget, first=_good_plans(space, budget, asked.chosen.goal, shared))
+        return begun_well(space, budget, asked.chosen.goal, shared)
 
     def search(space: Space) -> SearchReport:
         shared = SharedCosts(space.workload, space.cluster)
@@ -227,23 +228,33 @@ def _by_planner(asked: SearchRequest, planner: str | Planner) -> Search:
     return Search(len(space), ratio, space, run)
 
 
-def _good_plans(space: Space, budget: Budget, goal: Goal, shared: SharedCosts) -> tuple[Plan, ...]:
-    """The best plan of a small part of a large space, if one is found in a part of the time.
+def begun_well(
+    space: Space,
+    budget: Budget,
+    goal: Goal,
+    shared: SharedCosts,
+    clock: Clock = time.perf_counter,
+) -> Budget:
+    """The budget of a search by bounds that begins a large space with a good plan.
 
-    shared: the costs of the search that follows.
+    That is the best of a small part of the space, if one is found in a part of the time. shared:
+    the costs of the search that follows.
     """
+    if len(space) < LARGE_SPACE:
+        return budget
     try:
         part = make_space(space.workload, space.cluster, coarse_part(space.constraints))
     except ParplanError:  # Nothing of it is there.
-        return ()
+        return budget
     seconds = None if budget.seconds is None else COARSE_SHARE * budget.seconds
     report = run_planner(
         *(DEFAULT_PLANNER, part),
         budget=Budget(seconds=seconds, gap=DEFAULT_GAP),
         goal=goal,
         shared=shared,
+        clock=clock,
     ).whole()
-    return () if report.best is None else (report.best.plan,)
+    return budget if report.best is None else replace(budget, first=(report.best.plan,))
 
 
 def _budget(args: argparse.Namespace) -> Budget | None:

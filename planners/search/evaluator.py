@@ -21,6 +21,7 @@ from parplan.planners.costs.minimum_tables import RelaxedParts
 from parplan.planners.costs.plan_costs import by_lists
 from parplan.planners.costs.trial import Trial
 from parplan.planners.search.budget import Budget, Clock, Improvement, Stopped, budget_of
+from parplan.planners.search.leanest import leanest_plan
 from parplan.planners.search.remote import evaluated_remotely
 from parplan.planners.search.workers import WorkerPool
 from parplan.planners.spaces.space import Space
@@ -177,16 +178,15 @@ class Evaluator:
         parts, plan = self._shared.parts_of(self._space.constraints), self._space.row(row)
         assert isinstance(parts, RelaxedParts)
         self.num_bounds += len(boxes)
-        moments, limit = self._shared.moments(plan), self.memory_limit_bytes
-        goal = self.goal.bounded_by
-        found = box_lower_bounds(parts, plan, boxes, moments, limit, bounded_by=goal)
+        own = parts, plan, boxes, self._shared.moments(plan), self.memory_limit_bytes
+        found = box_lower_bounds(*own, bounded_by=self.goal.bounded_by)
         self._box_lower_bounds.update(((row, b), f) for b, f in zip(boxes, found, strict=True))
         return found
 
     def leanest(self) -> Plan:
-        """The plan with the least bound of memory, to ask about where nothing fits."""
+        """The plan that comes closest to fitting, to ask about where nothing fits."""
         self.space_bounds()
-        return next(self.layouts.space.variants(int(np.argmin(self.layouts.memory_bytes()))))
+        return leanest_plan(self.layouts.space, self.layouts.memory_bytes(), self.peak_bytes)
 
     def uneven_lower_bounds(self) -> npt.NDArray[np.float64]:
         """Lower bounds of the goal of each row with uneven stages, where the space has them.
