@@ -2,16 +2,23 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from parplan.errors import ParplanError
 from parplan.hardware.network.cluster import Cluster, enlarged
+from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.trial import Trial, judge
+from parplan.planners.spaces.everything import coarse_part, everything
+from parplan.planners.spaces.make import make_space
 from parplan.planners.spaces.space import divisors
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.workload import Workload
 
 MOST = 1024
 """More devices than so many times as many are not tried."""
+
+MOST_LAYOUTS = 200
+"""Layouts of a larger cluster that are tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +103,35 @@ def _larger(workload: Workload, cluster: Cluster, plan: Plan, memory_ratio: floa
             except ParplanError:
                 continue
             if trial.fits:
-                what = "full recomputation" + (" and ZeRO-3" if spread.zero_stage == 3 else "")
-                return Way(change=f"{larger.num_accelerators} devices with {what}", trial=trial)
+                return _way(larger, trial)
+        other = _another_layout(workload, larger, memory_ratio)
+        if other is not None:
+            return _way(larger, other)
         times *= 2
     return None
+
+
+def _way(larger: Cluster, trial: Trial) -> Way:
+    what = "full recomputation" + (" and ZeRO-3" if trial.plan.zero_stage == 3 else "")
+    return Way(change=f"{larger.num_accelerators} devices with {what}", trial=trial)
+
+
+def _another_layout(workload: Workload, larger: Cluster, memory_ratio: float) -> Trial | None:
+    """A plan with other degrees that fits with all that saves memory; None where there is none."""
+    lean = replace(
+        coarse_part(everything(workload, larger)),
+        tensor_parallel_across_nodes=True,
+        batch_per_device=(1,),
+        virtual_stages=(1,),
+        schedule=("1f1b",),
+        recomputation=("full",),
+        zero_stage=(3,),
+        sequence_parallel=(True,),
+    )
+    try:
+        space = make_space(workload, larger, lean)
+    except ParplanError:
+        return None
+    costs = SharedCosts(workload, larger)
+    trials = (costs.judge(plan, memory_ratio) for plan in islice(space, MOST_LAYOUTS))
+    return next((trial for trial in trials if trial.fits), None)

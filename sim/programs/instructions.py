@@ -23,7 +23,7 @@ MESSAGE_OPS = ("SEND_F", "RECV_F", "SEND_B", "RECV_B")
 STAGE_OPS = ("UNSHARD", "RESHARD", "REDUCE_GRAD")
 """What a stage does with its sharded parameters and its gradients, without a micro-batch."""
 
-_NUMBER = "(0|[1-9][0-9]{0,5})"
+_NUMBER = "(0|[1-9][0-9]{0,8})"
 _ACTION = re.compile(f"{_NUMBER}([FBIW]){_NUMBER}")
 _MESSAGE = re.compile(f"{_NUMBER}({'|'.join(MESSAGE_OPS)}){_NUMBER}")
 _STAGE = re.compile(f"{_NUMBER}({'|'.join(STAGE_OPS)})")

@@ -96,6 +96,7 @@ def found(
         return Trial(plan=plan, reason="" if good else "no", memory_bytes=memory)
 
     monkeypatch.setattr(module, "judge", judged)
+    monkeypatch.setattr(module, "_another_layout", lambda *given: None)
     ways = ways_to_fit(WORK, cluster, Trial(plan=PLAIN, reason="no", memory_bytes=memory), 0.8)
     assert all(way.trial.fits for way in ways)
     return [way.change for way in ways], [way.trial.plan for way in ways]
@@ -157,6 +158,7 @@ def test_one_replica_alone_has_nothing_to_shard(monkeypatch: pytest.MonkeyPatch)
         return Trial(plan=plan, reason="" if good else "no", memory_bytes=(2e12,))
 
     monkeypatch.setattr(module, "judge", judged)
+    monkeypatch.setattr(module, "_another_layout", lambda *given: None)
     (way,) = ways_to_fit(WORK, CLUSTER, Trial(plan=alone, memory_bytes=(2e12,)), 0.8)
     assert way.change == "16 devices with full recomputation"
     assert way.trial.plan.zero_stage == 0
@@ -171,9 +173,40 @@ def test_two_replicas_are_sharded(monkeypatch: pytest.MonkeyPatch) -> None:
         return Trial(plan=plan, reason="" if good else "no", memory_bytes=(2e12,))
 
     monkeypatch.setattr(module, "judge", judged)
+    monkeypatch.setattr(module, "_another_layout", lambda *given: None)
     (way,) = ways_to_fit(WORK, CLUSTER, Trial(plan=alone, memory_bytes=(2e12,)), 0.8)
     assert way.change == "16 devices with full recomputation and ZeRO-3"
     assert (way.trial.plan.num_stages, way.trial.plan.zero_stage) == (8, 3)
+
+
+@pytest.mark.parametrize(
+    ("model", "cluster", "devices"),
+    [
+        ("mixtral-8x7b", "2xh100", 16),
+        ("llama3-405b", "8xh100", 128),
+    ],
+)
+def test_another_layout_fits_where_more_of_the_same_does_not(
+    model: str, cluster: str, devices: int
+) -> None:
+    """Of 4 sequences there are no more copies, and chunks divide no further."""
+    work = Workload(model=model_preset(model), seq_len=2048, global_batch=devices)
+    own = cluster_preset(cluster)
+    closest = judge(
+        work,
+        own,
+        0.8,
+        Plan(
+            num_stages=own.num_accelerators,
+            num_micro_batches=devices,
+            virtual_stages=2,
+            schedule="interleaved-1f1b",
+        ),
+    )
+    *_, larger = ways_to_fit(work, own, closest, 0.8)
+    assert larger.change == f"{devices} devices with full recomputation and ZeRO-3"
+    times = devices // own.num_accelerators
+    assert judge(work, enlarged(own, times), 0.8, larger.trial.plan) == larger.trial
 
 
 def test_ways_of_a_real_plan_fit() -> None:

@@ -109,6 +109,35 @@ def test_what_experts_ran_is_in_the_widest_space() -> None:
     assert Plan(data_parallel=16384, num_micro_batches=1) not in space
 
 
+@pytest.mark.parametrize(
+    ("model", "devices", "degrees"),
+    [
+        ("deepseek-v2", 128, (1, 4, 32, 1)),
+        ("glm-4.5", 256, (2, 8, 16, 1)),
+        ("qwen3-235b-a22b", 256, (4, 16, 8, 1)),
+        ("qwen3-235b-a22b", 256, (4, 16, 8, 2)),
+        ("qwen3-30b-a3b", 16, (4, 2, 4, 1)),
+        ("kimi-k2", 512, (2, 16, 32, 1)),
+        ("deepseek-v3", 1024, (2, 16, 64, 1)),
+    ],
+)
+def test_plans_of_megatron_bridges_guide_are_in_it(
+    model: str, devices: int, degrees: tuple[int, int, int, int]
+) -> None:
+    """Tensor, pipeline, expert and context parallelism; experts are not split (its recipes)."""
+    tensor, stages, expert, context = degrees
+    replicas = devices // (tensor * stages * context)
+    job = Workload(model=model_preset(model), seq_len=8192, global_batch=64 * replicas)
+    cluster = cluster_preset(f"{devices}xh100")
+    plan = Plan(
+        tensor_parallel=tensor, sequence_parallel=tensor > 1, num_stages=stages,
+        context_parallel=context, data_parallel=replicas, num_micro_batches=64,
+        expert_parallel=expert, expert_tensor_parallel=1 if tensor > 1 else None,
+        **zero_fields(1),
+    )  # fmt: skip
+    assert plan in make_space(job, cluster, everything(job, cluster))
+
+
 @pytest.mark.parametrize("space", SPACES, ids=lambda s: s.workload.model.name)
 def test_every_sampled_plan_is_in_the_space_laid_out_and_above_its_bounds(space: Space) -> None:
     rng = Random(3)

@@ -103,6 +103,7 @@ NAMED = {
     "mixtral-8x22b": 141,
     "grok-1": 314,
     "kimi-k2": 1040,
+    "glm-4.5": 355,
     "moonlight-16b-a3b": 15.96,
     "llama4-scout": 109,
     "llama4-maverick": 400,
