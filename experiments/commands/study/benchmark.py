@@ -11,7 +11,7 @@ from parplan.backend.execution.execute import execute
 from parplan.errors import ParplanError
 from parplan.experiments.accuracy.comparison_tables import row, runs, short_name
 from parplan.experiments.benchmarks import execution as execution_benchmark
-from parplan.experiments.benchmarks import large_jobs
+from parplan.experiments.benchmarks import large_jobs, sampled_bounds
 from parplan.experiments.benchmarks import planners as benchmark_planners
 from parplan.experiments.benchmarks import scripts as scripts_benchmark
 from parplan.experiments.benchmarks import simulator as benchmark
@@ -33,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=1000,
         metavar="N",
         help="number of plans whose bound is compared with the exact step (default %(default)s)",
+    )
+    group.add_argument(
+        "--bounds",
+        type=int,
+        metavar="N",
+        help="compare the bounds of N plans of default spaces with their exact steps instead",
     )
     group.add_argument(
         "--calculon", type=Path, metavar="PATH", help="checkout of Calculon to compare with"
@@ -80,7 +86,11 @@ def run(args: argparse.Namespace) -> int:
         return _unseen(args, output)
     if args.scripts is not None:
         return _scripts(args, output)
-    sizes = "" if args.planners else "(p, m, v): ranks, micro-batches, chunks. "
+    sizes = (
+        ""
+        if args.planners or args.bounds is not None
+        else "(p, m, v): ranks, micro-batches, chunks. "
+    )
     print(f"{sizes}CPU time of one process, best of several runs.")
     found = []
     for measure in _measures(args):
@@ -169,6 +179,10 @@ def _execution(args: argparse.Namespace, output: OutputFolder) -> int:
 
 
 def _measures(args: argparse.Namespace) -> Iterator[benchmark.Measure]:
+    if args.bounds is not None:
+        return sampled_bounds.measures(
+            args.bounds, sampled_bounds.JOBS[: 1 if args.small else None]
+        )
     if args.planners:
         if args.samples < 1:
             raise ParplanError(f"--samples: at least 1, got {args.samples}")
