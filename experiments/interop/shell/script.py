@@ -224,7 +224,10 @@ def _within(words: list[str], place: int, script: Script) -> None:
         script.commands.append(plain)
         script.depth = depth
         return
-    script.commands[started:] = [[*words[:place], *found] for found in script.commands[started:]]
+    inner = script.commands[started:]
+    script.commands[started:] = [
+        found if found[0].startswith("--") else [*words[:place], *found] for found in inner
+    ]
 
 
 def _source(words: list[str], script: Script) -> None:
