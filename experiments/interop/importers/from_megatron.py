@@ -233,7 +233,7 @@ def _recomputation(flags: Flags, found: ImportedSettings) -> dict[str, object]:
 
 def _sharding(flags: Flags, found: ImportedSettings) -> dict[str, object]:
     optimizer = flags.has("--use-distributed-optimizer", "--overlapped-distributed-optimizer")
-    strategy = flags.text("--data-parallel-sharding-strategy") or "optim_grads_params"
+    strategy = flags.text("--data-parallel-sharding-strategy") or _usual_strategy(flags, found)
     copies = flags.number("--num-distributed-optimizer-instances") or 1
     asked = flags.number("--zero-stage")
     stage = int(optimizer) if asked is None else asked
@@ -253,6 +253,14 @@ def _sharding(flags: Flags, found: ImportedSettings) -> dict[str, object]:
         stage = 2 if flags.has("--torch-fsdp2-no-reshard-after-forward") else 3
     found.copies = copies if stage else 1
     return dict(zero_fields(stage))
+
+
+def _usual_strategy(flags: Flags, found: ImportedSettings) -> str:
+    """What Megatron's own FSDP shards where nothing is said, which releases differ in."""
+    usual = "no_shard" if "--use-custom-fsdp" in flags.words else "optim_grads_params"
+    if flags.has("--use-megatron-fsdp", "--use-custom-fsdp"):
+        found.note("--data-parallel-sharding-strategy", f"not said: {usual}, the default, is taken")
+    return usual
 
 
 def _overlap(flags: Flags, found: ImportedSettings) -> dict[str, object]:

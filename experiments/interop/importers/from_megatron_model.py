@@ -15,6 +15,17 @@ VOCABULARIES = {"GPT2BPETokenizer": 50257, "Llama2Tokenizer": 32000}
 
 MOST_LAYERS = 1000
 
+FLASH = (
+    *("--use-flash-attn", "--use-flash-attn-v1", "--use-flash-attn-v2"),
+    *("--use-flash-attn-triton", "--use-flash-attn-builder"),
+)
+
+BEFORE_2024 = (
+    *("--deepspeed", "--data-impl", "--DDP-impl", "--checkpoint-activations"),
+    *("--activations-checkpoint-method", "--model-parallel-size", "--create-moe-param-group"),
+)
+"""Arguments of Megatron-DeepSpeed, and of Megatron-LM before Transformer Engine was its default."""
+
 NUMBERS = {
     "rope_theta": ("--rotary-base", "--rotary-position-embeddings-theta"),
     "norm_epsilon": ("--norm-epsilon", "--layernorm-epsilon"),
@@ -45,8 +56,9 @@ def numbers_of(flags: Flags, found: ImportedSettings) -> dict[str, Any]:
     if optimizer not in OPTIMIZERS:
         found.misread(f"--optimizer {optimizer}", "its state is taken to be that of adam")
     backend = flags.text("--attention-backend") or "auto"
-    local = flags.text("--transformer-impl") == "local" and not flags.has("--use-flash-attn")
-    unfused = backend in ("unfused", "local") or (local and backend == "auto")
+    unfused = backend in ("unfused", "local") or (
+        backend == "auto" and _local_attention(flags, found)
+    )
     rates = [_rate(flags, f"--{name}-dropout") for name in ("attention", "hidden")]
     return {
         "precision": precision,
@@ -54,6 +66,16 @@ def numbers_of(flags: Flags, found: ImportedSettings) -> dict[str, Any]:
         "attention": "unfused" if unfused else "flash",
         "dropout": any(rate > 0 for rate in rates),
     }
+
+
+def _local_attention(flags: Flags, found: ImportedSettings) -> bool:
+    """Whether attention is Megatron's own, which is unfused unless FlashAttention is asked for."""
+    flash = flags.has(*FLASH)
+    said = flags.text("--transformer-impl")
+    early = [name for name in BEFORE_2024 if name in flags.words]
+    if said is None and early and not flash:
+        found.note("attention", f"unfused, the default of releases with {early[0]}")
+    return not flash and (said == "local" or (said is None and bool(early)))
 
 
 def _optimizer(flags: Flags, name: str, found: ImportedSettings) -> str:
