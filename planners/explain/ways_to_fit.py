@@ -112,8 +112,11 @@ def _larger(workload: Workload, cluster: Cluster, plan: Plan, memory_ratio: floa
 
 
 def _way(larger: Cluster, trial: Trial) -> Way:
-    what = "full recomputation" + (" and ZeRO-3" if trial.plan.zero_stage == 3 else "")
-    return Way(change=f"{larger.num_accelerators} devices with {what}", trial=trial)
+    plan, words = trial.plan, ["full recomputation"]
+    words += ["ZeRO-3"] * (plan.zero_stage == 3)
+    words += ["the optimizer in the host's memory"] * plan.offload_optimizer
+    words += ["activations in the host's memory"] * plan.offload_activations
+    return Way(change=f"{larger.num_accelerators} devices with {' and '.join(words)}", trial=trial)
 
 
 def _another_layout(workload: Workload, larger: Cluster, memory_ratio: float) -> Trial | None:

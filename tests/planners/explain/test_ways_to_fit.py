@@ -165,6 +165,20 @@ def test_one_replica_alone_has_nothing_to_shard(monkeypatch: pytest.MonkeyPatch)
     assert way.trial.plan.num_micro_batches == 16
 
 
+def test_what_stays_in_the_host_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = replace(PLAIN, offload_optimizer=True, offload_activations=True)
+
+    def judged(work: Workload, where: Any, ratio: float, plan: Plan) -> Trial:
+        good = where.num_accelerators == 16
+        return Trial(plan=plan, reason="" if good else "no", memory_bytes=(2e12,))
+
+    monkeypatch.setattr(module, "judge", judged)
+    monkeypatch.setattr(module, "_another_layout", lambda *given: None)
+    (way,) = ways_to_fit(WORK, CLUSTER, Trial(plan=plan, memory_bytes=(2e12,)), 0.8)
+    there = "the optimizer in the host's memory and activations in the host's memory"
+    assert way.change == f"16 devices with full recomputation and ZeRO-3 and {there}"
+
+
 def test_two_replicas_are_sharded(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = replace(PLAIN, data_parallel=1, num_stages=8)
 
