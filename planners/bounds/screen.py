@@ -83,6 +83,10 @@ def products(
             yield group._replace(**chosen), place[np.ix_(*axes)].reshape(-1)
 
 
+_Look = tuple[Placement, bool]
+"""What tells the bounds of schedules of one shape: where stages are, and whether ranks stagger."""
+
+
 class _Rows(NamedTuple):
     """Rows of plans of one shape that recompute something, or nothing."""
 
@@ -153,26 +157,25 @@ class _Shape:
         By what every schedule has of one micro-batch, and below `ceiling` by the schedule.
         """
         every = np.arange(len(self._rows.places))
-        by_placement: dict[Placement, Floats] = {}
-        below: dict[tuple[Placement, Key], list[tuple[Ints, Ints]]] = {}
-        like: dict[tuple[Placement, Key], tuple[ScheduleKind, StackedMoments]] = {}
+        by_look: dict[_Look, Floats] = {}
+        below: dict[tuple[_Look, Key], list[tuple[Ints, Ints]]] = {}
+        like: dict[tuple[_Look, Key], tuple[ScheduleKind, StackedMoments]] = {}
         begin = 0
         for block, end in zip(self._blocks, self._ends, strict=True):
             for number, kind in block.numbers:
                 key = block.schedule_key(number)
-                if kind.placement not in by_placement:
+                look = kind.placement, self._is_staggered(kind)
+                if look not in by_look:
                     _, of_one = self._tables.stacked_of_one(key, self._stages.place)
-                    by_placement[kind.placement] = self._bound(kind, of_one, every)
-                bound = by_placement[kind.placement][begin:end]
+                    by_look[look] = self._bound(kind, of_one, every)
+                bound = by_look[look][begin:end]
                 to = block.places(number).start + self._rows.places[begin:end]
                 found[to] = bound
                 chosen = np.flatnonzero(bound < ceiling)
                 if len(chosen):
                     alike, moments = self._tables.stacked(key, self._stages.place)
-                    like[kind.placement, alike] = kind, moments
-                    below.setdefault((kind.placement, alike), []).append(
-                        (begin + chosen, to[chosen])
-                    )
+                    like[look, alike] = kind, moments
+                    below.setdefault((look, alike), []).append((begin + chosen, to[chosen]))
             begin = end
         for name, several in below.items():
             chosen, to = (np.concatenate(own) for own in zip(*several, strict=True))
@@ -189,9 +192,15 @@ class _Shape:
             layers = self._layers(self._rows.outer[rows[may]], fits[may].argmax(axis=1))
             ranks = self._blocks[0].group.layout.num_stages
             message_s = host_message_s(self._tables.parts.workload, ranks)
-            least = _least_s(kind, ranks, self._stages.place, layers, around, message_s)
+            begun, work = _seconds(kind, ranks, self._stages.place, layers, around, message_s)
+            least = (work if self._is_staggered(kind) else begun + work).max(axis=1)
             found[may] = least * SLACK
         return found
+
+    def _is_staggered(self, kind: ScheduleKind) -> bool:
+        """Whether ranks begin steps at times of their own: what is before does not count."""
+        validates_later = self._tables.parts.workload.software.post_validation
+        return validates_later and kind.splits_backward and kind.one_copy
 
     def _fits(self, moments: StackedMoments, rows: Ints) -> npt.NDArray[np.bool_]:
         """Whether each row may fit with each depth, shape [rows, depths]."""
@@ -247,15 +256,15 @@ def _activations(bytes_: Floats, stages: StageKinds) -> Floats:
     return found
 
 
-def _least_s(
+def _seconds(
     kind: ScheduleKind,
     num_ranks: int,
     place: Ints,
     layers: Floats,
     around: Floats,
     message_s: float,
-) -> Floats:
-    """Seconds from the first forward to the end of the slowest rank's work, shape [rows].
+) -> tuple[Floats, Floats]:
+    """When each rank can begin, and how long it works, shape [rows, ranks].
 
     As `schedule_bounds.step_bounds_s` without gathers and reductions. layers: [rows, kinds, 3].
     around: seconds of a message, and micro-batches, [rows, 2].
@@ -268,5 +277,4 @@ def _least_s(
     begin = np.zeros_like(forward)
     np.cumsum(forward[:, :-1] + hops, axis=1, out=begin[:, 1:])
     work = sum(each[:, own[:, turn]] for turn in range(own.shape[1]))
-    found: Floats = (begin[:, own.min(axis=1)] + around[:, 1:] * work).max(axis=1)
-    return found
+    return begin[:, own.min(axis=1)], around[:, 1:] * work
