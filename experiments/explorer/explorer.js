@@ -223,7 +223,12 @@ let waiting = 0;
 let asking = 0;
 function later(work) {
   clearTimeout(waiting);
-  waiting = setTimeout(() => { waiting = 0; work(); }, 10);
+  // After two pictures, so that what was changed is on the screen first.
+  const mine = waiting = setTimeout(() => {
+    requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(() => {
+      if (mine === waiting) { waiting = 0; work(); }
+    })));
+  });
 }
 
 // Ends when all charts show the state of the page.

@@ -175,7 +175,8 @@ function penOf(canvas, width, height) {
   const scale = window.devicePixelRatio || 1;
   canvas.width = width * scale;
   canvas.height = height * scale;
-  const pen = canvas.getContext("2d");
+  // Drawn by the processor: where there is no graphics card, that is what is quick.
+  const pen = canvas.getContext("2d", { willReadFrequently: true });
   pen.scale(scale, scale);
   return pen;
 }
