@@ -239,6 +239,11 @@ def _sharding(flags: Flags, found: ImportedSettings) -> dict[str, object]:
     stage = int(optimizer) if asked is None else asked
     if flags.has("--deepspeed"):
         stage = stage_of_deepspeed(flags, asked, found)
+        pipelines = found.plan["num_stages"] > 1 and not flags.has("--no-pipeline-parallel")
+        if stage == 0 and pipelines and found.workload["precision"] == "bf16":
+            # runtime/bf16_optimizer.py of DeepSpeed, which its engine takes for pipelines in bf16.
+            found.note("--bf16", "DeepSpeed splits the optimizer's state of pipelines, as ZeRO-1")
+            stage = 1
     if stage not in range(4):
         raise ParplanError(f"{flags.where}: --zero-stage: 0 to 3, got {stage}")
     if flags.has("--use-megatron-fsdp", "--use-custom-fsdp"):
