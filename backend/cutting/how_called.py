@@ -11,9 +11,6 @@ from parplan.errors import ParplanError
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
-IGNORED = -100
-"""A label that torch's losses do not count."""
-
 
 class Absent:
     """An output that is on another process; any use of it is an error in one line."""
@@ -48,6 +45,14 @@ class HowCalled:
         places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
         if len(places) != 2:
             raise NoChainError(f"called with {len(places)} tensors, not inputs and targets alone")
+        rows = leaves[places[0]].shape[:1]
+        for value in (
+            *call[0],
+            *call[1].values(),
+            *(v for d in call[0] if isinstance(d, dict) for v in d.values()),
+        ):
+            if isinstance(value, list | tuple) and (len(value),) == tuple(rows):
+                raise NoChainError("called with a list that has an item for each row")
         self.places = (places[1], places[0]) if swapped else (places[0], places[1])
         self.rest = [None if i in places else leaf for i, leaf in enumerate(leaves)]
         found, self.outputs = tree_flatten(outputs)
@@ -83,9 +88,9 @@ class HowCalled:
                 f"inputs of shape {tuple(inputs.shape)}: under a pipeline blocks take what belongs "
                 f"to rows of shape {tuple(self.shape)}, as at the first call"
             )
-        if not targets.is_floating_point() and bool((targets == IGNORED).any()):
+        if not targets.is_floating_point() and bool((targets < 0).any()):
             raise NoChainError(
-                f"targets of {IGNORED} are not counted by losses, and micro-batches need a mean "
+                "targets below zero are not counted by losses, and micro-batches need a mean "
                 "over the rows"
             )
         return inputs, targets

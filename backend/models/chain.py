@@ -56,15 +56,7 @@ def check_chain(model: nn.Module, forward: Callable[..., Any], chain: Chain, *ba
     inputs, targets = (part[:1].to(example.device) for part in batch)
     with evaluating(model), torch.no_grad():
         expected = forward(inputs, targets)
-        values = inputs
-        for layer in chain.layers:
-            values = layer(values)
-            if not isinstance(values, torch.Tensor):
-                raise NoChainError(
-                    f"{type(model).__name__}: {type(layer).__name__} returns a "
-                    f"{type(values).__name__}; layers of a chain pass one tensor on"
-                )
-        found = chain.loss_fn(values, targets)
+        found = _by_layers(model, chain, inputs, targets)
     if not isinstance(expected, torch.Tensor) or expected.numel() != 1:
         raise NoChainError(
             f"{type(model).__name__}: its forward(inputs, targets) has to return the loss, "
@@ -77,6 +69,26 @@ def check_chain(model: nn.Module, forward: Callable[..., Any], chain: Chain, *ba
         )
 
 
+def _by_layers(model: nn.Module, chain: Chain, values: Any, targets: Any) -> torch.Tensor:
+    """The loss of the layers one after the other; raises `NoChainError` where they fail."""
+    name = type(model).__name__
+    for layer in chain.layers:
+        try:
+            values = layer(values)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            line = str(error).splitlines()[0]
+            raise NoChainError(
+                f"{name}: {type(layer).__name__} fails when the layers are called one after the "
+                f"other ({line})"
+            ) from error
+        if not isinstance(values, torch.Tensor):
+            raise NoChainError(
+                f"{name}: {type(layer).__name__} returns a {type(values).__name__}; layers of a "
+                "chain pass one tensor on"
+            )
+    return chain.loss_fn(values, targets)
+
+
 def check_mean(model: nn.Module, chain: Chain, *batch: torch.Tensor) -> None:
     """Raise `NoChainError` unless the loss of two rows is the mean of their losses."""
     if len(batch[0]) < 2:
@@ -86,6 +98,11 @@ def check_mean(model: nn.Module, chain: Chain, *batch: torch.Tensor) -> None:
     with evaluating(model), torch.no_grad():
         both, first, second = (
             _loss(chain, inputs[rows], targets[rows]) for rows in (slice(2), slice(1), slice(1, 2))
+        )
+    if both.numel() != 1:
+        raise NoChainError(
+            f"{type(model).__name__}: its forward returns {both.numel()} losses for two rows, not "
+            "their mean"
         )
     mean = (first + second) / 2
     rough = example.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(

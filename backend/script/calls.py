@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 
 from parplan.backend.models.chain import NoChainError
+from parplan.backend.models.counted_loss import CountedLoss
 from parplan.backend.workers.processes import num_processes
 from parplan.errors import ParplanError
 
@@ -82,11 +83,13 @@ def all_rows(own: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def count_labels(loss_fn: Any, labels: torch.Tensor, num_parts: int) -> None:
-    """Tell the loss of a Hugging Face model how many labels count in a micro-batch on average.
+    """Tell a loss how many labels count in a micro-batch on average.
 
-    The first label of a sequence has no token before it.
+    The first label of a sequence has no token before it in a model of Hugging Face.
     """
-    if hasattr(loss_fn, "count_all"):
+    if isinstance(loss_fn, CountedLoss):
+        loss_fn.count(labels, num_parts)
+    elif hasattr(loss_fn, "count_all"):
         loss_fn.count_all = int((labels[:, 1:] != -100).sum()) / num_parts
 
 

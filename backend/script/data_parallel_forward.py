@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from parplan.backend.planning.search import Prediction
-from parplan.backend.replicas.whole_model import Call, WholeModel, tensors_of
+from parplan.backend.replicas.division import Call
+from parplan.backend.replicas.leaves import checksum_of_values, map_leaves, tensors_of
+from parplan.backend.replicas.whole_model import WholeModel
 from parplan.backend.runtime.gradient_scaler import share_infinities
 from parplan.backend.runtime.random_stream import RandomStream, kept_random_numbers
 from parplan.backend.runtime.whole_state import WholeState
@@ -55,6 +57,11 @@ def whole_plan(batch: int, count: int, *, drawn_in_parts: bool, sharded: bool = 
     )
 
 
+def meet_on(number: int, call: Call) -> None:
+    """Go on when all processes train model `number` on the same call; raises `ParplanError`."""
+    meet(Intent.STEP, number, checksum(*tensors_of(call)), checksum_of_values(call))
+
+
 class DataParallelForward:
     """Runs a `WholeModel` at every call; made by all processes at the first one."""
 
@@ -94,11 +101,14 @@ class DataParallelForward:
         training = torch.is_grad_enabled()
         if training and num_processes() > 1:
             before_s = time.perf_counter()
-            tensors = [] if self.drawn_in_parts else tensors_of(call)
-            meet(Intent.STEP, self.state.number, checksum(*tensors))
+            if self.drawn_in_parts:
+                meet(Intent.STEP, self.state.number)
+            else:
+                meet_on(self.state.number, call)
             if self.record is not None:
                 parts = self.whole.count if self.drawn_in_parts else 1
-                self.record.begin(time.perf_counter() - before_s, tensors_of(call)[0], parts)
+                first = next(iter(tensors_of(call)), torch.empty(0))
+                self.record.begin(time.perf_counter() - before_s, first, parts)
         own = self.random is not None and training
         with self.random() if own and self.random else contextlib.nullcontext(), self._precision():
             outputs = self.whole(call)
@@ -109,9 +119,7 @@ class DataParallelForward:
     def _moved(self, call: Call) -> Call:
         if self.device.type == "cpu":
             return call
-        from torch.utils._pytree import tree_map
-
-        moved: Call = tree_map(
+        moved: Call = map_leaves(
             lambda v: v.to(self.device) if isinstance(v, torch.Tensor) else v, call
         )
         return moved

@@ -11,11 +11,17 @@ from parplan.sim.plan import Plan
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def differences(model: nn.Module, plan: Plan, batch: int) -> Iterator[str]:
-    """A line for each; `batch`: rows of the global one. `model`: whole, before it is cut."""
+def differences(
+    model: nn.Module, plan: Plan, batch: int, *, whole_statistics: bool = False
+) -> Iterator[str]:
+    """A line for each; `batch`: rows of the global one. `model`: whole, before it is cut.
+
+    whole_statistics: whether BatchNorm sees all rows.
+    """
     parts = plan.data_parallel * plan.num_micro_batches
     modules = [module for module in model.modules() if module is not model]
-    if parts > 1 and any(isinstance(m, _BatchNorm) and m.training for m in modules):
+    by_batch = any(isinstance(m, _BatchNorm) and m.training for m in modules)
+    if parts > 1 and by_batch and not whole_statistics:
         yield (
             f"BatchNorm: its statistics are those of {plan.batch_per_device} rows, one "
             f"micro-batch, not of all {batch}; take one without a batch (GroupNorm, LayerNorm) for "

@@ -17,9 +17,12 @@ from parplan.backend.cutting.cut_at_blocks import cut_at_blocks, may_be_cut
 from parplan.backend.cutting.how_called import HowCalled
 from parplan.backend.executable import check_executable
 from parplan.backend.models.chain import Chain, NoChainError, check_chain, check_mean
+from parplan.backend.models.counted_loss import counted_loss
 from parplan.backend.models.find_chain import is_hf_model
 from parplan.backend.planning.search import Prediction
-from parplan.backend.replicas.whole_model import Call, batch_size, tensors_of
+from parplan.backend.replicas.batch_statistics import normalised_by_batch
+from parplan.backend.replicas.division import Call, rows_in
+from parplan.backend.replicas.leaves import tensors_of
 from parplan.backend.runtime.gradient_norm import share_norms
 from parplan.backend.runtime.gradient_scaler import ScaleToCome
 from parplan.backend.runtime.own_part import leave_out
@@ -41,6 +44,7 @@ from parplan.backend.script.calls import (
 from parplan.backend.script.data_parallel_forward import (
     DataParallelForward,
     is_whole_plan,
+    meet_on,
     whole_plan,
     why_not_whole,
 )
@@ -50,7 +54,7 @@ from parplan.backend.script.known_gradients import KnownGradients
 from parplan.backend.script.parameter_hooks import unhooked
 from parplan.backend.script.plan_script import announce, find_plan, forget_choice
 from parplan.backend.script.run_record import RunRecord, report_from_environment
-from parplan.backend.script.why_not_in_script import check_in_script
+from parplan.backend.script.why_not_in_script import check_batch, check_in_script
 from parplan.backend.workers.meeting import Intent, checksum, meet, meeting
 from parplan.backend.workers.processes import (
     agree,
@@ -162,12 +166,14 @@ class PlannedForward:
         return not self.state.parted
 
     def _by_chain(self, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        chain = self.chain
+        if isinstance(self.found, NoChainError):
+            raise self.found
         if self.how is not None:
             tensors = self.how.tensors
         else:
             tensors = hf_tensors if self.is_hf else plain_tensors
         inputs, targets = tensors(given, named)
+        self._check_alone(inputs, targets)
         if self.drawn_in_parts:
             inputs, targets = (all_rows(part, self.device) for part in (inputs, targets))
         step = self.prepare(inputs, targets)
@@ -175,12 +181,23 @@ class PlannedForward:
         self._meet(inputs, targets)
         if self.record is not None and torch.is_grad_enabled():
             self.record.begin(time.perf_counter() - before_s, inputs)
-        count_labels(chain.loss_fn, targets, step.num_parts(len(targets)))
+        count_labels(self.chain.loss_fn, targets, step.num_parts(len(targets)))
         if self.how is not None:
-            chain.loss_fn.sees(inputs)  # type: ignore[attr-defined]
+            self.chain.loss_fn.sees(inputs)  # type: ignore[attr-defined]
             return self.how.returned(self._loss(step, inputs, targets))
         loss = self._loss(step, inputs, targets)
         return HfOutput(loss) if self.is_hf else loss
+
+    def _check_alone(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+        """Raise `NoChainError` for what a chain of layers would not train as one process does."""
+        if torch.is_grad_enabled() and (inputs.requires_grad or targets.requires_grad):
+            raise NoChainError("a pipeline gives no gradients of inputs, and these require some")
+        searched = self.step is None and self.plan is None and num_processes() > 1
+        if searched and self.options.num_stages == "auto" and normalised_by_batch(self.model):
+            raise NoChainError(
+                "BatchNorm takes statistics of the whole batch, which micro-batches do not have; "
+                "num_stages=... asks for a pipeline"
+            )
 
     def _cut(self, call: Call, why: NoChainError) -> bool:
         """Cut the model at its blocks for a plan that is not data parallelism alone; tell if so.
@@ -193,11 +210,16 @@ class PlannedForward:
         whole = self.plan is not None and is_whole_plan(self.plan)
         given = self.profile is not None or self.planned_now or self.drawn_in_parts
         alone = num_processes() == 1 or not self.options.pipeline_parallel
-        if sharded or whole or given or alone or not own or not may_be_cut(self.model):
+        needs_all = any(t.requires_grad for t in tensors_of(call)) or (
+            self.plan is None
+            and self.options.num_stages == "auto"
+            and normalised_by_batch(self.model)
+        )
+        if sharded or whole or given or alone or not own or not may_be_cut(self.model) or needs_all:
             return False
         refuse_trainer()
         before = self.found, self.is_hf
-        meet(Intent.STEP, self.state.number, checksum(*tensors_of(call)))
+        meet_on(self.state.number, call)
         broadcast_weights(self.model, self.device)
         try:
             with kept_random_numbers(self.device):
@@ -230,9 +252,9 @@ class PlannedForward:
             raise ParplanError(f"{why} ({reason})") from why
         refuse_trainer()
         if not self.drawn_in_parts and num_processes() > 1:
-            meet(Intent.STEP, self.state.number, checksum(*tensors_of(call)))
+            meet_on(self.state.number, call)
         broadcast_weights(self.model, self.device)
-        size, count = batch_size(call), num_processes()
+        size, count = rows_in(call), num_processes()
         plan = self.plan or whole_plan(
             size,
             count,
@@ -252,17 +274,18 @@ class PlannedForward:
         )
         if is_first():
             LOG.info(f"no pipeline: {why}")
-        self._announce(plan, size)
+        self._announce(found.whole.plan, size, found.whole.keeps_batch_statistics)
         found.begin_record(self.folder, self._prediction)
         return found
 
-    def _announce(self, plan: Plan, batch: int) -> None:
+    def _announce(self, plan: Plan, batch: int, whole_statistics: bool = False) -> None:
         if not is_first():
             return
         announce(plan, self.folder)
         local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         on_gpu = self.device.type == "cuda"
-        for text in (*differences(self.model, plan, batch), *shared_cores(local, on_gpu)):
+        told = differences(self.model, plan, batch, whole_statistics=whole_statistics)
+        for text in (*told, *shared_cores(local, on_gpu)):
             LOG.warning(text)
 
     def _meet(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
@@ -328,6 +351,8 @@ class PlannedForward:
         check_chain(self.model, self._loss_alone, self.chain, inputs, targets)
         if not self.is_hf:  # whose labels are counted
             check_mean(self.model, self.chain, inputs, targets)
+            if self.how is None:
+                self.found = counted_loss(self.model, self.chain, inputs, targets)
         prediction = None
         if self.plan is None:
             self.plan, prediction = find_plan(
@@ -344,7 +369,7 @@ class PlannedForward:
         plan = self.plan
         check_executable(plan, num_processes())
         check_in_script(plan, self.chain, planned_now=self.planned_now)
-        _check_batch(plan, len(inputs))
+        check_batch(plan, len(inputs))
         self._announce(plan, len(inputs))
         step = PipelineStep(
             layers=self.chain.layers,
@@ -388,13 +413,3 @@ def _first_names(model: nn.Module) -> dict[str, str]:
         name: first.setdefault(id(parameter), name)
         for name, parameter in model.named_parameters(remove_duplicate=False)
     }
-
-
-def _check_batch(plan: Plan, batch: int) -> None:
-    planned = plan.data_parallel * plan.num_micro_batches * plan.batch_per_device
-    if planned != batch:
-        raise ParplanError(
-            f"plan: data_parallel {plan.data_parallel} x num_micro_batches "
-            f"{plan.num_micro_batches} x batch_per_device {plan.batch_per_device} = {planned}, "
-            f"but the global batch is {batch}"
-        )

@@ -52,3 +52,14 @@ def check_in_script(plan: Plan, chain: Chain, *, planned_now: bool) -> None:
     """Raise `ParplanError` with what `why_not_in_script` says."""
     if reason := why_not_in_script(plan, chain, planned_now=planned_now):
         raise ParplanError(f"plan: {reason}")
+
+
+def check_batch(plan: Plan, batch: int) -> None:
+    """Raise `ParplanError` unless the plan is of a global batch of so many rows."""
+    planned = plan.data_parallel * plan.num_micro_batches * plan.batch_per_device
+    if planned != batch:
+        raise ParplanError(
+            f"plan: data_parallel {plan.data_parallel} x num_micro_batches "
+            f"{plan.num_micro_batches} x batch_per_device {plan.batch_per_device} = {planned}, "
+            f"but the global batch is {batch}"
+        )

@@ -19,11 +19,10 @@ KINDS = (
 )
 MORE_KINDS = (
     *("ViT", "compiled", "compiled blocks", "T5", "OPT", "HF ViT", "Qwen-MoE"),
-    *("Llama, loss outside", "BERT, a plan", "HF ViT, a plan"),
+    *("sum of losses", "Llama, loss outside", "BERT, a plan", "HF ViT, a plan"),
 )
 REFUSED = {
     "rows that depend on each other": "its rows depend on each other, or its loss is no mean",
-    "sum of losses": "its rows depend on each other, or its loss is no mean",
     "a pipeline of what is no chain": "its call has not two tensors of two rows or more "
     "(num_stages 2 needs a chain of layers)",
     "a pipeline past which values go": "its loss needs more than the last block's output and the "
