@@ -1,10 +1,12 @@
 """Calls of a model in a training script: what is given, and what comes back."""
 
 import inspect
+import sys
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from parplan.backend.models.chain import NoChainError
 from parplan.backend.models.counted_loss import CountedLoss
@@ -102,16 +104,47 @@ SPREADERS = {
 }
 """Classes that spread batches over processes and reduce gradients themselves."""
 
+OWN_LOOP = "give the line the model alone, in a loop of your own, as in docs/one-line.md"
+HOOK = "say batch='part' in the line, before anything is prepared, which leaves it the batches"
 
-def refuse_trainer() -> None:
-    """Raise `ParplanError` where something calls that spreads batches and wraps models itself."""
+
+def refuse_trainer(*, drawn_in_parts: bool = False) -> None:
+    """Raise `ParplanError` where something calls that spreads batches and wraps models itself.
+
+    drawn_in_parts: Hugging Face's Trainer has been told not to (`leave_unwrapped`).
+    """
     frame = inspect.currentframe()
     while frame is not None:
         caller = frame.f_locals.get("self")
         frame = frame.f_back
         for kind in type(caller).__mro__:
-            if name := SPREADERS.get((kind.__module__, kind.__name__)):
-                raise ParplanError(
-                    f"{name} spreads batches over the processes and reduces gradients itself; "
-                    "give the line the model alone, in a loop of your own, as in docs/one-line.md"
-                )
+            name = SPREADERS.get((kind.__module__, kind.__name__))
+            if name is None or (drawn_in_parts and name.startswith("Hugging Face")):
+                continue
+            how = OWN_LOOP if name.startswith("Lightning") or drawn_in_parts else HOOK
+            raise ParplanError(
+                f"{name} spreads batches over the processes and reduces gradients itself; {how}"
+            )
+    if drawn_in_parts:
+        _check_precision()
+
+
+def leave_unwrapped(model: nn.Module) -> None:
+    """Keep Accelerate, which Hugging Face's Trainer uses too, from wrapping the model."""
+    model._is_accelerate_prepared = True  # type: ignore[assignment]
+
+
+def _check_precision() -> None:
+    """Raise `ParplanError` where Accelerate would compute in less by wrapping the model."""
+    accelerate: Any = sys.modules.get("accelerate.state")
+    states = accelerate.AcceleratorState._shared_state if accelerate is not None else {}
+    mixed = states.get("_mixed_precision", "no")
+    if mixed in ("fp16", "bf16", "fp8") and not any(
+        map(torch.is_autocast_enabled, ("cpu", "cuda"))
+    ):
+        raise ParplanError(
+            f"Accelerate's mixed precision {mixed} comes with its wrapping of the model, which the "
+            "line takes over: call the model under accelerator.autocast(), or say "
+            "mixed_precision=True (bf16) in the line and mixed_precision='no' there (Trainer: "
+            "bf16=False)"
+        )

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from parplan.backend.cutting.cut_at_blocks import may_be_cut
 from parplan.backend.models.chain import Chain, LossFunction, NoChainError
 from parplan.backend.models.find_chain import find_chain
+from parplan.backend.script.calls import leave_unwrapped
 from parplan.backend.script.data_parallel_forward import why_not_whole
 from parplan.backend.script.planned_forward import PlannedForward
 from parplan.backend.script.why_not_in_script import check_in_script
@@ -62,8 +63,8 @@ def enable_advanced_parallelization(
 
     A model that is no such chain, or is not called as model(inputs, targets), is trained by data
     parallelism: its forward returns what it would for the whole batch. batch: "part" where every
-    process draws its part of the batch (DistributedSampler); then each gets its rows of the
-    outputs, and the mean of a loss.
+    process draws its part of the batch (DistributedSampler, Accelerate, Hugging Face's Trainer);
+    then each gets its rows of the outputs, and the mean of a loss.
 
     Parameters stay the objects they are, so an optimizer may be made before or after; but a plan
     that shards them (ZeRO-2 and -3) needs `example`, and the optimizer after the line. After
@@ -109,6 +110,8 @@ def enable_advanced_parallelization(
         *(model, chain, options, plan, found, Path.cwd()), drawn_in_parts=batch == "part"
     )
     model.forward = forward
+    if batch == "part":
+        leave_unwrapped(model)
     if example is not None:
         forward.planned_now = True
         forward.plan_now(*example)

@@ -217,7 +217,7 @@ class PlannedForward:
         )
         if sharded or whole or given or alone or not own or not may_be_cut(self.model) or needs_all:
             return False
-        refuse_trainer()
+        refuse_trainer(drawn_in_parts=self.drawn_in_parts)
         before = self.found, self.is_hf
         meet_on(self.state.number, call)
         broadcast_weights(self.model, self.device)
@@ -250,7 +250,7 @@ class PlannedForward:
         """Data parallelism at least; raises `why` where the plan or the options want more."""
         if reason := why_not_whole(self.plan, self.options):
             raise ParplanError(f"{why} ({reason})") from why
-        refuse_trainer()
+        refuse_trainer(drawn_in_parts=self.drawn_in_parts)
         if not self.drawn_in_parts and num_processes() > 1:
             meet_on(self.state.number, call)
         broadcast_weights(self.model, self.device)
@@ -343,7 +343,7 @@ class PlannedForward:
         return self.step
 
     def _prepare(self, inputs: torch.Tensor, targets: torch.Tensor) -> PipelineStep:
-        refuse_trainer()
+        refuse_trainer(drawn_in_parts=self.drawn_in_parts)
         self._meet(inputs, targets)
         if is_first():
             forget_choice(self.folder)

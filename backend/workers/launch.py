@@ -248,6 +248,8 @@ def last_words(folder: Path, code: int) -> str:
 def _last_line(text: str) -> str:
     """Without what torch and `parplan.backend.script.one_line` put before it."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # Warnings of torch's C++ come before the end, and say nothing of it.
+    lines = [line for line in lines if not re.match(r"(\[rank\d+\]:)?\[W\d", line)]
     if not lines:
         return ""
     return re.sub(r"^(\[rank\d+\]: )?(parplan: \w+ \(process \d+\): )?", "", lines[-1])

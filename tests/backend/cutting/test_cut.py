@@ -145,7 +145,7 @@ def test_another_shape_than_that_of_the_table_is_refused() -> None:
     _, how = cut(Vision())
     with pytest.raises(NoChainError, match=r"rows of shape \(3, 8, 8\), as at the first call"):
         how.tensors((torch.randn(4, 3, 12, 12),), {"labels": LABELS})
-    with pytest.raises(NoChainError, match="targets of -100 are not counted"):
+    with pytest.raises(NoChainError, match="targets below zero are not counted"):
         how.tensors((IMAGES,), {"labels": LABELS - 100})
 
 

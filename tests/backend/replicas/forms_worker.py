@@ -246,12 +246,88 @@ def trained(name, line):
     return losses, [value for state in states for value in state.values()]
 
 
+def of_accelerate(line):
+    """Accelerate draws the parts, and steps; it is told not to wrap the model."""
+    import accelerate
+
+    os.environ["PARPLAN_ENABLE_ADVANCED_PARALLELIZATION"] = str(int(line))
+    torch.manual_seed(0)
+    data = torch.utils.data.TensorDataset(*next(iter(batches(WIDTH))))
+    model = net()
+    rows, losses = 4, []
+    if line:
+        accelerator = accelerate.Accelerator(cpu=True)
+        rows = 2
+        model = parallelised(model, batch="part")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loader = torch.utils.data.DataLoader(data, batch_size=rows)
+    if line:
+        model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    for x, y in loader:
+        loss = criterion(model, x, y)
+        if line:
+            accelerator.backward(loss)
+            loss = accelerator.gather(loss.detach()).mean()
+        else:
+            loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses, list(model.state_dict().values())
+
+
+def of_trainer(line):
+    """The same by the Trainer of Hugging Face."""
+    import transformers
+
+    os.environ["PARPLAN_ENABLE_ADVANCED_PARALLELIZATION"] = str(int(line))
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.LlamaConfig(intermediate_size=32, vocab_size=WORDS, **sizes)
+    model = transformers.LlamaForCausalLM(config)
+    tokens = torch.randint(WORDS, (16, 6), generator=torch.Generator().manual_seed(5))
+    if not line:
+        optimizer, losses = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=0), []
+        for rows in tokens.split(4):
+            loss = model(input_ids=rows, labels=rows).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+        return losses, list(model.state_dict().values())
+    model = parallelised(model, batch="part")
+    arguments = transformers.TrainingArguments(
+        output_dir="trained",
+        save_strategy="no",
+        use_cpu=True,
+        report_to=[],
+        per_device_train_batch_size=2,
+        num_train_epochs=1,
+        logging_steps=1,
+        lr_scheduler_type="constant",
+        train_sampling_strategy="sequential",
+    )
+    data = [{"input_ids": row, "labels": row} for row in tokens]
+    trainer = transformers.Trainer(model=model, args=arguments, train_dataset=data)
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return losses, list(model.state_dict().values())
+
+
 def compare(name):
+    if name in TRAINERS:
+        (losses, weights), (found, found_weights) = (TRAINERS[name](line) for line in (False, True))
+        return differences(losses, weights, found, found_weights)
     losses, weights = trained(name, False)
     try:
         found, found_weights = trained(name, True)
     except ParplanError as error:
         return {"refused": str(error)}
+    return differences(losses, weights, found, found_weights)
+
+
+def differences(losses, weights, found, found_weights):
     return {
         "loss": max(abs(a - b) / abs(b) for a, b in zip(found, losses, strict=True)),
         "weight": max(
@@ -260,6 +336,8 @@ def compare(name):
         ),
     }
 
+
+TRAINERS = {"Accelerate": of_accelerate, "Trainer": of_trainer}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -25,14 +25,21 @@ REFUSED = {
 pytestmark = pytest.mark.timeout(300)
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def run(forms, folder):
     worker = Path(__file__).with_name("forms_worker.py")
-    done = torchrun(2, worker, cwd=tmp_path_factory.mktemp("worker"), timeout_s=200)
+    done = torchrun(2, worker, *forms, cwd=folder, timeout_s=200)
     lines = defaultdict(list)
-    for line in map(json.loads, done.stdout.splitlines()):
+    for text in done.stdout.splitlines():
+        if not text.startswith('{"rank"'):
+            continue  # of the Trainer
+        line = json.loads(text)
         lines[line["form"]].append(line)
     return lines
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    return run((), tmp_path_factory.mktemp("worker"))
 
 
 @pytest.mark.parametrize("form", EXACT)
@@ -49,3 +56,15 @@ def test_gradients_that_would_be_those_of_a_part_are_refused(found, form):
     for line in found[form]:
         assert REFUSED[form] in line["refused"]
         assert "\n" not in line["refused"]
+
+
+@pytest.mark.long
+def test_trainers_that_leave_the_model_unwrapped_train_as_one_process(tmp_path):
+    pytest.importorskip("accelerate")
+    pytest.importorskip("transformers")
+    lines = run(("Accelerate", "Trainer"), tmp_path)
+    for form in ("Accelerate", "Trainer"):
+        assert len(lines[form]) == 2
+        for line in lines[form]:
+            assert line["loss"] < TOLERANCE
+            assert line["weight"] < TOLERANCE

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from parplan.backend.workers.launch import launch
+from parplan.backend.workers.launch import last_words, launch
 from parplan.errors import ParplanError, RunFailedError
 from tests.commands import parplan
 
@@ -71,6 +71,14 @@ def test_a_dying_worker_leaves_its_last_words(start) -> None:
     with pytest.raises(RunFailedError, match="worker 1 died with exit code 1: out of luck"):
         start("raise")
     assert all_gone(start.pids)
+
+
+def test_warnings_of_torch_are_no_last_words(tmp_path: Path) -> None:
+    (tmp_path / "torchrun.log").write_text("Root Cause\n rank : 1 (local_rank: 1)\n exitcode : 1\n")
+    log = tmp_path / "run" / "attempt_0" / "1" / "stderr.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("ValueError: mine\n[rank1]:[W1128 15:20:53.1 reducer.cpp:1529] Warning: some\n")
+    assert last_words(tmp_path, 1) == "worker 1 died with exit code 1: ValueError: mine"
 
 
 def test_a_killed_worker_is_named_with_its_signal(start) -> None:
