@@ -91,7 +91,7 @@ def gantt(runs: Mapping[str, Run]) -> Figure:
         if not run.staggered:
             axes.axvline(run.step_s * scale, color="black", linewidth=0.8)
         axes.set_title(
-            f"{label}: step {run.step_s * scale:.4g} {unit}, bubble {run.bubble:.1%}",
+            f"{label}: {_length(run, scale, unit)}, bubble {run.bubble:.1%}",
             loc="left",
             fontsize=10,
         )
@@ -112,6 +112,12 @@ def gantt(runs: Mapping[str, Run]) -> Figure:
         title_fontsize="small",
     )
     return figure
+
+
+def _length(run: Run, scale: float, unit: str) -> str:
+    """How long the step takes; of ranks that go on by themselves, from each to the next."""
+    seconds = f"{run.step_s * scale:.4g} {unit}"
+    return f"{seconds} from step to step" if run.staggered else f"step {seconds}"
 
 
 def _panels(run: Run, scale: float) -> _Panels:

@@ -1,6 +1,7 @@
 """Figures, checked through what is put on their axes."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -33,6 +34,13 @@ def test_a_gantt_chart_has_a_bar_for_every_event_of_every_run() -> None:
     assert figure.axes[0].get_xlim()[1] >= run.step_s
     assert figure.axes[-1].get_xlabel() == "time [s]"
     assert "bubble" in figure.axes[0].get_title(loc="left")
+
+
+def test_ranks_with_steps_of_their_own_are_drawn_to_the_end_of_the_last() -> None:
+    run = simulate(make_schedule("zb-h2", 3, 6), [replace(COST, post_validation=True)] * 3)
+    (axes,) = gantt({"predicted": run}).axes
+    assert axes.get_title(loc="left").startswith(f"predicted: {run.step_s:.4g} s from step to step")
+    assert axes.get_xlim()[1] >= run.end_s > run.step_s
 
 
 def test_a_long_step_is_drawn_by_shares_with_its_parts_below() -> None:
