@@ -80,13 +80,30 @@ class _Clean(io.TextIOBase):
 @contextlib.contextmanager
 def clean_output() -> Iterator[None]:
     """While the body runs, control characters reach neither stdout nor stderr."""
-    out = sys.stdout if sys.stdout is not None else io.StringIO()
+    _hold_streams()
+    out = sys.stdout if sys.stdout is not None else _closed()
     err = sys.stderr if sys.stderr is not None else io.StringIO()
     with (
         contextlib.redirect_stdout(_Clean(out, "standard output")),
         contextlib.redirect_stderr(_Clean(err, "standard error")),
     ):
         yield
+
+
+def _closed() -> TextIO:
+    """What a command was started without: what it says there is lost, and that is an error."""
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+def _hold_streams() -> None:
+    """Open what the process was started without, lest a file of results takes its place."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def close_output() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+from parplan._files import is_file
 from parplan._strict import read_json, read_text
 from parplan.experiments.arguments.voice import clean, print_json
 from parplan.experiments.help import every_parser, version
@@ -167,7 +168,9 @@ def _folder(folder: Path) -> dict[str, Any]:
     data = {}
     for name in names:
         path = folder / name
-        if not path.is_file() or path.stat().st_size > MAX_BYTES or name == TIMELINE:
+        if Path(name).name != name or not is_file(path) or path.is_symlink() or name == TIMELINE:
+            continue
+        if path.stat().st_size > MAX_BYTES:
             continue
         if path.suffix == ".csv":
             data[name] = csv_data(read_text(path))

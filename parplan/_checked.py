@@ -4,15 +4,24 @@
 type, becomes a `ParplanError` that says what was given and what is allowed.
 """
 
+import contextlib
 import dataclasses
 import functools
+import math
 import operator
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from parplan.errors import ParplanError, unknown_name
+from parplan.errors import ParplanError, short, unknown_name
+
+MOST_WHOLE = 2**63 - 1
+"""What a whole number may be: it also has to be one for numpy."""
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""What a terminal may obey, but for tabs and ends of lines."""
 
 C = TypeVar("C", bound=type)
 Read = TypeVar("Read")
@@ -99,7 +108,7 @@ def checked(
             for name, value in given.items():
                 if name not in exact:
                     raise unknown_name(f"field of {cls.__name__}", name, [*fields, *expanded])
-                if type(value) not in exact[name]:
+                if type(value) not in exact[name] or is_odd(value):
                     given[name] = closer(name, value)
             for name in required:
                 if name not in given:
@@ -134,7 +143,7 @@ def _expand(name: str, given: dict[str, Any], expand: Expand) -> None:
         return
     for field, own in expand(value).items():
         if given.setdefault(field, own) != own:
-            raise ParplanError(f"{name}: {value!r} contradicts {field} {given[field]!r}")
+            raise ParplanError(f"{name}: {short(value)} contradicts {field} {short(given[field])}")
 
 
 def _exact(hint: Any, is_coerced: bool) -> frozenset[type]:
@@ -145,6 +154,15 @@ def _exact(hint: Any, is_coerced: bool) -> frozenset[type]:
     if is_coerced or not isinstance(hint, type) or typing.get_origin(hint) is not None:
         return frozenset()
     return EXACT.get(hint, frozenset({hint}))
+
+
+def is_odd(value: Any) -> bool:
+    """Whether a value is no finite number, one beyond 64 bits, or text that a terminal obeys."""
+    if type(value) is float:
+        return value - value != 0
+    if type(value) is str:
+        return not value.isprintable() and CONTROL.search(value) is not None
+    return type(value) is int and not -MOST_WHOLE <= value <= MOST_WHOLE
 
 
 def _is_required(field: "dataclasses.Field[Any]") -> bool:
@@ -205,16 +223,32 @@ def _of_tuple(members: tuple[Any, ...], value: object, where: str) -> Any:
 def _scalar(hint: type, value: object, where: str) -> Any:
     if hint is bool and type(value).__name__ in ("bool", "bool_"):
         return bool(value)
-    if hint is int and not isinstance(value, bool) and hasattr(value, "__index__"):
-        return operator.index(value)
-    if hint is float and not isinstance(value, bool | str) and hasattr(value, "__float__"):
-        return value
+    if hint is int and not isinstance(value, bool | type) and hasattr(value, "__index__"):
+        with contextlib.suppress(TypeError, ValueError):  # An array; a class of the user's own.
+            return _of_64_bits(operator.index(value), where)
+    if hint is float and not isinstance(value, bool | str | type) and hasattr(value, "__float__"):
+        with contextlib.suppress(TypeError, ValueError, OverflowError, ArithmeticError):
+            if math.isfinite(float(value)):
+                return value if type(value) in (int, float) else float(value)
     if hint is str and isinstance(value, str):
-        return value
-    expected = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
+        return without_control(value, where)
+    words = ("a whole number", "a finite number", "True or False", "a text")
+    expected = dict(zip((int, float, bool, str), words, strict=True))
     raise ParplanError(f"{where}: expected {expected[hint]}, got {_short(value)}")
 
 
+def without_control(text: str, where: str) -> str:
+    """The text; raises `ParplanError` where it holds what a terminal obeys."""
+    if not text.isprintable() and CONTROL.search(text):
+        raise ParplanError(f"{where}: holds a control character: {_short(text)}")
+    return text
+
+
+def _of_64_bits(value: int, where: str) -> int:
+    if abs(value) > MOST_WHOLE:
+        raise ParplanError(f"{where}: at most {MOST_WHOLE}, got {_short(value)}")
+    return value
+
+
 def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return short(value, 80)

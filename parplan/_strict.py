@@ -13,16 +13,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from parplan._checked import MOST_WHOLE, without_control
 from parplan._files import MAX_FILE_BYTES, read_regular
 from parplan.errors import ParplanError, short
 
 T = TypeVar("T")
-
-MOST_WHOLE = 2**63 - 1
-"""What a whole number may be: it also has to be one for numpy."""
-
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""What a terminal may obey, but for tabs and ends of lines."""
 
 MAX_TOML_BYTES = 4 * 1024 * 1024
 """Of a TOML file, which takes much longer to read than other text."""
@@ -226,8 +221,8 @@ def _check_size(value: object, where: str) -> None:
     """Raise `ParplanError` for a whole number beyond 64 bits, or text that a terminal obeys."""
     if isinstance(value, int) and not -MOST_WHOLE <= value <= MOST_WHOLE:
         raise ParplanError(f"{where}: at most {MOST_WHOLE}, got {short(value, 40)}")
-    if isinstance(value, str) and not value.isprintable() and CONTROL.search(value):
-        raise ParplanError(f"{where}: holds a control character: {short(value)}")
+    if isinstance(value, str):
+        without_control(value, where)
 
 
 def check_within(owner: object, limits: Mapping[str, tuple[float, float]]) -> None:

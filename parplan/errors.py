@@ -49,6 +49,6 @@ def short(value: object, most: int = 200) -> str:
     """The `repr` of a value for a message; cut where it is long, whatever the value is."""
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # A whole number of thousands of digits; deep nesting.
+    except Exception:  # A whole number of thousands of digits, deep nesting, a `repr` that fails.
         return f"a value of type {type(value).__name__} that is too long to show"
     return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from parplan._checked import checked
 from parplan._strict import build
-from parplan.errors import ParplanError
+from parplan.errors import ParplanError, short
 from parplan.sim.workload import Workload
 
 Recomputation = Literal["none", "selective", "full"]
@@ -37,8 +37,8 @@ def zero_fields(stage: int) -> dict[str, bool]:
 
 
 def _of_zero_stage(stage: object) -> dict[str, bool]:
-    if isinstance(stage, bool) or stage not in (0, 1, 2, 3) or not isinstance(stage, int):
-        raise ParplanError(f"zero_stage: expected 0, 1, 2 or 3, got {stage!r}")
+    if not isinstance(stage, int) or isinstance(stage, bool) or stage not in range(4):
+        raise ParplanError(f"zero_stage: expected 0, 1, 2 or 3, got {short(stage)}")
     return zero_fields(stage)
 
 

@@ -1,11 +1,12 @@
 """Results of executed plans, predicted and measured, for files. Imports no torch."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from parplan._strict import build
-from parplan.errors import ParplanError
+from parplan.errors import ParplanError, short
 from parplan.sim.plan import Plan
 from parplan.sim.run import Event, Run
 from parplan.sim.workload import Workload
@@ -131,15 +132,26 @@ class Execution:
         """The execution of a JSON table; raises `ParplanError` for one of another format."""
         if not isinstance(table, dict) or table.get("format") != FORMAT:
             raise ParplanError(f"{where}: not an execution of format {FORMAT}; run it again")
+        try:
+            return Execution._of(table, where)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise ParplanError(f"{where}: not what an execution leaves: {what}") from None
+        except ParplanError as error:
+            said = str(error)
+            raise (error if said.startswith(where) else ParplanError(f"{where}: {said}")) from None
+
+    @staticmethod
+    def _of(table: dict[str, Any], where: str) -> "Execution":
         return Execution(
             workload=table["workload"] and build(Workload, table["workload"], f"{where}: workload"),
-            num_processes=table["num_processes"],
+            num_processes=int(_number(table["num_processes"], 1)),
             calibration=table["calibration"],
-            candidates=tuple((Plan.from_json(p), step_s) for p, step_s in table["candidates"]),
+            candidates=tuple((Plan.from_json(p), _number(s)) for p, s in table["candidates"]),
             executed=tuple(executed_of(each) for each in table["executed"]),
             out_of_memory=tuple(Plan.from_json(plan) for plan in table["out_of_memory"]),
             hand_written=tuple(
-                HandWritten(name=w["name"], plan=w["plan"], samples_s=tuple(w["samples_s"]))
+                HandWritten(name=w["name"], plan=w["plan"], samples_s=_numbers(w["samples_s"]))
                 for w in table["hand_written"]
             ),
         )
@@ -151,8 +163,40 @@ def run_table(run: Run) -> dict[str, Any]:
 
 
 def _run(table: dict[str, Any], source: str) -> Run:
-    events = tuple(Event(*event) for event in table["events"])
-    return Run(step_s=table["step_s"], events=events, source=source)
+    events = tuple(
+        Event(
+            int(_number(rank)), str(stream), str(name), _number(start, LEAST), _number(end, LEAST)
+        )
+        for rank, stream, name, start, end in table["events"]
+    )
+    return Run(step_s=_number(table["step_s"], SHORTEST_S), events=events, source=source)
+
+
+SHORTEST_S = 1e-12
+"""Of a step that took place."""
+
+
+LEAST = -1e18
+"""Of differences of times."""
+
+
+def _number(value: object, least: float = 0.0) -> float:
+    """A number of a file; raises `ParplanError` for what is none, or is too small."""
+    if type(value) not in (int, float) or not least <= value < math.inf:  # type: ignore[operator]
+        raise ParplanError(f"expected a number of at least {least:g}, got {short(value)}")
+    return value  # type: ignore[return-value]
+
+
+def _numbers(values: object, least: float = 0.0) -> tuple[float, ...]:
+    if not isinstance(values, list | tuple):
+        raise ParplanError(f"expected a list of numbers, got {short(values)}")
+    return tuple(_number(value, least) for value in values)
+
+
+def _by_name(table: object) -> dict[str, float]:
+    if not isinstance(table, dict):
+        raise ParplanError(f"expected a table of numbers, got {short(table)}")
+    return {name: _number(value, LEAST) for name, value in table.items()}
 
 
 def _table(executed: Executed) -> dict[str, Any]:
@@ -165,15 +209,16 @@ def _table(executed: Executed) -> dict[str, Any]:
 
 def executed_of(table: dict[str, Any]) -> Executed:
     """Read one executed plan as `Execution.to_json` or a job wrote it."""
+    loss = table["loss_difference"]
     return Executed(
         plan=Plan.from_json(table["plan"]),
         predicted=_run(table["predicted"], "predicted"),
         measured=_run(table["measured"], "measured"),
         profiled=_run(table["profiled"], "profiled"),
-        predicted_exposed_s=table["predicted_exposed_s"],
-        measured_exposed_s=table["measured_exposed_s"],
-        samples_s=tuple(table["samples_s"]),
-        loss_difference=table["loss_difference"],
-        predicted_bytes=tuple(table["predicted_bytes"]),
-        measured_bytes=tuple(table["measured_bytes"]),
+        predicted_exposed_s=_by_name(table["predicted_exposed_s"]),
+        measured_exposed_s=_by_name(table["measured_exposed_s"]),
+        samples_s=_numbers(table["samples_s"], SHORTEST_S),
+        loss_difference=None if loss is None else _number(loss),
+        predicted_bytes=_numbers(table["predicted_bytes"], 1),
+        measured_bytes=_numbers(table["measured_bytes"], 1),
     )

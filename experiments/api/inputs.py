@@ -1,6 +1,7 @@
 """Check and convert the arguments of the public functions: names, paths and values."""
 
 import argparse
+import contextlib
 import functools
 import os
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from parplan._checked import value_of
-from parplan.errors import ParplanError, unknown_name
+from parplan.errors import ParplanError, short, unknown_name
 from parplan.experiments.arguments.workload import requested_cluster, workload_on
 from parplan.experiments.cases.own.machine_factors import MachineFactors, with_factors
 from parplan.experiments.cli import make_parser
@@ -123,13 +124,13 @@ def number_of(name: str, given: object, least: int = 1) -> int:
 
 def _words(name: str, given: object, allowed: str) -> str:
     if isinstance(given, str | os.PathLike):
-        return str(os.fspath(given))
+        with contextlib.suppress(TypeError):
+            return os.fsdecode(os.fspath(given))
     raise ParplanError(f"{name}: expected {allowed}, got {_short(given)}")
 
 
 def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return short(value, 80)
 
 
 @cache
@@ -202,7 +203,7 @@ def _one(action: argparse.Action, name: str, value: Any) -> Any:
         if isinstance(found, str):
             raise unknown_name(name, found, map(str, action.choices))
         allowed = ", ".join(map(str, action.choices))
-        raise ParplanError(f"{name}: expected one of {allowed}, got {found!r}")
+        raise ParplanError(f"{name}: expected one of {allowed}, got {short(found)}")
     return found
 
 
@@ -211,6 +212,6 @@ def _parsed(kind: Any, name: str, value: Any) -> Any:
     if not isinstance(value, str | bool | int | float | os.PathLike):
         raise ParplanError(f"{name}: got {_short(value)}")
     try:
-        return kind(str(os.fspath(value)) if isinstance(value, os.PathLike) else str(value))
+        return kind(_words(name, value, "a path") if isinstance(value, os.PathLike) else str(value))
     except argparse.ArgumentTypeError as error:
         raise ParplanError(f"{name}: {error}") from None

@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from parplan.errors import ParplanError, RunFailedError
+from parplan.errors import ParplanError, RunFailedError, short
 from parplan.experiments.api.inputs import PathLike, arguments, in_python, job, path_of
 from parplan.experiments.arguments.objective import FEWEST
 from parplan.experiments.arguments.voice import VOICE
@@ -221,7 +221,7 @@ def plan(
     if planner is None or isinstance(planner, str):
         given["planner"] = planner
     elif not callable(planner):
-        raise ParplanError(f"planner: expected a name or a function, got {planner!r}")
+        raise ParplanError(f"planner: expected a name or a function, got {short(planner)}")
     args = arguments("plan", given, NOT_HERE)
     if args.objective == FEWEST:
         raise ParplanError(f"objective: {FEWEST} compares clusters; plan for each and compare")

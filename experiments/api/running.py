@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from parplan._checked import value_of
 from parplan._files import is_folder
-from parplan.errors import ParplanError
+from parplan.errors import ParplanError, short
 from parplan.experiments.api.inputs import PathLike, in_python, number_of, path_of
 from parplan.sim.models.find import find_model
 from parplan.sim.models.model import Model
@@ -34,16 +34,16 @@ def execute(
     Raises `ParplanError` for what cannot be executed, `RunFailedError` where a worker dies.
     """
     if not isinstance(workload, Workload):
-        raise ParplanError(f"workload: expected a parplan.Workload, got {workload!r}")
+        raise ParplanError(f"workload: expected a parplan.Workload, got {short(workload)}")
     number_of("processes", processes)
     number_of("repeats", repeats)
     number_of("seed", seed, 0)
     value_of(float, timeout_s, "timeout_s")
     if isinstance(plans, str) or not isinstance(plans, Sequence):
-        raise ParplanError(f"plans: expected a list of parplan.Plan, got {plans!r}")
+        raise ParplanError(f"plans: expected a list of parplan.Plan, got {short(plans)}")
     for number, plan in enumerate(plans):
         if not isinstance(plan, Plan):
-            raise ParplanError(f"plans[{number}]: expected a parplan.Plan, got {plan!r}")
+            raise ParplanError(f"plans[{number}]: expected a parplan.Plan, got {short(plan)}")
     from parplan.backend.execution.execute import execute as run_plans
     from parplan.experiments.commands.run.execute import default_plans
 

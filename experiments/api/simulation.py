@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from parplan._checked import value_of
 from parplan._files import write_whole
-from parplan.errors import ParplanError
+from parplan.errors import ParplanError, short
 from parplan.experiments.api.inputs import PathLike, in_python, job, path_of, plan_for
 from parplan.experiments.commands.predict.simulate import (
     memory_of,
@@ -150,7 +150,9 @@ def _slowdown(slow: object) -> dict[int, float]:
     if slow is None:
         return {}
     if not isinstance(slow, Mapping):
-        raise ParplanError(f"slow: expected ranks with factors, as in {{5: 1.5}}, got {slow!r}")
+        raise ParplanError(
+            f"slow: expected ranks with factors, as in {{5: 1.5}}, got {short(slow)}"
+        )
     return {
         value_of(int, rank, "slow: rank"): value_of(float, factor, f"slow[{rank}]")
         for rank, factor in slow.items()

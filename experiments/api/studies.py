@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from parplan._checked import value_of
 from parplan._strict import read_text
-from parplan.errors import ParplanError, unknown_name
+from parplan.errors import ParplanError, short, unknown_name
 from parplan.experiments.api.inputs import (
     PathLike,
     arguments,
@@ -91,9 +91,10 @@ def landscape(
     """
     given = {"x": x, "y": y, "metric": metric, "workers": 1, **options}
     for name in ("x", "y", "panels"):
-        if given.get(name) == "" or (name == "x" and x is None):
+        field = given.get(name)
+        if (isinstance(field, str) and not field) or (name == "x" and x is None):
             raise ParplanError(
-                f"{name}: expected a field, as in num_stages=1,2,4; got {given[name]!r}"
+                f"{name}: expected a field, as in num_stages=1,2,4; got {short(given[name])}"
             )
     args = arguments("landscape", given, hidden=("around",))
     own_workload, machine = job(workload, cluster)
@@ -125,7 +126,7 @@ def import_launch(
     `global_batch=64`. Raises `ParplanError` for what is missing or cannot be read.
     """
     if not isinstance(source, str) or source not in SOURCES:
-        raise unknown_name("source", str(source), SOURCES)
+        raise unknown_name("source", source if isinstance(source, str) else short(source), SOURCES)
     batch = {k: options.pop(k) for k in ("seq_len", "global_batch") if k in options}
     hidden = ("file", "source", "set", "variable")
     software = options.pop("software", None)
@@ -143,7 +144,7 @@ def import_launch(
 
 def _whole(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ParplanError(f"{name}: expected a whole number, got {value!r}")
+        raise ParplanError(f"{name}: expected a whole number, got {short(value)}")
     return value
 
 
@@ -151,7 +152,7 @@ def _pairs(name: str, given: object) -> list[str]:
     if given is None:
         return []
     if not isinstance(given, Mapping):
-        raise ParplanError(f"{name}: expected names with values, as in a dict, got {given!r}")
+        raise ParplanError(f"{name}: expected names with values, as in a dict, got {short(given)}")
     return [f"{key}={value}" for key, value in given.items()]
 
 
@@ -171,7 +172,7 @@ def export(
     own_workload, machine = job(workload, cluster)
     own_plan = plan_for(plan, own_workload, machine)
     if not isinstance(to, str):
-        raise ParplanError(f"to: expected a name, got {to!r}")
+        raise ParplanError(f"to: expected a name, got {short(to)}")
     return export_command.exported(own_plan, own_workload, machine, to, "plan")
 
 
@@ -215,7 +216,7 @@ def validate(
     groups = [group] if isinstance(group, str) else group
     known = groups is None or isinstance(groups, list | tuple)
     if not known or not all(isinstance(name, str) for name in groups or ()):
-        raise ParplanError(f"group: expected names of sources, got {group!r}")
+        raise ParplanError(f"group: expected names of sources, got {short(group)}")
     number_of("jobs", jobs)
     check_stacks()
     paths = [path_of("file", file) for file in files] or [SHIPPED]

@@ -8,7 +8,7 @@ import argparse
 import math
 import re
 
-from parplan._strict import MOST_WHOLE
+from parplan._checked import MOST_WHOLE
 from parplan.errors import ParplanError, short
 
 POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "b": 3, "t": 4}

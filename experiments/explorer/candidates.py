@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -118,11 +119,18 @@ def _short(plan: Plan) -> dict[str, Any]:
 
 def read_trials(path: Path) -> list[Trial]:
     """The candidates of a `trials.csv`; raises `ParplanError` for what parplan did not write."""
-    rows = csv.DictReader(io.StringIO(read_text(path)))
+    rows = csv.DictReader(io.StringIO(read_text(path)), strict=True)
     try:
         return [_trial(row) for row in rows]
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, csv.Error, ParplanError) as error:
         raise ParplanError(f"{path}: row {rows.line_num}: cannot be read: {error}") from None
+
+
+def _positive(word: str) -> float:
+    number = float(word)
+    if not 0 < number < math.inf:
+        raise ValueError(f"expected a number above 0, got {word}")
+    return number
 
 
 def _trial(row: dict[str, str]) -> Trial:
@@ -143,6 +151,6 @@ def _trial(row: dict[str, str]) -> Trial:
     return Trial(
         plan=Plan.from_json(fields),
         reason=row["reason"],
-        memory_bytes=tuple(float(word) for word in row["memory_bytes_per_stage"].split()),
-        step_s=float(step_s) if step_s else None,
+        memory_bytes=tuple(_positive(word) for word in row["memory_bytes_per_stage"].split()),
+        step_s=_positive(step_s) if step_s else None,
     )

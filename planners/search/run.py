@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from random import Random
 from typing import Any
 
-from parplan.errors import ParplanError, RunFailedError, unknown_name
+from parplan.errors import ParplanError, RunFailedError, short, unknown_name
 from parplan.planners.costs.cost_cache import SharedCosts
 from parplan.planners.costs.goal import STEP_TIME, Goal
 from parplan.planners.costs.trial import Trial
@@ -69,9 +69,9 @@ def register_planner(name: str, planner: Planner | None = None) -> Any:
     if planner is None:
         return partial(register_planner, name)
     if not isinstance(name, str) or not name or ":" in name:
-        raise ParplanError(f"planner: expected a name without a colon, got {name!r}")
+        raise ParplanError(f"planner: expected a name without a colon, got {short(name)}")
     if not callable(planner):
-        raise ParplanError(f"planner {name}: expected a function, got {planner!r}")
+        raise ParplanError(f"planner {name}: expected a function, got {short(planner)}")
     if name in planner_names() and _REGISTERED.get(name) is not planner:
         raise ParplanError(f"planner {name}: there is one of this name already")
     _REGISTERED[name] = planner
@@ -266,7 +266,7 @@ def find_planner(name: str) -> Planner:
     when it cannot be imported.
     """
     if not isinstance(name, str):
-        raise ParplanError(f"planner: expected a name, got {name!r}")
+        raise ParplanError(f"planner: expected a name, got {short(name)}")
     if name in _REGISTERED:
         return _REGISTERED[name]
     target = BUILT_IN.get(name, name)
@@ -283,5 +283,5 @@ def find_planner(name: str) -> Planner:
             f"planner {name[:200]}: cannot be imported: {str(error)[:500]}"
         ) from None
     if not callable(planner):
-        raise ParplanError(f"planner {name}: expected a function, got {planner!r}")
+        raise ParplanError(f"planner {name}: expected a function, got {short(planner)}")
     return planner  # type: ignore[no-any-return]

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from parplan._strict import check_within
 from parplan.errors import ParplanError
 
 Auto = Literal["auto"]
@@ -13,6 +14,9 @@ PREFIX = "PARPLAN_"
 
 SCHEDULES = ("gpipe", "1f1b")
 """The schedules that a search by these options tries; constraints may name others."""
+
+
+MOST_WORKERS = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +61,7 @@ class Options:
                 f"memory ratio: must be above 0 and at most 100 per cent, "
                 f"got {self.memory_ratio_percent}"
             )
-        if self.workers < 1:
-            raise ParplanError(f"workers: must be at least 1, got {self.workers}")
+        check_within(self, {"workers": (1, MOST_WORKERS)})
         if self.detailed_log not in (0, 1, 2):
             raise ParplanError(f"detailed log: must be 0, 1 or 2, got {self.detailed_log}")
 

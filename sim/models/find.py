@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from parplan.errors import ParplanError
+from parplan.errors import ParplanError, short
 from parplan.sim.models.hf_config import model_from_hf
 from parplan.sim.models.model import Model, model_preset, model_presets
 
@@ -16,12 +16,15 @@ def find_model(given: "Model | str | os.PathLike[str] | Any") -> Model:
     """
     if isinstance(given, Model):
         return given
-    if not isinstance(given, str | os.PathLike):
+    try:
+        name = os.fsdecode(given) if isinstance(given, str | os.PathLike) else None
+    except TypeError:  # A path that is no text.
+        name = None
+    if name is None:
         raise ParplanError(
             "model: expected a preset such as llama3-8b, a TOML file, a config.json or a Model, "
-            f"got {given!r}"
+            f"got {short(given)}"
         )
-    name = os.fspath(given)
     if name.endswith(".json"):
         return model_from_hf(Path(name))
     if not name.endswith(".toml"):

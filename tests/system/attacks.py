@@ -6,6 +6,7 @@ before: text, bytes, or a kind of special file. All of them are refused with exi
 
 import dataclasses
 import gzip
+import json
 import os
 from pathlib import Path
 
@@ -285,4 +286,22 @@ OTHERS = [
     )
 ]
 
-ATTACKS = [*OPTIONS, *FILES, *MACHINES, *PLANS, *LAUNCHES, *OTHERS]
+EMPTY = {
+    **{"format": 1, "workload": None, "num_processes": 2, "calibration": [], "candidates": []},
+    **{"executed": [], "out_of_memory": [], "hand_written": []},
+}
+RESULTS = [
+    refused("compare", ".", says=says, execution_json=json.dumps({**EMPTY, **changed}))
+    for changed, says in (
+        ({"executed": "x"}, "not what an execution leaves"),
+        ({"executed": [{}]}, "not what an execution leaves"),
+        ({"executed": None}, "not what an execution leaves"),
+        ({"num_processes": "2"}, "expected a number of at least 1"),
+        ({"num_processes": -1}, "expected a number of at least 1"),
+        ({"workload": 5}, "expected a table"),
+        ({"candidates": [[{}, -1]]}, "expected a number of at least 0"),
+        ({"hand_written": [{"name": 1}]}, "not what an execution leaves"),
+    )
+]
+
+ATTACKS = [*RESULTS, *OPTIONS, *FILES, *MACHINES, *PLANS, *LAUNCHES, *OTHERS]

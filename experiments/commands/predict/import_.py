@@ -165,11 +165,23 @@ class ImportedLaunch(NamedTuple):
         return "\n".join([*present, *_better(self.better, self.tried, self.step_s, self.fits)])
 
 
+def _stdin() -> str:
+    """The text on standard input; raises `ParplanError` where it is closed, or no text."""
+    try:
+        if sys.stdin is None or sys.stdin.closed:
+            raise ParplanError("stdin: is closed")
+        return sys.stdin.read(MOST_TEXT + 1)
+    except UnicodeDecodeError:
+        raise ParplanError("stdin: not UTF-8 text") from None
+    except OSError as error:
+        raise ParplanError(f"stdin: cannot be read: {error.strerror}") from None
+
+
 def run(args: argparse.Namespace) -> int:
     """Read, predict, look for better plans, say and write."""
     cluster = requested_cluster(args.cluster, software=args.software)
     where = "stdin" if args.file == "-" else args.file
-    text = sys.stdin.read(MOST_TEXT + 1) if args.file == "-" else read_text(Path(args.file))
+    text = _stdin() if args.file == "-" else read_text(Path(args.file))
     found = imported(args, text, where, cluster)
     output = OutputFolder(args.output, args.argv)
     for line in found.notes:

@@ -207,10 +207,7 @@ def _kept(output: OutputFolder) -> Execution | None:
     path = output.path / RESULT
     if not os.path.lexists(path):
         return None
-    try:
-        execution = Execution.from_json(read_json(path), str(path))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ParplanError(f"{path}: not what an execution leaves: {error!r}") from None
+    execution = Execution.from_json(read_json(path), str(path))
     output.adopt(RESULT)
     return execution
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import parplan
@@ -13,7 +14,28 @@ JOB = parplan.Workload("gpt-tiny", seq_len=64, global_batch=8)
 PLAN = parplan.Plan(data_parallel=2, num_micro_batches=4)
 CLUSTER = "2xh100"
 
+
+class _Odd:
+    """What cannot be shown, is no path that has a name, and no number that has a value."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("has no words")
+
+    def __fspath__(self) -> str:
+        return 5  # type: ignore[return-value]
+
+    def __float__(self) -> float:
+        raise ValueError("has no value")
+
+    __index__ = __float__  # type: ignore[assignment]
+
+
+DEEP: list[Any] = []
+for _ in range(3000):
+    DEEP = [DEEP]
+
 ODD: tuple[Any, ...] = (
+    *(_Odd(), DEEP, 10**400, np.array([1, 2]), np.float64("nan"), "a\0\x1b[31m", int),
     *(None, 7, -1, 2.5, float("nan"), True, "", "nonsense", "no-such-file.json", "no-such.toml"),
     *(b"bytes", [], [1], {}, {"a": 1}, object(), ValueError("x"), len, Path(".")),
 )
