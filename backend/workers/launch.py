@@ -88,12 +88,14 @@ class Nodes:
                 f"nnodes, node-rank: expected a rank from 0 to nnodes - 1, got {self.rank} of "
                 f"{self.count}"
             )
-        if self.count > 1 and not re.fullmatch(r"[^:\s]+:\d{1,5}", self.endpoint):
+        port = re.fullmatch(r"[^:\s]+:([0-9]{1,5})", self.endpoint)
+        if self.count > 1 and (port is None or int(port[1]) > MOST_PORT):
             raise ParplanError(
                 f"rdzv-endpoint: several nodes need HOST:PORT of node 0, got {self.endpoint!r}"
             )
 
 
+MOST_PORT = 65535
 ALONE = Nodes()
 
 

@@ -7,6 +7,7 @@ from parplan._checked import value_of
 from parplan._files import is_folder
 from parplan.errors import ParplanError, short
 from parplan.experiments.api.inputs import PathLike, in_python, number_of, path_of
+from parplan.hardware.estimates.profile_file import check_place
 from parplan.sim.models.find import find_model
 from parplan.sim.models.model import Model
 from parplan.sim.plan import Plan
@@ -70,6 +71,7 @@ def calibrate(
     file = path_of("path", path)
     if file.suffix != ".json" or is_folder(file):
         raise ParplanError(f"path: expected a file that ends in .json, got {file}")
+    check_place(file)
     number_of("seq_len", seq_len)
     if processes is not None:
         number_of("processes", processes)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parplan._files import write_whole
+from parplan._files import check_replaceable, is_file, write_whole
 from parplan._strict import build, read_json
 from parplan.errors import ParplanError
 from parplan.hardware.estimates.profile import (
@@ -87,6 +87,15 @@ def write_profile(profile: Profile, path: Path) -> None:
             text = "[\n    " + ",\n    ".join(json.dumps(row) for row in value) + "\n  ]"
         parts.append(f"  {json.dumps(key)}: {text}")
     write_whole(path, ("{\n" + ",\n".join(parts) + "\n}\n").encode())
+
+
+def check_place(path: Path) -> None:
+    """Raise `ParplanError` where a profile may not be written: what is there is none."""
+    check_replaceable(path)
+    if is_file(path):
+        table = read_json(path)
+        if not isinstance(table, dict) or "parplan_profile" not in table:
+            raise ParplanError(f"{path}: is there already, and is no profile; name another file")
 
 
 def read_profile(path: Path) -> Profile:

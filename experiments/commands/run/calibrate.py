@@ -24,7 +24,7 @@ from parplan.hardware.estimates.profile import (
     Profile,
     Timing,
 )
-from parplan.hardware.estimates.profile_file import read_profile, write_profile
+from parplan.hardware.estimates.profile_file import check_place, read_profile, write_profile
 from parplan.hardware.kernels.kernel import Gemm
 from parplan.hardware.machines.from_profile import (
     best_rates,
@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     path: Path = args.output
     if path.suffix != ".json" or is_folder(path):
         raise ParplanError(f"--output: expected a file that ends in .json, got {path}")
+    check_place(path)
     model = find_model(args.model)
     grid = "quick" if args.quick else "full"
     settings, machine = settings_here(model, args.seq_len, args.processes, grid)
