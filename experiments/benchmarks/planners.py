@@ -21,7 +21,7 @@ from parplan.planners.search.exact_steps import all_steps_s
 from parplan.planners.search.exhaustive import exhaustive
 from parplan.planners.search.run import run_planner
 from parplan.planners.spaces.constraints import Constraints, Range
-from parplan.planners.spaces.make import make_space
+from parplan.planners.spaces.make import full_space, make_space
 from parplan.planners.spaces.options import Options
 from parplan.planners.spaces.space import Space
 from parplan.planners.spaces.variants import Box
@@ -128,6 +128,7 @@ def measures(
                 varied = ", with variants," if each.constraints.has_variants else ""
                 rates[f"proven search{varied}"] = measure.value
         yield from _cold(each, most_s=max(3.0, each.most_s))
+    yield from _growth(repeats)
     exact = _all_exact(searched[0], repeats)
     yield exact
     rates["every plan that fits, exactly,"] = exact.value
@@ -178,6 +179,24 @@ def _all_exact(searched: Searched, repeats: int) -> Measure:
     seconds = cpu_s(lambda: all_steps_s(space, shared=shared, kernel=kernel), repeats)
     what = f"{searched.name}, each that fits exactly"
     return Measure(what=what, value=len(space) / seconds, unit="plans/s")
+
+
+def _growth(repeats: int) -> Iterator[Measure]:
+    """How much longer a search takes for many layers and for a large batch than for usual ones."""
+    model, cluster = model_preset("llama3-70b"), cluster_preset("1024xh100")
+
+    def seconds(num_layers: int, batch: int) -> float:
+        own = replace(model, num_layers=num_layers)
+        workload = Workload(model=own, seq_len=4096, global_batch=batch)
+        space = full_space(workload, cluster, Options())
+        return cpu_s(lambda: run_planner("branch-and-bound", space), repeats)
+
+    usual = seconds(80, 1024)
+    for what, many in (
+        ("1,280 layers over 80", seconds(1280, 1024)),
+        ("batch 262,144 over 1,024", seconds(80, 262_144)),
+    ):
+        yield Measure(what=what, value=many / usual, unit="x", target="at most 2")
 
 
 def _cold(searched: Searched, most_s: float) -> Iterator[Measure]:

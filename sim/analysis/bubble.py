@@ -35,15 +35,23 @@ def idle_by_cause(program: Program, run: Run) -> tuple[Idle, ...]:
 
     `run`: the result of simulating `program`, predicted or measured.
     """
-    by_name = {event.name: event for event in run.events if event.stream == "compute"}
     schedule = computations(program)
+    events: dict[int, list[Event]] = {}
+    by_name: dict[str, Event] = {}
+    for event in run.events:
+        events.setdefault(event.rank, []).append(event)
+        if event.stream == "compute":
+            by_name[event.name] = event
     needs = producers(schedule)
-    made_s = {a: by_name[str(p)].end_s for a, p in needs.items() if str(p) in by_name}
+    made_s: dict[Action, float] = {}
+    for action, producer in needs.items():
+        made = by_name.get(str(producer))
+        if made is not None:
+            made_s[action] = made.end_s
     for pair in (i for rank in program for i in rank if isinstance(i, Overlap)):
         made_s.update(dict.fromkeys(pair, max(made_s.get(action, 0.0) for action in pair)))
     return tuple(
-        _rank(actions, [e for e in run.events if e.rank == rank], made_s, run)
-        for rank, actions in enumerate(schedule)
+        _rank(actions, events.get(rank, []), made_s, run) for rank, actions in enumerate(schedule)
     )
 
 

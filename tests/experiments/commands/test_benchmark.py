@@ -50,6 +50,7 @@ def test_the_search_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert found["plans sampled", "plans"] == 50
     assert found["bounds above their step", "plans"] == 0
     assert ("reference case of AP, 30 candidates", "x AP") in found
+    assert 0 < found["1,280 layers over 80", "x"] < 1000
     job = large_jobs.JOBS[0].name
     assert found[job, "plans"] > 300_000
     assert found[f"{job}, gap", "%"] <= 100 * large_jobs.MOST_GAP
