@@ -9,6 +9,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from parplan.backend.models.flops import is_compiled
+
 
 def normalised_by_batch(model: nn.Module) -> list[_BatchNorm]:
     """The modules that take statistics of a batch now."""
@@ -17,11 +19,9 @@ def normalised_by_batch(model: nn.Module) -> list[_BatchNorm]:
 
 def can_be_shared(model: nn.Module) -> bool:
     """Whether `shared_statistics` reaches all of them: not where they are compiled."""
-    compiled = any(
-        m._compiled_call_impl is not None or type(m).__name__ == "OptimizedModule"
-        for m in model.modules()
+    return not is_compiled(model) and not any(
+        isinstance(m, nn.SyncBatchNorm) for m in model.modules()
     )
-    return not compiled and not any(isinstance(m, nn.SyncBatchNorm) for m in model.modules())
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from parplan.backend.executable import reduces_by_hooks
 from parplan.backend.models.chain import evaluating
+from parplan.backend.models.flops import Counted
 from parplan.backend.replicas.alike_numbers import AlikeNumbers
 from parplan.backend.replicas.batch_statistics import (
     can_be_shared,
@@ -85,6 +86,7 @@ class WholeModel:
         self._module: nn.Module | None = None
         self._learned: dict[tuple[object, ...], Learned] = {}
         self._once = self._backward_once()
+        self.flops = Counted()
         self._shares_statistics = can_be_shared(model)
 
     def _backward_once(self) -> BackwardOnce:
@@ -169,7 +171,9 @@ class WholeModel:
         def run(call: Call) -> Any:
             if not numbers:
                 before = torch.get_rng_state()
-                found = self.forward(*call[0], **call[1])
+                first = next(iter(tensors_of(call)), torch.empty(0))
+                with self.flops.forward_of(self.own, first):
+                    found = self.forward(*call[0], **call[1])
                 numbers.append(AlikeNumbers())
                 if torch.equal(before, torch.get_rng_state()) and self.device.type == "cpu":
                     numbers[0].idle = True

@@ -93,7 +93,9 @@ class DataParallelForward:
 
     def begin_record(self, folder: Path, prediction: Prediction | None) -> None:
         """Tell the plan, and what is predicted of it; record the steps from now on."""
-        self.record = RunRecord(self.whole, prediction, report_from_environment(folder))
+        self.record = RunRecord(
+            *(self.whole, prediction, report_from_environment(folder)), self.whole.flops.each
+        )
 
     def __call__(self, call: Call) -> Any:
         """What the model returns for the whole batch."""

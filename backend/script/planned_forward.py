@@ -19,6 +19,7 @@ from parplan.backend.executable import check_executable
 from parplan.backend.models.chain import Chain, NoChainError, check_chain, check_mean
 from parplan.backend.models.counted_loss import counted_loss
 from parplan.backend.models.find_chain import is_hf_model
+from parplan.backend.models.flops import Counted
 from parplan.backend.planning.search import Prediction
 from parplan.backend.replicas.batch_statistics import normalised_by_batch
 from parplan.backend.replicas.division import Call, rows_in
@@ -353,6 +354,8 @@ class PlannedForward:
             check_mean(self.model, self.chain, inputs, targets)
             if self.how is None:
                 self.found = counted_loss(self.model, self.chain, inputs, targets)
+        flops = Counted()
+        flops.row(self.model, self._loss_alone, inputs, targets)
         prediction = None
         if self.plan is None:
             self.plan, prediction = find_plan(
@@ -387,7 +390,9 @@ class PlannedForward:
         if num_processes() > 1:
             self.random = RandomStream(_seed(step), self.device)
         share_norms(step)
-        self.record = RunRecord(step, prediction, report_from_environment(self.folder))
+        self.record = RunRecord(
+            *(step, prediction, report_from_environment(self.folder)), flops.each
+        )
         return step
 
     def _loss_alone(self, inputs: torch.Tensor, targets: torch.Tensor) -> Any:

@@ -64,15 +64,26 @@ def report_folder(environment: Mapping[str, str], here: Path) -> Path | None:
 class RunRecord:
     """The steps of one script under a plan; every process has one."""
 
-    def __init__(self, step: Planned, prediction: Prediction | None, folder: Path | None) -> None:
-        """`prediction`: None on other processes than the first, and for a plan that was given."""
+    def __init__(
+        self,
+        step: Planned,
+        prediction: Prediction | None,
+        folder: Path | None,
+        flops_each: float | None = None,
+    ) -> None:
+        """`prediction`: None on other processes than the first, and for a plan that was given.
+
+        flops_each: of a step, for each value of its first input; None where they are not known.
+        """
         self.step, self.prediction, self.folder = step, prediction, folder
         self.samples: list[Sample] = []
         self.moments: list[tuple[str, Moment, Moment]] = []
         self.parts: dict[str, float] = {}
         self.drift = Drift()
         self.items = 0
-        self.throughput = Throughput(every_from_environment(), step.device)
+        self.throughput = Throughput(
+            every_from_environment(), step.device, flops_each, step.plan.num_devices
+        )
         self.start_s = self.optimizer_s = 0.0
         self.forwards = 0
         self.done = False

@@ -6,6 +6,7 @@ from collections import deque
 
 import torch
 
+from parplan.backend.models.flops import peak_flop_per_s
 from parplan.backend.script.words import bytes_in_words
 from parplan.errors import ParplanError
 
@@ -24,8 +25,18 @@ def every_from_environment() -> int:
 class Throughput:
     """The rate of the steps, from the end of one to the end of the next, whatever is between."""
 
-    def __init__(self, every: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        every: int,
+        device: torch.device,
+        flops_each: float | None = None,
+        num_processes: int = 1,
+    ) -> None:
+        """`flops_each`: of a step, for each value of its first input."""
         self.every, self.device = every, device
+        self.flops_each, self.num_processes = flops_each, num_processes
+        self.values = 1.0
+        """Of the input, for each item that is counted."""
         self.unit = "rows"
         self.number = 0
         self.last_s: float | None = None
@@ -35,6 +46,7 @@ class Throughput:
         """Tokens of whole numbers in rows; rows of anything else."""
         tokens = batch.dim() == 2 and not batch.is_floating_point() and not batch.is_complex()
         self.unit = "tokens" if tokens else "rows"
+        self.values = 1.0 if tokens else batch.numel() / max(1, len(batch))
         return batch.numel() if tokens else len(batch)
 
     def step(self, end_s: float, items: int) -> str:
@@ -53,5 +65,11 @@ class Throughput:
         return text
 
     def rate(self, items: int, step_s: float) -> str:
-        """Items per second in words."""
-        return f"{items / step_s:,.0f} {self.unit}/s"
+        """Items and operations per second in words, and MFU where the peak is known."""
+        text = f"{items / step_s:,.0f} {self.unit}/s"
+        if not self.flops_each:
+            return text
+        flop_per_s = self.flops_each * self.values * items / step_s / self.num_processes
+        text += f", {flop_per_s / 1e12:.3g} TFLOP/s a process"
+        peak = peak_flop_per_s(self.device)
+        return text + (f" (MFU {flop_per_s / peak:.1%} of bf16)" if peak else "")

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from parplan.backend import enable_advanced_parallelization
+from parplan.backend.models.flops import Counted, peak_flop_per_s
 from parplan.backend.script import differences as said
 from parplan.backend.script.differences import differences, load_note, shared_cores
 from parplan.backend.script.run_record import DRIFT, WARM_UP, WINDOW, Drift, report_folder
@@ -16,6 +17,31 @@ from parplan.errors import ParplanError
 from parplan.sim.plan import Plan, zero_fields
 
 HERE = Path("here")
+
+
+class Products(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def test_operations_of_a_step_are_those_of_its_products() -> None:
+    found = Counted()
+    found.row(Products(), Products(), torch.zeros(1, 4))
+    assert found.each == 3 * 2 * (4 * 8 + 8 * 2) / 4
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [("NVIDIA H100 80GB HBM3", 989.4e12), ("NVIDIA A100-SXM4-80GB", 312e12), ("Another", None)],
+)
+def test_peaks_of_gpus_by_their_names(monkeypatch, name, peak) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    assert peak_flop_per_s(torch.device("cuda")) == (peak and pytest.approx(peak, rel=1e-3))
+    assert peak_flop_per_s(torch.device("cpu")) is None
 
 
 def test_a_plan_in_words() -> None:
@@ -65,6 +91,9 @@ def test_tokens_per_second_every_so_many_steps() -> None:
         "step 6: 0.5000 s, 400 tokens/s",
     ]
     assert found.rate(found.items_of(torch.zeros(4, 50)), 0.001) == "4,000 rows/s"
+    counted = Throughput(0, torch.device("cpu"), 6e9, 2)
+    tokens = counted.items_of(torch.zeros(4, 50, dtype=torch.int64))
+    assert counted.rate(tokens, 0.5) == "400 tokens/s, 1.2 TFLOP/s a process"
     silent = Throughput(0, torch.device("cpu"))
     assert not any(silent.step(float(number), 1) for number in range(9))
 
