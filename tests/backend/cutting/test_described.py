@@ -83,7 +83,8 @@ def test_a_script_gives_a_model_file_that_can_be_planned_with(script: Path, tmp_
     count = f"{model.num_parameters:,}"
     first, last = done.stdout.splitlines()[-2:]
     assert first == f"{count} parameters, of which the description counts {count} (+0.00%)"
-    assert last == "parplan plan 'my own.toml' --seq-len 16 --global-batch 4 --precision bf16"
+    own = "parplan plan 'my own.toml' --cluster 8xh100 --seq-len 16 --global-batch 4"
+    assert last == f"next: {own} --precision bf16"
 
 
 def test_arguments_are_those_of_the_script(script: Path) -> None:
