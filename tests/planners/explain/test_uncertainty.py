@@ -190,6 +190,7 @@ def test_no_prediction_depends_on_past_accuracy() -> None:
                     users.add(path.relative_to(ROOT).as_posix())
     assert users == {
         "planners/explain/uncertainty.py",
+        "experiments/accuracy/kinds.py",
         "experiments/cases/leave_one_out.py",
         "experiments/cases/residuals.py",
         "experiments/planning/explain.py",
