@@ -97,12 +97,12 @@ COMMANDS: dict[str, Command] = {
     ),
     "landscape": Command(
         ("landscape", *JOB, "--cluster", "4xh100", "--x", "num_stages=1,2", "--y", "memory=0.5,1",
-         "--space", "space.toml", "--no-pictures", "-o", OUT),
+         "--space", "space.toml", "--workers", "1", "--no-pictures", "-o", OUT),
         *((), "cells.jsonl", True, True, eager),
     ),
     "scale": Command(
         ("scale", *JOB, "--cluster", "h100", "--sizes", "2,4", "--scaling", "strong",
-         "--space", "space.toml", "--no-pictures", "-o", OUT),
+         "--space", "space.toml", "--workers", "1", "--no-pictures", "-o", OUT),
         *((), "points.jsonl", True, True, eager),
     ),
     "validate": Command(("validate", "--group", "palm", "--no-pictures", "-o", OUT)),

@@ -29,6 +29,8 @@ def slices(name: str, inputs: int) -> int:
             failed += 1
             sys.stdout.write(f"{name}: failed\n{traceback.format_exc()[-4000:]}\n")
         seen += own
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r{name}: {seen.total()} of {inputs}")
     counts = f"{seen['accepted']} accepted, {seen['refused']} refused, {failed} failed"
     sys.stdout.write(f"{name}: {seen.total()} tried, {counts}\n")
     sys.stdout.flush()

@@ -323,7 +323,11 @@ def signalled(words: Any, root: Path, signum: int, after_s: float) -> int:
         signal.signal(other, signal.SIG_DFL)
 
     def begun(argv: list[str]) -> int:
-        if os.fork() == 0:
+        # What Python does around a fork is not what is tried.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signum])
+        killer = os.fork()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signum])
+        if killer == 0:
             time.sleep(after_s)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(own, signum)
