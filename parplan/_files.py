@@ -257,10 +257,17 @@ def is_part(path: Path) -> bool:
     return _PART_NAME.fullmatch(path.name) is not None
 
 
-def remove_parts(folder: Path) -> None:
-    """Remove what writing left that was cut off; for one who has the lock of the folder."""
+def remove_parts(folder: Path, name: str = "") -> None:
+    """Remove what writing left that was cut off; for one who has the lock of the folder.
+
+    `name`: of this file alone.
+    """
     for part in folder.glob(f".*{PART}"):
-        if is_part(part) and stat.S_ISREG(part.lstat().st_mode):
+        if (
+            part.name.startswith(f".{name}")
+            and is_part(part)
+            and stat.S_ISREG(part.lstat().st_mode)
+        ):
             remove_file(part)
 
 

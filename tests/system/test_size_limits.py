@@ -17,7 +17,8 @@ from parplan.planners.spaces.make import make_space
 from parplan.sim.costs import StageCosts
 from parplan.sim.engine.engine import simulate
 from parplan.sim.fast.fast import fast_step_s
-from parplan.sim.models.model import MOST_LAYERS, MOST_SIZE, Model
+from parplan.sim.models.model import MOST_LAYERS, Model
+from parplan.sim.models.parts import MOST_SIZE
 from parplan.sim.plan import Plan
 from parplan.sim.prediction.predict import compile_plan
 from parplan.sim.schedules import CATALOGUE, MOST_ACTIONS, make_program, why_not

@@ -7,7 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from parplan._files import check_writable, is_folder
+from parplan._files import check_writable, is_folder, remove_parts
 from parplan.backend.calibration.calibrate import calibrate, is_whole, settings_here
 from parplan.backend.calibration.grid import CalibrationSettings
 from parplan.backend.calibration.partial_file import PartialFile, partial_path
@@ -86,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
         _note(f"is finished already: profile: {path}")
         return 0
     plots = None if args.plots is None else OutputFolder(args.plots, args.argv)
+    for name in (path.name, partial_path(path).name):
+        remove_parts(path.parent, name)
     profile = _measured(args, settings, machine)
     write_profile(profile, path)
     print(summary(profile), flush=True)
