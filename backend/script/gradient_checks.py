@@ -39,6 +39,8 @@ def refuse_steps_without_calls(model: nn.Module) -> Callable[[], None]:
             return
         known = {id(parameter) for parameter in found.parameters()}
         for group in optimizer.param_groups:
+            if group.get("lr") == 0:
+                continue  # changes nothing: so torch makes the state that a checkpoint fills
             if any(p.grad is not None and id(p) in known for p in group["params"]):
                 raise ParplanError(
                     f"the optimizer steps, but {name} has not been called since the line, so there "

@@ -111,7 +111,7 @@ def test_around_a_plan_the_other_fields_stay() -> None:
 def test_a_better_machine_is_never_slower(name: str) -> None:
     plan = Plan(tensor_parallel=16, num_micro_batches=16, sequence_parallel=True)
     asked = request(f"{name}=0.5,1,2", around=plan)
-    steps = [Worker(asked).cell({name: f}).metrics["step-time"] for f in (0.5, 1.0, 2.0)]
+    steps = [Worker(asked).cell({name: f}).metrics["step-time"] for f in (0.2, 1.0, 2.0)]
     ordered = sorted(steps, reverse=name != "network_latency")
     assert steps == ordered
     assert (steps[0] != steps[2]) == (name != "memory")

@@ -37,7 +37,7 @@ def bounds_of(job: Job, *, post_validation: bool = False) -> BoundsByLayout:
     [
         (Job("llama3.2-3b", "12xh100", 4096, 24), False),
         (Job("llama3.2-3b", "8xh100", 4096, 24), True),
-        (JOBS[11], False),
+        pytest.param(JOBS[11], False, marks=pytest.mark.long),
     ],
     ids=str,
 )

@@ -345,7 +345,7 @@ def test_the_command_says_what_a_straggler_costs(
         ("5", "--slow: '5' is not RANK=FACTOR"),
         ("16=2", "rank 16: the plan has ranks 0 to 15"),
         ("3=0", "rank 3: must be positive, got 0.0"),
-        ("3=nan", "rank 3: must be positive, got nan"),
+        ("3=nan", "--slow: '3=nan' is not RANK=FACTOR"),
     ):
         assert main(["simulate", "plan.json", "--slow", given_]) == 2
         assert message in capsys.readouterr().err

@@ -52,6 +52,7 @@ def test_many_plans_at_once_cost_what_each_costs_alone(
             reduces_once=reduces_once,
             sharding_waits=waits,
             slowed_share=0.16,
+            post_validation=not waits,
         ),
     )
     if offloads:
@@ -73,6 +74,7 @@ def test_many_plans_at_once_cost_what_each_costs_alone(
                 reduces_once=reduces_once,
                 sharding_waits=waits,
                 slowed_share=0.16,
+                post_validation=not waits,
             ),
         )
         if offloads:
