@@ -19,6 +19,7 @@ from parplan.backend.script.calls import leave_unwrapped
 from parplan.backend.script.data_parallel_forward import why_not_whole
 from parplan.backend.script.planned_forward import PlannedForward
 from parplan.backend.script.why_not_in_script import check_in_script
+from parplan.backend.workers.train import tell_called
 from parplan.errors import ParplanError, RunFailedError, unknown_name
 from parplan.planners.spaces.options import Options, settings_from_environment, switched_off
 from parplan.sim.plan import Plan
@@ -74,6 +75,7 @@ def enable_advanced_parallelization(
     scaled as the loss was.
     Raises `ParplanError` for what cannot be parallelised or executed, saying why.
     """
+    tell_called()
     if switched_off():
         return model
     _speak()

@@ -25,7 +25,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from parplan._files import write_whole
+from parplan._files import remove_file, write_whole
 from parplan.backend.execution.result import Executed, Execution
 from parplan.backend.execution.trial_run import Sample, one_run, step_seconds
 from parplan.backend.planning.search import Prediction
@@ -284,6 +284,9 @@ def _gains(found: Prediction, step_s: float) -> str:
 
 
 def _write_plan(folder: Path, plan: Plan) -> None:
+    """Begin the folder's files: what an earlier run measured is of another plan."""
+    for name in ("execution.json", "executed.csv", "timeline.json"):
+        remove_file(folder / name)
     write_whole(folder / "plan.json", json.dumps(plan.to_json(), indent=2).encode() + b"\n")
 
 

@@ -18,7 +18,17 @@ FOLLOW_S = 0.2
 SILENT = "has not answered"
 """What `parplan.backend.workers.neighbour_watch` says of a process that is stopped."""
 
+CALLED = "PARPLAN_TRAIN_CALLED"
+"""Names the file that tells `train` that the script has the one line."""
+
 Write = Callable[[str], object]
+
+
+def tell_called() -> None:
+    """Leave word, for the `train` that started this process, if one did, that the line is there."""
+    if path := os.environ.get(CALLED):
+        with contextlib.suppress(OSError):  # Of a command that has ended.
+            Path(path).touch()
 
 
 def train(
@@ -36,6 +46,7 @@ def train(
     timeout_s: seconds that a process may be silent or a collective may take, of processes that
     parplan plans for. report: the folder of `parplan.backend.script.run_record`; None: its own
     default. log_every: steps from one line of `parplan.backend.script.throughput` to the next.
+    A script without the one line is trained all the same, and `write` is told so at its end.
     Raises `ParplanError` for a script that is not there, and `RunFailedError`
     with the last words of the process that failed first.
     """
@@ -51,6 +62,7 @@ def train(
         limit["PARPLAN_LOG_STEPS"] = str(log_every)
     with tempfile.TemporaryDirectory(prefix="parplan-") as name:
         folder = Path(name)
+        limit[CALLED] = str(folder / "called")
         with (folder / "torchrun.log").open("w") as log:
             process = subprocess.Popen(
                 [*_torchrun(folder, num_processes), str(script), *arguments],
@@ -66,6 +78,15 @@ def train(
                 stop(process)
         if process.returncode != 0:
             raise RunFailedError(silent_process(folder) or last_words(folder, process.returncode))
+        if not (folder / "called").exists():
+            write(
+                f"parplan: {script} never called enable_advanced_parallelization, so nothing was "
+                f"planned: {_each_of(num_processes)} ran the script as it is\n"
+            )
+
+
+def _each_of(num_processes: int) -> str:
+    return f"each of {num_processes} processes" if num_processes > 1 else "the one process"
 
 
 def _torchrun(folder: Path, num_processes: int) -> list[str]:

@@ -18,8 +18,11 @@ from parplan.experiments.accuracy.comparison_tables import (
     summary,
 )
 from parplan.experiments.figures.gantt import gantt
-from parplan.experiments.output.folder import OutputFolder
+from parplan.experiments.output.folder import MANIFEST, UNFINISHED, OutputFolder
 from parplan.sim.analysis.timeline import chrome_trace
+
+RECORDED_STEPS = 12
+"""Of a training script, before its `execution.json` is written."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,5 +80,20 @@ def run(args: argparse.Namespace) -> int:
 def _read(folder: Path) -> Execution:
     path = folder / "execution.json"
     if not os.path.exists(path):
+        if _of_a_script(folder):
+            raise ParplanError(
+                f"{folder}: has a plan.json, but no execution.json to compare: a run of a training "
+                f"script writes it once {RECORDED_STEPS} steps have ended and another begins, and "
+                "only for a plan that was searched, which is then predicted, not for one given as "
+                "plan= or data parallelism that was not searched"
+            )
         raise ParplanError(f"{folder}: not there; parplan execute -o {folder} makes it")
     return Execution.from_json(read_json(path), str(path))
+
+
+def _of_a_script(folder: Path) -> bool:
+    """Whether a training script left its plan there, which no command of parplan did."""
+    commands = (MANIFEST, UNFINISHED)
+    return os.path.exists(folder / "plan.json") and not any(
+        os.path.exists(folder / name) for name in commands
+    )

@@ -10,11 +10,20 @@ from parplan.backend import enable_advanced_parallelization
 from parplan.backend.models.flops import Counted, peak_flop_per_s
 from parplan.backend.script import differences as said
 from parplan.backend.script.differences import differences, load_note, shared_cores
-from parplan.backend.script.run_record import DRIFT, WARM_UP, WINDOW, Drift, report_folder
+from parplan.backend.script.run_record import (
+    DRIFT,
+    STEPS,
+    WARM_UP,
+    WINDOW,
+    Drift,
+    report_folder,
+)
 from parplan.backend.script.throughput import Throughput, every_from_environment
 from parplan.backend.script.words import bytes_in_words, plan_in_words
 from parplan.errors import ParplanError
+from parplan.experiments.commands.run.compare import RECORDED_STEPS
 from parplan.sim.plan import Plan, zero_fields
+from tests.commands import parplan
 
 HERE = Path("here")
 
@@ -175,13 +184,50 @@ class Net(nn.Module):
 def test_a_report_that_cannot_be_written_ends_nothing(tmp_path, monkeypatch, caplog) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "parplan-run").write_text("in the way")
-    plan = Plan(num_micro_batches=2, batch_per_device=2)
     with caplog.at_level("INFO", "parplan"):
-        model = enable_advanced_parallelization(Net(), plan=plan)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        for _ in range(14):
-            model(torch.ones(4, 2), torch.zeros(4, 2)).backward()
-            optimizer.step()
-            optimizer.zero_grad()
+        train_by_a_given_plan(WARM_UP + STEPS + 2)
     assert sum("no report in" in text for text in caplog.messages) == 1
     assert sum(text.startswith("measured: ") for text in caplog.messages) == 1
+
+
+def train_by_a_given_plan(steps: int) -> None:
+    plan = Plan(num_micro_batches=2, batch_per_device=2)
+    model = enable_advanced_parallelization(Net(), plan=plan)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(steps):
+        model(torch.ones(4, 2), torch.zeros(4, 2)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@pytest.mark.parametrize(
+    ("steps", "left"),
+    [(1, {"plan.json"}), (WARM_UP + STEPS + 1, {"plan.json", "executed.csv", "timeline.json"})],
+)
+def test_what_an_earlier_run_measured_is_removed(steps, left, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "parplan-run"
+    folder.mkdir()
+    for name in ("plan.json", "execution.json", "executed.csv", "timeline.json", "notes.txt"):
+        (folder / name).write_text("earlier")
+    train_by_a_given_plan(steps)
+    assert {path.name for path in folder.iterdir()} == {*left, "notes.txt"}
+    assert [path.name for path in folder.iterdir() if path.read_text() == "earlier"] == [
+        "notes.txt"
+    ]
+
+
+def test_comparing_a_run_without_a_prediction_says_what_is_missing(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    train_by_a_given_plan(1)
+    assert RECORDED_STEPS == WARM_UP + STEPS
+    done = parplan("compare", "parplan-run", cwd=tmp_path)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        "parplan: error: parplan-run: has a plan.json, but no execution.json to compare: "
+    )
+    assert f"once {WARM_UP + STEPS} steps have ended and another begins" in line
+    (tmp_path / "parplan-run" / "manifest.json").write_text("{}")
+    done = parplan("compare", "parplan-run", cwd=tmp_path)
+    assert "parplan execute -o parplan-run makes it" in done.stderr

@@ -12,6 +12,8 @@ from tests.commands import parplan, wait_for
 
 SCRIPT = Path(__file__).with_name("faulty_script.py")
 
+NEVER_CALLED = "never called enable_advanced_parallelization"
+
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -41,6 +43,17 @@ def test_the_first_process_speaks_for_all(tmp_path: Path) -> None:
         "step 2",
     ]
     assert done.stderr.count("[info] train: true") == 1
+    assert NEVER_CALLED not in done.stderr
+
+
+def test_a_script_without_the_line_is_told(tmp_path: Path) -> None:
+    (tmp_path / "plain.py").write_text("print('trained')\n")
+    done = parplan("train", "--processes", "2", "plain.py", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "trained\n")
+    assert done.stderr.splitlines()[-1] == (
+        f"parplan: plain.py {NEVER_CALLED}, so nothing was planned: each of 2 processes ran the "
+        "script as it is"
+    )
 
 
 @pytest.mark.parametrize(
