@@ -158,13 +158,15 @@ def _full(plan: Plan, kind: MegatronSetting) -> Settings:
 
 
 def _sharding(plan: Plan) -> Settings:
+    split = plan.distribute_param and plan.replicas > 1
+    name = "use_distributed_optimizer"
+    found = [MegatronSetting("--use-distributed-optimizer", f"ddp.{name}", split)]
+    if not split:
+        # Recipes of Megatron-Bridge have it in both sections, of which one suffices.
+        found.append(MegatronSetting("", f"optimizer.{name}", False))
     if plan.replicas == 1:
-        return [], []
-    found, lines = [], []
-    if plan.distribute_param:
-        found.append(
-            MegatronSetting("--use-distributed-optimizer", "ddp.use_distributed_optimizer", True)
-        )
+        return found, []
+    lines = []
     if plan.zero_stage >= 2:
         strategy = FSDP[plan.zero_stage]
         found += [

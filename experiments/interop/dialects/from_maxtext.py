@@ -158,6 +158,10 @@ def _degrees(table: Asked, devices: int | None, found: ImportedSettings) -> dict
             name = f"{place}_{axis}_parallelism"
             sizes[name] = table.whole(name, usual.get(axis, 1))
     slices = table.whole("num_slices", table.whole("compile_topology_num_slices", 1))
+    inner = [size for name, size in sizes.items() if name.startswith("ici")]
+    if not {"num_slices", "compile_topology_num_slices"} & set(table) and min(inner) > 0:
+        # Each slice has the devices of the axes within one.
+        slices = max(1, (devices or 1) // math.prod(inner))
     dcn = math.prod(size for name, size in sizes.items() if name.startswith("dcn") and size > 0)
     for name in [name for name, size in sizes.items() if size < 1]:
         if name.startswith("dcn"):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from parplan.errors import ParplanError
+from parplan.experiments.interop.dialects.bridge_recipe import with_recipe
 from parplan.experiments.interop.importers.from_accelerate import read_yaml
 from parplan.experiments.interop.importers.from_megatron import from_megatron, megatron_settings
 from parplan.experiments.interop.importers.imported import Given, ImportedSettings
@@ -27,7 +28,7 @@ _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 PRECISIONS = {
     **dict.fromkeys(("bf16", "bf16-mixed", "bf16_mixed"), ("--bf16",)),
     **dict.fromkeys(("16", "fp16", "16-mixed", "fp16_mixed"), ("--fp16",)),
-    **dict.fromkeys(("32", "32-true", "fp32"), ()),
+    **dict.fromkeys(("32", "32-true", "fp32", "none"), ()),
 }
 """`trainer.precision` and `mixed_precision`; a recipe of 8 or 4 bits has its name in it."""
 
@@ -81,14 +82,15 @@ def from_bridge(text: str, where: str, given: Given) -> ImportedSettings:
             f"{where}: not a configuration of Megatron-Bridge or NeMo: it has none of "
             f"{', '.join(sections)} as a section"
         )
-    if "trainer" not in table:
-        table = reduced_as_mixed(table)
-    found = _arguments(table, table)
-    if "trainer" not in table:
-        # The classes of Megatron-Bridge's models have no dropout.
-        found.add("--attention-dropout", "model.attention_dropout", "0")
-        found.add("--hidden-dropout", "model.hidden_dropout", "0")
-    return _settings(found, where, given, str(table.get("name") or ""))
+    name = str(table.get("name") or "")
+    if "trainer" in table:
+        return _settings(_arguments(table, table), where, given, name)
+    table, of_recipe = with_recipe(table)
+    found = _of_tables(table)
+    settings = _settings(found, where, given, name)
+    for setting, taken in of_recipe.items():
+        settings.misread(setting, f"the recipe's, which the file does not say; {taken} is taken")
+    return settings
 
 
 def reduced_as_mixed(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,11 +111,22 @@ def reduced_as_mixed(table: Mapping[str, Any]) -> dict[str, Any]:
 
 def settings_of_tables(table: Mapping[str, Any], where: str, given: Given) -> ImportedSettings:
     """The settings of sections as Megatron-Bridge has them, whose models have no dropout."""
+    return _settings(_of_tables(table), where, given)
+
+
+def _of_tables(table: Mapping[str, Any]) -> Arguments:
     table = reduced_as_mixed(table)
     found = _arguments(table, table)
+    # The classes of Megatron-Bridge's models have no dropout.
     found.add("--attention-dropout", "model.attention_dropout", "0")
     found.add("--hidden-dropout", "model.hidden_dropout", "0")
-    return _settings(found, where, given)
+    data = table.get("dataset")
+    for key in ("sequence_length", "seq_length"):
+        said = data.get(key) if isinstance(data, Mapping) else None
+        length = _resolved(said, f"dataset.{key}", table)
+        if isinstance(length, int):
+            found.add("--seq-length", f"dataset.{key}", str(length))
+    return found
 
 
 def _settings(found: Arguments, where: str, given: Given, program: str = "") -> ImportedSettings:

@@ -45,6 +45,8 @@ class Dialect:
     recomputes: bool = False
     """Whether blocks are recomputed unless a setting says otherwise."""
     usual_micro: int = 8
+    in_bf16: bool = False
+    """Whether `bf16` is `auto` where a file does not name it."""
 
 
 TRANSFORMERS = Dialect(
@@ -71,6 +73,7 @@ AXOLOTL = Dialect(
     micro=("micro_batch_size",),
     packing=("sample_packing",),
     usual_micro=1,
+    in_bf16=True,
     needs=("base_model",),
 )
 
@@ -157,6 +160,9 @@ def _imported(text: str, where: str, given: Given, dialect: Dialect) -> Imported
     found.workload["optimizer"] = _optimizer(table, found)
     found.workload["lora_rank"] = _adapters(table, dialect, found)
     auto = _low_precision(table)
+    if dialect.in_bf16 and not (auto["bf16"] or auto["fp16"]) and "bf16" not in values:
+        auto["bf16"] = True
+        found.note("bf16", f"not said: auto, {dialect.title}'s default, is bf16 on devices with it")
     found.workload["precision"] = "bf16" if auto["bf16"] else "fp16" if auto["fp16"] else "fp32"
     if table.true("tf32") and found.workload["precision"] == "fp32":
         found.workload["tf32"] = True

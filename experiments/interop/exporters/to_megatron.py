@@ -61,7 +61,8 @@ def to_megatron_bridge(plan: Plan, workload: Workload, cluster: Cluster) -> Expo
         f"{per_node(cluster)}, and merge this into the recipe of the model.\n"
     )
     tables = as_tables(settings)
-    mixed = tables.get("mixed_precision")
+    # In fp32 the recipe's mixed precision has to go.
+    mixed = tables.setdefault("mixed_precision", None)
     usual = "as computed" if str(mixed).startswith("fp16") else "fp32"
     if isinstance(mixed, str) and plan.gradient_dtype != usual:
         unsaid.append(

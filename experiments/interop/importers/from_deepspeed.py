@@ -162,9 +162,13 @@ def precision_of(table: Asked, found: ImportedSettings, auto: Mapping[str, bool]
             on[name] = on.get(name, False) or auto.get(name, not auto)
         else:
             on[name] = on.get(name, False) or section.true("enabled")
-    both_auto = not auto and all(
-        table.section(n).get("enabled") == "auto" for n in ("bf16", "fp16")
-    )
-    if both_auto:
+    names = ("bf16", "bfloat16", "fp16")
+    undecided = [name for name in names if table.section(name).get("enabled") == "auto"]
+    precision = "bf16" if on["bf16"] else "fp16" if on["fp16"] else "fp32"
+    if not auto and undecided == ["bf16", "fp16"]:
         found.misread("bf16.enabled auto", "as is fp16's; bf16 is taken")
-    return "bf16" if on["bf16"] else "fp16" if on["fp16"] else "fp32"
+    elif not auto and undecided and not any(table.section(n).get("enabled") is True for n in names):
+        found.misread(
+            f"{undecided[0]}.enabled auto", f"the trainer decides it; {precision} is taken"
+        )
+    return precision
