@@ -162,7 +162,8 @@ def _named(catalogue: _Catalogue, name: str) -> Cluster:
     accelerator = catalogue.find("accelerator", part)
     if accelerator is not None and match:
         return _of_accelerators(catalogue, name, accelerator, count)
-    raise unknown_name("cluster", name, _suggestions(catalogue, match[1] if match else "8"))
+    digits = re.match("[0-9]{1,7}", name)
+    raise unknown_name("cluster", name, _suggestions(catalogue, digits[0] if digits else "8"))
 
 
 def _suggestions(catalogue: _Catalogue, count: str) -> Iterator[str]:

@@ -89,6 +89,7 @@ def test_clusters_on_the_fly(name: str, devices: int, nodes: int, tiers: list[in
     [
         ("64xh10", "unknown cluster '64xh10'; did you mean 64xh"),
         ("4xLarge.2048", "did you mean 4xLarge.2048GB"),
+        ("32h100", "did you mean 32xh100"),
         ("0xh100", "needs at least one accelerator"),
         ("13xh100", "13 accelerators cannot be spread evenly over 2 nodes of 8"),
     ],
