@@ -104,9 +104,8 @@ def num_rounds(partial: Path) -> int:
     return partial.read_text().count('"kind": "round"') if partial.exists() else 0
 
 
-@pytest.mark.parametrize(
-    "how", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_calibration_can_be_resumed(
     tmp_path: Path, how: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:

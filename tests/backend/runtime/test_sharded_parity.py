@@ -138,8 +138,8 @@ def quick(cases):
 
 
 QUICK_OF_FOUR = (
-    *("pp2 zero2", "pp2 v2 zero3", "dp4 in groups of 2", "dp2 tp2 sp zero2 gpt"),
-    *("pp2 tp2 sp zb-h1 gpt", "pp2 zero3 gemma", "pp2 tp2 sp gemma"),
+    *("pp2 v2 zero3", "dp4 in groups of 2", "dp2 tp2 sp zero2 gpt"),
+    *("pp2 tp2 sp zb-h1 gpt", "pp2 tp2 sp gemma"),
 )
 """Every mechanism once, beside each other: what two processes cannot show."""
 

@@ -135,6 +135,7 @@ def test_the_pages_script_plans_logs_and_trains_as_without_its_line(script):
         assert re.fullmatch(rf"\[info\] {pattern}", line), line
 
 
+@pytest.mark.long
 def test_ten_steps_are_compared_with_their_prediction(script, tmp_path):
     longer = (script / "train.py").read_text().replace("range(5)", "range(14)")
     (tmp_path / "train.py").write_text(longer)

@@ -30,6 +30,7 @@ def test_parplans_own(planner: str, check: Check) -> None:
     check(planner)
 
 
+@pytest.mark.long
 def test_with_time_enough_a_planner_finds_the_fastest_or_nearly() -> None:
     space = example_space()
     everything = run_planner("exhaustive", space)
