@@ -74,7 +74,8 @@ def _rank(actions: RankActions, events: list[Event], made_s: dict[Action, float]
     done_s = max((e.end_s for e in events if e.stream != "send"), default=0.0)
     busy_s = sum(e.end_s - e.start_s for e in rest)
     seconds["data_parallel_s"] = max(0.0, done_s - now_s - busy_s)
-    seconds["end_s"] = begin_s + run.step_s - max(done_s, now_s)
+    # The sum of two times may be an ulp below the end that it equals in picoseconds.
+    seconds["end_s"] = max(0.0, begin_s + run.step_s - max(done_s, now_s))
     return Idle(**seconds)
 
 
