@@ -19,7 +19,7 @@ from parplan.planners.explain.faster_neighbours import (
     better_plans,
     changes_between,
 )
-from parplan.planners.explain.ways_to_fit import _changes, _options, ways_to_fit
+from parplan.planners.explain.ways_to_fit import Way, _changes, _options, ways_to_fit
 from parplan.sim.models.model import model_preset
 from parplan.sim.plan import Plan, zero_fields
 from parplan.sim.prediction.predict import compile_plan, predict
@@ -165,30 +165,28 @@ def test_one_replica_alone_has_nothing_to_shard(monkeypatch: pytest.MonkeyPatch)
     assert way.trial.plan.num_micro_batches == 16
 
 
-def test_what_stays_in_the_host_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = replace(PLAIN, offload_optimizer=True, offload_activations=True)
+def the_way(monkeypatch: pytest.MonkeyPatch, plan: Plan, good: Callable[[Any, Plan], bool]) -> Way:
+    """The only way, where plans on a cluster are `good` or not, and no other layout is tried."""
 
     def judged(work: Workload, where: Any, ratio: float, plan: Plan) -> Trial:
-        good = where.num_accelerators == 16
-        return Trial(plan=plan, reason="" if good else "no", memory_bytes=(2e12,))
+        return Trial(plan=plan, reason="" if good(where, plan) else "no", memory_bytes=(2e12,))
 
     monkeypatch.setattr(module, "judge", judged)
     monkeypatch.setattr(module, "_another_layout", lambda *given: None)
     (way,) = ways_to_fit(WORK, CLUSTER, Trial(plan=plan, memory_bytes=(2e12,)), 0.8)
+    return way
+
+
+def test_what_stays_in_the_host_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = replace(PLAIN, offload_optimizer=True, offload_activations=True)
+    way = the_way(monkeypatch, plan, lambda where, _: where.num_accelerators == 16)
     there = "the optimizer in the host's memory and activations in the host's memory"
     assert way.change == f"16 devices with full recomputation and ZeRO-3 and {there}"
 
 
 def test_two_replicas_are_sharded(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = replace(PLAIN, data_parallel=1, num_stages=8)
-
-    def judged(work: Workload, where: Any, ratio: float, plan: Plan) -> Trial:
-        good = plan.data_parallel == 2
-        return Trial(plan=plan, reason="" if good else "no", memory_bytes=(2e12,))
-
-    monkeypatch.setattr(module, "judge", judged)
-    monkeypatch.setattr(module, "_another_layout", lambda *given: None)
-    (way,) = ways_to_fit(WORK, CLUSTER, Trial(plan=alone, memory_bytes=(2e12,)), 0.8)
+    way = the_way(monkeypatch, alone, lambda _, plan: plan.data_parallel == 2)
     assert way.change == "16 devices with full recomputation and ZeRO-3"
     assert (way.trial.plan.num_stages, way.trial.plan.zero_stage) == (8, 3)
 
